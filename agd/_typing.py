@@ -1,0 +1,155 @@
+"""Names for the things that pass between the rooms, and the protocols they follow.
+
+An array is whatever follows the Python Array API (directly or through ``array-api-compat``), so no
+nominal type names it: `Array` says what is meant, and the tests, run on every library, hold it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+__all__ = [
+    "Array",
+    "Carry",
+    "Loss",
+    "Method",
+    "Namespace",
+    "Objective",
+    "Params",
+    "Penalty",
+    "Tree",
+]
+
+Array: TypeAlias = Any
+"""An array of any library that follows the Python Array API."""
+
+Namespace: TypeAlias = Any
+"""A module of the Python Array API, as ``array_api_compat.array_namespace`` returns it."""
+
+Tree: TypeAlias = Any
+"""A dict, list, tuple or NamedTuple of arrays, nested as one likes; a single array is a tree too."""
+
+
+class Params(NamedTuple):
+    """What a linear model is made of: z = X @ coef + intercept.
+
+    Attributes
+    ----------
+    coef : array, shape (..., p)
+        One coefficient for each column of X; leading axes are independent problems.
+    intercept : array, shape (...), or None
+        The constant term; None for a model without one. It is never a column of X.
+    """
+
+    coef: Array
+    intercept: Array | None
+
+
+class Loss(Protocol):
+    """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y."""
+
+    @property
+    def name(self) -> str:
+        """The loss's name as scikit-learn spells it."""
+
+    @property
+    def curvature(self) -> float | None:
+        """A bound on the second derivative in z, or None where there is none."""
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes y has, which it then numbers from 0; None for a numeric target."""
+
+    @property
+    def domain(self) -> str:
+        """What y may be, in words."""
+
+    def value(self, z: Array, y: Array) -> Array:
+        """l(z, y), element by element."""
+
+    def slope(self, z: Array, y: Array) -> Array:
+        """dl/dz, element by element."""
+
+    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Both at once, sharing what they have in common."""
+
+    def link(self, mean: Array) -> Array:
+        """The constant z whose prediction is `mean`."""
+
+    def predict(self, z: Array) -> Array:
+        """The mean of y that z stands for; the inverse of `link`."""
+
+    def outside(self, y: Array) -> Array:
+        """True where a target is none that this loss can have."""
+
+
+class Penalty(Protocol):
+    """A term added to the mean loss; it sees the coefficients, never the intercept.
+
+    A smooth penalty joins the gradient; one that is not (`smooth` false) is left to its `prox`.
+    """
+
+    @property
+    def smooth(self) -> bool:
+        """Whether `grad` exists everywhere."""
+
+    @property
+    def curvature(self) -> float | None:
+        """The largest second derivative; None for a penalty that is not smooth."""
+
+    def value(self, w: Array) -> Array:
+        """The penalty of w (..., p), shape (...)."""
+
+    def grad(self, w: Array) -> Array:
+        """Its gradient, shape (..., p); raises where the penalty is not smooth."""
+
+    def prox(self, w: Array, step: float | Array) -> Array:
+        """argmin_u value(u) + |u - w|^2 / (2 step), shape (..., p)."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A function of a tree of arrays, with its gradient; what every method works on."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value: () for one problem, (b, ...) for independent ones."""
+
+    def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
+        """The value, shape `batch_shape`, and the gradient, in the structure of `params`."""
+
+    def grad_norm(self, grads: Tree) -> Array:
+        """The size of a gradient as the stopping test measures it, shape `batch_shape`."""
+
+    def arrays(self) -> Tree:
+        """The arrays that the objective holds: what a compiled step takes as its argument."""
+
+    def with_arrays(self, arrays: Tree) -> Objective:
+        """The same objective over other arrays."""
+
+
+class Method(Protocol):
+    """One step at a time on an objective; the state carries `value` and `grad` at the params."""
+
+    @property
+    def name(self) -> str:
+        """What a result calls the method."""
+
+    @property
+    def evaluations(self) -> int:
+        """How many values and gradients one step evaluates."""
+
+    def init(self, objective: Any, params: Tree) -> Any:
+        """The state at the first point."""
+
+    def step(self, objective: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+        """The next point and the state there."""
+
+
+class Carry(NamedTuple):
+    """What the loop hands from step to step; every field stays where the arrays are."""
+
+    params: Tree
+    state: Any
+    active: Array
+    count: Array

@@ -1,0 +1,82 @@
+"""What agd needs to know of an array library: one `Backend` is one row of the table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agd._typing import Array, Namespace
+
+__all__ = ["Backend"]
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _no_chunks(*_: Any) -> Any:
+    raise NotImplementedError  # only a backend that is chunked already has chunks to give
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the table: what agd needs to know of an array library.
+
+    Attributes
+    ----------
+    name, module, namespace, install : str
+        What users call it, what Python imports, the module that follows the standard for it, and
+        what pip installs.
+    owns : callable
+        Whether an array is this library's.
+    devices : callable
+        ``devices(module)``: the names of the devices that answer; raises where none does.
+    place : callable
+        ``place(module, device_name)``: the library's own device object.
+    to_numpy : callable
+        The one door out: an array copied to the host.
+    convert : callable
+        ``convert(xp, data, dtype, device)``: an array there.
+    compile : callable
+        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where that pays.
+    block_bytes : callable
+        The size of the row block to cut this array into; None for the whole array.
+    in_place : bool
+        Whether arrays can be written to.
+    resident : callable
+        An array of the kind that holds small results beside this one, in memory.
+    narrowed : callable
+        ``narrowed(message)``: say that float64 became float32.
+    chunked : bool
+        Whether arrays are cut into chunks already, and lazy; then
+        ``chunks(*arrays)`` are their blocks, ``each(f, blocks)`` a function's result for every block,
+        and ``reduce(f, blocks, add)`` the sum of these.
+    needs_device : bool
+        Whether the library is of no use without an accelerator.
+    """
+
+    name: str
+    module: str
+    namespace: str
+    install: str
+    owns: Callable[[Any], bool]
+    devices: Callable[[Any], list[str]]
+    place: Callable[[Any, str], Any]
+    to_numpy: Callable[[Array], Any]
+    convert: Callable[[Namespace, Any, Any, Any], Array]
+    block_bytes: Callable[[Array], int | None]
+    in_place: bool
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
+    resident: Callable[[Array], Array] = _itself
+    narrowed: Callable[[str], None] = _warn
+    chunked: bool = False
+    chunks: Callable[..., list[Any]] = _no_chunks
+    each: Callable[..., list[Any]] = _no_chunks
+    reduce: Callable[..., Any] = _no_chunks
+    needs_device: bool = False

@@ -1,0 +1,24 @@
+"""Room two: the VALUE AND GRADIENT of what is minimised, over data or of any function.
+
+>>> import numpy as np
+>>> from agd.gradient import LinearObjective
+>>> objective = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
+>>> value, grad = objective.value_and_grad(objective.zeros())
+>>> float(value)
+2.5
+"""
+
+from __future__ import annotations
+
+from agd.gradient.blocks import Blocks
+from agd.gradient.objective import LinearObjective, largest_curvature
+from agd.gradient.scaling import Rescaled, Scaling, column_scaling
+
+__all__ = [
+    "Blocks",
+    "LinearObjective",
+    "Rescaled",
+    "Scaling",
+    "column_scaling",
+    "largest_curvature",
+]

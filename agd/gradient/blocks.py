@@ -1,0 +1,228 @@
+"""Data as row blocks: the one place where X is cut up, and where its products are spelt.
+
+A loss over data is a sum over row blocks, so everything that touches data is `Blocks.sum` of a pure
+function of one block. What a block is, is the only thing that differs: a slice of rows that stays in
+cache (NumPy, CPU torch), the whole array (an accelerator, JAX), a chunk where it lives (Dask).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agd import backends
+from agd._typing import Array, Tree
+
+__all__ = ["Blocks", "backward", "forward"]
+
+Block = tuple[Array, Array, Array | None]
+
+
+def forward(X: Array, w: Array) -> Array:
+    """Return X @ w for every problem of the batch.
+
+    Parameters
+    ----------
+    X : array, shape (n, p) or (..., n, p)
+        The rows; one set for all problems, or one for each.
+    w : array, shape (..., p)
+        The coefficients.
+
+    Returns
+    -------
+    array, shape (..., n)
+        The linear predictor, less the intercept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> forward(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([1.0, 1.0]))
+    array([3., 7.])
+    """
+    if X.ndim == 2 and w.ndim == 1:
+        return X @ w
+    xp = backends.namespace(X)
+    if X.ndim == 2:
+        return w @ xp.matrix_transpose(X)
+    return xp.matmul(X, w[..., None])[..., 0]
+
+
+def backward(X: Array, r: Array) -> Array:
+    """Return X.T @ r for every problem of the batch, shape (..., p), for r of shape (..., n).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> backward(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([1.0, 1.0]))
+    array([4., 6.])
+    """
+    xp = backends.namespace(X)
+    if X.ndim == 2 and r.ndim == 1:
+        return xp.matrix_transpose(X) @ r
+    if X.ndim == 2:
+        return r @ X
+    return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
+
+
+def _row_sums(X: Array, y: Array, weight: Array | None) -> Array:
+    """Count the rows of a block, or add up their weights: shape () or (...,)."""
+    xp = backends.namespace(X)
+    if weight is not None:
+        return xp.sum(weight, axis=-1)
+    return xp.asarray(float(y.shape[-1]), dtype=X.dtype, device=backends.device(X))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """X, y and weights as a sum over row blocks.
+
+    Attributes
+    ----------
+    X : array, shape (n, p) or (..., n, p)
+        The rows.
+    y : array, shape (n,) or (..., n)
+        The targets; rows are the last axis.
+    weight : array, shape (n,) or (..., n), or None
+        The weights of the rows.
+    total : array, shape () or (...,)
+        The number of rows, or the sum of their weights: what a mean over rows divides by.
+    rows : int or None
+        How many rows a block has; None leaves it to the backend's table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blocks = Blocks.of(np.ones((5, 2)), np.ones(5), rows=2)
+    >>> len(blocks.cut()), float(blocks.total)
+    (3, 5.0)
+    >>> blocks.sum(lambda X, y, weight: X.sum(axis=0))
+    array([5., 5.])
+    """
+
+    X: Array
+    y: Array
+    weight: Array | None
+    total: Array
+    rows: int | None = None
+
+    @classmethod
+    def of(
+        cls, X: Array, y: Array, weight: Array | None = None, *, rows: int | None = None
+    ) -> Blocks:
+        """Take checked data as blocks, and count its rows.
+
+        Parameters
+        ----------
+        X, y, weight : array
+            As the attributes.
+        rows : int, optional
+            Rows per block.
+
+        Returns
+        -------
+        Blocks
+            The data, cut up when first summed over.
+        """
+        uncounted = cls(X, y, weight, X, rows)
+        if backends.of(X).chunked:  # rows may be of unknown number: the chunks know
+            return uncounted.replace(total=uncounted.sum(_row_sums))
+        return uncounted.replace(total=_row_sums(X, y, weight))
+
+    def replace(self, **changes: Any) -> Blocks:
+        """Return these blocks with other arrays in the same roles."""
+        old = {"X": self.X, "y": self.y, "weight": self.weight, "total": self.total}
+        return Blocks(**{**old, "rows": self.rows, **changes})
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes: () for one problem."""
+        return tuple(self.y.shape)[:-1]
+
+    @property
+    def resident(self) -> Array:
+        """An array of the kind that holds w: the data's own, or what its chunks are made of."""
+        return backends.of(self.X).resident(self.X)
+
+    def cut(self, limit: int | None = None) -> list[Any]:
+        """Return the blocks: tuples (X, y, weight), or what the backend's chunks are.
+
+        Parameters
+        ----------
+        limit : int, optional
+            The most bytes of X in a block, where the backend would take the whole array.
+
+        Returns
+        -------
+        list of tuple
+            The blocks in the order of their rows.
+        """
+        return self._slices(self._rows_per_block(limit)) if not self._chunked else self._chunks
+
+    @property
+    def _chunked(self) -> bool:
+        return backends.of(self.X).chunked
+
+    @functools.cached_property
+    def _chunks(self) -> list[Any]:
+        return backends.of(self.X).chunks(self.X, self.y, self.weight)
+
+    def _rows_per_block(self, limit: int | None) -> int:
+        n, p = self.X.shape[-2:]
+        if self.rows is not None:
+            return self.rows
+        size = backends.of(self.X).block_bytes(self.X) or limit
+        if size is None:
+            return int(n)
+        problems = math.prod(self.X.shape[:-2])
+        return max(1, min(n, size // (p * problems * _itemsize(self.X))))
+
+    def _slices(self, step: int) -> list[Block]:
+        n = self.X.shape[-2]
+        if step >= n:
+            return [(self.X, self.y, self.weight)]
+        weight = self.weight
+        return [
+            (
+                self.X[..., i : i + step, :],
+                self.y[..., i : i + step],
+                None if weight is None else weight[..., i : i + step],
+            )
+            for i in range(0, n, step)
+        ]
+
+    def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
+        """Add up f(X, y, weight) over the blocks, leaf by leaf.
+
+        Parameters
+        ----------
+        f : callable
+            A pure function of one block that returns a tree of small arrays. It may run in another
+            process, so it must not hold on to the data.
+        limit : int, optional
+            As in `cut`: for a function that makes a temporary of its block's size.
+
+        Returns
+        -------
+        tree of arrays
+            The sum, in memory.
+        """
+        if self._chunked:
+            return backends.of(self.X).reduce(f, self._chunks, backends.add)
+        blocks = self.cut(limit)
+        total = f(*blocks[0])
+        for block in blocks[1:]:
+            total = backends.add((total, f(*block)))
+        return total
+
+    def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
+        """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
+        if self._chunked:
+            return backends.of(self.X).each(f, self._chunks)
+        return [f(*block) for block in self.cut(limit)]
+
+
+def _itemsize(x: Array) -> int:
+    return int(backends.namespace(x).finfo(x.dtype).bits) // 8

@@ -1,0 +1,303 @@
+"""The value and gradient of what is minimised, over data: loss over blocks plus penalty."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._typing import Array, Loss, Params, Penalty, Tree
+from agd.gradient.blocks import Blocks, backward, forward
+from agd.loss import Squared
+
+__all__ = ["LinearObjective", "largest_curvature", "zeros"]
+
+
+def _mean_block(
+    loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Params]:
+    """Sum the loss and its gradient over the rows of one block."""
+    value, slope = loss.value_and_slope(_predictor(params, X), y)
+    if weight is not None:
+        value, slope = value * weight, slope * weight
+    return _row_sum(value), _pull_back(params, X, slope)
+
+
+def _curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
+    """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
+    z = _predictor(params, X)
+    return _pull_back(params, X, z if weight is None else z * weight)
+
+
+def _predictor(params: Params, X: Array) -> Array:
+    z = forward(X, params.coef)
+    return z if params.intercept is None else z + params.intercept[..., None]
+
+
+def _pull_back(params: Params, X: Array, slope: Array) -> Params:
+    return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
+
+
+def _row_sum(x: Array) -> Array:
+    return backends.namespace(x).sum(x, axis=-1)
+
+
+class _Arrays(NamedTuple):
+    X: Array
+    y: Array
+    weight: Array | None
+    total: Array
+    measure: Any
+
+
+@dataclass(frozen=True)
+class LinearObjective:
+    r"""Mean loss of a linear model over data, plus a penalty on its coefficients.
+
+    ::
+
+        value(w, b) = 1/m Σ_i s_i l(x_i · w + b, y_i) + penalty(w),    m = Σ_i s_i
+
+    with weights s_i of 1 unless given. The gradient is X' (s ∘ l') / m + penalty'(w) for w and
+    Σ s_i l'_i / m for b. A pure function of its parameters: `value_and_grad` runs inside ``jax.jit``,
+    ``jax.vmap`` and ``jax.lax.scan``.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        X, y and the weights.
+    loss : Loss
+        The loss of one row.
+    penalty : Penalty or None
+        What is added to the mean loss.
+    intercept : bool
+        Whether the model has a constant term.
+    measure : Scaling or None
+        Coordinates whose relative gradient the stopping test measures; None for the largest
+        absolute partial derivative.
+
+    Notes
+    -----
+    The constructor checks nothing, so that it runs under a trace; ``agd.fit`` checks its data first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import LinearObjective
+    >>> objective = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
+    >>> value, grad = objective.value_and_grad(objective.zeros())
+    >>> float(value), grad.coef, float(grad.intercept)
+    (2.5, array([-3.5]), -2.0)
+    """
+
+    blocks: Blocks
+    loss: Loss
+    penalty: Penalty | None = None
+    intercept: bool = True
+    measure: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        X: Array,
+        y: Array,
+        *,
+        loss: Loss | None = None,
+        penalty: Penalty | None = None,
+        sample_weight: Array | None = None,
+        intercept: bool = True,
+    ) -> LinearObjective:
+        """Make the objective of arrays that share a library, a device and a dtype.
+
+        Parameters
+        ----------
+        X : array, shape (n, p) or (..., n, p)
+            The rows.
+        y : array, shape (n,) or (..., n)
+            The targets, with rows last.
+        loss : Loss, optional
+            `Squared` by default.
+        penalty : Penalty, optional
+            None by default.
+        sample_weight : array, shape (n,) or (..., n), optional
+            The weights of the rows.
+        intercept : bool
+            Whether the model has a constant term.
+
+        Returns
+        -------
+        LinearObjective
+            The objective.
+        """
+        blocks = Blocks.of(X, y, sample_weight)
+        return cls(blocks, Squared() if loss is None else loss, penalty, intercept)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value: () for one problem."""
+        return self.blocks.batch_shape
+
+    def zeros(self) -> Params:
+        """Return the parameters at zero, where the data (or its chunks) are."""
+        return zeros(self.blocks, self.intercept)
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return the value and the gradient, from one pass over the data.
+
+        Parameters
+        ----------
+        params : Params
+            coef (..., p) and intercept (...), or None for a model without one.
+
+        Returns
+        -------
+        value : array, shape (...)
+            The objective.
+        grad : Params
+            Its gradient.
+        """
+        value, grad = self.blocks.sum(functools.partial(_mean_block, self.loss, params))
+        total = self.blocks.total
+        value, grad = value / total, _over(grad, total)
+        if self.penalty is None or not self.penalty.smooth:
+            return value, grad
+        coef = grad.coef + self.penalty.grad(params.coef)
+        return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
+        product: Params = self.blocks.sum(functools.partial(_curved_block, params))
+        return _over(product, self.blocks.total)
+
+    def bound_product(self, params: Params) -> Params:
+        """Multiply by the matrix that bounds the Hessian everywhere: curvature X'X/m + penalty's.
+
+        For a loss whose curvature has no bound it is that of a loss with curvature 1.
+        """
+        bound = self.loss.curvature if self.loss.curvature is not None else 1.0
+        coef, intercept = self.curvature_product(params)
+        coef = bound * coef
+        if self.penalty is not None and self.penalty.curvature is not None:
+            coef = coef + self.penalty.curvature * params.coef
+        return Params(coef, None if intercept is None else bound * intercept)
+
+    def grad_norm(self, grads: Params) -> Array:
+        """Return the gradient's size as `measure` says, shape (...)."""
+        if self.measure is None:
+            return largest(grads)
+        size: Array = self.measure.relative_norm(self.measure.pull_back(grads))
+        return size
+
+    def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
+        """Return params and gradient as a user reads them: here, as they are."""
+        return params, grads
+
+    def arrays(self) -> Tree:
+        """Return the data's arrays: what a compiled step takes as its argument."""
+        blocks = self.blocks
+        return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.measure)
+
+    def with_arrays(self, arrays: Any) -> LinearObjective:
+        """Return the same objective over other arrays; with None, what is left is hashable."""
+        new = _Arrays(None, None, None, None, None) if arrays is None else _Arrays(*arrays)
+        blocks = self.blocks.replace(X=new.X, y=new.y, weight=new.weight, total=new.total)
+        return replace(self, blocks=blocks, measure=new.measure)
+
+
+def zeros(blocks: Blocks, intercept: bool) -> Params:
+    """Return parameters at zero, of the dtype and on the device of the data.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    intercept : bool
+        Whether there is a constant term.
+
+    Returns
+    -------
+    Params
+        coef (..., p) and intercept (...), or None.
+    """
+    like = blocks.resident
+    xp, where = backends.namespace(like), backends.device(like)
+    shape = blocks.batch_shape
+    coef = xp.zeros((*shape, blocks.X.shape[-1]), dtype=like.dtype, device=where)
+    return Params(coef, xp.zeros(shape, dtype=like.dtype, device=where) if intercept else None)
+
+
+def _over(grad: Params, total: Array) -> Params:
+    intercept = None if grad.intercept is None else grad.intercept / total
+    return Params(grad.coef / total[..., None], intercept)
+
+
+def largest(grads: Params) -> Array:
+    """Return the largest absolute entry of each problem's coefficients and intercept."""
+    xp = backends.namespace(grads.coef)
+    coef = xp.max(xp.abs(grads.coef), axis=-1)
+    return coef if grads.intercept is None else xp.maximum(coef, xp.abs(grads.intercept))
+
+
+def _dot(a: Params, b: Params) -> Array:
+    total = _row_sum(a.coef * b.coef)
+    return total if a.intercept is None else total + a.intercept * b.intercept
+
+
+def _scale(a: Params, c: Array) -> Params:
+    return Params(a.coef * c[..., None], None if a.intercept is None else a.intercept * c)
+
+
+def largest_curvature(objective: Any, iterations: int = 20) -> Array:
+    """Estimate L, the largest eigenvalue of the bound on the Hessian, by power iteration.
+
+    The Rayleigh quotient of v_k = A v_{k-1} / |A v_{k-1}| is below L; the residual |A v - rho v| is
+    added to it, so that the estimate errs to the safe side. Nothing is read by the host.
+
+    Parameters
+    ----------
+    objective : objective over linear parameters
+        It gives ``zeros`` and ``bound_product``.
+    iterations : int
+        Passes over the data.
+
+    Returns
+    -------
+    array, shape (...)
+        L for every problem.
+
+    Notes
+    -----
+    Parlett (1998), *The Symmetric Eigenvalue Problem*, chapter 4.
+    """
+    v = _start(objective.zeros())
+    for _ in range(iterations):
+        product = objective.bound_product(v)
+        norm = _dot(product, product) ** 0.5
+        xp = backends.namespace(norm)
+        rho = _dot(v, product)
+        # X may be all zeros; then the product is too, and v stays what it was.
+        safe = xp.where(norm > 0.0, norm, xp.ones_like(norm))
+        residual = optree.tree_map(lambda a, b: a - b, product, _scale(v, rho))
+        v = _scale(product, 1.0 / safe)
+    bound = rho + _dot(residual, residual) ** 0.5
+    return xp.where(bound > 0.0, bound, xp.ones_like(bound))
+
+
+def _start(like: Params) -> Params:
+    """Draw a unit start on the host from a fixed seed: the same on every backend."""
+    rng = np.random.default_rng(0)
+    leaves, spec = optree.tree_flatten(like)
+    drawn = [_moved(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
+    v: Params = optree.tree_unflatten(spec, drawn)
+    return _scale(v, _dot(v, v) ** -0.5)
+
+
+def _moved(data: Any, like: Array) -> Array:
+    host = np.asarray(data).astype(str(like.dtype).rpartition(".")[2])
+    return backends.of(like).convert(
+        backends.namespace(like), host, like.dtype, backends.device(like)
+    )

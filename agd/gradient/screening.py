@@ -1,0 +1,193 @@
+"""What only the values can tell of data: finite, within the loss's domain, two classes.
+
+The sound case costs one pass and one read by the host. Only data that fail are looked at again, to say
+how many values are wrong and where the first one is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss
+from agd._validation import values
+from agd.gradient.blocks import Blocks
+
+__all__ = ["Screened", "screen"]
+
+TEMPORARY = 64 * 2**20  # bytes: the largest block for the second look, which copies its block
+
+
+class Screened(NamedTuple):
+    """Blocks whose values are sound, what was learned of them, and what it cost.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        The data; for a loss of two classes y is 0 and 1.
+    classes : tuple of float, or None
+        The labels that 0 and 1 stand for.
+    least_share : float
+        The smallest positive weight over the sum of the weights.
+    n_sync : int
+        Reads by the host.
+    """
+
+    blocks: Blocks
+    classes: tuple[float, float] | None
+    least_share: float
+    n_sync: int
+
+
+class _Report(NamedTuple):
+    """One block's sums, extremes and counts."""
+
+    X: Any
+    y: Any
+    weight: Any
+    least_weight: Any
+    least_positive: Any
+    outside: Any
+    low: Any
+    high: Any
+    not_binary: Any
+    not_signs: Any
+
+
+def _report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
+    """Look a block over: a sum is finite only if all its terms are, and makes no temporary."""
+    xp = backends.namespace(y)
+    w = xp.ones_like(y) if weight is None else weight
+    positive = xp.where(w > 0.0, w, xp.max(w))
+    columns = _Report(
+        X=xp.sum(X),
+        y=xp.sum(y),
+        weight=xp.sum(w),
+        least_weight=xp.min(w),
+        least_positive=xp.min(positive),
+        outside=_count(loss.outside(y)),
+        low=xp.min(y),
+        high=xp.max(y),
+        not_binary=_count((y != 0.0) & (y != 1.0)),
+        not_signs=_count((y != -1.0) & (y != 1.0)),
+    )
+    return xp.stack([xp.astype(column, X.dtype) for column in columns])
+
+
+def _count(mask: Array) -> Array:
+    xp = backends.namespace(mask)
+    return xp.sum(xp.astype(mask, xp.int32))
+
+
+def screen(blocks: Blocks, loss: Loss) -> Screened:
+    """Check the values of X, y and the weights; encode the labels of two classes as 0 and 1.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    loss : Loss
+        It says which targets it can have.
+
+    Returns
+    -------
+    Screened
+        Sound data.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, negative weights, weights that are all zero, and targets that
+        the loss cannot have; it counts them and gives the first position.
+    """
+    rows = blocks.each(functools.partial(_report, loss))
+    like = rows[0]
+    xp = backends.namespace(like)
+    least_total = xp.min(blocks.total) + xp.zeros_like(like)  # the same in every column of its row
+    read = backends.to_numpy(xp.stack([*rows, least_total])).astype(float)
+    found, total = _Report(*read[:-1].T), read[-1, 0]
+    _finite(blocks, found)
+    if found.least_weight.min() < 0.0:
+        _fail(blocks, 2, "sample_weight", "negative", lambda x: x < 0.0)
+    if not total > 0.0:
+        raise ValueError("sample_weight must have a positive sum, got only zeros")
+    least_share = float(found.least_positive.min() / total)
+    if loss.classes is None:
+        if found.outside.sum() > 0:
+            kind = f"(out of range: loss {loss.name!r} needs {loss.domain})"
+            _fail(blocks, 1, "y", kind, loss.outside)
+        return Screened(blocks, None, least_share, 1)
+    return _two_classes(blocks, loss, found, least_share)
+
+
+def _finite(blocks: Blocks, found: _Report) -> None:
+    for which, name in enumerate(("X", "y", "sample_weight")):
+        if not np.isfinite(found[which]).all():
+            # The sum may have overflowed although every term is finite: then nothing is found.
+            _fail(blocks, which, name, "NaN or infinite", lambda x: ~_xp(x).isfinite(x))
+
+
+def _xp(x: Array) -> Any:
+    return backends.namespace(x)
+
+
+def _two_classes(blocks: Blocks, loss: Loss, found: _Report, least_share: float) -> Screened:
+    """Find the two labels, low and high, and write them as 0 and 1."""
+    low, high = float(found.low.min()), float(found.high.max())
+    n_sync = 1
+    if low == high:
+        raise ValueError(f"y must have two classes for loss {loss.name!r}, got one: {low!r}")
+    plain = found.not_binary.sum() == 0
+    if not plain and found.not_signs.sum() > 0:
+        third = functools.partial(_neither, low, high)
+        n_sync += 1
+        more = f"(a third class beside {low!r} and {high!r}: loss {loss.name!r} needs two)"
+        _fail(blocks, 1, "y", more, third)
+    if plain:
+        return Screened(blocks, (low, high), least_share, n_sync)
+    xp = backends.namespace(blocks.y)
+    encoded = xp.astype(blocks.y == high, blocks.y.dtype)
+    return Screened(blocks.replace(y=encoded), (low, high), least_share, n_sync)
+
+
+def _neither(low: float, high: float, y: Array) -> Array:
+    return (y != low) & (y != high)
+
+
+def _fail(
+    blocks: Blocks, which: int, name: str, kind: str, wrong: Callable[[Array], Array]
+) -> None:
+    """Raise with the number of wrong values and the place of the first; return if there is none."""
+    offset, total, first = 0, 0, None
+    for count, index, value, rows in blocks.each(
+        functools.partial(_locate, which, wrong), limit=TEMPORARY
+    ):
+        here = int(backends.to_numpy(count))
+        if here and first is None:
+            place = [int(i) for i in backends.to_numpy(index)]
+            place[-2 if which == 0 else -1] += offset
+            first = (tuple(place), float(backends.to_numpy(value)))
+        total += here
+        offset += rows
+    if first is not None:
+        raise ValueError(values(name, total, kind, *first))
+
+
+def _locate(
+    which: int, wrong: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array, Array, int]:
+    """Count the wrong values of a block; give the index and the value of the first, and its rows."""
+    x = (X, y, weight)[which]
+    xp = backends.namespace(x)
+    flags = xp.reshape(xp.astype(wrong(x), xp.int32), (-1,))
+    first = xp.argmax(flags)
+    value = xp.take(xp.reshape(x, (-1,)), xp.reshape(first, (1,)))[0]
+    index, rest = [], first
+    for size in reversed(x.shape):
+        index.append(rest % size)
+        rest = rest // size
+    return xp.sum(flags), xp.stack(index[::-1]), value, int(X.shape[-2])

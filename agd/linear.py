@@ -1,0 +1,305 @@
+"""Door: fit linear models by descent, on whatever array you hold.
+
+>>> import numpy as np
+>>> import agd
+>>> X = np.asarray([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [8.0]])
+>>> y = np.asarray([5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 9.0])
+>>> line = agd.fit(X, y)
+>>> line.coef.round(6), round(float(line.intercept), 6), line.status.name
+(array([0.5]), 5.0, 'CONVERGED')
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from agd import backends
+from agd._typing import Array, Loss, Method, Params, Penalty
+from agd._validation import as_data, as_features, as_start, warn_unconverged
+from agd.gradient.blocks import Blocks, forward
+from agd.gradient.objective import LinearObjective, largest_curvature
+from agd.gradient.scaling import Rescaled, Scaling, column_scaling, relative
+from agd.gradient.screening import Screened, screen
+from agd.loss import get
+from agd.run import Result, Status, Stop, run
+from agd.update import Rule, resolve
+
+__all__ = ["FitResult", "fit"]
+
+
+@dataclass(frozen=True, repr=False)
+class FitResult(Result):
+    """What `fit` returns: a `Result` with the model's coefficients and predictions.
+
+    Attributes
+    ----------
+    coef : array, shape (p,) or (..., p)
+        The coefficients, in the units of X's columns.
+    intercept : array, shape () or (...), or None
+        The constant term; None if the model has none.
+    loss : Loss
+        The loss that was minimised.
+    classes : tuple of float, or None
+        For a loss of two classes, the labels of the first and the second.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> found = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
+    >>> found.predict(np.asarray([[0.0], [3.0]]))
+    array([0., 1.])
+    """
+
+    coef: Array
+    intercept: Array | None
+    loss: Loss
+    classes: tuple[float, float] | None
+
+    def decision_function(self, X: Array) -> Array:
+        """Return the linear predictor z = X @ coef + intercept.
+
+        Parameters
+        ----------
+        X : array, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n)
+            z.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X has another number of columns, another library or another device.
+        """
+        X = as_features(X, self.coef)
+        z = forward(X, self.coef)
+        return z if self.intercept is None else z + self.intercept[..., None]
+
+    def predict(self, X: Array) -> Array:
+        """Return what the model expects of y: its mean, or for two classes the likelier label.
+
+        Parameters
+        ----------
+        X : array, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n)
+            Predictions, in the units (or labels) of y.
+        """
+        z = self.decision_function(X)
+        if self.classes is None:
+            return self.loss.predict(z)
+        low, high = self.classes
+        xp = backends.namespace(z)
+        second = xp.astype(z > 0.0, z.dtype)
+        return low * (1.0 - second) + high * second
+
+    def predict_proba(self, X: Array) -> Array:
+        """Return the probabilities of the two classes, shape (..., n, 2).
+
+        Parameters
+        ----------
+        X : array, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n, 2)
+            The probability of the first and of the second class.
+
+        Raises
+        ------
+        AttributeError
+            If the loss has no classes.
+        """
+        if self.classes is None:
+            raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
+        z = self.decision_function(X)
+        return backends.namespace(z).stack([self.loss.predict(-z), self.loss.predict(z)], axis=-1)
+
+
+def fit(
+    X: Array,
+    y: Array,
+    *,
+    loss: str | Loss = "squared_error",
+    penalty: Penalty | None = None,
+    sample_weight: Array | None = None,
+    intercept: bool = True,
+    method: str | Rule | Method = "auto",
+    stop: Stop | None = None,
+    init: Any = None,
+    callback: Callable[[Result], object] | None = None,
+) -> FitResult:
+    r"""Fit a linear model: minimise mean loss(X w + b, y) + penalty(w) over w and b.
+
+    ::
+
+        min over w, b of  Σ_i s_i l(x_i · w + b, y_i) / Σ_i s_i + penalty(w)
+
+    Library, device and dtype come from X and stay; nothing is written to what you pass.
+
+    Parameters
+    ----------
+    X : array, shape (n, p) or (..., n, p)
+        The rows: an array of any library in ``agd.backends.TABLE``, or what NumPy makes an array of.
+        Leading axes are independent problems, each with its own status and count. Integers become
+        the library's default float.
+    y : array, shape (n,), (..., n), or (n, k)
+        The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
+    loss : str or Loss
+        ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, or an object
+        such as ``agd.loss.Huber(delta=1.35)``.
+    penalty : Penalty, optional
+        What is added to the mean loss, such as ``agd.loss.L2(0.1)``; it spares the intercept.
+    sample_weight : array, shape (n,), optional
+        A weight of 0 or more for each row.
+    intercept : bool
+        Whether the model has a constant term.
+    method : str, Rule or Method
+        ``"auto"``: accelerated descent in centred and scaled coordinates, which needs no tuning.
+        ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L.
+        Another name in ``agd.update.METHODS``, a rule such as ``agd.update.adam(0.1)``, or an object
+        that follows the protocol `Method`.
+    stop : Stop, optional
+        When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps.
+    init : FitResult, Params, tuple or array, optional
+        Where to start: an earlier result, (coef, intercept), or coef. By default 0, and for
+        ``"auto"`` the best constant model.
+    callback : callable, optional
+        Called with the result so far every ``stop.check_every`` steps; it ends the run by raising
+        StopIteration or returning True.
+
+    Returns
+    -------
+    FitResult
+        Coefficients, predictions, the status and how it came about.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, values that are not finite, targets outside the loss's domain,
+        weights that are negative or all zero, unknown names, and arrays on two devices.
+    TypeError
+        For data that are no real numbers, and arrays of two libraries.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the run ended before it converged; the message says what to do.
+
+    Notes
+    -----
+    The host reads from the device once to check the data, and then once every ``stop.check_every``
+    steps; ``n_sync`` counts these reads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> X = np.asarray([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 5.0]])
+    >>> y = X @ np.asarray([2.0, -1.0]) + 3.0
+    >>> agd.fit(X, y).coef.round(6)
+    array([ 2., -1.])
+    """
+    chosen = get(loss)
+    if penalty is not None and not getattr(penalty, "smooth", False):
+        raise ValueError(f"penalty must be smooth, such as agd.loss.L2(0.1), got {penalty!r}")
+    stop = _stop(stop)
+    mover = resolve(method, chosen)
+    data = as_data(X, y, sample_weight)
+    sound = screen(Blocks.of(*data), chosen)
+    base = LinearObjective(sound.blocks, chosen, penalty, intercept)
+    start = as_start(init, base.zeros(), intercept)
+    rescaled = getattr(mover, "rescaled", False)
+    scaling = column_scaling(base) if rescaled or stop.grad_tol is None else None
+    if stop.grad_tol is None:
+        base = replace(base, measure=scaling)
+    objective, x0 = _coordinates(base, scaling if rescaled else None, start)
+    tolerance = relative(x0.coef)
+    found = run(mover, objective, x0, stop, callback, grad_tol=tolerance)
+    result = _explained(_fitted(found, sound, chosen), objective, sound)
+    if _unconverged(result):
+        warn_unconverged(result.message)
+    return result
+
+
+def _stop(stop: Stop | None) -> Stop:
+    if stop is None:
+        return Stop()
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop must be an agd.Stop, such as agd.Stop(max_iter=100), got {stop!r}")
+    return stop
+
+
+def _coordinates(
+    base: LinearObjective, scaling: Scaling | None, start: Params | None
+) -> tuple[Any, Params]:
+    """Choose the coordinates that the method works in, and the first point in them."""
+    if scaling is None:
+        return base, base.zeros() if start is None else start
+    if start is None:
+        zero = base.zeros()
+        start = zero if zero.intercept is None else Params(zero.coef, zero.intercept + scaling.null)
+    return Rescaled(base, scaling), scaling.from_user(start)
+
+
+def _fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
+    known = {field.name: getattr(found, field.name) for field in fields(Result)}
+    known["n_sync"] = found.n_sync + sound.n_sync
+    params = found.x
+    return FitResult(
+        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes
+    )
+
+
+def _explained(result: FitResult, objective: Any, sound: Screened) -> FitResult:
+    """Name the largest stable step after a divergence, and classes that a plane separates."""
+    if isinstance(result.status, Status) and result.status is Status.DIVERGED:
+        return _diverged(result, objective)
+    # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
+    separable = (
+        result.classes is not None
+        and getattr(objective, "base", objective).penalty is None
+        and isinstance(result.status, Status)
+        and result.fun < math.log(2.0) * sound.least_share
+    )
+    if separable:
+        note = (
+            "; the classes are perfectly separated, so the coefficients grow without bound and no "
+            "minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
+        )
+        return replace(result, message=result.message + note)
+    return result
+
+
+def _diverged(result: FitResult, objective: Any) -> FitResult:
+    if result.loss.curvature is None:
+        note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
+        return replace(result, message=result.message + note)
+    certificate, n_sync = result.certificate, result.n_sync
+    if certificate.curvature is None:
+        L = float(backends.to_numpy(largest_curvature(objective)))
+        certificate = replace(certificate, curvature=L, largest_step=2.0 / L)
+        n_sync += 1
+    note = (
+        f"; 2/L = {certificate.largest_step:.6g} is the largest stable step of gradient descent "
+        f"here: use a learning_rate below it, or 'auto'"
+    )
+    message = result.message + note
+    return replace(result, message=message, certificate=certificate, n_sync=n_sync)
+
+
+def _unconverged(result: FitResult) -> bool:
+    if isinstance(result.status, Status):
+        separated = "perfectly separated" in result.message
+        return separated or result.status not in (Status.CONVERGED, Status.CALLBACK)
+    return bool((~result.success & (result.status != Status.CALLBACK)).any())

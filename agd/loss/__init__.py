@@ -1,0 +1,71 @@
+"""Room one: WHAT is minimised. Losses of the linear predictor z, and penalties on the weights.
+
+A loss knows nothing of X: it maps z = X @ w + b and y, element by element, to l(z, y) and its slope.
+A class in one of the files' ``__all__`` is found by its name here, with nothing more to register.
+
+>>> import numpy as np
+>>> from agd.loss import Huber
+>>> Huber(delta=1.0).value(np.asarray([0.5, 3.0]), np.asarray([0.0, 0.0]))
+array([0.125, 2.5  ])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agd._typing import Loss
+from agd._validation import choice
+from agd.loss import classification, counts, penalties, regression
+from agd.loss.classification import *  # noqa: F403 - each file's __all__ is the list
+from agd.loss.counts import *  # noqa: F403 - as above
+from agd.loss.penalties import *  # noqa: F403 - as above
+from agd.loss.regression import *  # noqa: F403 - as above
+
+__all__ = ["LOSSES", "get"]
+__all__ += classification.__all__
+__all__ += counts.__all__
+__all__ += penalties.__all__
+__all__ += regression.__all__
+
+LOSSES: dict[str, Any] = {
+    getattr(module, name).name: getattr(module, name)
+    for module in (regression, classification, counts)
+    for name in module.__all__
+}
+"""Losses by the names that scikit-learn gives them."""
+
+
+def get(loss: str | Loss) -> Loss:
+    """Return the loss of this name, with its default parameters; a loss passes through.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        ``"squared_error"``, ``"huber"``, ``"log_loss"``, ``"poisson"`` or another key of `LOSSES`, or
+        an object that follows the protocol.
+
+    Returns
+    -------
+    Loss
+        The loss.
+
+    Raises
+    ------
+    ValueError
+        If no loss has this name; the message has the nearest one.
+    TypeError
+        If `loss` is neither a name nor a loss.
+
+    Examples
+    --------
+    >>> get("huber")
+    Huber(delta=1.35)
+    """
+    if isinstance(loss, str):
+        found: Loss = LOSSES[choice("loss", loss, tuple(LOSSES))]()
+        return found
+    if isinstance(loss, type) or not callable(getattr(loss, "value_and_slope", None)):
+        raise TypeError(
+            f"loss must be a name or an object such as agd.loss.Huber(delta=1.35), got {loss!r}"
+        )
+    return loss

@@ -1,0 +1,61 @@
+"""Losses for counts and other targets that cannot be negative; the prediction is exp(z)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from agd._typing import Array
+from agd.backends import namespace
+
+__all__ = ["Poisson"]
+
+
+@dataclass(frozen=True)
+class Poisson:
+    r"""Poisson loss with the log link, l(z, y) = exp(z) - y z.
+
+    It is half the Poisson deviance, and the negative log likelihood, without the terms that depend
+    on y alone. Slope exp(z) - y. The second derivative exp(z) has no bound, so no fixed step is
+    stable everywhere; ``curvature`` is None.
+
+    Notes
+    -----
+    Nelder and Wedderburn (1972), "Generalized linear models", JRSS A 135.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Poisson().slope(np.asarray([0.0]), np.asarray([3.0]))
+    array([-2.])
+    """
+
+    name: ClassVar[str] = "poisson"
+    curvature: ClassVar[float | None] = None
+    classes: ClassVar[int | None] = None
+    domain: ClassVar[str] = "0 or more"
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return exp(z) - y z, element by element."""
+        return namespace(z).exp(z) - y * z
+
+    def slope(self, z: Array, y: Array) -> Array:
+        """Return exp(z) - y, element by element."""
+        return namespace(z).exp(z) - y
+
+    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from one exponential."""
+        mean = namespace(z).exp(z)
+        return mean - y * z, mean - y
+
+    def link(self, mean: Array) -> Array:
+        """Return log(mean)."""
+        return namespace(mean).log(mean)
+
+    def predict(self, z: Array) -> Array:
+        """Return exp(z)."""
+        return namespace(z).exp(z)
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is negative."""
+        return y < 0.0

@@ -1,0 +1,217 @@
+"""What every rule is made of: the `Rule` type, learning rates, and the sum of params and updates."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Final, ParamSpec, TypeAlias
+
+import optree
+
+from agd import backends
+from agd._typing import Array, Tree
+
+__all__ = [
+    "AUTO",
+    "Rate",
+    "Rule",
+    "apply_updates",
+    "check_number",
+    "check_rate",
+    "first_count",
+    "named_rule",
+    "next_count",
+    "scale_by_rate",
+]
+
+AUTO: Final = "auto"
+"""The learning rate that stands for 1/L and that a method resolves, since it knows the objective."""
+
+Rate: TypeAlias = float | Array | Callable[[Array], Array] | str
+"""A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A pure update rule: ``init(params)`` and ``update(grads, state, params)``.
+
+    Attributes
+    ----------
+    init : callable
+        ``init(params) -> state``, a NamedTuple of arrays or trees.
+    update : callable
+        ``update(grads, state, params=None) -> (updates, state)``; `apply_updates` adds the updates.
+    name : str
+        The rule's factory.
+    hyperparameters : tuple of (str, object)
+        What it was called with. Rules with equal names and hyper-parameters are equal, so that a
+        compiled step is shared between them.
+
+    Examples
+    --------
+    >>> from agd.update import gradient_descent
+    >>> gradient_descent(0.1) == gradient_descent(0.1)
+    True
+    """
+
+    init: Callable[[Tree], Any]
+    update: Callable[..., tuple[Tree, Any]]
+    name: str = "rule"
+    hyperparameters: tuple[tuple[str, Any], ...] = ()
+    factory: Callable[..., Rule] | None = None
+
+    def with_learning_rate(self, learning_rate: Rate) -> Rule:
+        """Return the same rule with another learning rate.
+
+        Parameters
+        ----------
+        learning_rate : float, array, schedule or "auto"
+            The new rate.
+
+        Returns
+        -------
+        Rule
+            The rule.
+
+        Raises
+        ------
+        TypeError
+            If the rule was not made by a factory that takes a learning rate.
+        """
+        known = dict(self.hyperparameters)
+        if self.factory is None or "learning_rate" not in known:
+            raise TypeError(f"rule {self.name!r} takes no learning_rate")
+        return self.factory(**{**known, "learning_rate": learning_rate})
+
+    def __repr__(self) -> str:
+        """Give the call that makes this rule."""
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.hyperparameters)})"
+
+    def _key(self) -> Any:
+        key = (self.name, self.hyperparameters, self.factory)
+        try:
+            hash(key)
+        except TypeError:  # an array as learning rate: equal to itself alone
+            return id(self)
+        return key if self.factory is not None else id(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare name and hyper-parameters."""
+        return isinstance(other, Rule) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Hash what `__eq__` compares."""
+        return hash(self._key())
+
+
+def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
+    """Let the rules that a factory makes know its name and what it was called with."""
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Rule:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        rule = factory(*args, **kwargs)
+        return replace(
+            rule,
+            name=factory.__name__,
+            hyperparameters=tuple(bound.arguments.items()),
+            factory=make,
+        )
+
+    return make
+
+
+def check_number(name: str, value: object, low: float, high: float, *, open_end: bool) -> None:
+    """Refuse a hyper-parameter outside [low, high], or [low, high) if `open_end`."""
+    need = f"in [{low:g}, {high:g}{')' if open_end else ']'}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number {need}, got {value!r} ({type(value).__name__})")
+    inside = low <= float(value) < high or (not open_end and float(value) == high)
+    if not inside or not math.isfinite(float(value)):
+        raise ValueError(f"{name} must be a number {need}, got {value!r}")
+
+
+def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
+    """Refuse what is no learning rate: a number of 0 or more, a schedule, an array or "auto"."""
+    if isinstance(learning_rate, str):
+        if not (auto and learning_rate == AUTO):
+            allowed = ", a schedule or 'auto'" if auto else " or a schedule"
+            raise ValueError(f"learning_rate must be a number{allowed}, got {learning_rate!r}")
+    elif not callable(learning_rate) and not backends.is_array(learning_rate):
+        check_number("learning_rate", learning_rate, 0.0, math.inf, open_end=True)
+
+
+def first_count(params: Tree, needed: bool) -> Array | None:
+    """Return a counter at 0 where the params are, if there is need of one."""
+    if not needed:
+        return None
+    like = optree.tree_leaves(params)[0]
+    xp = backends.namespace(like)
+    return xp.zeros((), dtype=xp.int32, device=backends.device(like))
+
+
+def next_count(count: Array | None) -> Array | None:
+    """Return the counter after one more update."""
+    return None if count is None else count + 1
+
+
+def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
+    """Return the rate for this update: a number, or an array of the dtype of `like`."""
+    if learning_rate is AUTO or isinstance(learning_rate, str):
+        raise ValueError(
+            "learning_rate='auto' stands for 1/L, which only a method that knows the objective can "
+            "find: give a number or a schedule, or use the rule in agd.fit"
+        )
+    if not callable(learning_rate):
+        return learning_rate
+    xp = backends.namespace(like)
+    return learning_rate(xp.astype(count, like.dtype))
+
+
+def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
+    """Multiply a tree by minus the rate; an array of rates lines up with the leading axes."""
+
+    def scaled(leaf: Array) -> Array:
+        rate = rate_at(learning_rate, count, leaf)
+        if getattr(rate, "ndim", 0):
+            xp = backends.namespace(leaf)
+            rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
+        return -(_cast(rate, leaf) * leaf)
+
+    return optree.tree_map(scaled, tree)
+
+
+def _cast(rate: Any, leaf: Array) -> Any:
+    if not hasattr(rate, "dtype") or rate.dtype == leaf.dtype:
+        return rate
+    return backends.namespace(leaf).astype(rate, leaf.dtype)
+
+
+def apply_updates(params: Tree, updates: Tree) -> Tree:
+    """Add updates to params, leaf by leaf.
+
+    Parameters
+    ----------
+    params, updates : tree of arrays
+        Of one structure.
+
+    Returns
+    -------
+    tree of arrays
+        params + updates, with the dtypes of params; nothing is written in place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> apply_updates({"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.5, 0.0])})
+    {'w': array([1.5, 2. ])}
+    """
+    return optree.tree_map(lambda p, u: p + u, params, updates)

@@ -1,0 +1,58 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The project's checks. ``nox`` runs them all: lint, docs, and the tests on every backend."""
+
+from __future__ import annotations
+
+import ctypes.util
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+BACKENDS = ("numpy", "strict", "torch", "jax", "dask", "cupy")
+
+
+def _group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, types, layers, and the conventions of the field."""
+    session.install(".[cli]", *_group("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+    session.run("repo-review", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the reference from the docstrings; a warning is an error."""
+    session.install(".[cli]", *_group("docs"))
+    session.run(
+        "python", "-W", "error", "-m", "pdoc", "--docformat", "numpy", "--math",
+        "--output-directory", "build/docs", "agd",
+    )  # fmt: skip
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the tests on one backend: here its library must be there, and nothing skips for want of it."""
+    if backend == "cupy" and ctypes.util.find_library("cuda") is None:
+        session.skip("no CUDA device answers on this machine")
+    # The command line and doctests are the same on every backend: the numpy session runs them.
+    session.install(".[cli]" if backend == "numpy" else ".", *_group(backend))
+    where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
+    session.run("pytest", *where, *session.posargs, env={"AGD_TEST_BACKEND": backend})
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -1,0 +1,68 @@
+"""Which tests run on which array library.
+
+Tests that ask for `xp` run on every library. Those that ask for none run once, in the numpy session.
+``AGD_TEST_BACKEND`` names a session: only its tests are kept, and its library has to be there. Without
+it everything runs, and what needs a library that is missing skips, saying so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from backends import VARIANTS, Xp, missing
+
+SESSION = os.environ.get("AGD_TEST_BACKEND", "")
+
+try:
+    from hypothesis import settings
+except ImportError:  # a GPU machine may have nothing but CuPy: the property tests skip there
+    settings = None
+else:
+    settings.register_profile("agd", deadline=None, derandomize=True, max_examples=40)
+    settings.load_profile("agd")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    known = {variant.session for variant in VARIANTS.values()}
+    if SESSION and SESSION not in known:
+        raise pytest.UsageError(f"AGD_TEST_BACKEND must be one of {sorted(known)}, got {SESSION!r}")
+    if SESSION and (reason := missing(SESSION)) and SESSION != "cupy":
+        raise pytest.UsageError(f"AGD_TEST_BACKEND={SESSION}, but {reason}")
+
+
+def _session(item: pytest.Item) -> str:
+    """Return the session that a test belongs to."""
+    if marker := item.get_closest_marker("backend"):
+        return str(marker.args[0])
+    if item.get_closest_marker("gpu"):
+        return "cupy"
+    callspec = getattr(item, "callspec", None)
+    variant = callspec.params.get("xp") if callspec is not None else None
+    return VARIANTS[variant].session if variant is not None else "numpy"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, dropped = [], []
+    for item in items:
+        session = _session(item)
+        if session == "cupy":
+            item.add_marker(pytest.mark.gpu)
+        if SESSION and session != SESSION:
+            dropped.append(item)
+            continue
+        if reason := missing(session):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        kept.append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+@pytest.fixture(params=list(VARIANTS))
+def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
+    """Give each array library in turn, with the strict one's variants as stand-ins for a GPU."""
+    variant = VARIANTS[request.param]
+    with variant.flags():
+        yield variant.make()
