@@ -30,9 +30,10 @@ import optree
 
 from agd._typing import Array, Namespace, Tree
 from agd.backends._row import Backend
-from agd.backends._table import TABLE
+from agd.backends._table import PROCESS_DEFAULTS, TABLE
 
 __all__ = [
+    "PROCESS_DEFAULTS",
     "TABLE",
     "Backend",
     "BackendInfo",

@@ -16,7 +16,11 @@ import numpy as np
 from agd._typing import Array, Namespace, Tree
 from agd.backends._row import Backend
 
-__all__ = ["TABLE"]
+__all__ = ["PROCESS_DEFAULTS", "TABLE"]
+
+# The environment of a process that is agd's own, such as its command line: a table's numbers are
+# float64, which JAX narrows unless told not to before it is imported.
+PROCESS_DEFAULTS = {"JAX_ENABLE_X64": "1"}
 
 CACHE_BLOCK = 2 * 2**20  # bytes: a block this size is still in cache for its second product
 

@@ -1,0 +1,1 @@
+"""Door: the command line (extra ``cli``). ``agd train``, ``agd fit``, ``agd predict``, ``agd backends``."""

@@ -1,0 +1,227 @@
+"""The commands. Each error is one line on stderr and exit code 2; no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import agd
+from agd.cli import fitting, report
+from agd.cli.files import check_target, write_atomically
+from agd.cli.models import Model
+from agd.cli.tables import read
+
+__all__ = ["app", "execute"]
+
+WELCOME = """\
+agd fits by gradient descent on whatever array you hold: NumPy, CuPy, PyTorch, JAX, Dask.
+
+  agd train                            fit the article's line and print its table
+  agd fit houses.csv --target price    fit a table; add --save model.json to keep the model
+  agd predict model.json new.csv       predict for the rows of another table
+  agd backends                         which array libraries are here, on which devices
+
+agd COMMAND --help says more; from Python: import agd; agd.fit(X, y)."""
+
+app = typer.Typer(
+    name="agd",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        envvar="AGD_BACKEND",
+        help="auto, numpy, cupy, cupy:1, torch, torch:cuda:0, jax, dask, ...",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002 - typer's form
+) -> None:
+    """Fit and minimise by gradient descent on whatever array you hold."""
+    if version:
+        print(f"agd {agd.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(WELCOME)
+
+
+@app.command()
+def train(
+    epochs: Annotated[int, typer.Option(help="The number of steps.")] = 5000,
+    learning_rate: Annotated[float, typer.Option(help="The learning rate.")] = 8e-3,
+    w0: Annotated[float | None, typer.Option(help="The first intercept; drawn if absent.")] = None,
+    w1: Annotated[float | None, typer.Option(help="The first slope; drawn if absent.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of the draws.")] = None,
+    every: Annotated[int, typer.Option(help="Print a line for every so many epochs.")] = 500,
+    backend: BackendOption = "auto",
+) -> None:
+    """Fit the article's line by gradient descent and print its table."""
+    if (w0 is None) != (w1 is None):
+        raise ValueError("--w0 and --w1 are given together or not at all")
+    chosen = agd.backends.select(backend)
+    agd.train(
+        num_epochs=epochs,
+        learning_rate=learning_rate,
+        weights=None if w0 is None else {"w0": w0, "w1": w1},  # type: ignore[dict-item]
+        seed=seed,
+        backend=report.spec_of(backend, chosen),
+        every=every,
+    )
+    report.say_choice(backend, chosen)
+
+
+@app.command()
+def backends() -> None:
+    """List the array libraries: installed, version and devices, or why not."""
+    report.print_backends(agd.backends.available())
+
+
+@app.command()
+def fit(
+    table: Annotated[Path, typer.Argument(help="A .csv, .parquet or .feather file.")],
+    target: Annotated[str, typer.Option(help="The column to fit.")],
+    features: Annotated[
+        str, typer.Option(help="Columns to fit it from, A,B,C; all the others by default.")
+    ] = "",
+    weight: Annotated[str, typer.Option(help="A column of weights for the rows.")] = "",
+    loss: Annotated[
+        str, typer.Option(help="squared_error, huber, log_loss or poisson.")
+    ] = "squared_error",
+    delta: Annotated[float | None, typer.Option(help="Where huber turns linear.")] = None,
+    l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
+    intercept: Annotated[bool, typer.Option(help="Whether there is a constant term.")] = True,  # noqa: FBT002 - typer's form
+    method: Annotated[
+        str, typer.Option(help="auto, gd, momentum, nesterov, adagrad, rmsprop, adam or adamw.")
+    ] = "auto",
+    learning_rate: Annotated[
+        str, typer.Option(help="A number, or auto for 1/L; for every method but auto.")
+    ] = "",
+    max_iter: Annotated[int, typer.Option(help="The most steps.")] = 10_000,
+    tol: Annotated[
+        float | None,
+        typer.Option(help="The largest gradient entry at the end; by default relative, eps^(2/3)."),
+    ] = None,
+    backend: BackendOption = "auto",
+    save: Annotated[Path | None, typer.Option(help="Write the model here, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the loss curve: .png, .svg, .pdf.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002 - typer's form
+) -> None:
+    """Fit a linear model to a table; exit code 1 if it did not converge.
+
+    Coefficients are in the table's own units.
+    """
+    job = fitting.Job(
+        target=target, features=features, weight=weight, loss=loss, delta=delta, l2=l2,
+        intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
+        save=save, plot=plot,
+    )  # fmt: skip
+    job.check()
+    chosen = agd.backends.select(backend)
+    done = fitting.fit_table(job, read(table), chosen)
+    report.say_choice(backend, chosen)
+    report.print_fit(done, as_json=json)
+    if not done.result.success:
+        report.note(done.result.message)
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model that agd fit --save wrote.")],
+    table: Annotated[Path, typer.Argument(help="A table with the model's columns, in any order.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Write a CSV here rather than to the standard output.")
+    ] = None,
+) -> None:
+    """Predict for the rows of a table: a CSV with a column `prediction`.
+
+    For log_loss the prediction is the class, and a column `probability` has that of the second class.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+
+    if output is not None:
+        check_target("--output", output)
+    fitted = Model.load(model)
+    rows = read(table)
+    rows.require("feature", fitted.features)
+    columns = pa.table(fitted.predict(rows.matrix(fitted.features)))
+    options = pyarrow.csv.WriteOptions(quoting_style="needed")
+    if output is None:
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(columns, sink, options)
+        print(sink.getvalue().to_pybytes().decode(), end="")
+    else:
+        write_atomically(output, lambda file: pyarrow.csv.write_csv(columns, file, options))
+
+
+def _say(message: Any, *_: Any, **__: Any) -> None:
+    """Print a Python warning as one line; an unconverged fit is said by its status."""
+    if not isinstance(message, agd.ConvergenceWarning):
+        report.note(str(message))
+
+
+def execute(argv: list[str]) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str
+        The arguments, without the program's name.
+
+    Returns
+    -------
+    int
+        As ``agd.__main__.main`` says.
+    """
+    for name, value in agd.backends.PROCESS_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _say
+            code = app(argv, prog_name="agd", standalone_mode=False)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        report.note("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has left (agd train | head -1): what is buffered must not raise at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("AGD_DEBUG"):
+            raise
+        report.note(_one_line(error))
+        return 1 if isinstance(error, FloatingPointError) else 2
+    return code if isinstance(code, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    """Word an error in one line; one that agd did not expect is named by its type."""
+    if hasattr(error, "format_message"):  # a wrong option or argument
+        text = error.format_message()
+    elif isinstance(error, MemoryError):
+        text = f"out of memory: {error}"
+    else:
+        text = str(error)
+    line = " ".join(text.split())
+    expected = (ValueError, TypeError, ImportError, RuntimeError, FloatingPointError, MemoryError, OSError)
+    if isinstance(error, expected) or hasattr(error, "format_message"):
+        return line or type(error).__name__
+    return f"unexpected {type(error).__name__}: {line} (AGD_DEBUG=1 shows where)"

@@ -1,0 +1,237 @@
+"""From a table to a fit: columns, options, progress, and the model that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import agd
+from agd._validation import choice
+from agd.cli.files import check_target
+from agd.cli.models import Model
+from agd.cli.plots import KINDS, loss_curve
+from agd.cli.tables import Table
+
+__all__ = ["Done", "Job", "fit_table"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks of a fit; the options by their names."""
+
+    target: str
+    features: str
+    weight: str
+    loss: str
+    delta: float | None
+    l2: float
+    intercept: bool
+    method: str
+    learning_rate: str
+    max_iter: int
+    tol: float | None
+    save: Path | None
+    plot: Path | None
+
+    def check(self) -> None:
+        """Say what is wrong with the options before a table is read."""
+        self.chosen_loss()
+        self.chosen_method()
+        self.stop()
+        self.penalty()
+        if self.save is not None:
+            check_target("--save", self.save)
+        if self.plot is not None:
+            check_target("--plot", self.plot)
+            if self.plot.suffix.lower() not in KINDS:
+                raise ValueError(f"--plot: need one of {', '.join(KINDS)}, got {self.plot.name!r}")
+
+    def chosen_loss(self) -> Any:
+        """Return the loss, with its parameter."""
+        if self.delta is None:
+            return agd.loss.get(self.loss)
+        if self.loss != "huber":
+            raise ValueError(f"--delta is huber's, got --loss {self.loss}")
+        return agd.loss.Huber(self.delta)
+
+    def chosen_method(self) -> Any:
+        """Return the method, with its learning rate."""
+        choice("--method", self.method, ("auto", *agd.update.METHODS))
+        if not self.learning_rate:
+            return self.method
+        if self.method == "auto":
+            raise ValueError("--learning-rate is for a --method such as gd; auto finds its own step")
+        rate: Any = self.learning_rate
+        if rate != "auto":
+            try:
+                rate = float(rate)
+            except ValueError:
+                raise ValueError(f"--learning-rate must be a number or auto, got {rate!r}") from None
+        return agd.update.METHODS[self.method](learning_rate=rate)
+
+    def stop(self) -> agd.Stop:
+        """Return the limits."""
+        return agd.Stop(max_iter=self.max_iter, grad_tol=self.tol)
+
+    def penalty(self) -> Any:
+        """Return the penalty, if one is asked for."""
+        return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
+
+    def columns(self, table: Table) -> list[str]:
+        """Return the features; every other column unless they are named."""
+        table.require("--target", [self.target])
+        if self.weight:
+            table.require("--weight", [self.weight])
+        if self.features:
+            named = [name.strip() for name in self.features.split(",")]
+            table.require("--features", named)
+            if self.target in named:
+                raise ValueError(f"--features: {self.target!r} is the target")
+            if len(set(named)) != len(named):
+                raise ValueError(f"--features: a column is named twice in {self.features!r}")
+            return named
+        rest = [name for name in table.names if name not in (self.target, self.weight)]
+        if not rest:
+            raise ValueError(f"{table.path}: no column is left to fit {self.target!r} from")
+        # Text is reported cell by cell in a column that was meant to be numbers; a column that is
+        # text throughout is left out only by the user's word.
+        return rest
+
+
+@dataclass(frozen=True)
+class Done:
+    """A fit of a table: the model that is kept, the run's result, and the scores."""
+
+    model: Model
+    result: Any
+    scores: dict[str, float]
+    table: Table
+    backend: str
+    seconds: float
+
+
+def fit_table(job: Job, table: Table, chosen: Any) -> Done:
+    """Fit a table on the chosen backend, keep the model and draw the curve if asked.
+
+    Parameters
+    ----------
+    job : Job
+        The options.
+    table : Table
+        The rows.
+    chosen : agd.backends.Selection
+        Where to fit.
+
+    Returns
+    -------
+    Done
+        What came of it.
+    """
+    names = job.columns(table)
+    loss = job.chosen_loss()
+    y, labels = _target(job, table, loss)
+    X = table.matrix(names)
+    weight = table.numbers(job.weight) if job.weight else None
+    began = time.perf_counter()
+    with _progress(job.max_iter) as callback:
+        result = agd.fit(
+            chosen.asarray(X),
+            chosen.asarray(y),
+            loss=loss,
+            penalty=job.penalty(),
+            sample_weight=None if weight is None else chosen.asarray(weight),
+            intercept=job.intercept,
+            method=job.chosen_method(),
+            stop=job.stop(),
+            callback=callback,
+        )
+    seconds = time.perf_counter() - began
+    model = _model(job, names, labels, result, table.rows)
+    scores = _scores(model, loss, X, y, weight)
+    if job.save is not None:
+        model.save(job.save)
+    if job.plot is not None:
+        loss_curve(job.plot, result.history, f"{loss.name} of {table.path.name}, {result.method}")
+    return Done(model, result, scores, table, str(chosen), seconds)
+
+
+def _target(job: Job, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
+    if loss.classes is not None and table.is_text(job.target):
+        return table.labels(job.target)
+    return table.numbers(job.target), None
+
+
+@contextlib.contextmanager
+def _progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
+    """Show a live bar on a terminal, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("step {task.completed}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.6g}  gradient {task.fields[size]:.1e}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=limit, loss=float("nan"), size=float("nan"))
+
+        def show(found: Any) -> None:
+            bar.update(task, completed=found.nit, loss=found.fun, size=found.grad_norm)
+
+        yield show
+
+
+def _model(
+    job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int
+) -> Model:
+    penalty = job.penalty()
+    constant = result.intercept
+    return Model(
+        target=job.target,
+        features=names,
+        coefficients=agd.backends.to_numpy(result.coef).astype(float).tolist(),
+        intercept=None if constant is None else float(agd.backends.to_numpy(constant)),
+        loss={"name": result.loss.name, **asdict(result.loss)},
+        penalty=None if penalty is None else {"name": "l2", **asdict(penalty)},
+        classes=labels if result.classes is None or labels else list(result.classes),
+        fit={
+            "method": result.method,
+            "status": result.status.name,
+            "steps": result.nit,
+            "loss": result.fun,
+            "rows": rows,
+        },
+    )
+
+
+def _scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, float]:
+    """Return R² for a numeric target, accuracy for classes, and D² (explained deviance) for counts."""
+    found = model.predict(X)["prediction"]
+    s = np.ones_like(y) if weight is None else weight
+    if model.classes is not None:
+        truth = np.where(y == y.max(), *reversed(model.classes))
+        return {"accuracy": float(np.average(found == truth, weights=s))}
+    if loss.name == "poisson":
+        constant = np.full_like(y, np.average(y, weights=s))
+        null, left = _deviance(y, constant, s), _deviance(y, found, s)
+        return {"D²": 1.0 - left / null if null > 0.0 else float("nan")}
+    null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
+    left = float(np.average((y - found) ** 2, weights=s))
+    return {"R²": 1.0 - left / null if null > 0.0 else float("nan")}
+
+
+def _deviance(y: Any, mean: Any, s: Any) -> float:
+    """Return the mean Poisson deviance, 2 (y log(y / mean) - y + mean)."""
+    term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
+    return float(np.average(2.0 * (term - y + mean), weights=s))

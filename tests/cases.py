@@ -1,0 +1,83 @@
+"""One row for each loss, penalty, rule and schedule; a test asserts that none is missing."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import loss, update
+
+
+class LossCase(NamedTuple):
+    loss: Any
+    targets: tuple[float, ...]  # what y may be in this loss
+    known: tuple[float, float, float, float]  # z, y, value, slope, by hand
+
+
+LOSSES = {
+    "Squared": LossCase(loss.Squared(), (-2.0, 0.0, 3.5), (3.0, 1.0, 2.0, 2.0)),
+    "Huber": LossCase(loss.Huber(0.5), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.875, 0.5)),
+    "Logistic": LossCase(loss.Logistic(), (0.0, 1.0), (0.0, 1.0, np.log(2.0), -0.5)),
+    "Poisson": LossCase(loss.Poisson(), (0.0, 1.0, 7.0), (0.0, 3.0, 1.0, -2.0)),
+}
+
+
+class PenaltyCase(NamedTuple):
+    penalty: Any
+    w: tuple[float, ...]
+    value: float
+    prox: tuple[float, ...]  # at step 2
+
+
+PENALTIES = {
+    "L2": PenaltyCase(loss.L2(0.5), (1.0, -2.0), 1.25, (0.5, -1.0)),
+}
+
+
+class RuleCase(NamedTuple):
+    kwargs: dict[str, Any]
+    steps: tuple[float, float]  # the first two updates of one parameter at 1 with gradients 2 and -1
+
+
+def _adam(decay: float) -> tuple[float, float]:
+    """The definition, spelt for one parameter: b1 = 0.5, b2 = 0.75, eps = 0, lr = 0.1."""
+    w, m, s, out = 1.0, 0.0, 0.0, []
+    for k, g in enumerate((2.0, -1.0), start=1):
+        m, s = 0.5 * m + 0.5 * g, 0.75 * s + 0.25 * g * g
+        u = -0.1 * (m / (1 - 0.5**k) / (s / (1 - 0.75**k)) ** 0.5 + decay * w)
+        out.append(u)
+        w += u
+    return out[0], out[1]
+
+
+_ADAM = {"learning_rate": 0.1, "b1": 0.5, "b2": 0.75, "eps": 0.0}
+
+RULES = {
+    "gradient_descent": RuleCase({"learning_rate": 0.1}, (-0.2, 0.1)),
+    "momentum": RuleCase({"learning_rate": 0.1, "beta": 0.5}, (-0.2, 0.0)),
+    "nesterov": RuleCase({"learning_rate": 0.1, "beta": 0.5}, (-0.3, 0.1)),
+    "adagrad": RuleCase({"learning_rate": 0.1, "eps": 0.0}, (-0.1, 0.1 / 5.0**0.5)),
+    "rmsprop": RuleCase(
+        {"learning_rate": 0.1, "decay": 0.75, "eps": 0.0}, (-0.2, 0.1 / (0.75 + 0.25) ** 0.5)
+    ),
+    "adam": RuleCase(_ADAM, _adam(0.0)),
+    "adamw": RuleCase({**_ADAM, "weight_decay": 0.5}, _adam(0.5)),
+}
+
+
+class ScheduleCase(NamedTuple):
+    schedule: Any
+    rates: dict[int, float]  # k -> rate, by hand
+
+
+SCHEDULES = {
+    "constant": ScheduleCase(update.constant(0.3), {0: 0.3, 99: 0.3}),
+    "exponential": ScheduleCase(update.exponential(2.0, 0.5, steps=4), {0: 2.0, 4: 1.0, 8: 0.5}),
+    "inverse_scaling": ScheduleCase(update.inverse_scaling(2.0, 0.5), {0: 2.0, 3: 1.0, 15: 0.5}),
+    "cosine": ScheduleCase(update.cosine(2.0, 8, 0.5), {0: 2.0, 4: 1.5, 8: 1.0, 20: 1.0}),
+    "warm_up": ScheduleCase(
+        update.warm_up(update.exponential(2.0, 0.5, steps=4), 4), {0: 0.0, 2: 1.0, 4: 2.0, 8: 1.0}
+    ),
+    "piecewise": ScheduleCase(update.piecewise(2.0, {5: 0.5, 3: 0.1}), {2: 2.0, 3: 0.2, 5: 0.1}),
+}

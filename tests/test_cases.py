@@ -1,0 +1,33 @@
+"""Rows and `__all__` agree: whatever is public is tested."""
+
+from __future__ import annotations
+
+import cases
+import pytest
+
+from agd import update
+from agd.loss import LOSSES, classification, counts, penalties, regression
+from agd.update import adaptive, rules, schedules
+
+
+@pytest.mark.parametrize(
+    ("rows", "modules"),
+    [
+        (cases.LOSSES, (regression, classification, counts)),
+        (cases.PENALTIES, (penalties,)),
+        (cases.RULES, (rules, adaptive)),
+        (cases.SCHEDULES, (schedules,)),
+    ],
+    ids=["losses", "penalties", "rules", "schedules"],
+)
+def test_every_public_name_has_a_row(rows, modules):
+    assert set(rows) == {name for module in modules for name in module.__all__}
+
+
+def test_every_loss_is_found_by_its_name():
+    assert {type(case.loss) for case in cases.LOSSES.values()} == set(LOSSES.values())
+    assert all(type(case.loss) is LOSSES[case.loss.name] for case in cases.LOSSES.values())
+
+
+def test_every_rule_is_a_method():
+    assert set(update.METHODS) == {*cases.RULES, "gd"}

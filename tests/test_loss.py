@@ -1,0 +1,136 @@
+"""Losses and penalties: known values, slope as derivative, convexity, both ends, every library."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+
+from agd import loss
+from agd.loss import L2, Huber, Logistic, Poisson
+
+LOSSES = pytest.mark.parametrize("case", cases.LOSSES.values(), ids=cases.LOSSES)
+PENALTIES = pytest.mark.parametrize("case", cases.PENALTIES.values(), ids=cases.PENALTIES)
+
+
+@LOSSES
+def test_known_value_and_slope(case, xp):
+    z, y, value, slope = case.known
+    z, y = xp.asarray([z]), xp.asarray([y])
+    got_value, got_slope = case.loss.value_and_slope(z, y)
+    for got, want in ((got_value, value), (got_slope, slope)):
+        np.testing.assert_allclose(xp.to_numpy(got), [want], rtol=1e-6)
+        assert got.dtype == xp.dtype
+    np.testing.assert_array_equal(xp.to_numpy(case.loss.value(z, y)), xp.to_numpy(got_value))
+    np.testing.assert_array_equal(xp.to_numpy(case.loss.slope(z, y)), xp.to_numpy(got_slope))
+
+
+@LOSSES
+def test_slope_is_the_derivative_of_value(case):
+    z = np.linspace(-6.0, 6.0, 241) + 0.0123  # off the corners
+    h = 1e-6
+    for target in case.targets:
+        y = np.full_like(z, target)
+        numeric = (case.loss.value(z + h, y) - case.loss.value(z - h, y)) / (2 * h)
+        np.testing.assert_allclose(case.loss.slope(z, y), numeric, rtol=1e-6, atol=1e-8)
+
+
+@LOSSES
+def test_convex_with_the_curvature_it_says(case):
+    z = np.linspace(-6.0, 6.0, 1001)
+    for target in case.targets:
+        change = np.diff(case.loss.slope(z, np.full_like(z, target))) / np.diff(z)
+        assert change.min() >= -1e-12
+        if case.loss.curvature is not None:
+            assert change.max() <= case.loss.curvature + 1e-9
+            assert change.max() >= 0.9 * case.loss.curvature  # a bound that is reached
+
+
+@LOSSES
+def test_predict_inverts_link(case):
+    mean = np.asarray([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(case.loss.predict(case.loss.link(mean)), mean, rtol=1e-14)
+
+
+@LOSSES
+def test_outside_accepts_its_targets(case, xp):
+    assert not xp.to_numpy(case.loss.outside(xp.asarray(case.targets))).any()
+
+
+def test_outside_refuses_others():
+    assert Logistic().outside(np.asarray([0.5, -1.0, 2.0])).all()
+    assert Poisson().outside(np.asarray([-1e-300]))[0]
+
+
+def test_logistic_is_exact_at_both_ends(xp):
+    big = 80.0 if "float32" in str(xp.dtype) else 700.0
+    z = xp.asarray([big, big, -big, -big])
+    value, slope = Logistic().value_and_slope(z, xp.asarray([1.0, 0.0, 0.0, 1.0]))
+    tail = np.exp(-big)
+    np.testing.assert_allclose(xp.to_numpy(value), [tail, big, tail, big], rtol=1e-5)
+    np.testing.assert_allclose(xp.to_numpy(slope), [-tail, 1.0, tail, -1.0], rtol=1e-5)
+
+
+@pytest.mark.backend("numpy")
+def test_values_agree_with_scikit_learn():
+    peers = pytest.importorskip("sklearn._loss.loss")
+    rng = np.random.default_rng(0)
+    z, u = rng.normal(size=200) * 3, rng.normal(size=200)
+    pairs = [
+        (loss.Squared(), peers.HalfSquaredError(), u),
+        (Logistic(), peers.HalfBinomialLoss(), (u > 0) * 1.0),
+        (Poisson(), peers.HalfPoissonLoss(), np.floor(np.exp(u))),
+        (Huber(0.7), peers.HuberLoss(quantile=0.5, delta=0.7), u),
+    ]
+    for ours, theirs, y in pairs:
+        want_value, want_slope = theirs.loss_gradient(y_true=y, raw_prediction=z)
+        value, slope = ours.value_and_slope(z, y)
+        np.testing.assert_allclose(value, want_value, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(slope, want_slope, rtol=1e-12, atol=1e-14)
+
+
+@PENALTIES
+def test_penalty_value_grad_and_prox(case, xp):
+    w = xp.asarray(case.w)
+    np.testing.assert_allclose(xp.to_numpy(case.penalty.value(w)), case.value, rtol=1e-6)
+    np.testing.assert_allclose(xp.to_numpy(case.penalty.prox(w, 2.0)), case.prox, rtol=1e-6)
+    if case.penalty.smooth:
+        h, host = 1e-6, np.asarray(case.w)
+        numeric = [
+            (case.penalty.value(host + h * e) - case.penalty.value(host - h * e)) / (2 * h)
+            for e in np.eye(host.size)
+        ]
+        np.testing.assert_allclose(xp.to_numpy(case.penalty.grad(w)), numeric, rtol=1e-6)
+
+
+@PENALTIES
+def test_prox_minimises(case):
+    rng = np.random.default_rng(0)
+    w, step = np.asarray(case.w), 2.0
+
+    def objective(u):
+        return case.penalty.value(u) + np.sum((u - w) ** 2, axis=-1) / (2 * step)
+
+    best = objective(case.penalty.prox(w, step))
+    assert np.all(objective(case.penalty.prox(w, step) + rng.normal(size=(500, w.size))) >= best)
+
+
+def test_losses_by_name():
+    assert loss.get("huber") == Huber(delta=1.35)
+    assert loss.get(Huber(2.0)) == Huber(2.0)
+    with pytest.raises(ValueError, match=r"got 'log_los'; did you mean 'log_loss'\?"):
+        loss.get("log_los")
+    with pytest.raises(TypeError, match=r"agd.loss.Huber\(delta=1.35\)"):
+        loss.get(Huber)  # the class, not an object
+    with pytest.raises(TypeError, match="loss must be a name"):
+        loss.get(None)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_parameters_are_checked(bad):
+    with pytest.raises(ValueError, match="delta must be a finite number above 0"):
+        Huber(bad)
+    with pytest.raises(ValueError, match="alpha must be a finite number of 0 or more"):
+        L2(bad)
+    with pytest.raises(TypeError, match="alpha must be a number of 0 or more, got '1'"):
+        L2("1")
