@@ -65,22 +65,22 @@ class Loss(Protocol):
         """What y may be, in words."""
 
     def value(self, z: Array, y: Array) -> Array:
-        """l(z, y), element by element."""
+        """Return l(z, y), element by element."""
 
     def slope(self, z: Array, y: Array) -> Array:
-        """dl/dz, element by element."""
+        """Return dl/dz, element by element."""
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Both at once, sharing what they have in common."""
+        """Return both at once, sharing what they have in common."""
 
     def link(self, mean: Array) -> Array:
-        """The constant z whose prediction is `mean`."""
+        """Return the constant z whose prediction is `mean`."""
 
     def predict(self, z: Array) -> Array:
-        """The mean of y that z stands for; the inverse of `link`."""
+        """Return the mean of y that z stands for; the inverse of `link`."""
 
     def outside(self, y: Array) -> Array:
-        """True where a target is none that this loss can have."""
+        """Return where a target is none that this loss can have."""
 
 
 class Penalty(Protocol):
@@ -98,13 +98,13 @@ class Penalty(Protocol):
         """The largest second derivative; None for a penalty that is not smooth."""
 
     def value(self, w: Array) -> Array:
-        """The penalty of w (..., p), shape (...)."""
+        """Return the penalty of w (..., p), shape (...)."""
 
     def grad(self, w: Array) -> Array:
-        """Its gradient, shape (..., p); raises where the penalty is not smooth."""
+        """Return its gradient, shape (..., p); raise where the penalty is not smooth."""
 
     def prox(self, w: Array, step: float | Array) -> Array:
-        """argmin_u value(u) + |u - w|^2 / (2 step), shape (..., p)."""
+        """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p)."""
 
 
 @runtime_checkable
@@ -116,16 +116,16 @@ class Objective(Protocol):
         """The shape of the value: () for one problem, (b, ...) for independent ones."""
 
     def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
-        """The value, shape `batch_shape`, and the gradient, in the structure of `params`."""
+        """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
 
     def grad_norm(self, grads: Tree) -> Array:
-        """The size of a gradient as the stopping test measures it, shape `batch_shape`."""
+        """Return the size of a gradient as the stopping test measures it, shape `batch_shape`."""
 
     def arrays(self) -> Tree:
-        """The arrays that the objective holds: what a compiled step takes as its argument."""
+        """Return the arrays that the objective holds: what a compiled step takes."""
 
     def with_arrays(self, arrays: Tree) -> Objective:
-        """The same objective over other arrays."""
+        """Return the same objective over other arrays."""
 
 
 class Method(Protocol):
@@ -140,10 +140,10 @@ class Method(Protocol):
         """How many values and gradients one step evaluates."""
 
     def init(self, objective: Any, params: Tree) -> Any:
-        """The state at the first point."""
+        """Return the state at the first point."""
 
     def step(self, objective: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
-        """The next point and the state there."""
+        """Return the next point and the state there."""
 
 
 class Carry(NamedTuple):

@@ -96,7 +96,7 @@ class Data(NamedTuple):
     weight: Array | None
 
 
-def as_data(X: object, y: object, sample_weight: object = None) -> Data:
+def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     """Bring X, y and weights to one library, device and dtype, X's, and check their shapes.
 
     Python sequences and NumPy arrays beside an X elsewhere are moved to it, once; an array of a third
@@ -259,7 +259,7 @@ def _chunked_target(X: Array, y: Array) -> Array:
     return y.rechunk((X.chunks[0],))
 
 
-def as_features(X: object, coef: Array) -> Array:
+def as_features(X: Any, coef: Array) -> Array:
     """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
     X = _as_array("X", X)
     chunks = backends.of(X).chunked  # lazy rows beside coefficients in memory
@@ -297,7 +297,7 @@ def _part(name: str, value: object, like: Array) -> Array:
     return found
 
 
-def as_line(x: object, y: object) -> tuple[Array, Array]:
+def as_line(x: Any, y: Any) -> tuple[Array, Array]:
     """Check the points of a line: two arrays of shape (m,), brought to one library and dtype."""
     for name, value in (("x", x), ("y", y)):
         if value is None:
@@ -317,7 +317,9 @@ def as_line(x: object, y: object) -> tuple[Array, Array]:
         bad = np.flatnonzero(~np.isfinite(host))
         if bad.size:
             first = int(bad[0])
-            raise ValueError(values(name, bad.size, "NaN or infinite", (first,), float(host[first])))
+            raise ValueError(
+                values(name, bad.size, "NaN or infinite", (first,), float(host[first]))
+            )
     return x, y
 
 

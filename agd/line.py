@@ -155,7 +155,9 @@ def train(
     lr = positive("learning_rate", learning_rate)
     x, y = as_line(x, y) if (x is not None or y is not None) else _article(backend)
     current = dict(as_line_weights(weights, seed))
-    print(f"[Initial Weights] w0: {current['w0']}, w1: {current['w1']}", "-" * 80, sep="\n", file=file)
+    print(
+        f"[Initial Weights] w0: {current['w0']}, w1: {current['w1']}", "-" * 80, sep="\n", file=file
+    )
     for epoch in range(num_epochs):
         with np.errstate(over="ignore", invalid="ignore"):  # said below, in words
             loss, current = gradient_descent(x, y, current, lr)

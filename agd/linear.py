@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
 from agd._validation import as_data, as_features, as_start, warn_unconverged
@@ -211,8 +213,7 @@ def fit(
     array([ 2., -1.])
     """
     chosen = get(loss)
-    if penalty is not None and not getattr(penalty, "smooth", False):
-        raise ValueError(f"penalty must be smooth, such as agd.loss.L2(0.1), got {penalty!r}")
+    _check_penalty(penalty)
     stop = _stop(stop)
     mover = resolve(method, chosen)
     data = as_data(X, y, sample_weight)
@@ -232,6 +233,13 @@ def fit(
     return result
 
 
+def _check_penalty(penalty: Any) -> None:
+    if isinstance(penalty, type):
+        raise TypeError(f"penalty must be an object such as agd.loss.L2(0.1), got {penalty!r}")
+    if penalty is not None and not getattr(penalty, "smooth", False):
+        raise ValueError(f"penalty must be smooth, such as agd.loss.L2(0.1), got {penalty!r}")
+
+
 def _stop(stop: Stop | None) -> Stop:
     if stop is None:
         return Stop()
@@ -249,7 +257,8 @@ def _coordinates(
     if start is None:
         zero = base.zeros()
         start = zero if zero.intercept is None else Params(zero.coef, zero.intercept + scaling.null)
-    return Rescaled(base, scaling), scaling.from_user(start)
+    with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
+        return Rescaled(base, scaling), scaling.from_user(start)
 
 
 def _fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:

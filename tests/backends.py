@@ -54,8 +54,7 @@ def _plain(spec: str) -> Xp:
     chosen = backends.select(spec)
     kinds = chosen.xp.__array_namespace_info__().dtypes(device=chosen.device)
     dtype = kinds.get("float64", kinds["float32"])
-    make = lambda host: chosen.asarray(host)  # noqa: E731
-    return Xp(spec, chosen.xp, chosen.device, dtype, make)
+    return Xp(spec, chosen.xp, chosen.device, dtype, chosen.asarray)
 
 
 def _numpy_readonly() -> Xp:

@@ -37,7 +37,9 @@ PENALTIES = {
 
 class RuleCase(NamedTuple):
     kwargs: dict[str, Any]
-    steps: tuple[float, float]  # the first two updates of one parameter at 1 with gradients 2 and -1
+    steps: tuple[
+        float, float
+    ]  # the first two updates of one parameter at 1 with gradients 2 and -1
 
 
 def _adam(decay: float) -> tuple[float, float]:

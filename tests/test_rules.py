@@ -66,7 +66,7 @@ def test_a_schedule_is_followed(name, xp):
     state = scheduled.init(params)
     for k in range(3):
         plain = METHODS[name](**{**kwargs, "learning_rate": rates(k)})
-        want, _ = plain.update(g, state._replace(count=state.count), params)
+        want, _ = plain.update(g, state._replace(k=state.k), params)
         got, state = scheduled.update(g, state, params)
         np.testing.assert_allclose(xp.to_numpy(got), xp.to_numpy(want), rtol=1e-6)
 
@@ -221,6 +221,9 @@ def test_inside_torch_vmap(name):
     import torch
 
     rule = make(name)
-    w, g = torch.ones(3, 2, dtype=torch.float64), torch.arange(6.0, dtype=torch.float64).reshape(3, 2)
+    w, g = (
+        torch.ones(3, 2, dtype=torch.float64),
+        torch.arange(6.0, dtype=torch.float64).reshape(3, 2),
+    )
     got = torch.func.vmap(lambda w, g: rule.update(g, rule.init(w), w)[0])(w, g)
     torch.testing.assert_close(got, rule.update(g, rule.init(w), w)[0])

@@ -65,7 +65,9 @@ def test_agree_with_optax():
         compiled = jax.jit(ours)
         for k in range(150):
             at = jnp.asarray(float(k))
-            np.testing.assert_allclose(float(compiled(at)), float(theirs(at)), rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(
+                float(compiled(at)), float(theirs(at)), rtol=1e-12, atol=1e-15
+            )
             assert float(ours(k)) == pytest.approx(float(theirs(at)), rel=1e-12, abs=1e-15)
 
 

@@ -278,7 +278,9 @@ def available() -> list[BackendInfo]:
             module = _import(row)
         except ImportError:
             reason = f"not installed: python -m pip install {row.install}"
-            found.append(BackendInfo(row.name, False, "", (), reason))
+            found.append(
+                BackendInfo(row.name, installed=False, version="", devices=(), reason=reason)
+            )
             continue
         try:
             names, reason = tuple(row.devices(module)), ""
@@ -286,7 +288,11 @@ def available() -> list[BackendInfo]:
             names, reason = (), f"no device answers: {str(error).splitlines()[0]}"
         if not names and not reason:
             reason = "no device answers"
-        found.append(BackendInfo(row.name, True, _version(row), names, reason))
+        found.append(
+            BackendInfo(
+                row.name, installed=True, version=_version(row), devices=names, reason=reason
+            )
+        )
     return found
 
 

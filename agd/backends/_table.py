@@ -109,7 +109,7 @@ def _jax_narrowed(_: str) -> None:
 def _jax_compile(f: Callable[..., Any]) -> Callable[..., Any]:
     import jax
 
-    return jax.jit(f, static_argnums=0)  # type: ignore[no-any-return]
+    return jax.jit(f, static_argnums=0)
 
 
 # -- Dask ----------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def _chunk_to_numpy(x: Array) -> Any:
 
 def _dask_chunks(*arrays: Array) -> list[Any]:
     """Cut arrays that share their rows (the first axis) into a list of tuples of delayed blocks."""
-    columns = []
+    columns: list[list[Any]] = []
     for x in arrays:
         if x is None:
             columns.append([None] * len(columns[0]))
@@ -136,17 +136,18 @@ def _dask_chunks(*arrays: Array) -> list[Any]:
 
 
 def _dask_each(f: Callable[..., Tree], blocks: Sequence[Any]) -> list[Any]:
-    import dask
+    import dask.base
+    from dask.delayed import delayed
 
-    each = dask.delayed(f, pure=False)
-    return list(dask.compute(*(each(*block) for block in blocks)))
+    each, compute = delayed(f, pure=False), getattr(dask.base, "compute")  # noqa: B009 - untyped
+    return list(compute(*(each(*block) for block in blocks)))
 
 
 def _dask_reduce(f: Callable[..., Tree], blocks: Sequence[Any], add: Callable[..., Tree]) -> Tree:
     """Run one graph: f on every block where it lives, the results added up in a tree."""
-    import dask
+    from dask.delayed import delayed
 
-    each, merge = dask.delayed(f, pure=False), dask.delayed(add, pure=False)
+    each, merge = delayed(f, pure=False), delayed(add, pure=False)
     parts = [each(*block) for block in blocks]
     while len(parts) > 1:
         parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]

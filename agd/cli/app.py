@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +52,7 @@ BackendOption = Annotated[
 @app.callback(invoke_without_command=True)
 def _start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002 - typer's form
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Fit and minimise by gradient descent on whatever array you hold."""
     if version:
@@ -104,7 +106,7 @@ def fit(
     ] = "squared_error",
     delta: Annotated[float | None, typer.Option(help="Where huber turns linear.")] = None,
     l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
-    intercept: Annotated[bool, typer.Option(help="Whether there is a constant term.")] = True,  # noqa: FBT002 - typer's form
+    intercept: Annotated[bool, typer.Option(help="Whether there is a constant term.")] = True,
     method: Annotated[
         str, typer.Option(help="auto, gd, momentum, nesterov, adagrad, rmsprop, adam or adamw.")
     ] = "auto",
@@ -118,8 +120,10 @@ def fit(
     ] = None,
     backend: BackendOption = "auto",
     save: Annotated[Path | None, typer.Option(help="Write the model here, as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the loss curve: .png, .svg, .pdf.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002 - typer's form
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the loss curve: .png, .svg, .pdf.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a linear model to a table; exit code 1 if it did not converge.
 
@@ -189,17 +193,14 @@ def execute(argv: list[str]) -> int:
     int
         As ``agd.__main__.main`` says.
     """
-    for name, value in agd.backends.PROCESS_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     try:
-        with warnings.catch_warnings():
+        with _own_process(), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _say
             code = app(argv, prog_name="agd", standalone_mode=False)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        report.note("interrupted")
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except BrokenPipeError:
         # The reader has left (agd train | head -1): what is buffered must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -209,7 +210,21 @@ def execute(argv: list[str]) -> int:
             raise
         report.note(_one_line(error))
         return 1 if isinstance(error, FloatingPointError) else 2
+    if code == 130:
+        report.note("interrupted")
     return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _own_process() -> Iterator[None]:
+    """Set what the libraries read from the environment as they are imported, for this command."""
+    missing = {k: v for k, v in agd.backends.PROCESS_DEFAULTS.items() if k not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
 
 
 def _one_line(error: Exception) -> str:
@@ -221,7 +236,15 @@ def _one_line(error: Exception) -> str:
     else:
         text = str(error)
     line = " ".join(text.split())
-    expected = (ValueError, TypeError, ImportError, RuntimeError, FloatingPointError, MemoryError, OSError)
+    expected = (
+        ValueError,
+        TypeError,
+        ImportError,
+        RuntimeError,
+        FloatingPointError,
+        MemoryError,
+        OSError,
+    )
     if isinstance(error, expected) or hasattr(error, "format_message"):
         return line or type(error).__name__
     return f"unexpected {type(error).__name__}: {line} (AGD_DEBUG=1 shows where)"

@@ -67,13 +67,17 @@ class Job:
         if not self.learning_rate:
             return self.method
         if self.method == "auto":
-            raise ValueError("--learning-rate is for a --method such as gd; auto finds its own step")
+            raise ValueError(
+                "--learning-rate is for a --method such as gd; auto finds its own step"
+            )
         rate: Any = self.learning_rate
         if rate != "auto":
             try:
                 rate = float(rate)
             except ValueError:
-                raise ValueError(f"--learning-rate must be a number or auto, got {rate!r}") from None
+                raise ValueError(
+                    f"--learning-rate must be a number or auto, got {rate!r}"
+                ) from None
         return agd.update.METHODS[self.method](learning_rate=rate)
 
     def stop(self) -> agd.Stop:
@@ -192,9 +196,7 @@ def _progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
         yield show
 
 
-def _model(
-    job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int
-) -> Model:
+def _model(job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int) -> Model:
     penalty = job.penalty()
     constant = result.intercept
     return Model(

@@ -96,7 +96,7 @@ class Model:
         return model
 
     def _check(self, path: Path) -> None:
-        numbers = [*self.coefficients, *([] if self.intercept is None else [self.intercept])]
+        numbers: list[Any] = [*self.coefficients, 0.0 if self.intercept is None else self.intercept]
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
             raise ValueError(f"{path}: coefficients and intercept must be finite numbers")
         if not self.features or len(self.features) != len(self.coefficients):
@@ -104,7 +104,8 @@ class Model:
                 f"{path}: has {len(self.features)} features and {len(self.coefficients)} "
                 f"coefficients; need one for each"
             )
-        if not isinstance(self.loss, dict) or self.loss.get("name") not in agd.loss.LOSSES:
+        loss: Any = self.loss
+        if not isinstance(loss, dict) or loss.get("name") not in agd.loss.LOSSES:
             raise ValueError(f"{path}: loss {self.loss!r} is unknown to agd {agd.__version__}")
 
     def predict(self, X: Any) -> dict[str, Any]:

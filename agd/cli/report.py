@@ -7,8 +7,6 @@ import math
 import sys
 from typing import Any
 
-import agd
-
 __all__ = ["note", "print_backends", "print_fit", "say_choice", "spec_of"]
 
 

@@ -179,9 +179,9 @@ def read(path: Path) -> Table:
         raise ValueError(f"{path}: unknown kind of table, need one of {', '.join(FORMATS)}")
     try:
         data = _csv(path) if kind == "csv" else _columnar(path, kind)
+        names = data.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {_reason(path, kind, error)}") from error
-    names = data.column_names
     if any(pa.types.is_binary(column.type) for column in data.columns):
         raise ValueError(f"{path}: {NOT_UTF8}")
     if len(names) == 1 and ";" in names[0]:
@@ -192,7 +192,8 @@ def read(path: Path) -> Table:
 
 
 def _columnar(path: Path, kind: str) -> Any:
-    return pyarrow.dataset.dataset(path, format=kind).to_table()
+    reader: Any = kind
+    return pyarrow.dataset.dataset(path, format=reader).to_table()
 
 
 def _csv(path: Path) -> Any:
@@ -218,7 +219,7 @@ def _csv_format(types: dict[str, Any]) -> Any:
 
 def _numbers_if_possible(column: Any) -> Any:
     try:
-        return pc.if_else(pc.equal(column, ""), None, column).cast(pa.float64())
+        return pc.if_else(pc.equal(column, pa.scalar("")), None, column).cast(pa.float64())
     except pa.ArrowInvalid:
         return column
 

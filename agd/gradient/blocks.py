@@ -177,7 +177,8 @@ class Blocks:
         if size is None:
             return int(n)
         problems = math.prod(self.X.shape[:-2])
-        return max(1, min(n, size // (p * problems * _itemsize(self.X))))
+        fit = size // (int(p) * problems * _itemsize(self.X))
+        return max(1, min(int(n), fit))
 
     def _slices(self, step: int) -> list[Block]:
         n = self.X.shape[-2]

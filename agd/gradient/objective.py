@@ -242,12 +242,12 @@ def largest(grads: Params) -> Array:
     return coef if grads.intercept is None else xp.maximum(coef, xp.abs(grads.intercept))
 
 
-def _dot(a: Params, b: Params) -> Array:
+def _dot(a: Any, b: Any) -> Array:
     total = _row_sum(a.coef * b.coef)
     return total if a.intercept is None else total + a.intercept * b.intercept
 
 
-def _scale(a: Params, c: Array) -> Params:
+def _scale(a: Any, c: Array) -> Any:
     return Params(a.coef * c[..., None], None if a.intercept is None else a.intercept * c)
 
 
@@ -287,12 +287,13 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
     return xp.where(bound > 0.0, bound, xp.ones_like(bound))
 
 
-def _start(like: Params) -> Params:
+def _start(like: Params) -> Any:
     """Draw a unit start on the host from a fixed seed: the same on every backend."""
     rng = np.random.default_rng(0)
-    leaves, spec = optree.tree_flatten(like)
+    tree: Any = like
+    leaves, spec = optree.tree_flatten(tree)
     drawn = [_moved(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
-    v: Params = optree.tree_unflatten(spec, drawn)
+    v: Any = optree.tree_unflatten(spec, drawn)
     return _scale(v, _dot(v, v) ** -0.5)
 
 

@@ -12,8 +12,11 @@ function is the same: ``f(D v, d c - mu · D v)``. Only p-vectors change; result
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Tree
@@ -135,7 +138,7 @@ def _null_intercept(blocks: Blocks, loss: Loss) -> Array:
     total = blocks.sum(_weighted_targets)
     mean = total / blocks.total
     xp = backends.namespace(mean)
-    z = loss.link(mean)
+    z = loss.link(mean)  # infinite at the end of the range
     return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
 
@@ -174,6 +177,11 @@ def column_scaling(objective: LinearObjective) -> Scaling:
     Scaling
         The coordinates.
     """
+    with np.errstate(all="ignore"):  # an overflow leaves coordinates that no run calls finite
+        return _column_scaling(objective)
+
+
+def _column_scaling(objective: LinearObjective) -> Scaling:
     blocks, loss = objective.blocks, objective.loss
     mean, spread = _spread(blocks, objective.intercept)
     xp = backends.namespace(mean)
@@ -189,7 +197,9 @@ def column_scaling(objective: LinearObjective) -> Scaling:
         kappa = xp.ones_like(kappa) * loss.curvature
     kappa = xp.where(kappa > 0.0, kappa, xp.ones_like(kappa))
     penalty = objective.penalty.curvature if objective.penalty is not None else None
-    root = xp.hypot(xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (penalty or 0.0) ** 0.5)
+    root = xp.hypot(
+        xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (penalty or 0.0) ** 0.5
+    )
     constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
     unit = rms / xp.sqrt(kappa)
     return Scaling(
@@ -208,7 +218,8 @@ def _zero(objective: LinearObjective) -> Array:
 
 def relative(like: Array) -> float:
     """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
-    return float(backends.namespace(like).finfo(like.dtype).eps) ** (2 / 3)
+    eps = float(backends.namespace(like).finfo(like.dtype).eps)
+    return math.exp(math.log(eps) * 2 / 3)
 
 
 @dataclass(frozen=True)
@@ -275,4 +286,5 @@ class Rescaled:
     def with_arrays(self, arrays: Any) -> Rescaled:
         """Return the same objective over other arrays."""
         base, scaling = (None, None) if arrays is None else arrays
-        return replace(self, base=self.base.with_arrays(base), scaling=scaling)
+        known: Any = scaling
+        return replace(self, base=self.base.with_arrays(base), scaling=known)

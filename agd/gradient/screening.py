@@ -104,7 +104,8 @@ def screen(blocks: Blocks, loss: Loss) -> Screened:
         For values that are not finite, negative weights, weights that are all zero, and targets that
         the loss cannot have; it counts them and gives the first position.
     """
-    rows = blocks.each(functools.partial(_report, loss))
+    with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
+        rows = blocks.each(functools.partial(_report, loss))
     like = rows[0]
     xp = backends.namespace(like)
     least_total = xp.min(blocks.total) + xp.zeros_like(like)  # the same in every column of its row
@@ -181,7 +182,7 @@ def _locate(
     which: int, wrong: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Array, Array, int]:
     """Count the wrong values of a block; give the index and the value of the first, and its rows."""
-    x = (X, y, weight)[which]
+    x: Array = (X, y, weight)[which]
     xp = backends.namespace(x)
     flags = xp.reshape(xp.astype(wrong(x), xp.int32), (-1,))
     first = xp.argmax(flags)

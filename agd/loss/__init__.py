@@ -16,10 +16,10 @@ from typing import Any
 from agd._typing import Loss
 from agd._validation import choice
 from agd.loss import classification, counts, penalties, regression
-from agd.loss.classification import *  # noqa: F403 - each file's __all__ is the list
-from agd.loss.counts import *  # noqa: F403 - as above
-from agd.loss.penalties import *  # noqa: F403 - as above
-from agd.loss.regression import *  # noqa: F403 - as above
+from agd.loss.classification import *
+from agd.loss.counts import *
+from agd.loss.penalties import *
+from agd.loss.regression import *
 
 __all__ = ["LOSSES", "get"]
 __all__ += classification.__all__

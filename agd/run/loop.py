@@ -87,7 +87,8 @@ class _Machine:
         self.arrays = objective.arrays()
         self.n_sync = 0
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
-        state = method.init(objective, x0)
+        with np.errstate(all="ignore"):
+            state = method.init(objective, x0)
         xp, where = backends.namespace(like), backends.device(like)
         active = xp.ones(objective.batch_shape, dtype=xp.bool, device=where)
         count = xp.zeros(objective.batch_shape, dtype=like.dtype, device=where)
@@ -95,11 +96,12 @@ class _Machine:
         self.before = x0
 
     def steps(self, n: int) -> None:
-        """Take n steps."""
-        for i in range(n):
-            if i == n - 1:
-                self.before = self.carry.params
-            self.carry = self.advance(self.task, self.arrays, self.carry)
+        """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""
+        with np.errstate(all="ignore"):
+            for i in range(n):
+                if i == n - 1:
+                    self.before = self.carry.params
+                self.carry = self.advance(self.task, self.arrays, self.carry)
 
     def look(self) -> Row:
         """Read the row: one transfer."""
@@ -245,6 +247,8 @@ def _plain(value: Any) -> Any:
 
 def _message(status: Any, nit: Any) -> str:
     if status.ndim == 0:
-        return f"{Status(int(status)).advice} (after {int(nit)} steps)" if status >= 0 else "running"
+        return (
+            f"{Status(int(status)).advice} (after {int(nit)} steps)" if status >= 0 else "running"
+        )
     counts = [(s, int((status == s).sum())) for s in Status]
     return "; ".join(f"{n} of {status.size} {s.advice}" for s, n in counts if n) or "running"

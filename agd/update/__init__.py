@@ -20,11 +20,11 @@ from typing import Any
 from agd._typing import Loss, Method
 from agd._validation import choice
 from agd.update import adaptive, rules, schedules
-from agd.update._rule import AUTO, Rule, apply_updates
-from agd.update.adaptive import *  # noqa: F403 - each file's __all__ is the list
+from agd.update._rule import Rule, apply_updates
+from agd.update.adaptive import *
 from agd.update.descent import Accelerated, Descent
-from agd.update.rules import *  # noqa: F403 - as above
-from agd.update.schedules import *  # noqa: F403 - as above
+from agd.update.rules import *
+from agd.update.schedules import *
 
 __all__ = ["METHODS", "Accelerated", "Descent", "Rule", "apply_updates", "resolve"]
 __all__ += adaptive.__all__
@@ -71,7 +71,11 @@ def resolve(method: str | Rule | Method, loss: Loss) -> Method:
     unbounded = loss.curvature is None
     if method == "auto":
         return Accelerated(backtracking=unbounded)
-    rule = METHODS[choice("method", method, ("auto", *METHODS))]() if isinstance(method, str) else method
+    rule = (
+        METHODS[choice("method", method, ("auto", *METHODS))]()
+        if isinstance(method, str)
+        else method
+    )
     descent = Descent(rule)
     if not (descent.auto and unbounded):
         return descent

@@ -149,7 +149,7 @@ def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
         check_number("learning_rate", learning_rate, 0.0, math.inf, open_end=True)
 
 
-def first_count(params: Tree, needed: bool) -> Array | None:
+def first_count(params: Tree, *, needed: bool) -> Array | None:
     """Return a counter at 0 where the params are, if there is need of one."""
     if not needed:
         return None
@@ -165,11 +165,13 @@ def next_count(count: Array | None) -> Array | None:
 
 def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
     """Return the rate for this update: a number, or an array of the dtype of `like`."""
-    if learning_rate is AUTO or isinstance(learning_rate, str):
-        raise ValueError(
+    if isinstance(learning_rate, str):
+        raise ValueError(  # noqa: TRY004 - the type is right, the value is not for here
             "learning_rate='auto' stands for 1/L, which only a method that knows the objective can "
             "find: give a number or a schedule, or use the rule in agd.fit"
         )
+    if isinstance(learning_rate, Real):
+        return float(learning_rate)  # a NumPy number would not mix with another library's arrays
     if not callable(learning_rate):
         return learning_rate
     xp = backends.namespace(like)

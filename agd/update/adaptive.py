@@ -26,19 +26,19 @@ __all__ = ["adagrad", "adam", "adamw", "rmsprop"]
 class SquaresState(NamedTuple):
     """Updates made so far (None where the rate is no schedule), and the squared gradients."""
 
-    count: Array | None
+    k: Array | None
     squares: Tree
 
 
 class AdamState(NamedTuple):
     """Updates made so far, and the running means of gradients and squared gradients."""
 
-    count: Array
+    k: Array
     mean: Tree
     squares: Tree
 
 
-def _divided(tree: Tree, squares: Tree, eps: float, eps_in_sqrt: bool) -> Tree:
+def _divided(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:
     """Divide by the root of the squares; 0 / 0 is 0, as for a parameter that never had a gradient."""
 
     def divide(u: Array, s: Array) -> Array:
@@ -107,14 +107,14 @@ def adagrad(
 
     def init(params: Tree) -> SquaresState:
         first = optree.tree_map(lambda p: 0.0 * p + initial_accumulator, params)
-        return SquaresState(first_count(params, callable(learning_rate)), first)
+        return SquaresState(first_count(params, needed=callable(learning_rate)), first)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SquaresState]:
         del params
         squares = optree.tree_map(lambda s, g: s + g * g, state.squares, grads)
-        way = _divided(grads, squares, eps, eps_in_sqrt)
-        step = scale_by_rate(learning_rate, state.count, way)
-        return step, SquaresState(next_count(state.count), squares)
+        way = _divided(grads, squares, eps, eps_in_sqrt=eps_in_sqrt)
+        step = scale_by_rate(learning_rate, state.k, way)
+        return step, SquaresState(next_count(state.k), squares)
 
     return Rule(init, update)
 
@@ -173,14 +173,14 @@ def rmsprop(
 
     def init(params: Tree) -> SquaresState:
         zero = optree.tree_map(lambda p: 0.0 * p, params)
-        return SquaresState(first_count(params, callable(learning_rate)), zero)
+        return SquaresState(first_count(params, needed=callable(learning_rate)), zero)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SquaresState]:
         del params
         squares = _blend(decay, state.squares, optree.tree_map(lambda g: g * g, grads))
-        way = _divided(grads, squares, eps, eps_in_sqrt)
-        step = scale_by_rate(learning_rate, state.count, way)
-        return step, SquaresState(next_count(state.count), squares)
+        way = _divided(grads, squares, eps, eps_in_sqrt=eps_in_sqrt)
+        step = scale_by_rate(learning_rate, state.k, way)
+        return step, SquaresState(next_count(state.k), squares)
 
     return Rule(init, update)
 
@@ -199,20 +199,20 @@ def _adam(learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: f
 
     def init(params: Tree) -> AdamState:
         zero = optree.tree_map(lambda p: 0.0 * p, params)
-        return AdamState(first_count(params, True), zero, zero)
+        return AdamState(first_count(params, needed=True), zero, zero)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AdamState]:
         if weight_decay and params is None:
             raise ValueError("params must be given to a rule with weight_decay, got None")
-        count = state.count + 1
+        k = state.k + 1
         mean = _blend(b1, state.mean, grads)
         squares = _blend(b2, state.squares, optree.tree_map(lambda g: g * g, grads))
-        way = _divided(_unbiased(b1, mean, count), _unbiased(b2, squares, count), eps, False)
+        way = _divided(_unbiased(b1, mean, k), _unbiased(b2, squares, k), eps)
         if weight_decay:
             way = optree.tree_map(lambda u, p: u + weight_decay * p, way, params)
         # A schedule counts from 0, the first update; the bias correction from 1.
-        step = scale_by_rate(learning_rate, state.count, way)
-        return step, AdamState(count, mean, squares)
+        step = scale_by_rate(learning_rate, state.k, way)
+        return step, AdamState(k, mean, squares)
 
     return Rule(init, update)
 
@@ -228,9 +228,7 @@ def _unbiased(share: float, mean: Tree, count: Array) -> Tree:
 
 
 @named_rule
-def adam(
-    learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> Rule:
+def adam(learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
     r"""Adam: momentum over the root of a running mean of squares, both freed from their start at 0.
 
     With k the number of this update, from 1::

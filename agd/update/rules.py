@@ -25,13 +25,13 @@ __all__ = ["gradient_descent", "momentum", "nesterov"]
 class DescentState(NamedTuple):
     """Updates made so far; None where the rate is no schedule."""
 
-    count: Array | None
+    k: Array | None
 
 
 class MomentumState(NamedTuple):
     """Updates made so far (None where the rate is no schedule), and the velocity."""
 
-    count: Array | None
+    k: Array | None
     velocity: Tree
 
 
@@ -75,12 +75,12 @@ def gradient_descent(learning_rate: Rate = AUTO) -> Rule:
     check_rate(learning_rate, auto=True)
 
     def init(params: Tree) -> DescentState:
-        return DescentState(first_count(params, callable(learning_rate)))
+        return DescentState(first_count(params, needed=callable(learning_rate)))
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, DescentState]:
         del params
-        step = scale_by_rate(learning_rate, state.count, grads)
-        return step, DescentState(next_count(state.count))
+        step = scale_by_rate(learning_rate, state.k, grads)
+        return step, DescentState(next_count(state.k))
 
     return Rule(init, update)
 
@@ -92,14 +92,14 @@ def _velocity_rule(learning_rate: Rate, beta: float, *, ahead: bool) -> Rule:
 
     def init(params: Tree) -> MomentumState:
         zero = optree.tree_map(lambda p: 0.0 * p, params)
-        return MomentumState(first_count(params, callable(learning_rate)), zero)
+        return MomentumState(first_count(params, needed=callable(learning_rate)), zero)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, MomentumState]:
         del params
         velocity = optree.tree_map(lambda v, g: beta * v + g, state.velocity, grads)
         way = optree.tree_map(lambda v, g: beta * v + g, velocity, grads) if ahead else velocity
-        step = scale_by_rate(learning_rate, state.count, way)
-        return step, MomentumState(next_count(state.count), velocity)
+        step = scale_by_rate(learning_rate, state.k, way)
+        return step, MomentumState(next_count(state.k), velocity)
 
     return Rule(init, update)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agd import backends
-from agd._typing import Array
 from agd._validation import count, not_negative, positive
 
 __all__ = ["constant", "cosine", "exponential", "inverse_scaling", "piecewise", "warm_up"]
