@@ -178,7 +178,7 @@ class Blocks:
             return int(n)
         problems = math.prod(self.X.shape[:-2])
         fit = size // (int(p) * problems * _itemsize(self.X))
-        return max(1, min(int(n), fit))
+        return int(max(1, min(int(n), fit)))
 
     def _slices(self, step: int) -> list[Block]:
         n = self.X.shape[-2]
