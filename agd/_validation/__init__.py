@@ -1,0 +1,36 @@
+"""Shapes, dtypes, one library, one device, finite values: the checks, and the text of every error.
+
+Each error names the argument, what came, and what was needed. Nothing here copies data to the host;
+what only the values can tell is counted on the device and read in one transfer
+(``agd.gradient.screening``).
+"""
+
+from __future__ import annotations
+
+from agd._validation.arrays import Data, as_data, as_features, as_start
+from agd._validation.points import as_line, as_line_weights
+from agd._validation.scalars import (
+    ConvergenceWarning,
+    choice,
+    count,
+    not_negative,
+    positive,
+    values,
+    warn_unconverged,
+)
+
+__all__ = [
+    "ConvergenceWarning",
+    "Data",
+    "as_data",
+    "as_features",
+    "as_line",
+    "as_line_weights",
+    "as_start",
+    "choice",
+    "count",
+    "not_negative",
+    "positive",
+    "values",
+    "warn_unconverged",
+]

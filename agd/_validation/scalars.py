@@ -1,0 +1,78 @@
+"""Numbers, names and the words of an error."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Sequence
+from numbers import Real
+
+__all__ = [
+    "ConvergenceWarning",
+    "choice",
+    "count",
+    "not_negative",
+    "positive",
+    "real",
+    "values",
+    "warn_unconverged",
+]
+
+
+class ConvergenceWarning(UserWarning):
+    """A run ended before it converged; the message says why and what to do next."""
+
+
+def real(name: str, value: object, need: str) -> float:
+    """Return `value` as a float, or say why it is no real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {need}, got {value!r} ({type(value).__name__})")
+    return float(value)
+
+
+def positive(name: str, value: object) -> float:
+    """Return `value` as a float, or say why it is no finite number above 0."""
+    number = real(name, value, "a number above 0")
+    if not (number > 0.0 and math.isfinite(number)):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return number
+
+
+def not_negative(name: str, value: object) -> float:
+    """Return `value` as a float, or say why it is no finite number of 0 or more."""
+    number = real(name, value, "a number of 0 or more")
+    if not (number >= 0.0 and math.isfinite(number)):
+        raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}")
+    return number
+
+
+def count(name: str, value: object, least: int = 1) -> int:
+    """Return `value` as an int, or say why it is no whole number of `least` or more."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
+    number = int(value.__index__())
+    if number < least:
+        raise ValueError(f"{name} must be {least} or more, got {number}")
+    return number
+
+
+def choice(name: str, value: str, known: Sequence[str]) -> str:
+    """Return `value` if it is among `known`, or name the nearest that is."""
+    if value in known:
+        return value
+    near = difflib.get_close_matches(value, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}{hint}")
+
+
+def values(name: str, bad: int, kind: str, first: tuple[int, ...], value: float) -> str:
+    """Word the error for values that may not stand in `name`: how many, and the first position."""
+    what = "value" if bad == 1 else "values"
+    place = f"{name}[{', '.join(map(str, first))}]"
+    return f"{name} has {bad} {kind} {what}, the first at {place} = {value!r}"
+
+
+def warn_unconverged(message: str) -> None:
+    """Warn the caller of the door, not the door, that a run did not converge."""
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)

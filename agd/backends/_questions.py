@@ -1,0 +1,135 @@
+"""What the rest of agd asks of an array: its library, its device, its values on the host."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import array_api_compat as compat
+import optree
+
+from agd._typing import Array, Namespace, Tree
+from agd.backends._row import Backend
+from agd.backends._table import TABLE
+
+__all__ = [
+    "add",
+    "add_up",
+    "default_float",
+    "device",
+    "is_array",
+    "namespace",
+    "of",
+    "to_numpy",
+]
+
+namespace = compat.array_namespace
+device = compat.device
+
+
+def of(x: Array) -> Backend:
+    """Return the row of the library that `x` belongs to.
+
+    Parameters
+    ----------
+    x : array
+        An array of a library in `TABLE`.
+
+    Returns
+    -------
+    Backend
+        Its row.
+
+    Raises
+    ------
+    TypeError
+        If no row owns `x`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> of(np.zeros(2)).name
+    'numpy'
+    """
+    for row in TABLE:
+        if row.owns(x):
+            return row
+    known = ", ".join(row.name for row in TABLE)
+    raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({known})")
+
+
+def is_array(x: Any) -> bool:
+    """Return whether `x` is an array of a library in the table.
+
+    Examples
+    --------
+    >>> is_array([1.0])
+    False
+    """
+    return any(row.owns(x) for row in TABLE)
+
+
+def to_numpy(x: Array) -> Any:
+    """Copy an array to the host: the one door out, and what a result's `n_sync` counts.
+
+    Parameters
+    ----------
+    x : array
+        An array of any library in `TABLE`, on any device.
+
+    Returns
+    -------
+    numpy.ndarray
+        Its values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> to_numpy(np.asarray([1.0]))
+    array([1.])
+    """
+    return of(x).to_numpy(x)
+
+
+def add(trees: Sequence[Tree]) -> Tree:
+    """Add trees up, leaf by leaf."""
+    return functools.reduce(lambda a, b: optree.tree_map(operator.add, a, b), trees)
+
+
+def add_up(f: Callable[..., Tree], *arrays: Array) -> Tree:
+    """Return f(*arrays) for a function that sums over rows; lazy chunks are added up in one graph.
+
+    Parameters
+    ----------
+    f : callable
+        A pure function of arrays that returns a tree of sums over their first axis.
+    *arrays : array
+        Arrays that share their rows.
+
+    Returns
+    -------
+    tree
+        The sums, in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> add_up(lambda x: (x.shape[0], x.sum()), np.asarray([1.0, 2.0]))
+    (2, np.float64(3.0))
+    """
+    row = of(arrays[0])
+    return row.reduce(f, row.chunks(*arrays), add) if row.chunked else f(*arrays)
+
+
+def default_float(xp: Namespace, where: Any) -> Any:
+    """Return the dtype that integers become: the library's default float on that device.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> default_float(xp, "cpu")
+    dtype('float64')
+    """
+    return xp.__array_namespace_info__().default_dtypes(device=where)["real floating"]
