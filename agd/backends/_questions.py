@@ -25,8 +25,52 @@ __all__ = [
     "to_numpy",
 ]
 
-namespace = compat.array_namespace
-device = compat.device
+_BY_TYPE: dict[type, Namespace] = {}  # looked up several times a step; a type has one namespace
+
+
+def namespace(*arrays: Array) -> Namespace:
+    """Return the arrays' module of the Python Array API.
+
+    Parameters
+    ----------
+    *arrays : array
+        Arrays of one library.
+
+    Returns
+    -------
+    module
+        The namespace, through ``array-api-compat`` where the library needs that.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of two libraries, or of none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> namespace(np.zeros(2)).__name__
+    'array_api_compat.numpy'
+    """
+    found = {_BY_TYPE.get(type(x)) for x in arrays}
+    if len(found) == 1 and None not in found:
+        return found.pop()
+    xp = compat.array_namespace(*arrays)
+    if len(arrays) == 1:
+        _BY_TYPE[type(arrays[0])] = xp
+    return xp
+
+
+def device(x: Array) -> Any:
+    """Return the device of an array, as its library names it; None under a trace.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> device(np.zeros(2))
+    'cpu'
+    """
+    return compat.device(x)
 
 
 def of(x: Array) -> Backend:

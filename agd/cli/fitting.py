@@ -162,7 +162,9 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
     if job.save is not None:
         model.save(job.save)
     if job.plot is not None:
-        loss_curve(job.plot, result.history, f"{loss.name} of {table.path.name}, {result.method}")
+        title = f"{loss.name} of {table.path.name}, {result.method}"
+        size = "relative gradient" if job.tol is None else "largest gradient entry"
+        loss_curve(job.plot, result.history, title, size)
     return Done(model, result, scores, table, str(chosen), seconds)
 
 

@@ -12,7 +12,7 @@ __all__ = ["KINDS", "loss_curve"]
 KINDS = (".png", ".svg", ".pdf")
 
 
-def loss_curve(path: Path, history: Any, title: str) -> None:
+def loss_curve(path: Path, history: Any, title: str, size: str) -> None:
     """Draw the loss and the gradient's size against the steps.
 
     Parameters
@@ -23,6 +23,8 @@ def loss_curve(path: Path, history: Any, title: str) -> None:
         What a run recorded.
     title : str
         The picture's title.
+    size : str
+        What the gradient's size is called.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ def loss_curve(path: Path, history: Any, title: str) -> None:
     above.set_title(title)
     positive = history.grad_norm > 0.0
     below.semilogy(history.nit[positive], history.grad_norm[positive], color="tab:orange")
-    below.set_ylabel("relative gradient")
+    below.set_ylabel(size)
     below.set_xlabel("step")
     for axis in (above, below):
         axis.grid(visible=True, alpha=0.3)

@@ -9,7 +9,7 @@ the columns of X enter centred and with spread 1, so that the Hessian's diagonal
 function is the same: ``f(D v, d c - mu · D v)``. Only p-vectors change; results are reported for w, b.
 """
 
-from __future__ import annotations
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
 import functools
 import math
@@ -283,7 +283,7 @@ class Rescaled:
         """Return the arrays that a compiled step takes."""
         return self.base.arrays(), self.scaling
 
-    def with_arrays(self, arrays: Any) -> Rescaled:
+    def with_arrays(self, arrays: Any) -> "Rescaled":
         """Return the same objective over other arrays."""
         base, scaling = (None, None) if arrays is None else arrays
         known: Any = scaling

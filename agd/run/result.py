@@ -1,6 +1,6 @@
 """What came of a run: SciPy's fields, the history, and what is known of the point found."""
 
-from __future__ import annotations
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
