@@ -20,7 +20,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
-from agd._validation import as_data, as_features, as_start, warn_unconverged
+from agd._validation import Data, as_data, as_features, as_start, warn_unconverged
 from agd.gradient.blocks import Blocks, forward
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import Rescaled, Scaling, column_scaling, relative
@@ -217,6 +217,24 @@ def fit(
     stop = _stop(stop)
     mover = resolve(method, chosen)
     data = as_data(X, y, sample_weight)
+    with backends.current(data.X):
+        result = _fit(data, mover, chosen, penalty, intercept, stop, init, callback)
+    if _unconverged(result):
+        warn_unconverged(result.message)
+    return result
+
+
+def _fit(
+    data: Data,
+    mover: Any,
+    chosen: Loss,
+    penalty: Penalty | None,
+    intercept: bool,
+    stop: Stop,
+    init: Any,
+    callback: Callable[[Result], object] | None,
+) -> FitResult:
+    """Check the values, choose the coordinates, run, and put the result into words."""
     sound = screen(Blocks.of(*data), chosen)
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
@@ -227,10 +245,7 @@ def fit(
     objective, x0 = _coordinates(base, scaling if rescaled else None, start)
     tolerance = relative(x0.coef)
     found = run(mover, objective, x0, stop, callback, grad_tol=tolerance)
-    result = _explained(_fitted(found, sound, chosen), objective, sound)
-    if _unconverged(result):
-        warn_unconverged(result.message)
-    return result
+    return _explained(_fitted(found, sound, chosen), objective, sound)
 
 
 def _check_penalty(penalty: Any) -> None:

@@ -353,6 +353,23 @@ def test_a_jax_fit_compiles_once():
     assert compiled._cache_size() == size
 
 
+@pytest.mark.backend("jax")
+def test_a_step_that_cannot_be_compiled_says_so():
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    X, targets, _ = made()
+    y = targets["squared_error"]
+    rate = jax.numpy.asarray(
+        0.01
+    )  # an array cannot be hashed, and so is no constant of a compilation
+    with pytest.warns(agd.ConvergenceWarning):
+        found = agd.fit(
+            jax.numpy.asarray(X), y, method=update.gradient_descent(rate), stop=Stop(max_iter=5)
+        )
+    assert found.method.endswith(", not compiled")
+
+
 @pytest.mark.backend("dask")
 def test_dask_rows_of_unknown_number():
     import dask.array as da

@@ -17,6 +17,7 @@ from __future__ import annotations
 from agd.backends._questions import (
     add,
     add_up,
+    current,
     default_float,
     device,
     is_array,
@@ -37,6 +38,7 @@ __all__ = [
     "add",
     "add_up",
     "available",
+    "current",
     "default_float",
     "device",
     "is_array",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat as compat
@@ -17,6 +18,7 @@ from agd.backends._table import TABLE
 __all__ = [
     "add",
     "add_up",
+    "current",
     "default_float",
     "device",
     "is_array",
@@ -25,7 +27,9 @@ __all__ = [
     "to_numpy",
 ]
 
-_BY_TYPE: dict[type, Namespace] = {}  # looked up several times a step; a type has one namespace
+# Looked up several times a step; a type of array has one namespace and one row.
+_BY_TYPE: dict[type, Namespace] = {}
+_ROW_BY_TYPE: dict[type, Backend] = {}
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -97,8 +101,12 @@ def of(x: Array) -> Backend:
     >>> of(np.zeros(2)).name
     'numpy'
     """
+    known_row = _ROW_BY_TYPE.get(type(x))
+    if known_row is not None:
+        return known_row
     for row in TABLE:
         if row.owns(x):
+            _ROW_BY_TYPE[type(x)] = row
             return row
     known = ", ".join(row.name for row in TABLE)
     raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({known})")
@@ -135,6 +143,18 @@ def to_numpy(x: Array) -> Any:
     array([1.])
     """
     return of(x).to_numpy(x)
+
+
+def current(x: Array) -> AbstractContextManager[Any]:
+    """Return a context in which new arrays land on the device of `x`, for libraries that have one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with current(np.zeros(2)):
+    ...     pass
+    """
+    return of(x).current(x)
 
 
 def add(trees: Sequence[Tree]) -> Tree:

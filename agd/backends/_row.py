@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,10 @@ __all__ = ["Backend"]
 
 def _itself(x: Any) -> Any:
     return x
+
+
+def _anywhere(_: Array) -> AbstractContextManager[Any]:
+    return contextlib.nullcontext()
 
 
 def _warn(message: str) -> None:
@@ -43,14 +49,16 @@ class Backend:
         The one door out: an array copied to the host.
     convert : callable
         ``convert(xp, data, dtype, device)``: an array there.
-    compile : callable
-        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where that pays.
+    compile, compiles : callable, bool
+        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where the library does.
     block_bytes : callable
         The size of the row block to cut this array into; None for the whole array.
     in_place : bool
         Whether arrays can be written to.
     resident : callable
         An array of the kind that holds small results beside this one, in memory.
+    current : callable
+        ``current(x)``: a context in which new arrays land on the device of x.
     narrowed : callable
         ``narrowed(message)``: say that float64 became float32.
     chunked : bool
@@ -74,7 +82,9 @@ class Backend:
     in_place: bool
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
     resident: Callable[[Array], Array] = _itself
+    current: Callable[[Array], AbstractContextManager[Any]] = _anywhere
     narrowed: Callable[[str], None] = _warn
+    compiles: bool = False
     chunked: bool = False
     chunks: Callable[..., list[Any]] = _no_chunks
     each: Callable[..., list[Any]] = _no_chunks

@@ -59,8 +59,10 @@ def _cupy_place(cupy: Any, name: str) -> Any:
 
 
 def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
+    import cupy
+
     # CuPy puts an array on the current device; its asarray has no say in that.
-    with where if where is not None else xp.cuda.Device():
+    with where if where is not None else cupy.cuda.Device():
         return xp.asarray(data, dtype=dtype)
 
 
@@ -199,6 +201,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_cupy_convert,
         block_bytes=_whole,
         in_place=True,
+        current=lambda x: x.device,
         needs_device=True,
     ),
     Backend(
@@ -226,6 +229,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_convert,
         narrowed=_jax_narrowed,
         compile=_jax_compile,
+        compiles=True,
         block_bytes=_whole,
         in_place=False,
     ),

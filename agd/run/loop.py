@@ -82,6 +82,8 @@ class _Machine:
         backend = backends.of(like)
         self.task = _Task(method, objective.with_arrays(None))
         compiled = backend.compile if _hashable(self.task) else _uncompiled
+        # A step that is run as it is where others are compiled is slower: the result says so.
+        self.note = ", not compiled" if compiled is not backend.compile and backend.compiles else ""
         self.advance: Callable[..., Carry] = compiled(_advance)
         self.measure: Callable[..., Array] = compiled(_measure)
         self.arrays = objective.arrays()
@@ -229,7 +231,7 @@ def _report(
         message=_message(status, nit),
         history=history,
         n_sync=machine.n_sync,
-        method=method.name,
+        method=method.name + machine.note,
         certificate=_certificate(row, judge.grad_tol),
     )
 
