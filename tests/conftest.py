@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     known = {variant.session for variant in VARIANTS.values()}
     if SESSION and SESSION not in known:
         raise pytest.UsageError(f"AGD_TEST_BACKEND must be one of {sorted(known)}, got {SESSION!r}")
-    if SESSION and (reason := missing(SESSION)) and SESSION != "cupy":
+    if SESSION and (reason := missing(SESSION)):
         raise pytest.UsageError(f"AGD_TEST_BACKEND={SESSION}, but {reason}")
 
 
@@ -43,6 +43,7 @@ def _session(item: pytest.Item) -> str:
     return VARIANTS[variant].session if variant is not None else "numpy"
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m gpu chooses by the marks that this adds
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept, dropped = [], []
     for item in items:

@@ -46,7 +46,7 @@ _ADVICE = {
         "the value or the gradient is not finite: returned the last finite point; check the data and "
         "the function there"
     ),
-    Status.CALLBACK: "stopped by the callback, before it converged",
+    Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
 }
 
 
