@@ -287,7 +287,7 @@ def _fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
 
 def _explained(result: FitResult, objective: Any, sound: Screened) -> FitResult:
     """Name the largest stable step after a divergence, and classes that a plane separates."""
-    if isinstance(result.status, Status) and result.status is Status.DIVERGED:
+    if np.any(result.status == Status.DIVERGED):
         return _diverged(result, objective)
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
@@ -311,12 +311,15 @@ def _diverged(result: FitResult, objective: Any) -> FitResult:
         return replace(result, message=result.message + note)
     certificate, n_sync = result.certificate, result.n_sync
     if certificate.curvature is None:
-        L = float(backends.to_numpy(largest_curvature(objective)))
+        L = backends.to_numpy(largest_curvature(objective)).astype(float)
+        L = L.item() if L.ndim == 0 else L
         certificate = replace(certificate, curvature=L, largest_step=2.0 / L)
         n_sync += 1
+    diverged = np.asarray(result.status) == Status.DIVERGED
+    least = float(np.min(np.asarray(certificate.largest_step)[diverged]))
     note = (
-        f"; 2/L = {certificate.largest_step:.6g} is the largest stable step of gradient descent "
-        f"here: use a learning_rate below it, or 'auto'"
+        f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: use a "
+        f"learning_rate below it, or 'auto'"
     )
     message = result.message + note
     return replace(result, message=message, certificate=certificate, n_sync=n_sync)

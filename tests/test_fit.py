@@ -185,6 +185,10 @@ def test_a_problem_that_diverges_leaves_the_others_alone():
     with pytest.warns(agd.ConvergenceWarning, match="1 of 2 diverged"):
         found = agd.fit(Xs, Y, method=update.gradient_descent(1.0), stop=Stop(max_iter=2000))
     assert found.status.tolist() == [Status.MAX_ITER, Status.DIVERGED]
+    Z = np.column_stack([X, np.ones(60)])
+    largest = 2.0 / np.linalg.eigvalsh(Z.T @ Z / 60)[-1]
+    assert f"2/L = {largest:.6g} is the largest stable step" in found.message
+    assert found.certificate.largest_step[1] == pytest.approx(largest, rel=1e-6)
     assert np.isfinite(found.coef).all()
     with pytest.warns(agd.ConvergenceWarning):
         alone = agd.fit(Xs[0], Y[0], method=update.gradient_descent(1.0), stop=Stop(max_iter=2000))

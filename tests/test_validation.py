@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_data(X, y, message):
     ("weight", "message"),
     [
         (np.ones(3), r"sample_weight must have shape \(6,\).*got \(3,\)"),
-        (np.ones((6, 1)), r"sample_weight must have shape \(6,\)"),
+        (np.ones((6, 2)), r"sample_weight must have shape \(6,\)"),
         (np.zeros(6), "sample_weight must have a positive sum, got only zeros"),
         (changed(np.ones(6), 2, -1.0), r"1 negative value, the first at sample_weight\[2\] = -1.0"),
         (changed(np.ones(6), 5, np.nan), r"sample_weight has 1 NaN.*sample_weight\[5\] = nan"),
@@ -164,7 +166,10 @@ def test_half_precision_is_widened_and_integers_become_floats():
 def test_lists_tables_views_and_negative_strides():
     want = agd.fit(X, Y).coef
     table = type("Table", (), {"__array__": lambda self, dtype=None, copy=None: X})()
-    for same in (X.tolist(), table, np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix(X)
+    for same in (X.tolist(), table, matrix, np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]):
         np.testing.assert_allclose(agd.fit(same, Y.tolist()).coef, want, rtol=1e-10)
     np.testing.assert_allclose(agd.fit(X[::-1], Y[::-1]).coef, want, rtol=1e-9)
 
@@ -206,6 +211,12 @@ def test_chunks_that_do_not_fit():
     lazy, target = da.from_array(X, chunks=3), da.from_array(Y, chunks=3)
     with pytest.raises(ValueError, match=r"y must have shape \(6,\).*got \(3,\)"):
         agd.fit(lazy, target[:3])
+    with pytest.raises(ValueError, match=r"y must have shape \(6,\).*got \(3,\)"):
+        agd.fit(lazy, Y[:3])
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(6,\).*got \(3,\)"):
+        agd.fit(lazy, target, sample_weight=target[:3])
+    cut = agd.fit(lazy, target.rechunk(2), sample_weight=da.ones(6, chunks=5), penalty=L2(0.1))
+    np.testing.assert_allclose(cut.coef, agd.fit(X, Y, penalty=L2(0.1)).coef, rtol=1e-9)
     with pytest.raises(ValueError, match="beside a chunked X"):
         agd.fit(lazy, target[:, None])
     some = lazy[target > -1.0]

@@ -58,17 +58,10 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     xp, where = backends.namespace(X), backends.device(X)
     X = as_floating("X", X, xp, where)
     _check_rows(X)
-    y = move_beside("y", y, X, xp, where)
-    y = _target(X, y, xp)
-    weight = None
-    if sample_weight is not None:
-        weight = move_beside("sample_weight", sample_weight, X, xp, where)
-        if tuple(weight.shape) not in {tuple(y.shape), (X.shape[-2],)} and not unknown(X):
-            raise ValueError(
-                f"sample_weight must have shape {(X.shape[-2],)}, one weight for each row of X, "
-                f"got {tuple(weight.shape)}"
-            )
-    return Data(X, y, weight)
+    y = _target(X, move_beside("y", y, X, xp, where), xp)
+    if sample_weight is None:
+        return Data(X, y, None)
+    return Data(X, y, _weights(X, move_beside("sample_weight", sample_weight, X, xp, where)))
 
 
 def as_array(name: str, value: object) -> Array:
@@ -83,6 +76,8 @@ def as_array(name: str, value: object) -> Array:
         raise TypeError(f"{name} is sparse ({kind.__name__}): pass {name}.toarray()")
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name} requires grad, which a fit would track: pass {name}.detach()")
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+        return value.view(np.ndarray)  # np.matrix has a product of its own
     if backends.is_array(value):
         return value
     if isinstance(value, (str, bytes, dict, set)):
@@ -148,7 +143,9 @@ def _move(name: str, found: Any, X: Array, xp: Namespace, where: Any) -> Array:
     with np.errstate(over="ignore"):  # an infinity made here is found with those that came
         host = found.astype(str(X.dtype).rpartition(".")[2])
     moved = row.convert(xp, host, None, where)
-    return moved.rechunk((X.chunks[0], *moved.chunks[1:])) if row.chunked else moved
+    if row.chunked and moved.shape[:1] == X.shape[:1]:
+        moved = moved.rechunk((X.chunks[0], *moved.chunks[1:]))
+    return moved
 
 
 def unknown(X: Array) -> bool:
@@ -175,7 +172,7 @@ def _target(X: Array, y: Array, xp: Namespace) -> Array:
     """Check y against X's rows; several targets (n, k) beside a shared X become rows (k, n)."""
     rows, shape = tuple(X.shape)[:-1], tuple(y.shape)
     if backends.of(X).chunked:
-        return _chunked_target(X, y)
+        return _chunked("y", X, y)
     if X.ndim == 2 and y.ndim == 2 and shape[0] == rows[0] and shape[1] > 0:
         return xp.matrix_transpose(y)
     if shape != rows:
@@ -187,18 +184,34 @@ def _target(X: Array, y: Array, xp: Namespace) -> Array:
     return y
 
 
-def _chunked_target(X: Array, y: Array) -> Array:
+def _weights(X: Array, weight: Array) -> Array:
+    """Check weights against X's rows: (n,), or one set for each problem of a batch."""
+    if backends.of(X).chunked:
+        return _chunked("sample_weight", X, weight)
+    rows = tuple(X.shape)[:-1]
+    if tuple(weight.shape) not in {rows, rows[-1:]}:
+        raise ValueError(
+            f"sample_weight must have shape {rows[-1:]}, one weight for each row of X, "
+            f"got {tuple(weight.shape)}"
+        )
+    return weight
+
+
+def _chunked(name: str, X: Array, y: Array) -> Array:
+    """Check y or weights against a chunked X, and cut them as X is cut."""
     if y.ndim != 1:
-        raise ValueError(f"y must have shape (n,) beside a chunked X, got {y.ndim} dimensions")
+        raise ValueError(f"{name} must have shape (n,) beside a chunked X, got {y.ndim} dimensions")
     if unknown(X) or unknown(y):
         if len(X.chunks[0]) != len(y.chunks[0]):
             raise ValueError(
-                f"X has {len(X.chunks[0])} row chunks of unknown size and y has "
+                f"X has {len(X.chunks[0])} row chunks of unknown size and {name} has "
                 f"{len(y.chunks[0])}: they must be cut alike"
             )
         return y
     if y.shape[0] != X.shape[0]:
-        raise ValueError(f"y must have shape ({X.shape[0]},), one for each row of X, got {y.shape}")
+        raise ValueError(
+            f"{name} must have shape ({X.shape[0]},), one for each row of X, got {tuple(y.shape)}"
+        )
     return y.rechunk((X.chunks[0],))
 
 
