@@ -59,8 +59,8 @@ def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on one backend: here its library must be there, and nothing skips for want of it."""
     if backend == "cupy" and _cuda_devices() == 0:
         session.skip("no CUDA device answers on this machine")
-    # The command line and doctests are the same on every backend: the numpy session runs them.
-    session.install(".[cli]" if backend == "numpy" else ".", *_group(backend))
+    session.install(".[cli]", *_group(backend))
+    # Doctests are the same on every backend: the numpy session runs them.
     where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
     session.run("pytest", *where, *session.posargs, env={"AGD_TEST_BACKEND": backend})
 
