@@ -53,6 +53,45 @@ def _adam(decay: float) -> tuple[float, float]:
     return out[0], out[1]
 
 
+def _by_hand(denominator: Any) -> tuple[float, float]:
+    """Adam's relatives with b1 = 0, so that the direction is g over a denominator of k, g and s."""
+    s, out = 0.0, []
+    for k, g in enumerate((2.0, -1.0), start=1):
+        s, root = denominator(k, g, s)
+        out.append(-0.1 * g / root)
+    return out[0], out[1]
+
+
+_PLAIN = {"learning_rate": 0.1, "b1": 0.0, "b2": 0.75, "eps": 0.0}
+
+
+def _amsgrad(k: int, g: float, s: Any) -> Any:
+    mean, high = s or (0.0, 0.0)
+    mean = 0.75 * mean + 0.25 * g * g
+    high = max(high, mean / (1 - 0.75**k))
+    return (mean, high), high**0.5
+
+
+def _adamax(k: int, g: float, s: float) -> Any:
+    s = max(0.75 * s, abs(g))
+    return s, s
+
+
+def _yogi(k: int, g: float, s: float) -> Any:
+    s = s - 0.25 * np.sign(s - g * g) * g * g
+    return s, (s / (1 - 0.75**k)) ** 0.5
+
+
+def _squares(k: int, g: float, s: float) -> Any:
+    s = 0.75 * s + 0.25 * g * g
+    return s, (s / (1 - 0.75**k)) ** 0.5
+
+
+def _lamb() -> tuple[float, float]:
+    """One parameter at 1, then where the first step left it: the step is 0.1 |w| times its sign."""
+    return -0.1, 0.1 * 0.9
+
+
 _ADAM = {"learning_rate": 0.1, "b1": 0.5, "b2": 0.75, "eps": 0.0}
 
 RULES = {
@@ -65,6 +104,21 @@ RULES = {
     ),
     "adam": RuleCase(_ADAM, _adam(0.0)),
     "adamw": RuleCase({**_ADAM, "weight_decay": 0.5}, _adam(0.5)),
+    "nadam": RuleCase(_PLAIN, _by_hand(_squares)),  # with b1 = 0 there is nothing ahead
+    "amsgrad": RuleCase(_PLAIN, _by_hand(_amsgrad)),
+    "adamax": RuleCase(_PLAIN, _by_hand(_adamax)),
+    "yogi": RuleCase({**_PLAIN, "initial_accumulator": 0.0}, _by_hand(_yogi)),
+    "radam": RuleCase(_PLAIN, (-0.2, 0.1)),  # too early to trust the squares: the plain mean
+    "lamb": RuleCase(_PLAIN, _lamb()),
+    "adadelta": RuleCase(
+        {"learning_rate": 0.1, "rho": 0.75, "eps": 1.0},
+        (-0.1 * 2.0 / 2.0**0.5, 0.1 * (1.5 / 2.0) ** 0.5),
+    ),
+    "sign_descent": RuleCase({"learning_rate": 0.1}, (-0.1, 0.1)),
+    "lion": RuleCase(
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.5, "weight_decay": 0.0}, (-0.1, -0.1)
+    ),
+    "rprop": RuleCase({"learning_rate": 0.1}, (-0.1, 0.0)),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from agd import update
 from agd.loss import LOSSES, classification, counts, penalties, regression
-from agd.update import adaptive, rules, schedules
+from agd.update import adam_family, adam_variants, adaptive, rules, schedules, signs
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from agd.update import adaptive, rules, schedules
     [
         (cases.LOSSES, (regression, classification, counts)),
         (cases.PENALTIES, (penalties,)),
-        (cases.RULES, (rules, adaptive)),
+        (cases.RULES, (rules, adaptive, adam_family, adam_variants, signs)),
         (cases.SCHEDULES, (schedules,)),
     ],
     ids=["losses", "penalties", "rules", "schedules"],

@@ -111,7 +111,8 @@ def _jax_narrowed(_: str) -> None:
 def _jax_compile(f: Callable[..., Any]) -> Callable[..., Any]:
     import jax
 
-    return jax.jit(f, static_argnums=0)
+    compiled: Callable[..., Any] = jax.jit(f, static_argnums=0)
+    return compiled
 
 
 # -- Dask ----------------------------------------------------------------------------------------

@@ -19,21 +19,29 @@ from typing import Any
 
 from agd._typing import Loss, Method
 from agd._validation import choice
-from agd.update import adaptive, rules, schedules
+from agd.update import adam_family, adam_variants, adaptive, rules, schedules, signs
 from agd.update._rule import Rule, apply_updates
+from agd.update.adam_family import *
+from agd.update.adam_variants import *
 from agd.update.adaptive import *
 from agd.update.descent import Accelerated, Descent
 from agd.update.rules import *
 from agd.update.schedules import *
+from agd.update.signs import *
 
 __all__ = ["METHODS", "Accelerated", "Descent", "Rule", "apply_updates", "resolve"]
+__all__ += adam_family.__all__
+__all__ += adam_variants.__all__
 __all__ += adaptive.__all__
 __all__ += rules.__all__
 __all__ += schedules.__all__
+__all__ += signs.__all__
+
+_FILES = (rules, adaptive, adam_family, adam_variants, signs)
 
 METHODS: dict[str, Callable[..., Rule]] = {
     "gd": rules.gradient_descent,
-    **{name: getattr(module, name) for module in (rules, adaptive) for name in module.__all__},
+    **{name: getattr(module, name) for module in _FILES for name in module.__all__},
 }
 """Rules by the names that ``agd.fit`` takes; ``"gd"`` is `gradient_descent`."""
 
