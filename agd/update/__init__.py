@@ -19,23 +19,42 @@ from typing import Any
 
 from agd._typing import Loss, Method
 from agd._validation import choice
-from agd.update import adam_family, adam_variants, adaptive, rules, schedules, signs
+from agd.update import (
+    adam_family,
+    adam_variants,
+    adaptive,
+    combine,
+    partition,
+    rules,
+    scale,
+    schedules,
+    signs,
+    transforms,
+)
 from agd.update._rule import Rule, apply_updates
 from agd.update.adam_family import *
 from agd.update.adam_variants import *
 from agd.update.adaptive import *
+from agd.update.combine import *
 from agd.update.descent import Accelerated, Descent
+from agd.update.partition import *
 from agd.update.rules import *
+from agd.update.scale import *
 from agd.update.schedules import *
 from agd.update.signs import *
+from agd.update.transforms import *
 
 __all__ = ["METHODS", "Accelerated", "Descent", "Rule", "apply_updates", "resolve"]
 __all__ += adam_family.__all__
 __all__ += adam_variants.__all__
 __all__ += adaptive.__all__
+__all__ += combine.__all__
+__all__ += partition.__all__
 __all__ += rules.__all__
+__all__ += scale.__all__
 __all__ += schedules.__all__
 __all__ += signs.__all__
+__all__ += transforms.__all__
 
 _FILES = (rules, adaptive, adam_family, adam_variants, signs)
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import optree
 
 from agd._typing import Array, Tree
-from agd.update._moments import blend, check_eps, check_share, squared, zeros
-from agd.update._rule import Rate, Rule, check_rate, first_count, scale_by_rate
+from agd.update._moments import blend, check_eps, check_share, squared
+from agd.update._rule import Rate, Rule, check_rate, first_count, is_zero, scale_by_rate, zeros
 
 __all__ = ["AdamState", "decayed", "family", "moments"]
 
@@ -35,7 +35,9 @@ def family(
     check_eps(eps)
 
     def init(params: Tree) -> AdamState:
-        first = zeros(params) if not start else optree.tree_map(lambda p: 0.0 * p + start, params)
+        first = (
+            zeros(params) if is_zero(start) else optree.tree_map(lambda p: 0.0 * p + start, params)
+        )
         return AdamState(first_count(params, needed=True), first, first)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AdamState]:

@@ -10,12 +10,7 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd.update._rule import check_number
 
-__all__ = ["blend", "check_eps", "check_share", "divided", "sign", "squared", "unbiased", "zeros"]
-
-
-def zeros(params: Tree) -> Tree:
-    """Return a tree of zeros where the params are."""
-    return optree.tree_map(lambda p: 0.0 * p, params)
+__all__ = ["blend", "check_eps", "check_share", "divided", "sign", "squared", "unbiased"]
 
 
 def squared(tree: Tree) -> Tree:

@@ -22,10 +22,14 @@ __all__ = [
     "apply_updates",
     "check_number",
     "check_rate",
+    "check_rule",
     "first_count",
+    "is_zero",
     "named_rule",
     "next_count",
+    "rate_at",
     "scale_by_rate",
+    "zeros",
 ]
 
 AUTO: Final = "auto"
@@ -129,8 +133,15 @@ def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
     return make
 
 
+def is_zero(value: Any) -> bool:
+    """Return whether a hyper-parameter is the number 0; an array never is, since that is a read."""
+    return isinstance(value, Real) and float(value) == 0.0
+
+
 def check_number(name: str, value: object, low: float, high: float, *, open_end: bool) -> None:
     """Refuse a hyper-parameter outside [low, high], or [low, high) if `open_end`."""
+    if not isinstance(value, Real) and backends.is_array(value):
+        return  # it cannot be read without the host; `inject_hyperparams` keeps numbers as arrays
     need = f"in [{low:g}, {high:g}{')' if open_end else ']'}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number {need}, got {value!r} ({type(value).__name__})")
@@ -139,13 +150,19 @@ def check_number(name: str, value: object, low: float, high: float, *, open_end:
         raise ValueError(f"{name} must be a number {need}, got {value!r}")
 
 
+def check_rule(name: str, rule: object) -> None:
+    """Refuse what is no rule."""
+    if not isinstance(rule, Rule):
+        raise TypeError(f"{name} must be rules such as agd.update.adam(0.1), got {rule!r}")
+
+
 def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
     """Refuse what is no learning rate: a number of 0 or more, a schedule, an array or "auto"."""
     if isinstance(learning_rate, str):
         if not (auto and learning_rate == AUTO):
             allowed = ", a schedule or 'auto'" if auto else " or a schedule"
             raise ValueError(f"learning_rate must be a number{allowed}, got {learning_rate!r}")
-    elif not callable(learning_rate) and not backends.is_array(learning_rate):
+    elif not callable(learning_rate):
         check_number("learning_rate", learning_rate, 0.0, math.inf, open_end=True)
 
 
@@ -156,6 +173,11 @@ def first_count(params: Tree, *, needed: bool) -> Array | None:
     like = optree.tree_leaves(params)[0]
     xp = backends.namespace(like)
     return xp.zeros((), dtype=xp.int32, device=backends.device(like))
+
+
+def zeros(params: Tree) -> Tree:
+    """Return a tree of zeros where the params are."""
+    return optree.tree_map(lambda p: backends.namespace(p).zeros_like(p), params)
 
 
 def next_count(count: Array | None) -> Array | None:

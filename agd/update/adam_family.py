@@ -10,7 +10,7 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd.update._adam import AdamState, decayed, family, moments
 from agd.update._moments import blend, divided, unbiased
-from agd.update._rule import Rate, Rule, check_number, named_rule
+from agd.update._rule import Rate, Rule, check_number, is_zero, named_rule
 
 __all__ = ["adam", "adamw", "lamb", "nadam"]
 
@@ -22,7 +22,7 @@ def _adam(learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: f
     def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
         new = moments(b1, b2, grads, state)
         way = divided(unbiased(b1, new.mean, new.k), unbiased(b2, new.squares, new.k), eps)
-        return (decayed(way, params, weight_decay) if weight_decay else way), new
+        return (decayed(way, params, weight_decay) if not is_zero(weight_decay) else way), new
 
     return family(learning_rate, b1, b2, eps, direction)
 

@@ -10,7 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.update._adam import AdamState, family, moments
-from agd.update._moments import blend, divided, sign, squared, unbiased
+from agd.update._moments import blend, check_share, divided, sign, squared, unbiased
 from agd.update._rule import Rate, Rule, check_number, named_rule
 
 __all__ = ["adamax", "amsgrad", "radam", "yogi"]
@@ -178,7 +178,8 @@ def radam(
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-1.])
     """
-    limit = 2.0 / (1.0 - b2) - 1.0 if b2 != 1.0 else math.inf
+    check_share(b2=b2)
+    limit = 2.0 / (1.0 - b2) - 1.0
 
     def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
         del params

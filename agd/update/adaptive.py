@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import optree
 
 from agd._typing import Array, Tree
-from agd.update._moments import blend, check_eps, check_share, divided, squared, zeros
+from agd.update._moments import blend, check_eps, check_share, divided, squared
 from agd.update._rule import (
     Rate,
     Rule,
@@ -18,6 +18,7 @@ from agd.update._rule import (
     named_rule,
     next_count,
     scale_by_rate,
+    zeros,
 )
 
 __all__ = ["adadelta", "adagrad", "rmsprop"]

@@ -17,6 +17,7 @@ from agd.update._rule import (
     named_rule,
     next_count,
     scale_by_rate,
+    zeros,
 )
 
 __all__ = ["gradient_descent", "momentum", "nesterov"]
@@ -91,8 +92,7 @@ def _velocity_rule(learning_rate: Rate, beta: float, *, ahead: bool) -> Rule:
     check_number("beta", beta, 0.0, 1.0, open_end=True)
 
     def init(params: Tree) -> MomentumState:
-        zero = optree.tree_map(lambda p: 0.0 * p, params)
-        return MomentumState(first_count(params, needed=callable(learning_rate)), zero)
+        return MomentumState(first_count(params, needed=callable(learning_rate)), zeros(params))
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, MomentumState]:
         del params

@@ -10,16 +10,18 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.update._adam import decayed
-from agd.update._moments import blend, check_share, sign, zeros
+from agd.update._moments import blend, check_share, sign
 from agd.update._rule import (
     Rate,
     Rule,
     check_number,
     check_rate,
     first_count,
+    is_zero,
     named_rule,
     next_count,
     scale_by_rate,
+    zeros,
 )
 
 __all__ = ["lion", "rprop", "sign_descent"]
@@ -141,7 +143,7 @@ def lion(
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, LionState]:
         way = _signs(blend(b1, state.mean, grads))
-        if weight_decay:
+        if not is_zero(weight_decay):
             way = decayed(way, params, weight_decay)
         step = scale_by_rate(learning_rate, state.k, way)
         return step, LionState(next_count(state.k), blend(b2, state.mean, grads))
