@@ -65,5 +65,12 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run("pytest", *where, *session.posargs, env={"AGD_TEST_BACKEND": backend})
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time agd beside its peers; not part of the checks."""
+    session.install(".", *_group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
 if __name__ == "__main__":
     nox.main()

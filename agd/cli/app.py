@@ -108,7 +108,7 @@ def fit(
     l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
     intercept: Annotated[bool, typer.Option(help="Whether there is a constant term.")] = True,
     method: Annotated[
-        str, typer.Option(help="auto, gd, momentum, nesterov, adagrad, rmsprop, adam or adamw.")
+        str, typer.Option(help="auto, gd, or a rule of agd.update: momentum, nesterov, adam, ...")
     ] = "auto",
     learning_rate: Annotated[
         str, typer.Option(help="A number, or auto for 1/L; for every method but auto.")
