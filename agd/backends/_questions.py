@@ -56,12 +56,11 @@ def namespace(*arrays: Array) -> Namespace:
     >>> namespace(np.zeros(2)).__name__
     'array_api_compat.numpy'
     """
-    found = {_BY_TYPE.get(type(x)) for x in arrays}
-    if len(found) == 1 and None not in found:
-        return found.pop()
-    xp = compat.array_namespace(*arrays)
-    if len(arrays) == 1:
-        _BY_TYPE[type(arrays[0])] = xp
+    if len(arrays) != 1:
+        return compat.array_namespace(*arrays)
+    xp = _BY_TYPE.get(type(arrays[0]))
+    if xp is None:
+        xp = _BY_TYPE[type(arrays[0])] = compat.array_namespace(arrays[0])
     return xp
 
 

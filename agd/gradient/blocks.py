@@ -159,7 +159,9 @@ class Blocks:
         list of tuple
             The blocks in the order of their rows.
         """
-        return self._slices(self._rows_per_block(limit)) if not self._chunked else self._chunks
+        if self._chunked:
+            return self._chunks
+        return self._default_cut if limit is None else self._slices(self._rows_per_block(limit))
 
     @property
     def _chunked(self) -> bool:
@@ -168,6 +170,10 @@ class Blocks:
     @functools.cached_property
     def _chunks(self) -> list[Any]:
         return backends.of(self.X).chunks(self.X, self.y, self.weight)
+
+    @functools.cached_property
+    def _default_cut(self) -> list[Block]:
+        return self._slices(self._rows_per_block(None))
 
     def _rows_per_block(self, limit: int | None) -> int:
         n, p = self.X.shape[-2:]

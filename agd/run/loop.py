@@ -18,15 +18,23 @@ __all__ = ["run"]
 
 
 class _Task(NamedTuple):
-    """What a compiled step takes as constant: it is hashed, and equal tasks share the compilation."""
+    """A method on an objective; for a compiled step without its arrays, as a constant that is hashed.
+
+    Equal constants share the compilation, and the arrays come in as arguments.
+    """
 
     method: Any
     objective: Any
 
 
+def _whole(task: _Task, arrays: Tree) -> Any:
+    """Return the objective with its arrays."""
+    return task.objective if arrays is None else task.objective.with_arrays(arrays)
+
+
 def _advance(task: _Task, arrays: Tree, carry: Carry) -> Carry:
     """Take one step with every problem that still runs; one that turns non-finite stays before it."""
-    objective = task.objective.with_arrays(arrays)
+    objective = _whole(task, arrays)
     params, state = task.method.step(objective, carry.params, carry.state)
     xp = backends.namespace(carry.count)
     ok = carry.active & xp.isfinite(state.value) & xp.isfinite(objective.grad_norm(state.grad))
@@ -55,7 +63,7 @@ def _keep(ok: Array, new: Tree, old: Tree) -> Tree:
 
 def _measure(task: _Task, arrays: Tree, carry: Carry, before: Tree) -> Array:
     """Stack what the host looks at into one small array (6, ...): a `Row`."""
-    objective = task.objective.with_arrays(arrays)
+    objective = _whole(task, arrays)
     value = carry.state.value
     xp = backends.namespace(value)
     size, moved = xp.zeros_like(value), xp.zeros_like(value)
@@ -77,16 +85,23 @@ def _measure(task: _Task, arrays: Tree, carry: Carry, before: Tree) -> Array:
 class _Machine:
     """A method on an objective, its step compiled where the backend compiles; it counts the reads."""
 
+    task: Any
+    advance: Callable[..., Carry]
+    measure: Callable[..., Array]
+
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
-        self.task = _Task(method, objective.with_arrays(None))
-        compiled = backend.compile if _hashable(self.task) else _uncompiled
+        constant = _Task(method, objective.with_arrays(None)) if backend.compiles else None
+        compiled = constant is not None and _hashable(constant)
         # A step that is run as it is where others are compiled is slower: the result says so.
-        self.note = ", not compiled" if compiled is not backend.compile and backend.compiles else ""
-        self.advance: Callable[..., Carry] = compiled(_advance)
-        self.measure: Callable[..., Array] = compiled(_measure)
-        self.arrays = objective.arrays()
+        self.note = ", not compiled" if constant is not None and not compiled else ""
+        if compiled:
+            self.task, self.arrays = constant, objective.arrays()
+            self.advance, self.measure = backend.compile(_advance), backend.compile(_measure)
+        else:  # the objective as it is keeps the blocks that it was cut into
+            self.task, self.arrays = _Task(method, objective), None
+            self.advance, self.measure = _advance, _measure
         self.n_sync = 0
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
         with np.errstate(all="ignore"):
@@ -117,10 +132,6 @@ class _Machine:
         xp, where = backends.namespace(like), backends.device(like)
         still = backends.of(like).convert(xp, ~done, xp.bool, where)
         self.carry = self.carry._replace(active=like & still)
-
-
-def _uncompiled(f: Callable[..., Any]) -> Callable[..., Any]:
-    return f
 
 
 def _hashable(task: _Task) -> bool:
