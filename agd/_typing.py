@@ -118,8 +118,12 @@ class Objective(Protocol):
     def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
         """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
 
-    def grad_norm(self, grads: Tree) -> Array:
-        """Return the size of a gradient as the stopping test measures it, shape `batch_shape`."""
+    def grad_norm(self, grads: Tree, params: Tree) -> Array:
+        """Return how far the params are from stationary, shape `batch_shape`.
+
+        That is the size of the gradient there, as the stopping test measures it; where a penalty or a
+        bound has a prox, the size of params - prox(params - grads).
+        """
 
     def arrays(self) -> Tree:
         """Return the arrays that the objective holds: what a compiled step takes."""

@@ -179,7 +179,7 @@ class Broken:
         value = np.where(w[0] < 1.0, np.nan, w[0] ** 2)
         return value, 2.0 * w
 
-    def grad_norm(self, g):
+    def grad_norm(self, g, w):
         return np.max(np.abs(g))
 
     def report(self, w, g):

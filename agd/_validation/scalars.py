@@ -61,7 +61,9 @@ def choice(name: str, value: str, known: Sequence[str]) -> str:
     """Return `value` if it is among `known`, or name the nearest that is."""
     if value in known:
         return value
-    near = difflib.get_close_matches(value, known, n=1)
+    # Letters in the wrong order are the commonest slip, and difflib's ratio thinks little of them.
+    near = difflib.get_close_matches(value, known, n=3)
+    near.sort(key=lambda name: sorted(name) != sorted(value))
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}{hint}")
 

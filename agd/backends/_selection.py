@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -99,6 +98,8 @@ class Selection:
 
 
 def _version(row: Backend) -> str:
+    import importlib.metadata  # a third of what `import agd` would cost
+
     distribution = row.module.partition(".")[0].replace("_", "-")
     try:
         return importlib.metadata.version(distribution)

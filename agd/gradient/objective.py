@@ -185,7 +185,7 @@ class LinearObjective:
             coef = coef + self.penalty.curvature * params.coef
         return Params(coef, None if intercept is None else bound * intercept)
 
-    def grad_norm(self, grads: Params) -> Array:
+    def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return the gradient's size as `measure` says, shape (...)."""
         if self.measure is None:
             return largest(grads)

@@ -269,7 +269,7 @@ class Rescaled:
         """Multiply by the matrix that bounds the Hessian in these coordinates."""
         return self.scaling.pull_back(self.base.bound_product(self.scaling.to_user(v)))
 
-    def grad_norm(self, grads: Params) -> Array:
+    def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
         if self.base.measure is not None:
             return self.scaling.relative_norm(grads)

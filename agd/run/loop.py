@@ -37,7 +37,11 @@ def _advance(task: _Task, arrays: Tree, carry: Carry) -> Carry:
     objective = _whole(task, arrays)
     params, state = task.method.step(objective, carry.params, carry.state)
     xp = backends.namespace(carry.count)
-    ok = carry.active & xp.isfinite(state.value) & xp.isfinite(objective.grad_norm(state.grad))
+    ok = (
+        carry.active
+        & xp.isfinite(state.value)
+        & xp.isfinite(objective.grad_norm(state.grad, params))
+    )
     return Carry(
         _keep(ok, params, carry.params),
         _keep(ok, state, carry.state),
@@ -73,7 +77,7 @@ def _measure(task: _Task, arrays: Tree, carry: Carry, before: Tree) -> Array:
         change = xp.abs(new - old)
         moved = xp.maximum(moved, xp.max(change, axis=axes) if axes else change)
     moved = moved / xp.where(size > 0.0, size, xp.ones_like(size))
-    grad_norm = objective.grad_norm(carry.state.grad)
+    grad_norm = objective.grad_norm(carry.state.grad, carry.params)
     finite = carry.active & xp.isfinite(value) & xp.isfinite(grad_norm)
     curvature = getattr(carry.state, "curvature", None)
     if curvature is None:
