@@ -18,15 +18,31 @@ from agd import backends, gradient, linear, loss, run, update
 from agd._validation import ConvergenceWarning
 from agd.line import gradient_descent, loss_fn, train
 from agd.linear import FitResult, fit
-from agd.run import Result, Status, Stop
+from agd.run import (
+    Deadline,
+    GradTol,
+    MaxEval,
+    MaxIter,
+    Result,
+    Status,
+    StepTol,
+    Stop,
+    ValueTol,
+)
 from agd.update import apply_updates
 
 __all__ = [
     "ConvergenceWarning",
+    "Deadline",
     "FitResult",
+    "GradTol",
+    "MaxEval",
+    "MaxIter",
     "Result",
     "Status",
+    "StepTol",
     "Stop",
+    "ValueTol",
     "apply_updates",
     "backends",
     "fit",

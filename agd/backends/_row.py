@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from agd._typing import Array, Namespace
+from agd._typing import Array, Namespace, Tree
 
 __all__ = ["Backend"]
 
@@ -65,6 +65,9 @@ class Backend:
         Whether arrays are cut into chunks already, and lazy; then
         ``chunks(*arrays)`` are their blocks, ``each(f, blocks)`` a function's result for every block,
         and ``reduce(f, blocks, add)`` the sum of these.
+    settle : callable
+        ``settle(tree)``: the same arrays, computed; for lazy ones, whose graphs would grow with every
+        step.
     needs_device : bool
         Whether the library is of no use without an accelerator.
     """
@@ -89,4 +92,5 @@ class Backend:
     chunks: Callable[..., list[Any]] = _no_chunks
     each: Callable[..., list[Any]] = _no_chunks
     reduce: Callable[..., Any] = _no_chunks
+    settle: Callable[[Tree], Tree] = _itself
     needs_device: bool = False

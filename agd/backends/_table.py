@@ -12,6 +12,7 @@ from typing import Any
 
 import array_api_compat as compat
 import numpy as np
+import optree
 
 from agd._typing import Array, Namespace, Tree
 from agd.backends._row import Backend
@@ -157,6 +158,14 @@ def _dask_reduce(f: Callable[..., Tree], blocks: Sequence[Any], add: Callable[..
     return parts[0].compute()
 
 
+def _dask_settle(tree: Tree) -> Tree:
+    import dask.base
+
+    leaves, structure = optree.tree_flatten(tree)
+    persist = getattr(dask.base, "persist")  # noqa: B009 - untyped
+    return optree.tree_unflatten(structure, persist(*leaves))
+
+
 # -- array-api-strict ----------------------------------------------------------------------------
 
 
@@ -251,6 +260,7 @@ TABLE: tuple[Backend, ...] = (
         chunks=_dask_chunks,
         each=_dask_each,
         reduce=_dask_reduce,
+        settle=_dask_settle,
     ),
     Backend(
         name="array-api-strict",

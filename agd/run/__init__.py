@@ -1,14 +1,36 @@
 """Room four: the LOOP around it, the only one there is: when to stop, and what came of it.
 
->>> from agd.run import Stop
->>> Stop(max_iter=100).check_every
-10
+>>> from agd.run import GradTol, MaxIter, Stop
+>>> Stop(max_iter=100).grad_tol is None
+True
+>>> GradTol(1e-8) | MaxIter(500)
+GradTol(1e-08) | MaxIter(500)
 """
 
 from __future__ import annotations
 
+from agd.run.certificate import Certificate, predicted_contraction
+from agd.run.criteria import Criterion, Deadline, GradTol, MaxEval, MaxIter, StepTol, ValueTol
+from agd.run.history import History
 from agd.run.loop import run
-from agd.run.result import Certificate, History, Result
-from agd.run.stopping import Status, Stop
+from agd.run.result import Result
+from agd.run.status import Status
+from agd.run.stopping import Stop, as_stop
 
-__all__ = ["Certificate", "History", "Result", "Status", "Stop", "run"]
+__all__ = [
+    "Certificate",
+    "Criterion",
+    "Deadline",
+    "GradTol",
+    "History",
+    "MaxEval",
+    "MaxIter",
+    "Result",
+    "Status",
+    "StepTol",
+    "Stop",
+    "ValueTol",
+    "as_stop",
+    "predicted_contraction",
+    "run",
+]

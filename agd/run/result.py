@@ -2,61 +2,34 @@
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
+import html
+import math
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import optree
 
+from agd import backends
 from agd._typing import Tree
-from agd.run.stopping import Status
+from agd.run.certificate import Certificate
+from agd.run.history import History
+from agd.run.status import Status
 
 __all__ = ["Certificate", "History", "Result"]
 
-
-class History(NamedTuple):
-    """What the host saw of a run, one entry for each look; NumPy arrays, off the device.
-
-    Attributes
-    ----------
-    nit : numpy.ndarray, shape (looks,)
-        Steps taken by then.
-    value : numpy.ndarray, shape (looks, ...)
-        The objective.
-    grad_norm : numpy.ndarray, shape (looks, ...)
-        The size of its gradient, as the stopping test measured it.
-    """
-
-    nit: Any
-    value: Any
-    grad_norm: Any
+WIDTH = 88  # columns of the table's right side
+LEAVES = 8  # of a tree in the table; the rest is counted
+ENTRIES = 1000  # a larger array is named, not copied to the host
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """What is known of the point that was found.
-
-    Attributes
-    ----------
-    grad_norm : float or numpy.ndarray
-        The largest absolute partial derivative at the point, or its relative size, as the stopping
-        test measured it.
-    tolerance : float
-        What it was held against.
-    curvature : float, numpy.ndarray or None
-        L, the largest curvature, where the method measured it (in the method's coordinates).
-    largest_step : float, numpy.ndarray or None
-        2/L, above which gradient descent with a fixed step diverges; None where L is unknown.
-    """
-
-    grad_norm: Any
-    tolerance: float
-    curvature: Any = None
-    largest_step: Any = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The outcome of a run. For a batch of problems the numbers are NumPy arrays, one entry each.
+
+    It prints as a short table, and as one in HTML in a notebook.
 
     Attributes
     ----------
@@ -67,7 +40,7 @@ class Result:
     jac : tree of arrays
         Its gradient there.
     nit, nfev, njev : int
-        Steps; evaluations of the value and of the gradient (they come together).
+        Steps; calls of the function and of its gradient.
     status : Status
         How the run ended.
     success : bool
@@ -75,7 +48,7 @@ class Result:
     message : str
         What happened and what to do next.
     history : History
-        Value and gradient norm at every look.
+        Value, gradient norm, step and calls at every look.
     n_sync : int
         How often the host read from the device.
     method : str
@@ -115,14 +88,58 @@ class Result:
 
     def __repr__(self) -> str:
         """Give a short table: a name and a value a line."""
-        rows = [(name, self._shown(name)) for name in self.keys() if name not in ("history",)]
+        rows = list(self._rows())
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:>{width}}: {value}" for name, value in rows)
+        indent = "\n" + " " * (width + 2)
+        return "\n".join(f"{name:>{width}}: {text}".replace("\n", indent) for name, text in rows)
 
-    def _shown(self, name: str) -> str:
-        value = getattr(self, name)
-        if name == "status" and isinstance(value, Status):
-            return f"{int(value)} ({value.name})"
-        indent = " " * (max(map(len, self.keys())) + 2)
-        with np.printoptions(threshold=8, precision=6):
-            return str(value).replace("\n", "\n" + indent)
+    def _repr_html_(self) -> str:
+        """Give the same table as HTML, for a notebook."""
+        rows = "".join(
+            f'<tr><th style="text-align:right">{html.escape(name)}</th>'
+            f'<td style="text-align:left"><pre style="margin:0">{html.escape(text)}</pre></td></tr>'
+            for name, text in self._rows()
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        names = [name for name in self.keys() if name not in ("history", "success", "message")]
+        if "coef" in names:  # a linear fit: its point is its coefficients
+            names.remove("x")
+        yield "message", _wrapped(self.message)
+        for name in ("status", *(n for n in names if n != "status")):
+            value = getattr(self, name)
+            if name == "status" and isinstance(value, Status):
+                yield name, f"{int(value)} ({value.name})"
+            elif name in ("x", "jac", "coef", "intercept"):
+                yield from _leaves(name, value)
+            else:
+                yield name, _wrapped(_text(value))
+        yield "history", f"{len(self.history.nit)} looks"
+
+
+def _wrapped(text: str) -> str:
+    lines = text.split("\n")
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH) or [""])
+
+
+def _leaves(name: str, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Give a line for each of the first leaves, by the expression that takes it from the result."""
+    leaves = optree.tree_leaves(tree)
+    if not leaves:
+        yield name, "None"
+        return
+    for accessor, leaf in list(zip(optree.tree_accessors(tree), leaves, strict=True))[:LEAVES]:
+        yield accessor.codify(name), _text(leaf)
+    if len(leaves) > LEAVES:
+        yield name, f"and {len(leaves) - LEAVES} more leaves"
+
+
+def _text(value: Any) -> str:
+    """Return the value in a line or a few; a large array's values stay where they are."""
+    if backends.is_array(value):
+        if math.prod(value.shape) > ENTRIES and not isinstance(value, np.ndarray):
+            return f"{backends.of(value).name} array of shape {tuple(value.shape)}, {value.dtype}"
+        value = backends.to_numpy(value)
+    with np.printoptions(threshold=8, precision=6, edgeitems=3, linewidth=WIDTH):
+        return str(value)

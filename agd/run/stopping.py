@@ -1,53 +1,26 @@
-"""When a run stops, and what it says then."""
+"""When a run stops: the simple form of the tests, and the judge that asks them."""
 
 from __future__ import annotations
 
+import functools
+import operator
+import sys
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agd._validation import count, not_negative
+from agd.run.criteria import Criterion, Deadline, GradTol, MaxEval, MaxIter, Seen, StepTol, ValueTol
+from agd.run.row import Row
+from agd.run.status import Status
 
-__all__ = ["Judge", "Row", "Status", "Stop"]
+__all__ = ["Judge", "Stop", "as_stop"]
 
-RISES = 5  # checks in a row with a higher value: a run that rises so long is not oscillating
-FACTOR = 10.0  # how far above its start a rising run must be to count as diverging
-
-
-class Status(IntEnum):
-    """How a run ended; the values are SciPy's where SciPy has one.
-
-    >>> Status.CONVERGED == 0
-    True
-    """
-
-    CONVERGED = 0
-    MAX_ITER = 1
-    DIVERGED = 2
-    NON_FINITE = 3
-    CALLBACK = 99
-
-    @property
-    def advice(self) -> str:
-        """What happened, and what to do next."""
-        return _ADVICE[self]
-
-
-_ADVICE = {
-    Status.CONVERGED: "converged",
-    Status.MAX_ITER: (
-        "stopped at the iteration limit before it converged: raise max_iter, start from this result "
-        "(init=), or ask for less (grad_tol)"
-    ),
-    Status.DIVERGED: "diverged: the learning rate is too large; returned the last finite point",
-    Status.NON_FINITE: (
-        "the value or the gradient is not finite: returned the last finite point; check the data and "
-        "the function there"
-    ),
-    Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
-}
+# A run that rises for so many looks, and steps, in a row is not oscillating,
+RISES, RISING_STEPS = 5, 25
+FACTOR = 10.0  # and this far above its start it counts as diverging.
+IDLE = 500  # trials in a row without a step: more than any line search makes
 
 
 @dataclass(frozen=True)
@@ -68,15 +41,24 @@ class Stop:
         last step.
     value_tol : float, optional
         Converged when the value changed by at most this share of itself since the last check.
-    check_every : int
+    check_every : int, optional
         How many steps run between two looks at the device: value, gradient norm and finite flag are
         read together, in one transfer. A run can thus be up to ``check_every - 1`` steps longer than
-        it had to be.
+        it had to be. By default (None) 10, and 1 where ``agd.minimize`` runs on NumPy arrays.
+    when : Criterion, optional
+        Another test, or several joined by & and |, such as
+        ``GradTol(1e-8) & ValueTol(1e-12) | Deadline(seconds=10)``.
 
     Raises
     ------
     TypeError, ValueError
         For a limit that is no number, or below its least value.
+
+    Notes
+    -----
+    A criterion may be given in place of a Stop. It then stands for itself: only where it tests nothing
+    but limits is the default test of the gradient kept, and only where it has no limit that is sure to
+    come the 10,000 steps.
 
     Examples
     --------
@@ -90,26 +72,86 @@ class Stop:
     grad_tol: float | None = None
     step_tol: float | None = None
     value_tol: float | None = None
-    check_every: int = 10
+    check_every: int | None = None
+    when: Criterion | None = None
 
     def __post_init__(self) -> None:
         """Refuse limits that could never hold."""
         count("max_iter", self.max_iter)
-        count("check_every", self.check_every)
+        if self.check_every is not None:
+            count("check_every", self.check_every)
         for name in ("grad_tol", "step_tol", "value_tol"):
             if getattr(self, name) is not None:
                 not_negative(name, getattr(self, name))
+        if self.when is not None and not isinstance(self.when, Criterion):
+            raise TypeError(
+                f"when must be a criterion such as agd.GradTol(1e-8), got {self.when!r}"
+            )
+
+    @property
+    def tests_convergence(self) -> bool:
+        """Whether it says itself when a gradient is small enough, or what to test in its place."""
+        parts = () if self.when is None else self.when.parts()
+        return self.grad_tol is not None or any(p.status is Status.CONVERGED for p in parts)
+
+    def criterion(self, grad_tol: float = 0.0) -> Criterion:
+        """Return all of it as one criterion.
+
+        Parameters
+        ----------
+        grad_tol : float
+            The gradient's limit where it says nothing of convergence itself.
+
+        Returns
+        -------
+        Criterion
+            The tests, joined by |.
+        """
+        tests: list[Criterion] = []
+        if self.grad_tol is not None or not self.tests_convergence:
+            tests.append(GradTol(grad_tol if self.grad_tol is None else self.grad_tol))
+        if self.step_tol is not None:
+            tests.append(StepTol(self.step_tol))
+        if self.value_tol is not None:
+            tests.append(ValueTol(self.value_tol))
+        if self.when is not None:
+            tests.append(self.when)
+        return functools.reduce(operator.or_, [*tests, MaxIter(self.max_iter)])
 
 
-class Row(NamedTuple):
-    """What one look at the device brings, a number for each problem."""
+def as_stop(stop: Stop | Criterion | None) -> Stop:
+    """Return what a user gave as `stop` as a `Stop`.
 
-    value: Any
-    grad_norm: Any
-    moved: Any
-    finite: Any
-    steps: Any
-    curvature: Any
+    Parameters
+    ----------
+    stop : Stop, Criterion or None
+        A criterion that is not sure to end a run gets the default limit of 10,000 steps.
+
+    Returns
+    -------
+    Stop
+        The limits.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> as_stop(GradTol(1e-6)).max_iter
+    10000
+    """
+    if stop is None:
+        return Stop()
+    if isinstance(stop, Stop):
+        return stop
+    if not isinstance(stop, Criterion):
+        raise TypeError(
+            f"stop must be an agd.Stop, such as agd.Stop(max_iter=100), or a criterion, such as "
+            f"agd.GradTol(1e-8), got {stop!r}"
+        )
+    return Stop(max_iter=sys.maxsize, when=stop) if stop.ends else Stop(when=stop)
 
 
 class Judge:
@@ -117,51 +159,104 @@ class Judge:
 
     Parameters
     ----------
-    stop : Stop
-        The limits.
-    grad_tol : float
-        The gradient's limit, resolved.
+    criterion : Criterion
+        The tests, resolved for the parameters.
     first : Row
         The row at the first point.
+    calls : numpy.ndarray of int, shape (...)
+        Calls of the function by then.
+    eps : float
+        The rounding of the objective's dtype.
+    seconds : float
+        The time that the run has taken so far.
     """
 
-    def __init__(self, stop: Stop, grad_tol: float, first: Row) -> None:
-        self.stop = stop
-        self.grad_tol = grad_tol
-        self.first = first
-        self.last = first
+    def __init__(
+        self, criterion: Criterion, first: Row, calls: Any, eps: float, seconds: float = 0.0
+    ) -> None:
+        self.criterion = criterion
+        self.first = self.last = first
+        self.lowest = -np.fmax(1.0, np.abs(first.value)) / eps**2
+        self.calls, self.seconds, self.pace = calls, seconds, 0.0
         self.rises = np.zeros(np.shape(first.value), dtype=int)
+        self.rising_since, self.stepped_at = first.iterations, first.steps
         self.status = np.full(np.shape(first.value), -1)
+        self.advanced = np.zeros(np.shape(first.value), dtype=bool)
         self._end(first.finite == 0, Status.NON_FINITE)
-        self._end(first.grad_norm <= grad_tol, Status.CONVERGED)
+        self._settle(first)
 
     @property
     def done(self) -> Any:
         """Which problems have ended."""
         return self.status >= 0
 
-    def look(self, row: Row) -> None:
+    def look(self, row: Row, calls: Any, seconds: float) -> None:
         """Judge the problems that still run by what they are now."""
-        rising = row.value > self.last.value
-        self.rises = np.where(rising, self.rises + 1, 0)
-        above = (row.value > self.first.value + (FACTOR - 1.0) * np.abs(self.first.value)) & (
-            row.grad_norm > FACTOR * self.first.grad_norm
-        )
-        broken = row.finite == 0
-        self._end(broken & (row.grad_norm > self.first.grad_norm), Status.DIVERGED)
-        self._end(broken, Status.NON_FINITE)
-        self._end(row.grad_norm <= self.grad_tol, Status.CONVERGED)
-        if self.stop.step_tol is not None:
-            self._end(row.moved <= self.stop.step_tol, Status.CONVERGED)
-        if self.stop.value_tol is not None:
-            change = np.abs(row.value - self.last.value)
-            self._end(change <= self.stop.value_tol * np.abs(row.value), Status.CONVERGED)
-        self._end(above & (self.rises >= RISES), Status.DIVERGED)
+        taken = np.max(row.steps - self.last.steps)
+        self.pace = (seconds - self.seconds) / max(float(taken), 1.0)
+        self.calls, self.seconds = calls, seconds
+        self.advanced = row.iterations > self.last.iterations
+        self.stepped_at = np.where(self.advanced, row.steps, self.stepped_at)
+        rising = self.advanced & (row.value > self.last.value)
+        still = rising | ~self.advanced
+        self.rising_since = np.where(still, self.rising_since, row.iterations)
+        self.rises = np.where(still, self.rises + rising, 0)
+        self._settle(row)
         self.last = row
+
+    def _settle(self, row: Row) -> None:
+        """Ask for convergence first, then for failure, then for the limits."""
+        first = self.first
+        with np.errstate(all="ignore"):
+            going = self.advanced & (row.finite != 0)
+            seen = Seen(row, self.last, first, going, self.calls, self.seconds)
+            status = self.criterion.judge(seen)
+            above = (row.value > first.value + (FACTOR - 1.0) * np.abs(first.value)) & (
+                row.grad_norm > FACTOR * first.grad_norm
+            )
+        rises = (self.rises >= RISES) & (row.iterations - self.rising_since >= RISING_STEPS)
+        broken = row.finite == 0
+        self._end(status == Status.CONVERGED, Status.CONVERGED)
+        self._end(row.value < self.lowest, Status.UNBOUNDED)
+        self._end(broken & (row.grad_norm > first.grad_norm), Status.DIVERGED)
+        self._end(broken, Status.NON_FINITE)
+        self._end(row.failed != 0, Status.LINE_SEARCH)
+        self._end(above & rises, Status.DIVERGED)
+        self._end(status >= 0, status)
+        self._end(row.steps - self.stepped_at >= IDLE, Status.LINE_SEARCH)
+
+    def stride(self, most: int, calls_a_step: int) -> int:
+        """Return how many steps to take before the next look, so that no limit is passed unseen.
+
+        Parameters
+        ----------
+        most : int
+            What the user asks for.
+        calls_a_step : int
+            How often a step calls the function, at the most.
+
+        Returns
+        -------
+        int
+            1 or more.
+        """
+        running = ~self.done
+        steps, calls = (np.max(x[running]) for x in (self.last.iterations, self.calls))
+        room = float(most)
+        for part in self.criterion.parts():
+            if isinstance(part, MaxIter) and part.limit > steps:
+                room = min(room, part.limit - steps)
+            elif isinstance(part, MaxEval) and part.limit > calls:
+                room = min(room, -(-(part.limit - calls) // calls_a_step))
+            elif isinstance(part, Deadline):
+                # The first steps are taken one at a time: nothing is known of their pace.
+                left = max(part.seconds - self.seconds, 0.0)
+                room = min(room, left / self.pace if self.pace > 0.0 else 1.0)
+        return max(1, int(room))
 
     def end(self, status: Status) -> None:
         """End every problem that still runs."""
         self._end(np.ones(np.shape(self.status), dtype=bool), status)
 
-    def _end(self, where: Any, status: Status) -> None:
-        self.status = np.where(where & ~self.done, int(status), self.status)
+    def _end(self, where: Any, status: Any) -> None:
+        self.status = np.where(where & ~self.done, status, self.status)

@@ -1,0 +1,214 @@
+"""The device's side of the loop: a method on an objective, compiled where the backend compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._typing import Array, Carry, Method, Tree
+from agd.run.row import Row, Wanted, measured
+
+__all__ = ["Machine"]
+
+
+class _Task(NamedTuple):
+    """A method on an objective; for a compiled step without its arrays, as a constant that is hashed.
+
+    Equal constants share the compilation, and the arrays come in as arguments.
+    """
+
+    method: Any
+    objective: Any
+
+
+class _Look(NamedTuple):
+    """What is measured of a task; another constant than the step's, which it does not concern."""
+
+    task: _Task
+    wanted: Wanted
+
+
+def _whole(task: _Task, arrays: Tree) -> Any:
+    """Return the objective with its arrays."""
+    return task.objective if arrays is None else task.objective.with_arrays(arrays)
+
+
+def _advance(task: _Task, arrays: Tree, carry: Carry, drawn: Tree) -> Carry:
+    """Take one step with every problem that still runs; one that turns non-finite stays before it."""
+    objective = _whole(task, arrays)
+    more = () if drawn is None else (drawn,)
+    params, state = task.method.step(objective, carry.params, carry.state, *more)
+    xp = backends.namespace(carry.count)
+    ok = (
+        carry.active
+        & xp.isfinite(state.value)
+        & xp.isfinite(objective.grad_norm(state.grad, params))
+    )
+    return Carry(
+        _keep(ok, params, carry.params),
+        _keep(ok, state, carry.state),
+        ok,
+        carry.count + xp.astype(ok, carry.count.dtype),
+    )
+
+
+def _keep(ok: Array, new: Tree, old: Tree) -> Tree:
+    """Take the new leaves of each problem that is ok; leaves without batch axes are shared."""
+    xp = backends.namespace(ok)
+    batch = tuple(ok.shape)
+    if not batch:
+        return optree.tree_map(lambda a, b: xp.where(ok, a, b), new, old)
+
+    def pick(a: Array, b: Array) -> Array:
+        if tuple(a.shape)[: len(batch)] != batch:
+            return a
+        return xp.where(xp.reshape(ok, (*batch, *(1,) * (a.ndim - len(batch)))), a, b)
+
+    return optree.tree_map(pick, new, old)
+
+
+def _measure(look: _Look, arrays: Tree, carry: Carry, before: Any) -> tuple[Array, Tree]:
+    """Return the columns of a `Row`, and the gradient where it is not the state's."""
+    objective = _whole(look.task, arrays)
+    if not hasattr(look.task.method, "look"):
+        value, grad, own = carry.state.value, carry.state.grad, None
+    else:  # the state's are of a mini-batch: what is reported and tested is the whole function's
+        value, grad = look.task.method.look(objective, carry.params, carry.state)
+        own = grad
+    return measured(objective, look.wanted, carry, value, grad, before), own
+
+
+class Machine:
+    """A method on an objective, its step compiled where the backend compiles; it counts the reads.
+
+    Parameters
+    ----------
+    method : Method
+        What takes a step.
+    objective : Objective
+        What is minimised; one whose `compilable` is False is run as it is.
+    x0 : tree of arrays
+        The first point.
+    """
+
+    task: _Task
+    advance: Callable[..., Carry]
+    measure: Callable[..., tuple[Array, Tree]]
+
+    def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
+        like = optree.tree_leaves(x0)[0]
+        backend = backends.of(like)
+        self._compile(backend, method, objective)
+        self.method, self.objective, self.wanted = method, objective, Wanted()
+        self.n_sync = self.taken = 0
+        # A lazy backend would grow a graph with every step.
+        self.settle = backend.settle if backend.chunked else None
+        # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
+        with np.errstate(all="ignore"):
+            state = method.init(objective, x0)
+        xp, where = backends.namespace(like), backends.device(like)
+        active = xp.ones(objective.batch_shape, dtype=xp.bool, device=where)
+        count = xp.zeros(objective.batch_shape, dtype=like.dtype, device=where)
+        self.carry = Carry(x0, state, active, count)
+        if self.settle is not None:
+            self.carry = self.settle(self.carry)
+        self.before = self._point()
+        self.grad: Tree = None
+
+    def _compile(self, backend: backends.Backend, method: Method, objective: Any) -> None:
+        constant = _Task(method, objective.with_arrays(None)) if backend.compiles else None
+        compiled = (
+            constant is not None and getattr(objective, "compilable", True) and _hashable(constant)
+        )
+        # A step that is run as it is where others are compiled is slower: the result says so.
+        self.note = ", not compiled" if constant is not None and not compiled else ""
+        if constant is not None and compiled:
+            self.task, self.arrays = constant, objective.arrays()
+            self.advance, self.measure = backend.compile(_advance), backend.compile(_measure)
+        else:  # the objective as it is keeps the blocks that it was cut into
+            self.task, self.arrays = _Task(method, objective), None
+            self.advance, self.measure = _advance, _measure
+
+    def _point(self) -> Any:
+        return self.carry.params, getattr(self.carry.state, "iterations", None)
+
+    def steps(self, n: int) -> None:
+        """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""
+        draw = getattr(self.method, "draw", None)
+        drawn = draw(self.objective, self.taken, n) if draw is not None else None
+        with np.errstate(all="ignore"):
+            for i in range(n):
+                if i == n - 1:
+                    self.before = self._point()
+                mine = None if drawn is None else _entry(drawn, i)
+                self.carry = self.advance(self.task, self.arrays, self.carry, mine)
+                if self.settle is not None:
+                    self.carry = self.settle(self.carry)
+        self.taken += n
+
+    def look(self, beside: list[Array] | None = None) -> tuple[Row, Any, list[Any]]:
+        """Read the row, and other arrays beside it, in one transfer.
+
+        Parameters
+        ----------
+        beside : list of array, optional
+            What else to read; small arrays of the row's dtype.
+
+        Returns
+        -------
+        row : Row
+            What the host looks at.
+        eps : float
+            The rounding of the dtype that it came in.
+        beside : list of numpy.ndarray
+            The other arrays.
+        """
+        self.n_sync += 1
+        with np.errstate(all="ignore"):
+            rows, self.grad = self.measure(
+                _Look(self.task, self.wanted), self.arrays, self.carry, self.before
+            )
+        parts = [rows, *(beside or ())]
+        if len(parts) > 1:
+            xp = backends.namespace(rows)
+            flat = [xp.reshape(xp.astype(x, rows.dtype, copy=False), (-1,)) for x in parts]
+            host = np.asarray(backends.to_numpy(xp.concat(flat)))
+            ends = np.cumsum([int(np.prod(x.shape)) for x in parts])[:-1]
+            split = [
+                part.reshape(tuple(x.shape))
+                for part, x in zip(np.split(host, ends), parts, strict=True)
+            ]
+        else:
+            split = [np.asarray(backends.to_numpy(rows))]
+        eps = float(np.finfo(split[0].dtype).eps)
+        row = Row.read(split[0], self.carry.state, self.wanted, self.method.evaluations)
+        return row, eps, split[1:]
+
+    def report(self) -> tuple[Tree, Tree]:
+        """Return the point and the gradient there, as a user reads them."""
+        grad = self.carry.state.grad if self.grad is None else self.grad
+        x, jac = self.objective.report(self.carry.params, grad)
+        return x, jac
+
+    def hold(self, done: Any) -> None:
+        """Let the problems that have ended stand still from here on."""
+        like = self.carry.active
+        xp, where = backends.namespace(like), backends.device(like)
+        still = backends.of(like).convert(xp, ~done, xp.bool, where)
+        self.carry = self.carry._replace(active=like & still)
+
+
+def _entry(drawn: Tree, i: int) -> Tree:
+    return optree.tree_map(lambda a: a[i, ...], drawn)
+
+
+def _hashable(task: _Task) -> bool:
+    try:
+        hash(task)
+    except TypeError:  # a penalty or a rule that holds an array: run it as it is
+        return False
+    return True
