@@ -42,18 +42,28 @@ def _advance(task: _Task, arrays: Tree, carry: Carry, drawn: Tree) -> Carry:
     objective = _whole(task, arrays)
     more = () if drawn is None else (drawn,)
     params, state = task.method.step(objective, carry.params, carry.state, *more)
+    carry = _sound(objective, params, state, carry)
+    count = carry.count + backends.namespace(carry.count).astype(carry.active, carry.count.dtype)
+    return carry._replace(count=count)
+
+
+def _refresh(task: Any, arrays: Tree, carry: Carry, drawn: Tree) -> Carry:
+    """Let a method do what it does once a period, with every problem that still runs."""
+    objective = _whole(task, arrays)
+    more = () if drawn is None else (drawn,)
+    params, state = task.method.refresh(objective, carry.params, carry.state, *more)
+    return _sound(objective, params, state, carry)
+
+
+def _sound(objective: Any, params: Tree, state: Any, carry: Carry) -> Carry:
+    """Take the new point of each problem that still runs and is finite there."""
     xp = backends.namespace(carry.count)
     ok = (
         carry.active
         & xp.isfinite(state.value)
         & xp.isfinite(objective.grad_norm(state.grad, params))
     )
-    return Carry(
-        _keep(ok, params, carry.params),
-        _keep(ok, state, carry.state),
-        ok,
-        carry.count + xp.astype(ok, carry.count.dtype),
-    )
+    return Carry(_keep(ok, params, carry.params), _keep(ok, state, carry.state), ok, carry.count)
 
 
 def _keep(ok: Array, new: Tree, old: Tree) -> Tree:
@@ -98,6 +108,7 @@ class Machine:
     task: _Task
     advance: Callable[..., Carry]
     measure: Callable[..., tuple[Array, Tree]]
+    again: Callable[..., Carry]
 
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
@@ -105,6 +116,8 @@ class Machine:
         self._compile(backend, method, objective)
         self.method, self.objective, self.wanted = method, objective, Wanted()
         self.n_sync = self.taken = 0
+        refreshes = hasattr(method, "refresh")
+        self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
         # A lazy backend would grow a graph with every step.
         self.settle = backend.settle if backend.chunked else None
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
@@ -129,9 +142,10 @@ class Machine:
         if constant is not None and compiled:
             self.task, self.arrays = constant, objective.arrays()
             self.advance, self.measure = backend.compile(_advance), backend.compile(_measure)
+            self.again = backend.compile(_refresh)
         else:  # the objective as it is keeps the blocks that it was cut into
             self.task, self.arrays = _Task(method, objective), None
-            self.advance, self.measure = _advance, _measure
+            self.advance, self.measure, self.again = _advance, _measure, _refresh
 
     def _point(self) -> Any:
         return self.carry.params, getattr(self.carry.state, "iterations", None)
@@ -146,9 +160,18 @@ class Machine:
                     self.before = self._point()
                 mine = None if drawn is None else _entry(drawn, i)
                 self.carry = self.advance(self.task, self.arrays, self.carry, mine)
+                self.taken += 1
+                if self.period and self.taken % self.period == 0:
+                    self._refresh()
                 if self.settle is not None:
                     self.carry = self.settle(self.carry)
-        self.taken += n
+
+    def _refresh(self) -> None:
+        """End a period of the method; what it draws for that hangs on the step alone."""
+        redraw = getattr(self.method, "redraw", None)
+        params = self.carry.params
+        drawn = None if redraw is None else redraw(self.objective, params, self.taken)
+        self.carry = self.again(self.task, self.arrays, self.carry, drawn)
 
     def look(self, beside: list[Array] | None = None) -> tuple[Row, Any, list[Any]]:
         """Read the row, and other arrays beside it, in one transfer.
