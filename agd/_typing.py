@@ -94,17 +94,25 @@ class Penalty(Protocol):
         """Whether `grad` exists everywhere."""
 
     @property
+    def separable(self) -> bool:
+        """Whether it is a sum over the coefficients, so that `prox` acts entry by entry."""
+
+    @property
     def curvature(self) -> float | None:
         """The largest second derivative; None for a penalty that is not smooth."""
 
     def value(self, w: Array) -> Array:
-        """Return the penalty of w (..., p), shape (...)."""
+        """Return the penalty of w (..., p), shape (...); of a norm of matrices w is (..., p, q)."""
 
     def grad(self, w: Array) -> Array:
         """Return its gradient, shape (..., p); raise where the penalty is not smooth."""
 
     def prox(self, w: Array, step: float | Array) -> Array:
-        """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p)."""
+        """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p).
+
+        `step` broadcasts against w. A separable penalty takes a step for each coefficient, any other
+        one that is the same for all that it couples.
+        """
 
 
 @runtime_checkable

@@ -22,8 +22,10 @@ from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
 from agd._validation import Data, as_data, as_features, as_start, warn_unconverged
 from agd.gradient.blocks import Blocks, forward
-from agd.gradient.objective import LinearObjective, largest_curvature
-from agd.gradient.scaling import Rescaled, Scaling, column_scaling, relative
+from agd.gradient.columns import column_scaling, relative
+from agd.gradient.curvature import largest_curvature
+from agd.gradient.objective import LinearObjective
+from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import get
 from agd.run import Result, Status, Stop, run

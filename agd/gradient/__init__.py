@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from agd.gradient.blocks import Blocks
+from agd.gradient.columns import column_scaling
 from agd.gradient.objective import LinearObjective, largest_curvature
-from agd.gradient.scaling import Rescaled, Scaling, column_scaling
+from agd.gradient.scaling import Rescaled, Scaling
 
 __all__ = [
     "Blocks",

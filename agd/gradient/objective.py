@@ -6,12 +6,10 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
-import optree
-
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd.gradient.blocks import Blocks, backward, forward
+from agd.gradient.curvature import largest_curvature
 from agd.loss import Squared
 
 __all__ = ["LinearObjective", "largest_curvature", "zeros"]
@@ -185,12 +183,57 @@ class LinearObjective:
             coef = coef + self.penalty.curvature * params.coef
         return Params(coef, None if intercept is None else bound * intercept)
 
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether the penalty is left to `prox`."""
+        return self.penalty is not None and not self.penalty.smooth
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the smooth part is a quadratic, so that its gradient is linear in the params."""
+        return isinstance(self.loss, Squared)
+
+    def penalty_value(self, params: Params) -> Array:
+        """Return the part of the objective that is left to `prox`, shape (...); else 0."""
+        if self.penalty is not None and not self.penalty.smooth:
+            return self.penalty.value(params.coef)
+        xp = backends.namespace(params.coef)
+        like = params.coef
+        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+
+    def prox(self, params: Params, step: float | Array) -> Params:
+        """Return argmin_u penalty(u) + |u - params|² / (2 step); the intercept stays.
+
+        Parameters
+        ----------
+        params : Params
+            The point.
+        step : float or array, shape (...)
+            The step; with 0 it is the nearest point that the penalty allows.
+
+        Returns
+        -------
+        Params
+            The point itself, where the penalty is smooth or there is none.
+        """
+        if self.penalty is None or self.penalty.smooth:
+            return params
+        return Params(self.penalty.prox(params.coef, trailing(step)), params.intercept)
+
     def grad_norm(self, grads: Params, params: Params) -> Array:
-        """Return the gradient's size as `measure` says, shape (...)."""
-        if self.measure is None:
-            return largest(grads)
-        size: Array = self.measure.relative_norm(self.measure.pull_back(grads))
-        return size
+        """Return how far the params are from stationary, as `measure` says, shape (...).
+
+        That is the largest entry of the gradient; with a penalty that has a prox, of
+        params - prox(params - grads, 1).
+        """
+        if self.measure is not None:
+            size: Array = self.measure.relative_residual(
+                self.measure.pull_back(grads), params, self.penalty
+            )
+            return size
+        if self.nonsmooth:
+            grads = minus(params, self.prox(minus(params, grads), 1.0))
+        return largest(grads)
 
     def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
         """Return params and gradient as a user reads them: here, as they are."""
@@ -242,63 +285,11 @@ def largest(grads: Params) -> Array:
     return coef if grads.intercept is None else xp.maximum(coef, xp.abs(grads.intercept))
 
 
-def _dot(a: Any, b: Any) -> Array:
-    total = _row_sum(a.coef * b.coef)
-    return total if a.intercept is None else total + a.intercept * b.intercept
+def minus(a: Params, b: Params) -> Params:
+    """Return a - b."""
+    return Params(a.coef - b.coef, None if a.intercept is None else a.intercept - b.intercept)
 
 
-def _scale(a: Any, c: Array) -> Any:
-    return Params(a.coef * c[..., None], None if a.intercept is None else a.intercept * c)
-
-
-def largest_curvature(objective: Any, iterations: int = 20) -> Array:
-    """Estimate L, the largest eigenvalue of the bound on the Hessian, by power iteration.
-
-    The Rayleigh quotient of v_k = A v_{k-1} / |A v_{k-1}| is below L; the residual |A v - rho v| is
-    added to it, so that the estimate errs to the safe side. Nothing is read by the host.
-
-    Parameters
-    ----------
-    objective : objective over linear parameters
-        It gives ``zeros`` and ``bound_product``.
-    iterations : int
-        Passes over the data.
-
-    Returns
-    -------
-    array, shape (...)
-        L for every problem.
-
-    Notes
-    -----
-    Parlett (1998), *The Symmetric Eigenvalue Problem*, chapter 4.
-    """
-    v = _start(objective.zeros())
-    for _ in range(iterations):
-        product = objective.bound_product(v)
-        norm = _dot(product, product) ** 0.5
-        xp = backends.namespace(norm)
-        rho = _dot(v, product)
-        # X may be all zeros; then the product is too, and v stays what it was.
-        safe = xp.where(norm > 0.0, norm, xp.ones_like(norm))
-        residual = optree.tree_map(lambda a, b: a - b, product, _scale(v, rho))
-        v = _scale(product, 1.0 / safe)
-    bound = rho + _dot(residual, residual) ** 0.5
-    return xp.where(bound > 0.0, bound, xp.ones_like(bound))
-
-
-def _start(like: Params) -> Any:
-    """Draw a unit start on the host from a fixed seed: the same on every backend."""
-    rng = np.random.default_rng(0)
-    tree: Any = like
-    leaves, spec = optree.tree_flatten(tree)
-    drawn = [_moved(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
-    v: Any = optree.tree_unflatten(spec, drawn)
-    return _scale(v, _dot(v, v) ** -0.5)
-
-
-def _moved(data: Any, like: Array) -> Array:
-    host = np.asarray(data).astype(str(like.dtype).rpartition(".")[2])
-    return backends.of(like).convert(
-        backends.namespace(like), host, like.dtype, backends.device(like)
-    )
+def trailing(step: Any) -> Any:
+    """Give a step for each problem an axis that stands for the coefficients."""
+    return step[..., None] if getattr(step, "ndim", 0) else step

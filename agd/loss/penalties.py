@@ -41,6 +41,7 @@ class L2:
     """
 
     smooth: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     alpha: float = 1.0
 

@@ -1,0 +1,155 @@
+"""The coordinates that even columns out: what their spread is, from two passes over the data."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss
+from agd.gradient.blocks import Blocks, backward
+from agd.gradient.objective import LinearObjective
+from agd.gradient.scaling import TEMPORARY, Scaling
+
+__all__ = ["column_scaling", "relative"]
+
+
+def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Array, Array]:
+    """Sum the columns of a block, and their absolute values; count its rows."""
+    xp = backends.namespace(X)
+    rows = xp.asarray(float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
+    return xp.sum(X, axis=-2), xp.sum(xp.abs(X), axis=-2), rows
+
+
+def _second_moments(
+    shift: Array, size: Array, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array]:
+    """Sum d and d² with the rows' weights, where d = (X - shift) / size."""
+    xp = backends.namespace(X)
+    d = (X - shift[..., None, :]) / size[..., None, :]
+    if weight is None:
+        return xp.sum(d, axis=-2), xp.sum(d * d, axis=-2)
+    return backward(d, weight), backward(d * d, weight)
+
+
+def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
+    """Return the columns' weighted means and spreads: about the mean, or about 0.
+
+    Two passes: the second is about the plain mean and in units of the mean size, so that neither a
+    column far from zero nor one of extreme size loses its spread to rounding.
+    """
+    sums, sizes, rows = blocks.sum(_first_moments, limit=TEMPORARY)
+    xp = backends.namespace(sums)
+    size = sizes / rows
+    size = xp.where(size > 0.0, size, xp.ones_like(size))
+    shift = sums / rows if intercept else xp.zeros_like(sums)
+    moments = functools.partial(_second_moments, shift, size)
+    first, second = blocks.sum(moments, limit=TEMPORARY)
+    total = blocks.total[..., None]
+    first, second = first / total, second / total
+    if not intercept:
+        return shift, size * xp.sqrt(second)
+    variance = xp.clip(second - first * first, min=0.0)
+    mean = shift + size * first
+    # Below this a column is constant but for the rounding of its mean.
+    noise = 64.0 * xp.finfo(variance.dtype).eps
+    spread = xp.where(variance > noise * noise, xp.sqrt(variance), xp.zeros_like(variance))
+    return mean, size * spread
+
+
+def _null_intercept(blocks: Blocks, loss: Loss) -> Array:
+    """Return the constant z that predicts the weighted mean of y, shape (...); 0 where none does."""
+    total = blocks.sum(_weighted_targets)
+    mean = total / blocks.total
+    xp = backends.namespace(mean)
+    z = loss.link(mean)  # infinite at the end of the range
+    return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
+
+
+def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
+    xp = backends.namespace(y)
+    return xp.sum(y if weight is None else y * weight, axis=-1)
+
+
+def _null_slopes(
+    loss: Loss, z: Array, h: float, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array]:
+    """Sum the squared slope at a constant z, and the slope's change from z - h to z + h."""
+    xp = backends.namespace(y)
+    at = xp.zeros_like(y) + z[..., None]
+    squares = loss.slope(at, y) ** 2
+    change = loss.slope(at + h, y) - loss.slope(at - h, y)
+    if weight is not None:
+        squares, change = squares * weight, change * weight
+    return xp.sum(squares, axis=-1), xp.sum(change, axis=-1)
+
+
+def column_scaling(objective: LinearObjective) -> Scaling:
+    """Measure the columns and the null model, and return the coordinates that even them out.
+
+    D_j = 1 / sqrt(kappa var_j + a), where kappa is the loss's curvature (its bound, or for a loss
+    without one its mean at the best constant model) and a the penalty's: the Hessian's diagonal
+    becomes about 1. Where a penalty has a prox that couples the coefficients, all columns get the least
+    of these D_j, and the diagonal is at most about 1.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        Loss, data and penalty.
+
+    Returns
+    -------
+    Scaling
+        The coordinates.
+    """
+    with np.errstate(all="ignore"):  # an overflow leaves coordinates that no run calls finite
+        return _column_scaling(objective)
+
+
+def _column_scaling(objective: LinearObjective) -> Scaling:
+    blocks, loss = objective.blocks, objective.loss
+    mean, spread = _spread(blocks, objective.intercept)
+    xp = backends.namespace(mean)
+    eps = float(xp.finfo(mean.dtype).eps)
+    null = _null_intercept(blocks, loss) if objective.intercept else _zero(objective)
+    h = eps ** (1 / 3)
+    squares, change = blocks.sum(functools.partial(_null_slopes, loss, null, h))
+    # In the targets' own units rounding leaves eps |null|; a gradient below that means nothing.
+    noise = 2.0 * eps / relative(mean) * xp.abs(null)
+    rms = xp.maximum(xp.sqrt(squares / blocks.total), noise)
+    kappa = change / (2.0 * h * blocks.total)
+    if loss.curvature is not None:
+        kappa = xp.ones_like(kappa) * loss.curvature
+    kappa = xp.where(kappa > 0.0, kappa, xp.ones_like(kappa))
+    penalty = objective.penalty
+    ridge = penalty.curvature if penalty is not None else None
+    root = xp.hypot(
+        xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (ridge or 0.0) ** 0.5
+    )
+    constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
+    root = xp.where(root > 0.0, root, constant)
+    if penalty is not None and not (
+        penalty.smooth or penalty.separable
+    ):  # its prox knows but one scale
+        root = xp.zeros_like(root) + xp.max(root, axis=-1, keepdims=True)
+    unit = rms / xp.sqrt(kappa)
+    return Scaling(
+        shift=mean,
+        scale=1.0 / root,
+        intercept_scale=1.0 / xp.sqrt(kappa),
+        unit=xp.where(unit > 0.0, unit, xp.ones_like(unit)),
+        null=null,
+    )
+
+
+def _zero(objective: LinearObjective) -> Array:
+    coef = objective.zeros().coef
+    return backends.namespace(coef).sum(coef, axis=-1)
+
+
+def relative(like: Array) -> float:
+    """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
+    eps = float(backends.namespace(like).finfo(like.dtype).eps)
+    return math.exp(math.log(eps) * 2 / 3)
