@@ -25,13 +25,14 @@ from agd.backends._questions import (
     of,
     to_numpy,
 )
-from agd.backends._row import Backend
+from agd.backends._row import Autodiff, Backend
 from agd.backends._selection import BackendInfo, Selection, available, select
 from agd.backends._table import PROCESS_DEFAULTS, TABLE
 
 __all__ = [
     "PROCESS_DEFAULTS",
     "TABLE",
+    "Autodiff",
     "Backend",
     "BackendInfo",
     "Selection",

@@ -11,7 +11,7 @@ from typing import Any
 
 from agd._typing import Array, Namespace, Tree
 
-__all__ = ["Backend"]
+__all__ = ["Autodiff", "Backend"]
 
 
 def _itself(x: Any) -> Any:
@@ -28,6 +28,28 @@ def _warn(message: str) -> None:
 
 def _no_chunks(*_: Any) -> Any:
     raise NotImplementedError  # only a backend that is chunked already has chunks to give
+
+
+@dataclass(frozen=True)
+class Autodiff:
+    """A library's automatic differentiation of functions f(tree, *args) that return an array.
+
+    An array that is not 0-d holds independent problems, and is summed before it is differentiated.
+
+    Attributes
+    ----------
+    value_and_grad : callable
+        ``value_and_grad(f)(tree, *args)``: the value, and its gradient in the structure of the tree.
+    hvp : callable
+        ``hvp(f)(tree, direction, *args)``: the gradient, and the Hessian times the direction.
+    sees : callable
+        ``sees(f, tree, *args)``: whether what f returns at this point can be followed back to it;
+        false for a function that goes through Python floats or NumPy.
+    """
+
+    value_and_grad: Callable[[Callable[..., Array]], Callable[..., tuple[Array, Tree]]]
+    hvp: Callable[[Callable[..., Array]], Callable[..., tuple[Tree, Tree]]]
+    sees: Callable[..., bool]
 
 
 @dataclass(frozen=True)
@@ -68,6 +90,13 @@ class Backend:
     settle : callable
         ``settle(tree)``: the same arrays, computed; for lazy ones, whose graphs would grow with every
         step.
+    looks_are_free : bool
+        Whether a value is on the host already, so that reading it costs nothing.
+    autodiff : Autodiff or None
+        The library's automatic differentiation, where it has one.
+    traces : callable or None
+        ``traces(f, tree, *args)``, where functions can be compiled: whether f needs no value on its
+        way, so that it runs under a trace.
     needs_device : bool
         Whether the library is of no use without an accelerator.
     """
@@ -93,4 +122,14 @@ class Backend:
     each: Callable[..., list[Any]] = _no_chunks
     reduce: Callable[..., Any] = _no_chunks
     settle: Callable[[Tree], Tree] = _itself
+    looks_are_free: bool = False
+    autodiff: Autodiff | None = None
+    traces: Callable[..., bool] | None = None
     needs_device: bool = False
+
+    def certain(self, flags: Array) -> bool:
+        """Return whether all flags hold, as far as that can be told without waiting.
+
+        What hangs on the answer may be work saved, never a result.
+        """
+        return self.looks_are_free and bool(flags.all())

@@ -1,4 +1,4 @@
-"""The rows: the only file that names an array library.
+"""The rows: with `_autodiff` beside it, the only file that names an array library.
 
 A new backend is a row of `TABLE` here and a row of ``tests/backends.py``.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import optree
 
 from agd._typing import Array, Namespace, Tree
+from agd.backends import _autodiff
 from agd.backends._row import Backend
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE"]
@@ -198,6 +199,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_convert,
         block_bytes=lambda _: CACHE_BLOCK,
         in_place=True,
+        looks_are_free=True,
     ),
     Backend(
         name="cupy",
@@ -225,6 +227,7 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=_torch_to_numpy,
         convert=_convert,
         block_bytes=_torch_block_bytes,
+        autodiff=_autodiff.TORCH,
         in_place=True,
     ),
     Backend(
@@ -238,6 +241,8 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=np.asarray,
         convert=_convert,
         narrowed=_jax_narrowed,
+        autodiff=_autodiff.JAX,
+        traces=_autodiff.jax_traces,
         compile=_jax_compile,
         compiles=True,
         block_bytes=_whole,
