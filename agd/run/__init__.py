@@ -10,12 +10,14 @@ GradTol(1e-08) | MaxIter(500)
 from __future__ import annotations
 
 from agd.run.certificate import Certificate, predicted_contraction
-from agd.run.criteria import Criterion, Deadline, GradTol, MaxEval, MaxIter, StepTol, ValueTol
+from agd.run.criteria import Criterion
 from agd.run.history import History
+from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.loop import run
 from agd.run.result import Result
 from agd.run.status import Status
 from agd.run.stopping import Stop, as_stop
+from agd.run.tolerances import GradTol, StepTol, ValueTol
 
 __all__ = [
     "Certificate",

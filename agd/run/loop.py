@@ -10,7 +10,7 @@ import numpy as np
 
 from agd._typing import Method, Objective, Tree
 from agd.run.certificate import certified
-from agd.run.criteria import Criterion, GradTol
+from agd.run.criteria import Criterion
 from agd.run.history import Log
 from agd.run.machine import Machine
 from agd.run.result import Result
@@ -18,6 +18,7 @@ from agd.run.row import Wanted
 from agd.run.spectrum import spectrum
 from agd.run.status import Status
 from agd.run.stopping import Judge, Stop, as_stop
+from agd.run.tolerances import GradTol
 
 __all__ = ["run"]
 
@@ -50,7 +51,8 @@ def run(
     grad_tol : float, optional
         The gradient's limit where `stop` tests no convergence of its own; 0 by default.
     check_every : int
-        How many steps run between two looks where `stop` does not say.
+        How many steps run between two looks where `stop` does not say; a method that draws
+        mini-batches is looked at once an epoch.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def run(
     ('CONVERGED', True)
     """
     a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0)
-    every = check_every if a_run.stop.check_every is None else a_run.stop.check_every
+    every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
     while not a_run.judge.done.all():
         a_run.go(every)
         if callback is not None and a_run.judge.advanced.any() and _ends(callback, a_run.report):
@@ -97,6 +99,9 @@ class _Run:
     ) -> None:
         self.began = time.monotonic()
         self.method, self.objective, self.stop = method, objective, stop
+        # Mini-batches: an epoch is an iteration, and what is tested costs a pass over the data.
+        period = getattr(method, "period", None) if hasattr(method, "draw") else None
+        self.epoch: int | None = None if period is None else period(objective)
         criterion = stop.criterion(grad_tol)
         gradients = [part for part in criterion.parts() if isinstance(part, GradTol)]
         leaves = any(part.per_leaf for part in gradients)
@@ -111,7 +116,8 @@ class _Run:
         self.known = self.spectrum.least(read) if self.spectrum is not None else None
         self.row = row
         calls = self.calls("value_calls")
-        self.judge = Judge(criterion, row, calls, eps, time.monotonic() - self.began)
+        seconds = time.monotonic() - self.began
+        self.judge = Judge(criterion, row, calls, eps, seconds, self.epoch or 1)
         self.log = Log(row, calls)
 
     def calls(self, of: str) -> Any:

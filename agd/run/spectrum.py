@@ -1,8 +1,8 @@
 """The least curvature of a linear fit, where it is cheap and holds everywhere.
 
-The squared loss is a quadratic: its Hessian is one matrix, and its smallest eigenvalue mu bounds how far
-the minimum can be. One pass over the data multiplies the Hessian with all unit vectors at once, and the
-product travels to the host with the first look, so that it costs no read of its own.
+The squared loss is a quadratic: its Hessian [X 1]' diag(s) [X 1] / m is one matrix, and the smallest
+eigenvalue mu bounds how far the minimum can be. One pass over the data gives it, a few times as long as
+one for a gradient, and it travels to the host with the first look, so that it costs no read of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Params
 from agd.gradient.objective import LinearObjective
-from agd.gradient.scaling import Rescaled
+from agd.gradient.scaling import TEMPORARY, Rescaled
 from agd.loss import L2, Squared
 
 __all__ = ["Spectrum", "spectrum"]
 
-COLUMNS = 64  # with more the product costs as much as many passes
+COLUMNS = 64  # with more the pass costs more than those that measure L
 
 
 class Spectrum(NamedTuple):
@@ -56,13 +56,16 @@ class Spectrum(NamedTuple):
         hessian = np.diag(self.ridge)
         if self.quadratic:
             hessian = hessian + np.asarray(host[-1], dtype=float)
-        user = _least(hessian, eps)
-        return (user if moved is None else _least(moved @ hessian @ moved.T, eps)), user
+        bare = np.eye(len(hessian))
+        user = _least(bare, hessian, eps)
+        return (user if moved is None else _least(moved, hessian, eps)), user
 
 
-def _least(hessian: Any, eps: float) -> float:
-    values = np.linalg.eigvalsh(0.5 * (hessian + hessian.T))
-    noise = len(values) * eps * max(abs(values[0]), abs(values[-1]))
+def _least(moved: Any, hessian: Any, eps: float) -> float:
+    """Return the least eigenvalue of J H J', with 0 for one that the rounding of H may have made."""
+    values = np.linalg.eigvalsh(moved @ hessian @ moved.T)
+    sizes = np.abs(moved) @ np.abs(hessian) @ np.abs(moved).T
+    noise = len(values) * eps * sizes.sum(axis=-1).max()
     return float(values[0]) if values[0] > noise else 0.0
 
 
@@ -97,11 +100,10 @@ def spectrum(objective: Any, state: Any) -> Spectrum | None:
         return None
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
-        units = _units(base, p)
         if isinstance(objective, Rescaled):
-            arrays.append(_matrix(objective.scaling.to_user(units)))
+            arrays.append(_matrix(objective.scaling.to_user(_units(base, p))))
         if quadratic:
-            arrays.append(_matrix(base.curvature_product(units)))
+            arrays.append(_hessian(base))
     ridge = np.asarray([alpha] * p + [0.0] * base.intercept)
     why = "Hessian" if quadratic else "penalty"
     return Spectrum(arrays, isinstance(objective, Rescaled), quadratic, ridge, why)
@@ -114,6 +116,24 @@ def _units(base: LinearObjective, p: int) -> Params:
     n = p + base.intercept
     eye = xp.eye(n, dtype=like.dtype, device=where)
     return Params(eye[:, :p], eye[:, p] if base.intercept else None)
+
+
+def _squares(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Sum x x' and x over the rows of one block, with their weights."""
+    xp = backends.namespace(X)
+    weighted = X if weight is None else X * weight[:, None]
+    return xp.matrix_transpose(X) @ weighted, xp.sum(weighted, axis=0)
+
+
+def _hessian(base: LinearObjective) -> Array:
+    """Return the Hessian of the squared loss, shape (p, p), or (p + 1, p + 1) with the intercept."""
+    squares, sums = base.blocks.sum(_squares, limit=TEMPORARY)
+    squares, sums = squares / base.blocks.total, sums / base.blocks.total
+    if not base.intercept:
+        return squares
+    xp = backends.namespace(squares)
+    last = xp.concat([sums, xp.ones_like(sums[:1])])
+    return xp.concat([xp.concat([squares, sums[:, None]], axis=1), last[None, :]], axis=0)
 
 
 def _matrix(rows: Params) -> Array:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from agd._validation import count, not_negative
-from agd.run.criteria import Criterion, Deadline, GradTol, MaxEval, MaxIter, Seen, StepTol, ValueTol
+from agd.run.criteria import Criterion, Seen
+from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.row import Row
 from agd.run.status import Status
+from agd.run.tolerances import GradTol, StepTol, ValueTol
 
 __all__ = ["Judge", "Stop", "as_stop"]
 
@@ -169,12 +171,20 @@ class Judge:
         The rounding of the objective's dtype.
     seconds : float
         The time that the run has taken so far.
+    epoch : int
+        The steps that an iteration takes: those of an epoch, for a method that draws mini-batches.
     """
 
     def __init__(
-        self, criterion: Criterion, first: Row, calls: Any, eps: float, seconds: float = 0.0
+        self,
+        criterion: Criterion,
+        first: Row,
+        calls: Any,
+        eps: float,
+        seconds: float = 0.0,
+        epoch: int = 1,
     ) -> None:
-        self.criterion = criterion
+        self.criterion, self.epoch = criterion, epoch
         self.first = self.last = first
         self.lowest = -np.fmax(1.0, np.abs(first.value)) / eps**2
         self.calls, self.seconds, self.pace = calls, seconds, 0.0
@@ -209,7 +219,8 @@ class Judge:
         first = self.first
         with np.errstate(all="ignore"):
             going = self.advanced & (row.finite != 0)
-            seen = Seen(row, self.last, first, going, self.calls, self.seconds)
+            shown, going = _settled(row, going)
+            seen = Seen(shown, self.last, first, going, self.calls, self.seconds)
             status = self.criterion.judge(seen)
             above = (row.value > first.value + (FACTOR - 1.0) * np.abs(first.value)) & (
                 row.grad_norm > FACTOR * first.grad_norm
@@ -223,7 +234,7 @@ class Judge:
         self._end(row.failed != 0, Status.LINE_SEARCH)
         self._end(above & rises, Status.DIVERGED)
         self._end(status >= 0, status)
-        self._end(row.steps - self.stepped_at >= IDLE, Status.LINE_SEARCH)
+        self._end(row.steps - self.stepped_at >= max(IDLE, 2 * self.epoch), Status.LINE_SEARCH)
 
     def stride(self, most: int, calls_a_step: int) -> int:
         """Return how many steps to take before the next look, so that no limit is passed unseen.
@@ -233,7 +244,7 @@ class Judge:
         most : int
             What the user asks for.
         calls_a_step : int
-            How often a step calls the function, at the most.
+            How often a step calls the function, at the most; an epoch of mini-batches together.
 
         Returns
         -------
@@ -245,9 +256,9 @@ class Judge:
         room = float(most)
         for part in self.criterion.parts():
             if isinstance(part, MaxIter) and part.limit > steps:
-                room = min(room, part.limit - steps)
+                room = min(room, (part.limit - steps) * self.epoch)
             elif isinstance(part, MaxEval) and part.limit > calls:
-                room = min(room, -(-(part.limit - calls) // calls_a_step))
+                room = min(room, -(-(part.limit - calls) * self.epoch // calls_a_step))
             elif isinstance(part, Deadline):
                 # The first steps are taken one at a time: nothing is known of their pace.
                 left = max(part.seconds - self.seconds, 0.0)
@@ -260,3 +271,13 @@ class Judge:
 
     def _end(self, where: Any, status: Any) -> None:
         self.status = np.where(where & ~self.done, status, self.status)
+
+
+def _settled(row: Row, going: Any) -> tuple[Row, Any]:
+    """Hide from the tests of convergence what says nothing yet: the point may be a saddle."""
+    open_ = row.unsettled != 0
+    if not np.any(open_):
+        return row, going
+    leaves = None if row.leaves is None else np.where(open_, np.inf, row.leaves)
+    hidden = row._replace(grad_norm=np.where(open_, np.inf, row.grad_norm), leaves=leaves)
+    return hidden, going & ~open_
