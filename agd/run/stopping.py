@@ -23,6 +23,7 @@ __all__ = ["Judge", "Stop", "as_stop"]
 RISES, RISING_STEPS = 5, 25
 FACTOR = 10.0  # and this far above its start it counts as diverging.
 IDLE = 500  # trials in a row without a step: more than any line search makes
+IDLE_EPOCHS = 25  # as many epochs of mini-batches, each undone and its step halved
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ class Judge:
         self._end(row.failed != 0, Status.LINE_SEARCH)
         self._end(above & rises, Status.DIVERGED)
         self._end(status >= 0, status)
-        self._end(row.steps - self.stepped_at >= max(IDLE, 2 * self.epoch), Status.LINE_SEARCH)
+        self._end(
+            row.steps - self.stepped_at >= max(IDLE, IDLE_EPOCHS * self.epoch), Status.LINE_SEARCH
+        )
 
     def stride(self, most: int, calls_a_step: int) -> int:
         """Return how many steps to take before the next look, so that no limit is passed unseen.
