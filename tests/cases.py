@@ -25,13 +25,32 @@ LOSSES = {
 
 class PenaltyCase(NamedTuple):
     penalty: Any
-    w: tuple[float, ...]
+    w: tuple[Any, ...]
     value: float
-    prox: tuple[float, ...]  # at step 2
+    prox: tuple[Any, ...]  # at step 2
 
 
+_INF = float("inf")
 PENALTIES = {
+    "L1": PenaltyCase(loss.L1(0.5), (3.0, -0.5), 1.75, (2.0, 0.0)),
     "L2": PenaltyCase(loss.L2(0.5), (1.0, -2.0), 1.25, (0.5, -1.0)),
+    "ElasticNet": PenaltyCase(loss.ElasticNet(1.0, 0.25), (2.0, -1.0), 2.625, (0.6, -0.2)),
+    "GroupL1": PenaltyCase(  # lengths 5 and sqrt(1/2), each times sqrt(2)
+        loss.GroupL1(0.5, (7, 2, 7, 2)),
+        (3.0, 0.5, 4.0, 0.5),
+        0.5 * 2.0**0.5 * 5.0 + 0.5,
+        (3.0 * (1.0 - 2.0**0.5 / 5.0), 0.0, 4.0 * (1.0 - 2.0**0.5 / 5.0), 0.0),
+    ),
+    "NuclearNorm": PenaltyCase(  # singular values 5 and 1/2, of (0.6, 0.8) with (0.8, 0.6)
+        loss.NuclearNorm(0.5),
+        ((2.64, 1.48), (3.02, 2.64)),
+        2.75,
+        ((1.92, 1.44), (2.56, 1.92)),
+    ),
+    "NonNegative": PenaltyCase(loss.NonNegative(), (1.5, -2.0), _INF, (1.5, 0.0)),
+    "Box": PenaltyCase(loss.Box(-1.0, (0.5, 2.0)), (1.0, -3.0), _INF, (0.5, -1.0)),
+    "L2Ball": PenaltyCase(loss.L2Ball(2.0), (3.0, 4.0), _INF, (1.2, 1.6)),
+    "Simplex": PenaltyCase(loss.Simplex(2.0), (1.5, 0.75, -3.0), _INF, (1.375, 0.625, 0.0)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Losses and penalties: known values, slope as derivative, convexity, both ends, every library."""
+"""Losses: known values, slope as derivative, convexity, both ends, every library."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from agd import loss
-from agd.loss import L2, Huber, Logistic, Poisson
+from agd.loss import Huber, Logistic, Poisson
 
 LOSSES = pytest.mark.parametrize("case", cases.LOSSES.values(), ids=cases.LOSSES)
-PENALTIES = pytest.mark.parametrize("case", cases.PENALTIES.values(), ids=cases.PENALTIES)
 
 
 @LOSSES
@@ -89,32 +88,6 @@ def test_values_agree_with_scikit_learn():
         np.testing.assert_allclose(slope, want_slope, rtol=1e-12, atol=1e-14)
 
 
-@PENALTIES
-def test_penalty_value_grad_and_prox(case, xp):
-    w = xp.asarray(case.w)
-    np.testing.assert_allclose(xp.to_numpy(case.penalty.value(w)), case.value, rtol=1e-6)
-    np.testing.assert_allclose(xp.to_numpy(case.penalty.prox(w, 2.0)), case.prox, rtol=1e-6)
-    if case.penalty.smooth:
-        h, host = 1e-6, np.asarray(case.w)
-        numeric = [
-            (case.penalty.value(host + h * e) - case.penalty.value(host - h * e)) / (2 * h)
-            for e in np.eye(host.size)
-        ]
-        np.testing.assert_allclose(xp.to_numpy(case.penalty.grad(w)), numeric, rtol=1e-6)
-
-
-@PENALTIES
-def test_prox_minimises(case):
-    rng = np.random.default_rng(0)
-    w, step = np.asarray(case.w), 2.0
-
-    def objective(u):
-        return case.penalty.value(u) + np.sum((u - w) ** 2, axis=-1) / (2 * step)
-
-    best = objective(case.penalty.prox(w, step))
-    assert np.all(objective(case.penalty.prox(w, step) + rng.normal(size=(500, w.size))) >= best)
-
-
 def test_losses_by_name():
     assert loss.get("huber") == Huber(delta=1.35)
     assert loss.get(Huber(2.0)) == Huber(2.0)
@@ -130,7 +103,3 @@ def test_losses_by_name():
 def test_parameters_are_checked(bad):
     with pytest.raises(ValueError, match="delta must be a finite number above 0"):
         Huber(bad)
-    with pytest.raises(ValueError, match="alpha must be a finite number of 0 or more"):
-        L2(bad)
-    with pytest.raises(TypeError, match="alpha must be a number of 0 or more, got '1'"):
-        L2("1")

@@ -1,0 +1,292 @@
+"""Sets that the coefficients must lie in: a penalty of 0 inside and of infinity outside.
+
+The prox of a set is the projection onto it, whatever the step; `project` is its other name. A method
+that uses it keeps to the set at every point, and so `value` allows no more outside than rounding brings.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array
+from agd._validation import positive, real
+from agd.loss._proximal import NonSmooth, beside
+
+__all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
+
+ROUNDING = 8.0  # how many times eps outside a set is still inside
+
+
+class _Set(NonSmooth):
+    """A penalty that is 0 inside of a set and infinite outside."""
+
+    def inside(self, w: Array) -> Array:
+        """Return whether w lies in the set but for rounding, shape (...)."""
+        raise NotImplementedError
+
+    def project(self, w: Array) -> Array:
+        """Return the nearest point of the set, shape (..., p)."""
+        raise NotImplementedError
+
+    def value(self, w: Array) -> Array:
+        """Return 0 where w lies in the set but for rounding, else infinity, shape (...)."""
+        inside = self.inside(w)
+        xp = backends.namespace(w)
+        zero = xp.zeros_like(inside, dtype=w.dtype)
+        return xp.where(inside, zero, xp.full_like(zero, math.inf))
+
+    def prox(self, w: Array, step: float | Array) -> Array:  # noqa: ARG002 - the same for every step
+        """Return the nearest point of the set, shape (..., p); `step` does not matter."""
+        return self.project(w)
+
+
+def _slack(w: Array) -> float:
+    return ROUNDING * float(backends.namespace(w).finfo(w.dtype).eps)
+
+
+@dataclass(frozen=True)
+class NonNegative(_Set):
+    r"""No coefficient below 0; project(w) = max(w, 0).
+
+    Notes
+    -----
+    Lawson and Hanson (1974), *Solving Least Squares Problems*, chapter 23.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> NonNegative().project(np.asarray([1.0, -2.0]))
+    array([1., 0.])
+    """
+
+    separable: ClassVar[bool] = True
+
+    def inside(self, w: Array) -> Array:
+        """Return whether no coefficient is below 0, shape (...)."""
+        return backends.namespace(w).all(w >= 0.0, axis=-1)
+
+    def project(self, w: Array) -> Array:
+        """Return max(w, 0)."""
+        return backends.namespace(w).clip(w, min=0.0)
+
+
+@dataclass(frozen=True)
+class Box(_Set):
+    r"""Every coefficient between two bounds; project(w) = min(max(w, low), high).
+
+    Parameters
+    ----------
+    low, high : float, sequence or array
+        The bounds: one number for all coefficients, or one for each; -inf and inf leave a side open.
+        Sequences and NumPy arrays are kept as tuples, moved to w's library when used; arrays of
+        another library must be of w's, and are not checked, as that would read them.
+
+    Raises
+    ------
+    ValueError
+        If a bound is NaN, or the bounds cross; when it is used, if their shapes do not fit w.
+    TypeError
+        If a bound is no number.
+
+    Notes
+    -----
+    Parikh and Boyd (2014), "Proximal algorithms", section 6.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Box(-1.0, [1.0, 2.0]).project(np.asarray([3.0, -3.0]))
+    array([ 1., -1.])
+    """
+
+    separable: ClassVar[bool] = True
+
+    low: Any = -math.inf
+    high: Any = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that cross; keep those of the host so that they hash."""
+        kept = [_bound("low", self.low), _bound("high", self.high)]
+        object.__setattr__(self, "low", kept[0])
+        object.__setattr__(self, "high", kept[1])
+        if any(backends.is_array(bound) for bound in kept):
+            return
+        low, high = np.broadcast_arrays(*(np.asarray(bound) for bound in kept))
+        crossed = (low > high) | (low == math.inf) | (high == -math.inf)
+        if crossed.any():
+            first = tuple(int(i) for i in np.argwhere(crossed)[0])
+            raise ValueError(
+                f"low must be at most high, and neither may exclude every number: got low "
+                f"{float(low[first])}, high {float(high[first])}"
+                + (f" at {list(first)}" if first else "")
+            )
+
+    def _bounds(self, w: Array) -> list[Array]:
+        found = []
+        for name, bound in (("low", self.low), ("high", self.high)):
+            array = bound if backends.is_array(bound) else beside(bound, w)
+            shape, whole = tuple(array.shape), tuple(w.shape)
+            fits = len(shape) <= len(whole) and all(
+                a in (1, b) for a, b in zip(shape[::-1], whole[::-1], strict=False)
+            )
+            if not fits:
+                raise ValueError(
+                    f"{name} must be a number or broadcast to the coefficients of shape {whole}, got "
+                    f"shape {shape}"
+                )
+            found.append(array)
+        return found
+
+    def inside(self, w: Array) -> Array:
+        """Return whether all coefficients are within the bounds but for rounding, shape (...)."""
+        xp, slack = backends.namespace(w), _slack(w)
+        low, high = self._bounds(w)
+        above = w >= low - slack * xp.abs(low)
+        return xp.all(above & (w <= high + slack * xp.abs(high)), axis=-1)
+
+    def project(self, w: Array) -> Array:
+        """Return min(max(w, low), high)."""
+        xp = backends.namespace(w)
+        low, high = self._bounds(w)
+        return xp.minimum(xp.maximum(w, low), high)
+
+
+def _bound(name: str, bound: Any) -> Any:
+    """Check a bound; what the host holds becomes a number or a tuple."""
+    if backends.is_array(bound) and not isinstance(bound, np.ndarray | np.generic):
+        return bound
+    if not isinstance(bound, list | tuple | np.ndarray):
+        number = real(name, bound, "a number, or one for each coefficient")
+        if math.isnan(number):
+            raise ValueError(f"{name} must not be NaN")
+        return number
+    try:
+        host = np.asarray(bound, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} must be a number, or one for each coefficient, got {bound!r}"
+        ) from None
+    if np.isnan(host).any():
+        raise ValueError(f"{name} must not be NaN, got {bound!r}")
+    return _tupled(host.tolist())
+
+
+def _tupled(data: Any) -> Any:
+    return tuple(_tupled(part) for part in data) if isinstance(data, list) else data
+
+
+@dataclass(frozen=True)
+class L2Ball(_Set):
+    r"""A Euclidean length of at most `radius`; project(w) = w min(1, radius / |w|).
+
+    Parameters
+    ----------
+    radius : float
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        If `radius` is not above 0, or not finite.
+
+    Notes
+    -----
+    Parikh and Boyd (2014), "Proximal algorithms", section 6.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> L2Ball(1.0).project(np.asarray([3.0, 4.0]))
+    array([0.6, 0.8])
+    """
+
+    separable: ClassVar[bool] = False
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a radius that is none."""
+        positive("radius", self.radius)
+
+    def inside(self, w: Array) -> Array:
+        """Return whether |w| is at most the radius but for rounding, shape (...)."""
+        return _length(w)[..., 0] <= self.radius * (1.0 + _slack(w) * w.shape[-1] ** 0.5)
+
+    def project(self, w: Array) -> Array:
+        """Return w min(1, radius / |w|)."""
+        xp = backends.namespace(w)
+        length = _length(w)
+        far = length > self.radius
+        return xp.where(far, self.radius * (w / xp.where(far, length, xp.ones_like(length))), w)
+
+
+def _length(w: Array) -> Array:
+    """Return |w|, shape (..., 1), scaled so that no square overflows."""
+    xp = backends.namespace(w)
+    largest = xp.max(xp.abs(w), axis=-1, keepdims=True)
+    unit = xp.where(largest > 0.0, largest, xp.ones_like(largest))
+    return unit * xp.sqrt(xp.sum((w / unit) ** 2, axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Simplex(_Set):
+    r"""Coefficients of 0 or more that add up to `total`: shares, probabilities, portfolios.
+
+    ::
+
+        project(w) = max(w - theta, 0),    theta = max_k (w_(1) + ... + w_(k) - total) / k
+
+    with w_(1) >= w_(2) >= ... the coefficients in order: theta is where the projection adds up to
+    `total`, and the largest of these p quotients is it, so that no index has to be looked up.
+
+    Parameters
+    ----------
+    total : float
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        If `total` is not above 0, or not finite.
+
+    Notes
+    -----
+    Held, Wolfe and Crowder (1974), "Validation of subgradient optimization"; Duchi, Shalev-Shwartz,
+    Singer and Chandra (2008), "Efficient projections onto the l1-ball for learning in high dimensions".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Simplex().project(np.asarray([0.75, 0.25, -1.0]) + 5.0)
+    array([0.75, 0.25, 0.  ])
+    """
+
+    separable: ClassVar[bool] = False
+
+    total: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a total that is none."""
+        positive("total", self.total)
+
+    def inside(self, w: Array) -> Array:
+        """Return whether w >= 0 adds up to the total but for rounding, shape (...)."""
+        xp = backends.namespace(w)
+        slack = self.total * _slack(w) * max(1, w.shape[-1])
+        off = xp.abs(xp.sum(w, axis=-1) - self.total)
+        return xp.all(w >= 0.0, axis=-1) & (off <= slack)
+
+    def project(self, w: Array) -> Array:
+        """Return max(w - theta, 0)."""
+        xp = backends.namespace(w)
+        # A common summand changes nothing: measured from the largest, those that count are small.
+        w = w - xp.max(w, axis=-1, keepdims=True)
+        sums = xp.cumulative_sum(xp.sort(w, axis=-1, descending=True), axis=-1) - self.total
+        k = xp.arange(1, w.shape[-1] + 1, dtype=w.dtype, device=backends.device(w))
+        theta = xp.max(sums / k, axis=-1, keepdims=True)
+        return xp.clip(w - theta, min=0.0)
