@@ -65,6 +65,17 @@ def test_selection_makes_arrays_and_changes_nothing_else(xp):
     assert isinstance(agd.fit(np.eye(3), np.ones(3)).coef, np.ndarray)
 
 
+def test_any_numpy_array_can_be_brought_to_any_library(xp):
+    if xp.name == "numpy:readonly":
+        pytest.skip("select makes arrays that can be written to")
+    chosen, want = backends.select(xp.name), np.arange(6).reshape(3, 2)
+    frozen = np.array(want)
+    frozen.setflags(write=False)
+    for same in (frozen, want[::-1][::-1], want.astype(">i8"), np.array(want[::-1])[::-1]):
+        array = chosen.asarray(same)
+        np.testing.assert_array_equal(backends.to_numpy(array), want)
+
+
 def test_available_lists_every_row():
     found = {info.name: info for info in backends.available()}
     assert set(found) == {row.name for row in TABLE}
@@ -81,7 +92,8 @@ def test_available_lists_every_row():
     [
         ("nunpy", ValueError, "did you mean 'numpy'"),
         ("", ValueError, "backend must be one of 'auto', 'numpy'"),
-        ("numpy:gpu", RuntimeError, "device 'gpu' of backend 'numpy' cannot be used"),
+        ("numpy:gpu", RuntimeError, r"device 'gpu' of backend 'numpy' cannot.*devices here: cpu\)"),
+        ("NumPy", ValueError, "did you mean 'numpy'"),
         (3, TypeError, "backend must be a string such as 'numpy', got int"),
     ],
 )

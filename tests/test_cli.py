@@ -294,6 +294,21 @@ def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_pa
             "folder no does not exist",
         ),
         (("fit", "{small}", "--target", "price", "--save", "{folder}"), "is a folder, need a file"),
+        (("fit", "{small}", "--target", "price", "--save", "{small}"), "is the table already"),
+        (
+            ("fit", "{small}", "--target", "price", "--save", "a.png", "--plot", "./a.png"),
+            "--plot: a.png is --save already",
+        ),
+        (("fit", "{small}", "--target", "price", "--save", "/proc/m"), "/proc/m cannot be written"),
+        (
+            ("fit", "{small}", "--target", "price", "--weight", "price"),
+            "--weight: 'price' is the t",
+        ),
+        (
+            ("fit", "{small}", "--target", "price", "--method", "gd", "--learning-rate", "0"),
+            "--learning-rate must be a finite number above 0",
+        ),
+        (("fit", "{small}", "--target", "price", "--method", "ADAM"), "did you mean 'adam'"),
         (("fit", "{small}", "--target", "price", "--plot", "a.txt"), "need one of .png"),
         (("fit", "{small}.no", "--target", "price"), "no such file"),
         (("predict", "no.json", "{small}"), "no.json: No such file"),
@@ -317,8 +332,18 @@ def test_wrong_calls_are_one_line(cli, small, args, message):
         (lambda m: m.update(format="other"), "is not an agd model"),
         (lambda m: m.update(version=99), "is a model of version 99"),
         (lambda m: m.pop("coefficients"), "'coefficients' is missing"),
-        (lambda m: m.update(coefficients=[1.0]), "has 2 features and 1 coefficients"),
+        (lambda m: m.update(coefficients=[1.0]), "has 2 features (2 names) and 1 coefficients"),
         (lambda m: m.update(coefficients=[1.0, "x"]), "must be finite numbers"),
+        (lambda m: m.update(coefficients=None), "must be finite numbers"),
+        (lambda m: m.update(coefficients=[True, 1.0]), "must be finite numbers"),
+        (lambda m: m.update(coefficients=[10**400, 1.0]), "must be finite numbers"),
+        (lambda m: m.update(features="ab"), "features must be a list of names"),
+        (lambda m: m.update(features=["rooms", "rooms"]), "has 2 features (1 names)"),
+        (lambda m: m.update(loss=None), "is unknown to agd"),
+        (lambda m: m.update(loss={"name": ["huber"]}), "is unknown to agd"),
+        (lambda m: m.update(loss={"name": "squared_error", "delta": 3}), "is unknown to agd"),
+        (lambda m: m.update(classes=[0, 1]), "has 0 classes, got [0, 1]"),
+        (lambda m: m.update(loss={"name": "log_loss"}, classes=[1]), "has 2 classes, got [1]"),
         (lambda m: m.update(intercept=float("nan")), "must be finite numbers"),
         (lambda m: m.update(loss={"name": "nope"}), "is unknown to agd"),
     ],
@@ -332,6 +357,74 @@ def test_models_that_are_wrong(cli, small, tmp_path, change, message):
     assert message in one_line(*cli("predict", path, small))
     path.write_text(path.read_text()[:40])
     assert "is not an agd model" in one_line(*cli("predict", path, small))
+
+
+def test_a_model_of_nested_brackets_is_one_line_too(cli, small, tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text("[" * 100_000)
+    assert "is not an agd model" in one_line(*cli("predict", path, small))
+
+
+def test_predictions_are_not_written_over_what_they_come_from(cli, small, tmp_path):
+    model = tmp_path / "m.json"
+    cli("fit", small, "--target", "price", "--save", model)
+    before = [path.read_bytes() for path in (model, small)]
+    for path, what in ((model, "the model"), (small, "the table")):
+        error = one_line(*cli("predict", model, small, "--output", path))
+        assert f"is {what} already" in error
+    assert [path.read_bytes() for path in (model, small)] == before
+
+
+def test_a_pipe_or_a_device_is_not_replaced(cli, small, tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    error = one_line(*cli("fit", small, "--target", "price", "--save", pipe))
+    assert "is a device or a pipe, need a file" in error
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(cli, small, tmp_path):
+    link, model = tmp_path / "link.json", tmp_path / "m.json"
+    model.write_text("old")
+    link.symlink_to(model)
+    assert cli("fit", small, "--target", "price", "--save", link)[0] == 0
+    assert link.is_symlink()
+    assert Model.load(model).target == "price"
+
+
+def test_a_column_without_a_name_is_not_left_out_in_silence(cli, small):
+    small.write_text(",a,y\n0,1,2\n1,2,3\n2,4,4\n")
+    error = one_line(*cli("fit", small, "--target", "y"))
+    assert "column 1 has no name in the header" in error
+    assert cli("fit", small, "--target", "y", "--features", "a")[0] == 0
+
+
+def test_a_terminal_has_a_bar_that_leaves_nothing_behind(small):
+    pty = pytest.importorskip("pty", reason="a terminal needs a POSIX system")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "agd", "fit", str(small), "--target", "price", "--method",
+               "gd", "--max-iter", "300", "--backend", "numpy"]  # fmt: skip
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # the other side has closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    out = process.communicate()[0].decode()
+    assert process.returncode == 1
+    assert b"step 300" in shown
+    assert b"loss " in shown
+    assert b"nan" not in shown
+    assert "\x1b" not in out  # the bar is stderr's alone
+    last = shown.decode().rpartition("\x1b[2K")[2]
+    assert last.strip().startswith("agd: stopped at the")
 
 
 def test_a_fit_that_did_not_converge_exits_with_1(cli, small, tmp_path):

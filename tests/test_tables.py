@@ -53,7 +53,9 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
         ("quote.csv", 'a,y\n1,2\n"3,4\n5,6\n', "line 3: Expected 2 columns, got 1"),
         ("text.csv", "a,y\n1,2\nx,4\n", "text.csv: row 2: column 'a' must be numbers, got 'x'"),
         ("head.csv", "a,y\n", "no rows below the header"),
+        ("bare.csv", "a,y", "no rows below the header"),
         ("empty.csv", "", "the file is empty"),
+        ("wide.csv", "a,y\n1,2\n".encode("utf-16"), "is not UTF-8 text"),
         ("latin.csv", "a,yé\n1,2\n".encode("latin1"), "is not UTF-8 text"),
         ("latin2.csv", "a,y\n1,é\n".encode("latin1"), "is not UTF-8 text"),
         ("huge.csv", "a,y\n1,2\n1e400,3\n", "row 2: column 'a' has 1 infinite or too large cell"),
@@ -61,6 +63,9 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
         ("nan.csv", "a,y\n1,2\n3,NaN\n", "row 2: column 'y' has 1 empty or NaN cell"),
         ("twice.csv", "a,a,y\n1,2,3\n", "the header has column 'a' more than once"),
         ("semi.csv", "a;y\n1;2\n", "is it separated by ';'"),
+        ("comma.csv", "a;y\n1,5;2\n", "is it separated by ';'"),
+        ("tabs.csv", "a\ty\n1\t2\n", r"is it separated by '\\t'"),
+        ("line.csv", 'a,y\n1,2\n"3\n",4\n', r"row 2: column 'a' must be numbers, got '3\\n'"),
         ("date.csv", "a,y\n2020-01-01,2\n", "column 'a' must be numbers, got date32"),
         ("bad.parquet", b"nope", "is no parquet file"),
         ("bad.feather", b"no", "is no feather file"),
@@ -82,6 +87,19 @@ def test_folders_and_missing_files(tmp_path):
         read(tmp_path / "no.csv")
 
 
+def test_columnar_files_with_odd_columns(tmp_path):
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"a": [1.0, 2.0], "raw": [b"x", b"y"]}), path)
+    table = read(path)
+    assert table.numbers("a").tolist() == [1.0, 2.0]  # the other column is nobody's business
+    with pytest.raises(ValueError, match="column 'raw' must be numbers, got binary"):
+        table.numbers("raw")
+    twice = pa.table([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(ValueError, match="has two columns of one name"):
+        read(path)
+
+
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     path = write(tmp_path, "bom.csv", b"\xef\xbb\xbfa,y\n1,2\n")
     assert read(path).names == ["a", "y"]
@@ -97,7 +115,9 @@ def test_types_are_found_beyond_the_first_block(tmp_path):
 
 
 def test_two_classes_as_text(tmp_path):
-    path = write(tmp_path, "t.csv", "a,y,z,v\n1,no,a,\n2,yes,b,p\n3,no,c,q\n")
+    path = write(tmp_path, "t.csv", "a,y,z,v\n1,no,a,p\n2,yes,b,\n3,no,c,q\n")
+    with pytest.raises(ValueError, match="row 2: column 'v' is empty here"):
+        read(path).labels("v")
     codes, classes = read(path).labels("y")
     assert codes.tolist() == [0.0, 1.0, 0.0]
     assert classes == ["no", "yes"]

@@ -27,6 +27,7 @@ def changed(array, index, value):
         (np.float64(3.0), Y, r"X must have rows and columns.*got shape \(\)"),
         (X, Y[:5], r"y must have shape \(6,\).*got shape \(5,\)"),
         (X[None], Y, r"y must have shape \(1, 6\)"),
+        (X[None][:0], Y[None][:0], r"at least one problem.*got shape \(0, 6, 2\)"),
         (X[:0], Y[:0], r"X must have at least one row, got shape \(0, 2\)"),
         (X[:, :0], Y, r"X must have at least one column, got shape \(6, 0\)"),
         (X, Y.reshape(3, 2), r"y must have shape \(6,\) or \(n, k\)"),
@@ -85,11 +86,15 @@ def test_weights(weight, message):
         (
             "log_loss",
             [0, 1, 2, 0, 1, 2],
-            r"y has 2 \(a third class beside 0.0 and 2.0.*y\[1\] = 1.0",
+            r"y has 2 values of a third class beside 0.0 and 2.0 .*the first at y\[1\] = 1.0",
         ),
         ("log_loss", np.linspace(0, 1, 6), "a third class"),
         ("log_loss", ["a", "b"] * 3, "y must be numbers"),
-        ("poisson", changed(Y, 4, -2.0), r"'poisson' needs 0 or more\).*first at y\[4\] = -2.0"),
+        (
+            "poisson",
+            changed(Y, 4, -2.0),
+            r"y has 1 value out of range \(loss 'poisson' needs 0 or more\), .* y\[4\] = -2.0",
+        ),
     ],
 )
 def test_targets_outside_the_losss_domain(loss, y, message):
@@ -109,6 +114,12 @@ def test_targets_outside_the_losss_domain(loss, y, message):
         ({"stop": 100}, r"stop must be an agd.Stop, such as agd.Stop\(max_iter=100\), got 100"),
         ({"init": np.ones(3)}, r"init's coef must have shape \(2,\), got \(3,\)"),
         ({"init": (np.ones(2), np.ones(2))}, r"init's intercept must have shape \(\), got \(2,\)"),
+        ({"init": (1.0, 2.0, 3.0)}, r"init must be coef or \(coef, intercept\), got a tuple of 3"),
+        ({"init": [1.0, np.nan]}, r"init's coef has 1 NaN or infinite value.*coef\[1\] = nan"),
+        (
+            {"init": (np.ones(2), np.inf)},
+            "init's intercept has 1 NaN.*first at init's intercept = inf",
+        ),
         ({"init": "zeros"}, "init's coef must be an array of numbers, got str"),
     ],
     ids=str,
@@ -156,6 +167,11 @@ def test_what_overflows_the_dtype_is_no_silent_infinity():
         agd.fit(X.astype(np.float32), changed(Y, 0, 1e200))
 
 
+def test_weights_whose_sum_overflows_are_said():
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="must have a finite sum"):
+        agd.fit(X, Y, sample_weight=np.full(6, 1e308))
+
+
 def test_half_precision_is_widened_and_integers_become_floats():
     for dtype in (np.float16, np.int8, np.uint64, bool):
         found = agd.fit((X > 3).astype(dtype), Y, penalty=L2(0.1))
@@ -190,6 +206,10 @@ def test_arrays_of_two_libraries():
     assert agd.backends.of(found.predict(X)).name == "torch"  # host rows are moved, once
     with pytest.raises(TypeError, match="X is a torch array and coef a numpy array"):
         agd.fit(X, Y).predict(torch.asarray(X))
+    with pytest.raises(TypeError, match=r"X is sparse \(torch.sparse_coo\): pass X.to_dense\(\)"):
+        agd.fit(torch.asarray(X).to_sparse(), torch.asarray(Y))
+    with pytest.raises(ValueError, match="init's coef has 1 NaN or infinite value"):
+        agd.fit(torch.asarray(X, dtype=torch.float32), Y, init=[1e200, 0.0])
     tracked = torch.asarray(X).requires_grad_()
     with pytest.raises(TypeError, match=r"X requires grad.*X.detach\(\)"):
         agd.fit(tracked, torch.asarray(Y))
@@ -202,6 +222,25 @@ def test_arrays_on_two_devices():
     devices = [strict.Device(name) for name in ("CPU_DEVICE", "device1")]
     with pytest.raises(ValueError, match=r"y is on device .*device1.* and X on .*CPU_DEVICE"):
         agd.fit(strict.asarray(X, device=devices[0]), strict.asarray(Y, device=devices[1]))
+
+
+@pytest.mark.backend("dask")
+def test_chunks_of_which_a_filter_leaves_nothing():
+    import dask.array as da
+
+    keep = np.asarray([0, 0, 1, 1, 1, 1]) > 0
+    lazy, target, weight = (da.from_array(a, chunks=2) for a in (X, Y, np.arange(6.0)))
+    mask = da.from_array(keep, chunks=2)
+    some = {"loss": "log_loss", "penalty": L2(1.0)}
+    found = agd.fit(lazy[mask], target[mask], sample_weight=weight[mask], **some)
+    want = agd.fit(X[keep], Y[keep], sample_weight=np.arange(6.0)[keep], **some)
+    np.testing.assert_allclose(found.coef, want.coef, rtol=1e-8)
+    none = da.zeros(6, chunks=2) > 0.0
+    with pytest.raises(ValueError, match="X must have at least one row, got chunks without any"):
+        agd.fit(lazy[none], target[none])
+    other = da.from_array(np.roll(keep, 1), chunks=2)
+    with pytest.raises(ValueError, match="y must be cut as X is, got a chunk of 1 beside one of"):
+        agd.fit(lazy[mask], target[other])
 
 
 @pytest.mark.backend("dask")

@@ -9,6 +9,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Namespace, Params
+from agd._validation.scalars import values
 
 __all__ = [
     "Data",
@@ -72,8 +73,11 @@ def as_array(name: str, value: object) -> Array:
             f"{name} is a masked array: fill or drop the masked entries first "
             f"({name}.filled(...)), since agd would not see the mask"
         )
-    if hasattr(value, "tocsr"):
+    if hasattr(value, "tocsr") or hasattr(value, "todense"):
         raise TypeError(f"{name} is sparse ({kind.__name__}): pass {name}.toarray()")
+    layout = str(getattr(value, "layout", ""))
+    if "sparse" in layout:
+        raise TypeError(f"{name} is sparse ({layout}): pass {name}.to_dense()")
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name} requires grad, which a fit would track: pass {name}.detach()")
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
@@ -160,6 +164,8 @@ def _check_rows(X: Array) -> None:
             f"X must have rows and columns, shape (n, p), got shape {shape}; "
             f"for one column pass X[:, None], for one row X[None, :]"
         )
+    if 0 in shape[:-2]:
+        raise ValueError(f"X must have at least one problem on its leading axes, got shape {shape}")
     if shape[-2] == 0:
         raise ValueError(f"X must have at least one row, got shape {shape}")
     if shape[-1] == 0:
@@ -237,6 +243,8 @@ def as_start(init: Any, like: Params, intercept: bool) -> Params | None:
         return None
     if hasattr(init, "coef"):
         init = (init.coef, init.intercept)
+    if isinstance(init, tuple) and len(init) != 2:
+        raise ValueError(f"init must be coef or (coef, intercept), got a tuple of {len(init)}")
     coef, constant = init if isinstance(init, tuple) else (init, None)
     coef = _part("coef", coef, like.coef)
     if not intercept:
@@ -247,9 +255,18 @@ def as_start(init: Any, like: Params, intercept: bool) -> Params | None:
 
 def _part(name: str, value: object, like: Array) -> Array:
     xp, where = backends.namespace(like), backends.device(like)
-    found = move_beside(f"init's {name}", value, like, xp, where)
+    given = as_array(f"init's {name}", value)
+    found = move_beside(f"init's {name}", given, like, xp, where)
     if tuple(found.shape) != tuple(like.shape):
         raise ValueError(
             f"init's {name} must have shape {tuple(like.shape)}, got {tuple(found.shape)}"
         )
+    if isinstance(given, np.ndarray):  # on the host a look is free; a run's first one sees the rest
+        with np.errstate(over="ignore"):
+            host = given.astype(str(like.dtype).rpartition(".")[2])
+        bad = np.argwhere(~np.isfinite(host))
+        if len(bad):
+            first = tuple(bad[0].tolist())
+            what = values(f"init's {name}", len(bad), "NaN or infinite", first, float(host[first]))
+            raise ValueError(what)
     return found

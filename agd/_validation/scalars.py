@@ -62,17 +62,21 @@ def choice(name: str, value: str, known: Sequence[str]) -> str:
     if value in known:
         return value
     # Letters in the wrong order are the commonest slip, and difflib's ratio thinks little of them.
-    near = difflib.get_close_matches(value, known, n=3)
-    near.sort(key=lambda name: sorted(name) != sorted(value))
+    near = difflib.get_close_matches(value.lower(), known, n=3)
+    near.sort(key=lambda name: sorted(name) != sorted(value.lower()))
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}{hint}")
 
 
 def values(name: str, bad: int, kind: str, first: tuple[int, ...], value: float) -> str:
-    """Word the error for values that may not stand in `name`: how many, and the first position."""
-    what = "value" if bad == 1 else "values"
-    place = f"{name}[{', '.join(map(str, first))}]"
-    return f"{name} has {bad} {kind} {what}, the first at {place} = {value!r}"
+    """Word the error for values that may not stand in `name`: how many, and the first position.
+
+    `kind` says which they are, as "negative" does; if more follows the word, with "values" in it.
+    """
+    what = kind if "values" in kind else f"{kind} values"
+    what = what.replace("values", "value" if bad == 1 else "values")
+    place = f"{name}[{', '.join(map(str, first))}]" if first else name
+    return f"{name} has {bad} {what}, the first at {place} = {value!r}"
 
 
 def warn_unconverged(message: str) -> None:

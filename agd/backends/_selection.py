@@ -90,11 +90,21 @@ class Selection:
             if dtype is None:
                 self.backend.narrowed(f"{self} has no float64: float32 is used instead")
                 dtype = kinds["float32"]
+        if isinstance(host, np.ndarray) and not self.backend.owns(host):
+            host = _plain(host)
         return self.backend.convert(self.xp, host, dtype, self.device)
 
     def __str__(self) -> str:
         """Give the backend and the device as one phrase."""
         return f"{self.backend.name} ({self.device_name})"
+
+
+def _plain(host: Any) -> Any:
+    """Copy what not every library takes: memory that is read-only, backwards or of foreign byte order."""
+    backwards = any(step < 0 for step in host.strides)
+    if host.dtype.isnative and host.flags.writeable and not backwards:
+        return host
+    return np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
 
 
 def _version(row: Backend) -> str:
@@ -160,7 +170,7 @@ def _row(name: str) -> Backend:
     names = [row.name for row in TABLE]
     if name in names:
         return TABLE[names.index(name)]
-    near = difflib.get_close_matches(name, [*names, "auto"], n=1)
+    near = difflib.get_close_matches(name.lower(), [*names, "auto"], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     known = ", ".join(repr(n) for n in ("auto", *names))
     raise ValueError(f"backend must be one of {known}, or one with ':device'; got {name!r}{hint}")
@@ -215,7 +225,7 @@ def select(spec: str = "auto") -> Selection:
         raise TypeError(f"backend must be a string such as 'numpy', got {type(spec).__name__}")
     name, _, wanted = spec.partition(":")
     row = _row(_auto() if name == "auto" else name)
-    module = _import(row)
+    module, names = _import(row), []
     try:
         names = row.devices(module)
         if not names:
@@ -226,5 +236,7 @@ def select(spec: str = "auto") -> Selection:
         row.to_numpy(row.convert(xp, [0], xp.int32, where))
     except Exception as error:
         asked = f"device {wanted!r} of " if wanted else ""
-        raise RuntimeError(f"{asked}backend {row.name!r} cannot be used: {error}") from error
+        here = f" (devices here: {', '.join(names)})" if asked and names else ""
+        why = " ".join(str(error).split())
+        raise RuntimeError(f"{asked}backend {row.name!r} cannot be used: {why}{here}") from error
     return Selection(row, xp, where, wanted or names[0])

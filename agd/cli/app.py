@@ -14,7 +14,7 @@ import typer
 
 import agd
 from agd.cli import fitting, report
-from agd.cli.files import check_target, write_atomically
+from agd.cli.files import check_apart, check_target, write_atomically
 from agd.cli.models import Model
 from agd.cli.tables import read
 
@@ -134,7 +134,7 @@ def fit(
         intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
         save=save, plot=plot,
     )  # fmt: skip
-    job.check()
+    job.check(table)
     chosen = agd.backends.select(backend)
     done = fitting.fit_table(job, read(table), chosen)
     report.say_choice(backend, chosen)
@@ -159,6 +159,7 @@ def predict(
     import pyarrow as pa
     import pyarrow.csv
 
+    check_apart({"the model": model, "the table": table}, {"--output": output})
     if output is not None:
         check_target("--output", output)
     fitted = Model.load(model)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd._validation import choice
-from agd.cli.files import check_target
+from agd._validation import choice, positive
+from agd.cli.files import check_apart, check_target
 from agd.cli.models import Model
 from agd.cli.plots import KINDS, loss_curve
 from agd.cli.tables import Table
@@ -40,12 +40,13 @@ class Job:
     save: Path | None
     plot: Path | None
 
-    def check(self) -> None:
-        """Say what is wrong with the options before a table is read."""
+    def check(self, table: Path) -> None:
+        """Say what is wrong with the options before the table is read."""
         self.chosen_loss()
         self.chosen_method()
         self.stop()
         self.penalty()
+        check_apart({"the table": table}, {"--save": self.save, "--plot": self.plot})
         if self.save is not None:
             check_target("--save", self.save)
         if self.plot is not None:
@@ -78,6 +79,7 @@ class Job:
                 raise ValueError(
                     f"--learning-rate must be a number or auto, got {rate!r}"
                 ) from None
+            positive("--learning-rate", rate)
         return agd.update.METHODS[self.method](learning_rate=rate)
 
     def stop(self) -> agd.Stop:
@@ -93,6 +95,8 @@ class Job:
         table.require("--target", [self.target])
         if self.weight:
             table.require("--weight", [self.weight])
+            if self.weight == self.target:
+                raise ValueError(f"--weight: {self.weight!r} is the target")
         if self.features:
             named = [name.strip() for name in self.features.split(",")]
             table.require("--features", named)
@@ -101,9 +105,15 @@ class Job:
             if len(set(named)) != len(named):
                 raise ValueError(f"--features: a column is named twice in {self.features!r}")
             return named
-        rest = [name for name in table.names if name not in (self.target, self.weight)]
+        taken = {self.target, *([self.weight] if self.weight else [])}
+        rest = [name for name in table.names if name not in taken]
         if not rest:
             raise ValueError(f"{table.path}: no column is left to fit {self.target!r} from")
+        if "" in rest:
+            raise ValueError(
+                f"{table.path}: column {table.names.index('') + 1} has no name in the header: give it "
+                f"one, or say by --features which columns to use"
+            )
         # Text is reported cell by cell in a column that was meant to be numbers; a column that is
         # text throughout is left out only by the user's word.
         return rest
@@ -141,7 +151,7 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
     names = job.columns(table)
     loss = job.chosen_loss()
     y, labels = _target(job, table, loss)
-    X = table.matrix(names)
+    X = table.matrix(names, "" if job.features else " (--features names the columns to use)")
     weight = table.numbers(job.weight) if job.weight else None
     began = time.perf_counter()
     with _progress(job.max_iter) as callback:
@@ -186,14 +196,15 @@ def _progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
     columns = (
         TextColumn("step {task.completed}"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.6g}  gradient {task.fields[size]:.1e}"),
+        TextColumn("{task.fields[shown]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=limit, loss=float("nan"), size=float("nan"))
+        task = bar.add_task("", total=limit, shown="")
 
         def show(found: Any) -> None:
-            bar.update(task, completed=found.nit, loss=found.fun, size=found.grad_norm)
+            shown = f"loss {found.fun:.6g}  gradient {found.grad_norm:.1e}"
+            bar.update(task, completed=found.nit, shown=shown)
 
         yield show
 

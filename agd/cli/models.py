@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Model:
             found = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: is not an agd model ({error})") from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"{path}: is not an agd model")
@@ -96,22 +96,40 @@ class Model:
         return model
 
     def _check(self, path: Path) -> None:
-        numbers: list[Any] = [*self.coefficients, 0.0 if self.intercept is None else self.intercept]
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+        """Hold what was read to what `save` writes: a file may be edited, or made to do harm."""
+        coefficients: Any = self.coefficients
+        constant = [] if self.intercept is None else [self.intercept]
+        if not isinstance(coefficients, list) or not all(
+            map(_is_finite, [*coefficients, *constant])
+        ):
             raise ValueError(f"{path}: coefficients and intercept must be finite numbers")
-        if not self.features or len(self.features) != len(self.coefficients):
+        names: Any = self.features
+        if not isinstance(names, list) or {type(name) for name in names} - {str}:
+            raise ValueError(f"{path}: features must be a list of names")
+        if not names or len(names) != len(coefficients) or len(set(names)) != len(names):
             raise ValueError(
-                f"{path}: has {len(self.features)} features and {len(self.coefficients)} "
-                f"coefficients; need one for each"
+                f"{path}: has {len(names)} features ({len(set(names))} names) and "
+                f"{len(coefficients)} coefficients; need one for each"
             )
-        loss: Any = self.loss
-        if not isinstance(loss, dict) or loss.get("name") not in agd.loss.LOSSES:
-            raise ValueError(f"{path}: loss {self.loss!r} is unknown to agd {agd.__version__}")
+        try:
+            loss = self._loss()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = f"loss {self.loss!r} is unknown to agd {agd.__version__}"
+            raise ValueError(f"{path}: {reason}") from error
+        wanted = 0 if loss.classes is None else 2
+        found: Any = [] if self.classes is None else self.classes
+        if not isinstance(found, list) or len(found) != wanted:
+            raise ValueError(
+                f"{path}: loss {loss.name!r} has {wanted} classes, got {self.classes!r}"
+            )
+
+    def _loss(self) -> Any:
+        parameters = {k: v for k, v in self.loss.items() if k != "name"}
+        return agd.loss.LOSSES[self.loss["name"]](**parameters)
 
     def predict(self, X: Any) -> dict[str, Any]:
         """Return the predictions for rows X (n, p) as columns: the prediction, for classes also p."""
-        parameters = {k: v for k, v in self.loss.items() if k != "name"}
-        loss = agd.loss.LOSSES[self.loss["name"]](**parameters)
+        loss = self._loss()
         z = X @ np.asarray(self.coefficients) + (self.intercept or 0.0)
         if self.classes is None:
             return {"prediction": loss.predict(z)}
@@ -119,3 +137,8 @@ class Model:
             "prediction": np.where(z > 0.0, *reversed(self.classes)),
             "probability": loss.predict(z),
         }
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a number of the file is one that float64 holds."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]

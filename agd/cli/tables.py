@@ -69,13 +69,15 @@ class Table:
             kind = kind.value_type
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
-    def numbers(self, name: str) -> Any:
+    def numbers(self, name: str, hint: str = "") -> Any:
         """Return a column as float64, or say what in it is no finite number, and in which row.
 
         Parameters
         ----------
         name : str
             The column.
+        hint : str
+            What to add where there is text.
 
         Returns
         -------
@@ -84,7 +86,7 @@ class Table:
         """
         column = self.data.column(name)
         if self.is_text(name):
-            self._no_text(name)
+            self._no_text(name, hint)
         kind = column.type
         if not (
             pa.types.is_integer(kind)
@@ -102,19 +104,16 @@ class Table:
         self._finite(name, found)
         return found
 
-    def _no_text(self, name: str) -> None:
+    def _no_text(self, name: str, hint: str) -> None:
         column = self.data.column(name)
         for row, value in enumerate(column.to_pylist(), start=1):
             if value is None:
                 continue
-            try:
-                float(value)
-            except ValueError:
+            if not _is_number(value):
                 raise ValueError(
-                    f"{self.path}: row {row}: column {name!r} must be numbers, got {value!r} "
-                    f"(--features names the columns to use)"
-                ) from None
-        raise ValueError(f"{self.path}: column {name!r} must be numbers, got text")
+                    f"{self.path}: row {row}: column {name!r} must be numbers, got {value!r}{hint}"
+                )
+        raise ValueError(f"{self.path}: column {name!r} must be numbers, got text{hint}")
 
     def _finite(self, name: str, found: Any) -> None:
         bad = np.flatnonzero(~np.isfinite(found))
@@ -127,20 +126,21 @@ class Table:
             f"{self.path}: row {first + 1}: column {name!r} has {bad.size} {kind} {cells} here"
         )
 
-    def matrix(self, names: list[str]) -> Any:
-        """Return columns side by side as float64, shape (rows, len(names))."""
+    def matrix(self, names: list[str], hint: str = "") -> Any:
+        """Return columns side by side as float64, shape (rows, len(names)); `hint` as in `numbers`."""
         found = np.empty((self.rows, len(names)))
         for i, name in enumerate(names):
-            found[:, i] = self.numbers(name)
+            found[:, i] = self.numbers(name, hint)
         return found
 
     def labels(self, name: str) -> tuple[Any, list[str]]:
         """Return a text column of two classes as 0 and 1, and the sorted classes."""
         column = self.data.column(name)
-        if column.null_count:
-            first = pc.index(column.is_null(), True).as_py()
-            raise ValueError(f"{self.path}: row {first + 1}: column {name!r} is empty here")
-        values = np.asarray(column.to_pylist())
+        cells = column.to_pylist()
+        for row, cell in enumerate(cells, start=1):
+            if not cell:
+                raise ValueError(f"{self.path}: row {row}: column {name!r} is empty here")
+        values = np.asarray(cells)
         classes, codes = np.unique(values, return_inverse=True)
         if len(classes) != 2:
             some = ", ".join(repr(str(c)) for c in classes[:4])
@@ -182,13 +182,29 @@ def read(path: Path) -> Table:
         names = data.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {_reason(path, kind, error)}") from error
-    if any(pa.types.is_binary(column.type) for column in data.columns):
-        raise ValueError(f"{path}: {NOT_UTF8}")
-    if len(names) == 1 and ";" in names[0]:
-        raise ValueError(f"{path}: one column found; is it separated by ';'? need ','")
+    if kind == "csv":
+        if any(pa.types.is_binary(column.type) for column in data.columns):
+            raise ValueError(f"{path}: {NOT_UTF8}")
+        if len(names) == 1 and (hint := _separator(names[0])):
+            raise ValueError(f"{path}: {hint}")
     if data.num_rows == 0:
         raise ValueError(f"{path}: no rows below the header")
     return Table(path, data)
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a cell is a number to Arrow: Python takes more, such as 1_000 and a line's end."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text and text == text.strip()
+
+
+def _separator(header: str) -> str:
+    """Ask about a header that is one column, by what it seems to be separated by."""
+    found = next((mark for mark in ";\t|" if mark in header), None)
+    return f"one column found; is it separated by {found!r}? need ','" if found else ""
 
 
 def _columnar(path: Path, kind: str) -> Any:
@@ -228,11 +244,17 @@ def _reason(path: Path, kind: str, error: Exception) -> str:
     """Word what Arrow says of a file it cannot read, with the row where that is known."""
     text = " ".join(str(error).split())
     if kind != "csv":
-        return f"is no {kind} file ({text})"
-    if path.stat().st_size == 0 or "Empty CSV" in text:
-        return "the file is empty"
-    if isinstance(error, UnicodeDecodeError) or "UTF8" in text:
+        if "duplicate field names" in text:
+            return "has two columns of one name"
+        return f"is no {kind} file ({text.rpartition(chr(39) + ': ')[2]})"
+    with path.open("rb") as file:
+        head = file.readline(2**16)
+    if b"\0" in head or isinstance(error, UnicodeDecodeError) or "UTF8" in text:
         return NOT_UTF8
+    if not head.strip() or "Empty CSV" in text:
+        return "no rows below the header" if head.strip() else "the file is empty"
+    if b"," not in head and (hint := _separator(head.decode(errors="replace"))):
+        return hint
     if "multiple columns named" in text:
         return f"the header has column {text.rpartition('named ')[2]!r} more than once"
     try:  # one thread reads slower, and knows the row

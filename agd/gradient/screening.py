@@ -7,6 +7,7 @@ how many values are wrong and where the first one is.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,6 +62,9 @@ class _Report(NamedTuple):
 def _report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
     """Look a block over: a sum is finite only if all its terms are, and makes no temporary."""
     xp = backends.namespace(y)
+    _alike(X, y, weight)
+    if X.shape[-2] == 0:  # a chunk whose rows were all filtered out: nothing to find fault with
+        return xp.asarray(_NOTHING, dtype=X.dtype, device=backends.device(X))
     w = xp.ones_like(y) if weight is None else weight
     positive = xp.where(w > 0.0, w, xp.max(w))
     columns = _Report(
@@ -76,6 +80,24 @@ def _report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
         not_signs=_count((y != -1.0) & (y != 1.0)),
     )
     return xp.stack([xp.astype(column, X.dtype) for column in columns])
+
+
+_NOTHING = tuple(
+    {"least_weight": math.inf, "least_positive": math.inf, "low": math.inf, "high": -math.inf}.get(
+        name, 0.0
+    )
+    for name in _Report._fields
+)
+
+
+def _alike(X: Array, y: Array, weight: Array | None) -> None:
+    """Raise if a block's parts differ in rows, which chunks of unknown size show only here."""
+    for name, rows in (("y", y), ("sample_weight", weight)):
+        if rows is not None and rows.shape[-1] != X.shape[-2]:
+            raise ValueError(
+                f"{name} must be cut as X is, got a chunk of {rows.shape[-1]} beside one of "
+                f"{X.shape[-2]} rows of X"
+            )
 
 
 def _count(mask: Array) -> Array:
@@ -112,14 +134,18 @@ def screen(blocks: Blocks, loss: Loss) -> Screened:
     read = backends.to_numpy(xp.stack([*rows, least_total])).astype(float)
     found, total = _Report(*read[:-1].T), read[-1, 0]
     _finite(blocks, found)
+    if found.high.max() < found.low.min():
+        raise ValueError("X must have at least one row, got chunks without any")
     if found.least_weight.min() < 0.0:
         _fail(blocks, 2, "sample_weight", "negative", lambda x: x < 0.0)
     if not total > 0.0:
         raise ValueError("sample_weight must have a positive sum, got only zeros")
+    if not math.isfinite(total):
+        raise ValueError("sample_weight must have a finite sum: divide the weights by a constant")
     least_share = float(found.least_positive.min() / total)
     if loss.classes is None:
         if found.outside.sum() > 0:
-            kind = f"(out of range: loss {loss.name!r} needs {loss.domain})"
+            kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
             _fail(blocks, 1, "y", kind, loss.outside)
         return Screened(blocks, None, least_share, 1)
     return _two_classes(blocks, loss, found, least_share)
@@ -146,7 +172,7 @@ def _two_classes(blocks: Blocks, loss: Loss, found: _Report, least_share: float)
     if not plain and found.not_signs.sum() > 0:
         third = functools.partial(_neither, low, high)
         n_sync += 1
-        more = f"(a third class beside {low!r} and {high!r}: loss {loss.name!r} needs two)"
+        more = f"values of a third class beside {low!r} and {high!r} (loss {loss.name!r} needs two)"
         _fail(blocks, 1, "y", more, third)
     if plain:
         return Screened(blocks, (low, high), least_share, n_sync)
