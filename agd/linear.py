@@ -28,7 +28,7 @@ from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import get
-from agd.run import Result, Status, Stop, run
+from agd.run import Criterion, Result, Status, Stop, as_stop, run
 from agd.update import Rule, resolve
 
 __all__ = ["FitResult", "fit"]
@@ -139,7 +139,7 @@ def fit(
     sample_weight: Array | None = None,
     intercept: bool = True,
     method: str | Rule | Method = "auto",
-    stop: Stop | None = None,
+    stop: Stop | Criterion | None = None,
     init: Any = None,
     callback: Callable[[Result], object] | None = None,
 ) -> FitResult:
@@ -173,8 +173,9 @@ def fit(
         ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L.
         Another name in ``agd.update.METHODS``, a rule such as ``agd.update.adam(0.1)``, or an object
         that follows the protocol `Method`.
-    stop : Stop, optional
-        When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps.
+    stop : Stop or Criterion, optional
+        When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
+        ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``.
     init : FitResult, Params, tuple or array, optional
         Where to start: an earlier result, (coef, intercept), or coef. By default 0, and for
         ``"auto"`` the best constant model.
@@ -216,7 +217,7 @@ def fit(
     """
     chosen = get(loss)
     _check_penalty(penalty)
-    stop = _stop(stop)
+    stop = as_stop(stop)
     mover = resolve(method, chosen)
     data = as_data(X, y, sample_weight)
     with backends.current(data.X):
@@ -241,8 +242,8 @@ def _fit(
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     rescaled = getattr(mover, "rescaled", False)
-    scaling = column_scaling(base) if rescaled or stop.grad_tol is None else None
-    if stop.grad_tol is None:
+    scaling = column_scaling(base) if rescaled or not stop.tests_convergence else None
+    if not stop.tests_convergence:
         base = replace(base, measure=scaling)
     objective, x0 = _coordinates(base, scaling if rescaled else None, start)
     tolerance = relative(x0.coef)
@@ -255,14 +256,6 @@ def _check_penalty(penalty: Any) -> None:
         raise TypeError(f"penalty must be an object such as agd.loss.L2(0.1), got {penalty!r}")
     if penalty is not None and not getattr(penalty, "smooth", False):
         raise ValueError(f"penalty must be smooth, such as agd.loss.L2(0.1), got {penalty!r}")
-
-
-def _stop(stop: Stop | None) -> Stop:
-    if stop is None:
-        return Stop()
-    if not isinstance(stop, Stop):
-        raise TypeError(f"stop must be an agd.Stop, such as agd.Stop(max_iter=100), got {stop!r}")
-    return stop
 
 
 def _coordinates(

@@ -246,31 +246,30 @@ def test_value_and_step_relative_and_absolute():
 def test_each_leaf_has_its_limit(xp):
     d = {"w": xp.asarray([1.0, 1.0]), "b": xp.asarray([0.5])}
     w = {"w": xp.asarray([1.0, 2.0]), "b": xp.asarray([1.0])}
-    bowl = Bowl(d)
-    both = descend(bowl, w, GradTol({"w": 1e-2, "b": 1e-1}), check_every=1)
+    bowl = Bowl(d)  # a step halves w, and leaves three quarters of b
+    both = descend(bowl, w, GradTol({"w": 1e-2, "b": 1e-1}), lr=0.5, check_every=1)
     size = {name: float(np.abs(xp.to_numpy(g)).max()) for name, g in both.jac.items()}
     assert both.status is Status.CONVERGED
-    slower = max(math.log(1e-2 / 2.0) / math.log(0.9), math.log(1e-1 / 0.5) / math.log(0.95))
-    assert both.nit == math.ceil(slower)
+    assert both.nit == max(_steps(1e-2 / 2.0, 0.5), _steps(1e-1 / 0.5, 0.75)) == 8
     assert size["w"] <= 1e-2
-    assert size["b"] <= 1e-1 < 1e-1 / 0.95**25
+    assert size["b"] <= 1e-1
     assert both.n_sync == both.nit + 1  # the leaves travel in the same transfer
-    free = descend(bowl, w, GradTol({"w": math.inf, "b": 1e-1}), check_every=1)
-    assert free.nit == math.ceil(math.log(1e-1 / 0.5) / math.log(0.95))
-    shares = descend(bowl, w, GradTol({"w": 0.0, "b": 0.0}, rtol=0.5), check_every=1)
-    assert shares.nit == math.ceil(math.log(0.5) / math.log(0.95))
+    free = descend(bowl, w, GradTol({"w": math.inf, "b": 1e-1}), lr=0.5, check_every=1)
+    assert free.nit == _steps(1e-1 / 0.5, 0.75) == 6
+    shares = descend(bowl, w, GradTol({"w": 0.0, "b": 0.0}, rtol=0.5), lr=0.5, check_every=1)
+    assert shares.nit == _steps(0.5, 0.75) == 3
+
+
+def _steps(share, factor):
+    return math.ceil(math.log(share) / math.log(factor))
 
 
 def test_leaves_of_a_batch(xp):
     d = [xp.asarray([[1.0], [1.0]]), xp.asarray([[0.5], [0.5]])]
     w = [xp.asarray([[1.0], [100.0]]), xp.asarray([[1.0], [0.001]])]
-    found = descend(Bowl(d, (2,)), w, GradTol([0.5, 0.3]), check_every=1)
-    expected = [
-        max(7, math.ceil(math.log(0.6) / math.log(0.95))),
-        math.ceil(math.log(0.005) / math.log(0.9)),
-    ]
+    found = descend(Bowl(d, (2,)), w, GradTol([0.6, 0.3]), lr=0.5, check_every=1)
     assert found.status.tolist() == [0, 0]
-    assert found.nit.tolist() == expected
+    assert found.nit.tolist() == [_steps(0.6, 0.75), _steps(0.006, 0.5)]
 
 
 def test_limits_may_be_given_for_the_top_of_the_tree_and_must_fit():
@@ -285,7 +284,7 @@ def test_limits_may_be_given_for_the_top_of_the_tree_and_must_fit():
 
 
 class Lasso(Bowl):
-    """The bowl plus |w - 1| kept at its prox: stationary where w - prox(w - g) is 0."""
+    """The bowl plus |w|, which is left to its prox."""
 
     nonsmooth = True
 
@@ -297,14 +296,10 @@ class Lasso(Bowl):
 
 
 def test_leaves_with_a_penalty_are_measured_by_what_its_prox_leaves():
-    # At 0 the gradient of the rest is 0.5 and less than the penalty's slope: stationary.
-    shifted = [np.asarray([0.0]), np.asarray([3.0])]
-    objective = Lasso([np.asarray([1.0]), np.asarray([1.0])])
-    found = descend(objective, shifted, GradTol([1e-12, 10.0]), check_every=1)
-    assert (found.status, found.nit) == (Status.CONVERGED, 0)
-    found = descend(objective, shifted, GradTol([10.0, 2.5]) | MaxIter(3), check_every=1)
-    # w - prox(w - g) = 3 - prox(0) = 3 at first, and |w| after.
-    assert (found.status, found.nit) == (Status.CONVERGED, 2)
+    # At w the gradient is w / 2, and w - prox(w - w / 2) is w / 2 + 1 as long as w / 2 > 1.
+    start, half = [np.asarray([0.0]), np.asarray([3.0])], np.asarray([0.5])
+    found = descend(Lasso([half, half]), start, GradTol([1e-12, 2.1]), check_every=1)
+    assert (found.status, found.nit) == (Status.CONVERGED, _steps(2.2 / 3.0, 0.95))
 
 
 @pytest.mark.parametrize("criterion", [ValueTol(1e-3), StepTol(1e-3), ValueTol(0.0), StepTol(0.0)])
@@ -377,7 +372,7 @@ def test_a_deadline_is_kept_to_a_step_or_so():
     began = time.monotonic()
     found = descend(Slow(np.asarray([1e-3])), np.asarray([1.0]), Deadline(0.2), check_every=1000)
     assert found.status is Status.DEADLINE
-    assert 0.2 <= time.monotonic() - began < 0.4
+    assert 0.2 <= time.monotonic() - began < 2.0  # a thousand steps take 20
     assert found.nit < 15
 
 
@@ -436,11 +431,11 @@ class Never(EveryThird):
         return w, state._replace(evaluations=state.evaluations + 1.0)
 
 
-@pytest.mark.parametrize("check_every", [1, 10, 1000])
+@pytest.mark.parametrize("check_every", [1, 10, 80])
 def test_a_fall_without_end_is_seen(xp, check_every):
     hill = Bowl(xp.asarray([1.0]), sign=-1.0)
-    found = descend(hill, xp.asarray([1.0]), GradTol(1e-9), lr=1.0, check_every=check_every)
-    assert found.status is Status.UNBOUNDED
+    found = descend(hill, xp.asarray([1.0]), GradTol(1e-9), lr=1e3, check_every=check_every)
+    assert found.status is Status.UNBOUNDED  # in eighty steps it overflows
     eps = np.finfo(xp.host_dtype).eps
     assert -math.inf < found.fun < -1.0 / eps**2
     assert np.isfinite(xp.to_numpy(found.x)).all()
@@ -596,3 +591,21 @@ def test_fit_reads_limits_by_leaf_in_the_users_coordinates():
     assert found.success
     assert np.abs(found.jac.coef).max() <= 1e-2
     assert abs(found.jac.intercept) <= 1e-6
+
+
+def test_fit_takes_criteria_whose_limits_are_absolute():
+    rng = np.random.default_rng(0)
+    X = 1e3 * rng.normal(size=(50, 3)) + 5e3
+    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=50)
+    found = agd.fit(X, y, stop=GradTol(1e-3) | MaxIter(500))
+    assert found.success
+    assert max(np.abs(found.jac.coef).max(), abs(found.jac.intercept)) <= 1e-3
+    assert found.certificate.tolerance == 1e-3
+    by_leaf = agd.fit(X, y, stop=GradTol(Params(math.inf, 1e-6)))
+    assert by_leaf.success
+    assert abs(by_leaf.jac.intercept) <= 1e-6
+    # Limits alone leave the default test, which is relative, as it is.
+    plain, limited = agd.fit(X, y), agd.fit(X, y, stop=MaxIter(500) | MaxEval(500))
+    assert (plain.nit, plain.grad_norm) == (limited.nit, limited.grad_norm)
+    with pytest.raises(TypeError, match="stop must be"):
+        agd.fit(X, y, stop=1e-3)
