@@ -255,11 +255,12 @@ class Judge:
             1 or more.
         """
         running = ~self.done
+        begun = int(np.max(self.last.steps)) % self.epoch
         steps, calls = (np.max(x[running]) for x in (self.last.iterations, self.calls))
         room = float(most)
         for part in self.criterion.parts():
             if isinstance(part, MaxIter) and part.limit > steps:
-                room = min(room, (part.limit - steps) * self.epoch)
+                room = min(room, (part.limit - steps) * self.epoch - begun)
             elif isinstance(part, MaxEval) and part.limit > calls:
                 room = min(room, -(-(part.limit - calls) * self.epoch // calls_a_step))
             elif isinstance(part, Deadline):
@@ -273,7 +274,8 @@ class Judge:
         self._end(np.ones(np.shape(self.status), dtype=bool), status)
 
     def _end(self, where: Any, status: Any) -> None:
-        self.status = np.where(where & ~self.done, status, self.status)
+        if where.any():
+            self.status = np.where(where & ~self.done, status, self.status)
 
 
 def _settled(row: Row, going: Any) -> tuple[Row, Any]:
