@@ -18,6 +18,7 @@ from agd import backends, gradient, linear, loss, run, update
 from agd._validation import ConvergenceWarning
 from agd.line import gradient_descent, loss_fn, train
 from agd.linear import FitResult, fit
+from agd.minimize import MinimizeResult, maximize, minimize
 from agd.run import (
     Deadline,
     GradTol,
@@ -38,6 +39,7 @@ __all__ = [
     "GradTol",
     "MaxEval",
     "MaxIter",
+    "MinimizeResult",
     "Result",
     "Status",
     "StepTol",
@@ -51,6 +53,8 @@ __all__ = [
     "linear",
     "loss",
     "loss_fn",
+    "maximize",
+    "minimize",
     "run",
     "train",
     "update",

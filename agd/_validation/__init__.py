@@ -7,6 +7,7 @@ what only the values can tell is counted on the device and read in one transfer
 
 from __future__ import annotations
 
+from agd._validation.answers import as_gradient, as_value
 from agd._validation.arrays import Data, as_data, as_features, as_start
 from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
@@ -15,22 +16,30 @@ from agd._validation.scalars import (
     count,
     not_negative,
     positive,
+    real,
     values,
     warn_unconverged,
 )
+from agd._validation.trees import as_bounds, as_point, check_point
 
 __all__ = [
     "ConvergenceWarning",
     "Data",
+    "as_bounds",
     "as_data",
     "as_features",
+    "as_gradient",
     "as_line",
     "as_line_weights",
+    "as_point",
     "as_start",
+    "as_value",
+    "check_point",
     "choice",
     "count",
     "not_negative",
     "positive",
+    "real",
     "values",
     "warn_unconverged",
 ]

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling
+from agd.gradient.differentiate import choose_gradient, difference
+from agd.gradient.function import Bounds, FunctionObjective
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import Rescaled, Scaling
 
 __all__ = [
     "Blocks",
+    "Bounds",
+    "FunctionObjective",
     "LinearObjective",
     "Rescaled",
     "Scaling",
+    "choose_gradient",
     "column_scaling",
+    "difference",
     "largest_curvature",
 ]

@@ -15,6 +15,7 @@ state)``, in optax's convention, on any tree of arrays of any library.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 from agd._typing import Loss, Method
@@ -29,22 +30,62 @@ from agd.update import (
     scale,
     schedules,
     signs,
+    solvers,
     transforms,
 )
 from agd.update._rule import Rule, apply_updates
 from agd.update.adam_family import *
 from agd.update.adam_variants import *
+from agd.update.adapted import Adapted
 from agd.update.adaptive import *
 from agd.update.combine import *
+from agd.update.conjugate import cg, hager_zhang
 from agd.update.descent import Accelerated, Descent
+from agd.update.fista import FISTA
+from agd.update.heavy_ball import HeavyBall
+from agd.update.lbfgs import lbfgs, projected_lbfgs
+from agd.update.line_search import Backtracking, StrongWolfe
 from agd.update.partition import *
+from agd.update.perturbed import Perturbed
+from agd.update.proximal import ProjectedGradient, ProximalGradient
 from agd.update.rules import *
 from agd.update.scale import *
 from agd.update.schedules import *
 from agd.update.signs import *
+from agd.update.solvers import SOLVERS
+from agd.update.steepest import barzilai_borwein, polyak, steepest_descent
+from agd.update.stochastic import Stochastic, sgd
+from agd.update.svrg import SVRG
 from agd.update.transforms import *
 
-__all__ = ["METHODS", "Accelerated", "Descent", "Rule", "apply_updates", "resolve"]
+__all__ = [
+    "FISTA",
+    "METHODS",
+    "SOLVERS",
+    "SVRG",
+    "Accelerated",
+    "Adapted",
+    "Backtracking",
+    "Descent",
+    "HeavyBall",
+    "Perturbed",
+    "ProjectedGradient",
+    "ProximalGradient",
+    "Rule",
+    "Stochastic",
+    "StrongWolfe",
+    "apply_updates",
+    "barzilai_borwein",
+    "cg",
+    "hager_zhang",
+    "lbfgs",
+    "polyak",
+    "projected_lbfgs",
+    "resolve",
+    "sgd",
+    "solver",
+    "steepest_descent",
+]
 __all__ += adam_family.__all__
 __all__ += adam_variants.__all__
 __all__ += adaptive.__all__
@@ -65,15 +106,17 @@ METHODS: dict[str, Callable[..., Rule]] = {
 """Rules by the names that ``agd.fit`` takes; ``"gd"`` is `gradient_descent`."""
 
 
-def resolve(method: str | Rule | Method, loss: Loss) -> Method:
+def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> Method:
     """Return the method that a name, a rule or a method stands for, with a loss of this curvature.
 
     Parameters
     ----------
     method : str, Rule or Method
-        ``"auto"``, a key of `METHODS`, a rule, or an object with ``init`` and ``step``.
+        ``"auto"``, a key of `METHODS` or of `SOLVERS`, a rule, or an object with ``init`` and ``step``.
     loss : Loss
         It says whether 1/L is a step that is safe everywhere.
+    prox : bool
+        Whether the objective has a penalty that is left to its prox.
 
     Returns
     -------
@@ -83,7 +126,8 @@ def resolve(method: str | Rule | Method, loss: Loss) -> Method:
     Raises
     ------
     ValueError
-        For an unknown name, and a rule whose rate is left to a loss without a curvature bound.
+        For an unknown name, a rule whose rate is left to a loss without a curvature bound, and a method
+        that cannot apply the prox.
     TypeError
         If `method` is none of these.
 
@@ -93,18 +137,32 @@ def resolve(method: str | Rule | Method, loss: Loss) -> Method:
     >>> resolve("adam", Squared()).name
     'adam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08)'
     """
+    found = _resolved(method, loss, prox)
+    if prox and not getattr(found, "proximal", False):
+        able = [n for n, make in SOLVERS.items() if getattr(make(), "proximal", False)]
+        named = method if isinstance(method, str) else found.name
+        raise ValueError(
+            f"method {named!r} cannot handle a penalty with a prox; these can: "
+            f"{', '.join(map(repr, ('auto', *able)))}"
+        )
+    return found
+
+
+def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
     if not isinstance(method, (str, Rule)):
         return _method(method)
     unbounded = loss.curvature is None
     if method == "auto":
-        return Accelerated(backtracking=unbounded)
+        return FISTA() if prox else Accelerated(backtracking=unbounded)
+    if isinstance(method, str) and method in SOLVERS:
+        return _scaled(SOLVERS[method]())
     rule = (
-        METHODS[choice("method", method, ("auto", *METHODS))]()
+        METHODS[choice("method", method, ("auto", *METHODS, *SOLVERS))]()
         if isinstance(method, str)
         else method
     )
     descent = Descent(rule)
-    if not (descent.auto and unbounded):
+    if prox or not (descent.auto and unbounded):
         return descent
     if rule.name == "gradient_descent":
         return Accelerated(momentum=False, rescaled=False, backtracking=True)
@@ -112,6 +170,43 @@ def resolve(method: str | Rule | Method, loss: Loss) -> Method:
         f"method {rule.name!r} needs a learning rate with loss {loss.name!r}, whose curvature has no "
         f"bound: pass agd.update.{rule.name}(0.01), or method='auto'"
     )
+
+
+def _scaled(method: Any) -> Method:
+    """Let a method of linear parameters work in scaled coordinates where it leaves that open."""
+    open_ = any(field.name == "rescaled" for field in fields(method))
+    found: Method = replace(method, rescaled=True) if open_ else method
+    return found
+
+
+def solver(method: str | Rule | Method, *, prox: bool = False, bounds: bool = False) -> Method:
+    """Return the method that a name, a rule or a method stands for, for a function of any kind.
+
+    Parameters
+    ----------
+    method : str, Rule or Method
+        A key of `SOLVERS`, a rule's name (its rate is then adapted), a rule (taken as it is), or an
+        object with ``init`` and ``step``.
+    prox, bounds : bool
+        Whether the objective has a penalty that is left to its prox, and whether it has bounds.
+
+    Returns
+    -------
+    Method
+        The method.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, what is no method, and a method that cannot keep to the bounds or apply the
+        prox.
+
+    Examples
+    --------
+    >>> solver("L-BFGS-B", bounds=True).name
+    'projected L-BFGS (memory 10), backtracking'
+    """
+    return solvers.solver(method, METHODS, prox=prox, bounds=bounds)
 
 
 def _method(method: Any) -> Method:

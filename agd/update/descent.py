@@ -16,6 +16,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient.objective import largest_curvature
+from agd.update._curvature import first_curvature
 from agd.update._rule import AUTO, Rule, apply_updates
 
 __all__ = ["Accelerated", "Descent"]
@@ -149,7 +150,7 @@ class Accelerated:
     def init(self, objective: Any, params: Tree) -> AcceleratedState:
         """Evaluate the objective at the first point and measure L."""
         value, grad = objective.value_and_grad(params)
-        curvature = largest_curvature(objective)
+        curvature = first_curvature(objective, params, grad)
         t = backends.namespace(value).ones_like(value)
         return AcceleratedState(value, grad, params, t, curvature)
 
@@ -161,7 +162,7 @@ class Accelerated:
         point = _minus(params, _scaled(state.grad, 1.0 / state.curvature))
         accept, curvature = self._judge(objective, params, point, state)
         moved = _minus(point, state.point)
-        uphill = _dot(state.grad, moved) > 0.0
+        uphill = _dot(state.grad, moved, state.value.ndim) > 0.0
         t = xp.where(uphill, xp.ones_like(state.t), state.t)
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
@@ -185,8 +186,9 @@ class Accelerated:
         xp = backends.namespace(state.value)
         value, grad = objective.value_and_grad(point)
         step = _minus(point, params)
-        seen = _dot(_minus(grad, state.grad), step)
-        accept = xp.isfinite(value) & (seen <= state.curvature * _dot(step, step))
+        batch = state.value.ndim
+        seen = _dot(_minus(grad, state.grad), step, batch)
+        accept = xp.isfinite(value) & (seen <= state.curvature * _dot(step, step, batch))
         factor = xp.where(accept, 0.9 * xp.ones_like(value), 2.0 * xp.ones_like(value))
         return accept, state.curvature * factor
 
@@ -213,12 +215,11 @@ def choose(condition: Array, yes: Tree, no: Tree) -> Tree:
     return optree.tree_map(lambda a, b: xp.where(aligned(condition, a), a, b), yes, no)
 
 
-def _dot(a: Tree, b: Tree) -> Array:
-    """Return the inner product of two trees, problem by problem: the last axes are summed."""
+def _dot(a: Tree, b: Tree, batch: int) -> Array:
+    """Return the inner product of two trees, problem by problem: the axes after `batch` are summed."""
     total = None
-    ndim = min(leaf.ndim for leaf in optree.tree_leaves(a))
     for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
         xp = backends.namespace(u)
-        part = xp.sum(u * v, axis=tuple(range(ndim, u.ndim))) if u.ndim > ndim else u * v
+        part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
         total = part if total is None else total + part
     return total

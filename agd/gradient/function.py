@@ -1,0 +1,238 @@
+"""The value and gradient of any function of a tree of arrays, with bounds or a penalty if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import optree
+
+from agd import backends
+from agd._typing import Array, Penalty, Tree
+
+__all__ = ["Bounds", "FunctionObjective"]
+
+
+class Bounds(NamedTuple):
+    """What each entry may be, as trees in the structure of the params, shaped to broadcast to them."""
+
+    low: Tree
+    high: Tree
+
+    def project(self, params: Tree) -> Tree:
+        """Return the nearest point within the bounds."""
+        return optree.tree_map(_between, params, self.low, self.high)
+
+
+def _between(x: Array, low: Array, high: Array) -> Array:
+    xp = backends.namespace(x)
+    return xp.minimum(xp.maximum(x, low), high)
+
+
+class _Arrays(NamedTuple):
+    args: Any
+    bounds: Any
+
+
+@dataclass(frozen=True)
+class FunctionObjective:
+    r"""A function of a tree of arrays, plus a penalty on its leaves, within bounds.
+
+    ::
+
+        value(x) = f(x, *args) + penalty(x),    low <= x <= high
+
+    A pure function of its parameters as far as `pair` is one: `value_and_grad` then runs inside
+    ``jax.jit`` and ``jax.vmap``.
+
+    Attributes
+    ----------
+    pair : callable
+        ``pair(x, *args, bounds=(low, high) or None)``: the value, shape `batch_shape`, and the gradient,
+        in the structure of x, as `choose_gradient` gives it. It calls the function within the bounds.
+    args : tuple
+        What else `pair` takes: arrays, trees of them, or anything.
+    batch_shape : tuple of int
+        The leading axes of every leaf that are independent problems; () for one problem.
+    penalty : Penalty or None
+        It sees each leaf's last axis (the last two, for a norm of matrices), and is summed over the rest.
+    bounds : Bounds or None
+        What the entries may be.
+    value_calls, grad_calls : int
+        How many calls of the function and of its gradient one `value_and_grad` makes.
+    compilable : bool
+        Whether a backend that compiles can compile `pair`.
+    rows : int or None
+        The rows that the first axis of every array in `args` stands for, where `pair` is a mean over
+        them; what mini-batch methods draw from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import FunctionObjective, choose_gradient
+    >>> how = choose_gradient(lambda x: np.sum(x**2), lambda x: 2.0 * x, np.ones(2))
+    >>> FunctionObjective(how.value_and_grad).value_and_grad(np.asarray([1.0, 2.0]))
+    (array(5.), array([2., 4.]))
+    """
+
+    pair: Callable[..., tuple[Any, Tree]]
+    args: tuple[Any, ...] = ()
+    batch_shape: tuple[int, ...] = ()
+    penalty: Penalty | None = None
+    bounds: Bounds | None = None
+    value_calls: int = 1
+    grad_calls: int = 1
+    compilable: bool = True
+    rows: int | None = None
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether a penalty or bounds are left to `prox`."""
+        return self.bounds is not None or not (self.penalty is None or self.penalty.smooth)
+
+    def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
+        """Return the value and the gradient, less what is left to `prox`.
+
+        Parameters
+        ----------
+        params : tree of arrays
+            The point.
+
+        Returns
+        -------
+        value : array, shape `batch_shape`
+            The function, and the penalty if that is smooth.
+        grad : tree of arrays
+            In the structure of the params.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the function returns no number, or its gradient has another shape or structure.
+        """
+        value, grad = self.pair(params, *self.args, bounds=self.bounds)
+        if self.penalty is None or not self.penalty.smooth:
+            return value, grad
+        extra = optree.tree_map(self.penalty.grad, params)
+        grad = optree.tree_map(lambda g, e: g + e, grad, extra)
+        return value + self._penalty(params), grad
+
+    def _penalty(self, params: Tree) -> Array:
+        """Add the penalty up over the leaves, problem by problem."""
+        total, batch = None, len(self.batch_shape)
+        penalty: Any = self.penalty
+        for leaf in optree.tree_leaves(params):
+            xp = backends.namespace(leaf)
+            part = penalty.value(leaf if leaf.ndim > batch else leaf[..., None])
+            part = xp.sum(part, axis=tuple(range(batch, part.ndim))) if part.ndim > batch else part
+            total = part if total is None else total + part
+        return total
+
+    def penalty_value(self, params: Tree) -> Array:
+        """Return the part of the objective that is left to `prox`, shape `batch_shape`."""
+        if self.penalty is not None and not self.penalty.smooth:
+            return self._penalty(params)
+        like = optree.tree_leaves(params)[0]
+        xp = backends.namespace(like)
+        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+
+    def prox(self, params: Tree, step: float | Array) -> Tree:
+        """Return argmin_u penalty(u) + |u - params|² / (2 step) within the bounds.
+
+        Parameters
+        ----------
+        params : tree of arrays
+            The point.
+        step : float or array, shape `batch_shape`
+            The step.
+
+        Returns
+        -------
+        tree of arrays
+            The point itself, where there is neither.
+        """
+        if self.penalty is not None and not self.penalty.smooth:
+            params = optree.tree_map(lambda leaf: self._prox(leaf, step), params)
+        return params if self.bounds is None else self.bounds.project(params)
+
+    def _prox(self, leaf: Array, step: float | Array) -> Array:
+        penalty: Any = self.penalty
+        scalar = leaf.ndim == len(self.batch_shape)
+        x = leaf[..., None] if scalar else leaf
+        if getattr(step, "ndim", 0):
+            xp, array = backends.namespace(leaf), step
+            step = xp.reshape(array, (*self.batch_shape, *(1,) * (x.ndim - len(self.batch_shape))))
+        near: Array = penalty.prox(x, step)
+        return near[..., 0] if scalar else near
+
+    def grad_norm(self, grads: Tree, params: Tree) -> Array:
+        """Return the largest entry of the gradient; with a prox, of x - prox(x - gradient)."""
+        if self.nonsmooth:
+            there = self.prox(optree.tree_map(lambda x, g: x - g, params, grads), 1.0)
+            grads = optree.tree_map(lambda x, u: x - u, params, there)
+        total, batch = None, len(self.batch_shape)
+        for leaf in optree.tree_leaves(grads):
+            xp = backends.namespace(leaf)
+            size = xp.abs(leaf)
+            size = xp.max(size, axis=tuple(range(batch, leaf.ndim))) if leaf.ndim > batch else size
+            total = size if total is None else xp.maximum(total, size)
+        return total
+
+    def report(self, params: Tree, grads: Tree) -> tuple[Tree, Tree]:
+        """Return params and gradient as a user reads them: as they are."""
+        return params, grads
+
+    def take(self, rows: Array) -> FunctionObjective:
+        """Return the objective over some rows of `args`: the mean over a mini-batch.
+
+        Parameters
+        ----------
+        rows : array of int, shape (k,)
+            Which.
+
+        Returns
+        -------
+        FunctionObjective
+            The same function of these rows.
+        """
+
+        def taken(leaf: Any) -> Any:
+            if not backends.is_array(leaf):
+                return leaf
+            return backends.namespace(leaf).take(leaf, rows, axis=0)
+
+        args: Any = self.args
+        args = optree.tree_map(taken, args, none_is_leaf=True)
+        return replace(self, args=args, rows=int(rows.shape[0]))
+
+    def arrays(self) -> Tree:
+        """Return the arrays that a compiled step takes: those among `args`, and the bounds."""
+        args: Any = self.args
+        leaves: list[Any] = optree.tree_leaves(args, none_is_leaf=True)
+        return _Arrays([leaf for leaf in leaves if backends.is_array(leaf)], self.bounds)
+
+    def with_arrays(self, arrays: Any) -> FunctionObjective:
+        """Return the same objective over other arrays; with None, what is left is hashable."""
+        args: Any = self.args
+        if not isinstance(args, _Static):
+            leaves, spec = optree.tree_flatten(args, none_is_leaf=True)
+            args = _Static(tuple(_HOLE if backends.is_array(x) else x for x in leaves), spec)
+        if arrays is None:
+            return replace(self, args=args, bounds=None if self.bounds is None else _ANY)
+        new, bounds = arrays
+        rest = iter(new)
+        filled = [next(rest) if leaf is _HOLE else leaf for leaf in args.leaves]
+        known: Any = optree.tree_unflatten(args.spec, filled)
+        return replace(self, args=known, bounds=bounds)
+
+
+class _Static(NamedTuple):
+    """Arguments without their arrays, as a constant that can be hashed."""
+
+    leaves: tuple[Any, ...]
+    spec: Any
+
+
+_HOLE: Any = object()  # in the place of an array
+_ANY: Any = Bounds(None, None)

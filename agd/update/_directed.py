@@ -1,0 +1,303 @@
+"""Descent along directions: what L-BFGS, conjugate gradients and steepest descent have in common.
+
+A method here is a direction and a line search. Each step evaluates the objective once, at the trial
+point that the search asked for: either the trial is taken, and a new direction and a new search begin, or
+the point stays and the search goes on. So a step never waits for the host, and in a batch every problem
+is at its own stage of its own search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from agd import backends
+from agd._typing import Array, Tree
+from agd.update._vector import dot, flatten, largest, over
+from agd.update.descent import choose
+from agd.update.line_search import Backtracking, LineSearch, SearchState, StrongWolfe
+
+__all__ = ["Directed", "Direction", "Move", "words"]
+
+IDLE = 10  # steps in a row that lower neither the value nor the gradient: rounding is all that is left
+
+
+class Move(NamedTuple):
+    """What the last step did, as vectors; where none was taken, both are 0.
+
+    Attributes
+    ----------
+    s, y : array, shape (..., n)
+        The change of the point, and of the gradient.
+    step : array, shape (...)
+        The step that was taken along the direction.
+    slope : array, shape (...)
+        The slope at the start of it.
+    direction : array, shape (..., n)
+        The direction it was taken along.
+    before : array, shape (..., n)
+        The gradient before it.
+    fall : array, shape (...)
+        By how much the value fell.
+    """
+
+    s: Array
+    y: Array
+    step: Array
+    slope: Array
+    direction: Array
+    before: Array
+    fall: Array
+
+
+class Direction(Protocol):
+    """Where to go next, and how far to try first; all vectors are (..., n)."""
+
+    def init(self, g: Array) -> Any:
+        """Return the memory before the first step."""
+
+    def remember(self, memory: Any, move: Move) -> Any:
+        """Return the memory after a step."""
+
+    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
+        """Return a direction, for the entries that are free to move where some are not."""
+
+    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+        """Return the first trial step along d."""
+
+
+class Best(NamedTuple):
+    """The least value and the smallest gradient so far, and how many steps since either was lowered.
+
+    A search that lets the value rise keeps the point and the gradient of the least value as well.
+    """
+
+    value: Array
+    size: Array
+    idle: Array
+    x: Array | None
+    g: Array | None
+
+
+class DirectedState(NamedTuple):
+    """Value and gradient at the params, the direction, its search, and the direction's memory."""
+
+    value: Array
+    grad: Tree
+    direction: Array
+    search: SearchState
+    low_grad: Array
+    recent: Array
+    best: Best
+    memory: Any
+    steepest: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    moved: Array
+    curvature: Array
+    least_curvature: Array
+
+
+@dataclass(frozen=True)
+class Directed:
+    """Descent along a direction, as far as a line search says.
+
+    Parameters
+    ----------
+    direction : Direction
+        Where to go.
+    search : LineSearch
+        How far.
+    label : str
+        What a result calls it.
+    """
+
+    direction: Direction
+    search: LineSearch
+    label: str
+
+    rescaled: ClassVar[bool] = False
+    evaluations: ClassVar[int] = 1
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return self.label
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
+        return isinstance(self.search, Backtracking)
+
+    def init(self, objective: Any, params: Tree) -> DirectedState:
+        """Evaluate the objective at the first point, and begin the first search."""
+        value, grad = objective.value_and_grad(params)
+        xp = backends.namespace(value)
+        x, _ = flatten(params, value.ndim)
+        g, _ = flatten(grad, value.ndim)
+        nothing, zero = xp.zeros_like(g), xp.zeros_like(value)
+        no = xp.zeros_like(value, dtype=xp.bool)
+        memory = self.direction.init(g)
+        recent = value[..., None] + xp.zeros(
+            (*value.shape, self.search.memory), dtype=value.dtype, device=backends.device(value)
+        )
+        still = Move(nothing, nothing, zero, zero, nothing, nothing, zero)
+        d, search, steepest = self._begin(
+            objective, params, (x, value, g), memory, still, recent, fresh=~no
+        )
+        kept = (x, g) if self.search.memory > 1 else (None, None)
+        best = Best(value, largest(g), zero, *kept)
+        return DirectedState(
+            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, zero, zero, zero
+        )  # fmt: skip
+
+    def step(
+        self, objective: Any, params: Tree, state: DirectedState
+    ) -> tuple[Tree, DirectedState]:
+        """Evaluate the trial; take it, or go on searching."""
+        xp = backends.namespace(state.value)
+        batch = state.value.ndim
+        x, restore = flatten(params, batch)
+        g, as_grad = flatten(state.grad, batch)
+        d, old = state.direction, state.search
+        value, grad = objective.value_and_grad(restore(x + old.step[..., None] * d))
+        tried, _ = flatten(grad, batch)
+        search = self.search.step(old, value, dot(tried, d))
+        low_grad = choose(search.improved, tried, state.low_grad)
+        taken = search.accepted | (search.exhausted & (search.taken > 0.0))
+        new_x = choose(taken, x + search.taken[..., None] * d, x)
+        new_g = choose(taken, choose(search.accepted, tried, low_grad), g)
+        new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
+        fall = state.value - new_value
+        move = Move(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, fall)
+        # A search that found nothing along anything but the gradient forgets, and tries that once.
+        lost = search.exhausted & ~taken
+        best = _best(state.best, taken, new_value, new_x, new_g)
+        failed = state.failed | (lost & state.steepest) | (best.idle >= IDLE * self.search.memory)
+        if best.x is not None:  # what failed ends at the best point that it has seen
+            new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
+            new_value = xp.where(failed, best.value, new_value)
+        begin = (taken | lost) & ~failed
+        after = state._replace(
+            value=new_value,
+            grad=as_grad(new_g),
+            search=search,
+            low_grad=low_grad,
+            best=best,
+            iterations=state.iterations + xp.astype(taken, value.dtype),
+            evaluations=state.evaluations + 1.0,
+            failed=failed,
+            moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
+        )
+        new_params = restore(new_x)
+        return new_params, self._onward(
+            objective, new_params, (new_x, new_value, new_g), after, move, taken, lost, begin
+        )
+
+    def _onward(
+        self,
+        objective: Any,
+        params: Tree,
+        here: tuple[Array, Array, Array],
+        state: DirectedState,
+        move: Move,
+        taken: Array,
+        lost: Array,
+        begin: Array,
+    ) -> DirectedState:
+        """Begin a new direction and search for the problems whose last search is over."""
+        if backends.of(state.value).certain(~begin):
+            return state
+        xp = backends.namespace(state.value)
+        _, value, g = here
+        fresh = self.direction.init(g)
+        learned = self.direction.remember(state.memory, move)
+        memory = choose(lost, fresh, choose(taken, learned, state.memory))
+        recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
+        recent = choose(taken, recent, state.recent)
+        d, search, steepest = self._begin(objective, params, here, memory, move, recent, fresh=lost)
+        bend, length = dot(move.s, move.y), dot(move.s, move.s)
+        seen = xp.where(taken, over(bend, length), xp.zeros_like(bend))
+        least = xp.where((state.least_curvature == 0.0) & taken, seen, state.least_curvature)
+        return state._replace(
+            direction=choose(begin, d, state.direction),
+            search=choose(begin, search, state.search),
+            low_grad=choose(begin, g, state.low_grad),
+            recent=recent,
+            memory=memory,
+            steepest=xp.where(begin, steepest, state.steepest),
+            curvature=xp.maximum(state.curvature, seen),
+            least_curvature=xp.where(taken, xp.minimum(least, seen), least),
+        )
+
+    def _begin(
+        self,
+        objective: Any,
+        params: Tree,
+        here: tuple[Array, Array, Array],
+        memory: Any,
+        move: Move,
+        recent: Array,
+        fresh: Array,
+    ) -> tuple[Array, SearchState, Array]:
+        """Return the direction from here, its search, and whether it is minus the gradient."""
+        x, value, g = here
+        xp = backends.namespace(value)
+        free = None
+        if objective.nonsmooth:
+            free = _projected(objective, params, -g, value.ndim) != 0.0
+        d = self.direction.direction(memory, move, g, free)
+        down = -g
+        if objective.nonsmooth:
+            d = _projected(objective, params, d, value.ndim)
+            size = self.direction.first(memory, move, value, g, -g)
+            down = _projected(objective, params, -size[..., None] * g, value.ndim)
+        slope, steep = dot(g, d), dot(g, down)
+        # Not downhill, or hardly: rounding has the better of the memory.
+        level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
+        steepest = fresh | ~(slope < -level)
+        d = choose(steepest, down, d)
+        slope = xp.where(steepest, steep, slope)
+        first = self.direction.first(memory, move, value, g, d)
+        first = xp.where(xp.isfinite(first) & (first > 0.0), first, xp.ones_like(first))
+        if objective.nonsmooth:
+            first = xp.ones_like(first)  # to the far end of what the bounds allow, and no further
+        # Steps below this change no entry of x.
+        eps = float(xp.finfo(value.dtype).eps)
+        lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), over(xp.abs(x), xp.abs(d)))
+        least = eps * xp.min(lengths, axis=-1)
+        least = xp.where(xp.isfinite(least), least, xp.zeros_like(least))
+        search = self.search.start(value, slope, first, least, xp.max(recent, axis=-1))
+        return d, search, steepest
+
+
+def _best(best: Best, taken: Array, value: Array, x: Array, g: Array) -> Best:
+    """Keep the least value and the smallest gradient; count the steps that lowered neither."""
+    xp = backends.namespace(value)
+    lower, size = taken & (value < best.value), largest(g)
+    smaller = taken & (size < best.size)
+    idle = xp.where(taken, best.idle + 1.0, best.idle)
+    return Best(
+        value=xp.where(lower, value, best.value),
+        size=xp.where(smaller, size, best.size),
+        idle=xp.where(lower | smaller, xp.zeros_like(idle), idle),
+        x=None if best.x is None else choose(lower, x, best.x),
+        g=None if best.g is None else choose(lower, g, best.g),
+    )
+
+
+def _projected(objective: Any, params: Tree, d: Array, batch: int) -> Array:
+    """Return what of a move by d the bounds leave: P(x + d) - x."""
+    x, restore = flatten(params, batch)
+    there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+    return there - x
+
+
+def words(search: Any) -> str:
+    """Name a line search, for what a result calls a method."""
+    if isinstance(search, StrongWolfe):
+        return "strong Wolfe"
+    if isinstance(search, Backtracking):
+        return "backtracking" if search.memory == 1 else "non-monotone backtracking"
+    return type(search).__name__

@@ -1,0 +1,391 @@
+"""Line searches: how far to go along a direction, one trial at a time.
+
+A search is a state machine on a few numbers for each problem, not a loop: `start` names the first trial
+step, and `step` takes the value and the slope that were found there and says whether the trial is taken,
+or which to make next. So a search runs inside ``jax.jit``, ``jax.lax.while_loop`` or ``torch.func.vmap``,
+every problem of a batch is at its own stage, and nothing waits for the host.
+
+>>> import numpy as np
+>>> from agd.update import StrongWolfe
+>>> search = StrongWolfe()
+>>> f, slope = lambda t: (t - 3.0) ** 2, lambda t: 2.0 * (t - 3.0)
+>>> state = search.start(f(np.asarray(0.0)), slope(np.asarray(0.0)), np.asarray(0.1))
+>>> while not (state.accepted or state.exhausted):
+...     state = search.step(state, f(state.step), slope(state.step))
+>>> bool(abs(slope(state.taken)) <= 0.9 * 6.0)
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from agd import backends
+from agd._typing import Array
+from agd._validation import count, positive
+
+__all__ = ["Backtracking", "LineSearch", "SearchState", "StrongWolfe"]
+
+
+class Point(NamedTuple):
+    """A trial: the step, and the value and the slope along the direction there."""
+
+    step: Array
+    value: Array
+    slope: Array
+
+
+class SearchState(NamedTuple):
+    """Where a search stands; every field has the shape of the batch.
+
+    Attributes
+    ----------
+    step : array
+        The trial to evaluate next.
+    taken : array
+        The step that the search settled on; 0 while it has none.
+    origin : Point
+        Step 0.
+    reference : array
+        What the sufficient decrease is counted from: the value at 0, or the largest of the last few.
+    low : Point
+        The best trial that decreases enough, or the origin.
+    high : Point
+        The other end of the bracket, where there is one.
+    bracketed : array of bool
+        Whether a step to be taken lies between `low` and `high`.
+    width : array
+        The bracket's length before the last trial.
+    trials : array
+        How many were made.
+    least : array
+        Steps shorter than this do not change the point.
+    improved, accepted, exhausted : array of bool
+        What became of the last trial: it is the new `low`; it is taken; or no trial is left, and
+        `low` is taken where that is any step at all.
+    """
+
+    step: Array
+    taken: Array
+    origin: Point
+    reference: Array
+    low: Point
+    high: Point
+    bracketed: Array
+    width: Array
+    trials: Array
+    least: Array
+    improved: Array
+    accepted: Array
+    exhausted: Array
+
+
+class LineSearch(Protocol):
+    """What the methods ask of a line search."""
+
+    @property
+    def memory(self) -> int:
+        """How many of the last values the sufficient decrease may be counted from."""
+
+    def start(
+        self,
+        value: Array,
+        slope: Array,
+        first: Array,
+        least: Array | None = None,
+        reference: Array | None = None,
+    ) -> SearchState:
+        """Return the state before the first trial."""
+
+    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+        """Return the state after the trial at ``state.step``."""
+
+
+def _start(
+    value: Array, slope: Array, first: Array, least: Array | None, reference: Array | None
+) -> SearchState:
+    xp = backends.namespace(value)
+    zero = xp.zeros_like(value)
+    no = xp.zeros_like(value, dtype=xp.bool)
+    origin = Point(zero, value, slope)
+    return SearchState(
+        step=first,
+        taken=zero,
+        origin=origin,
+        reference=value if reference is None else reference,
+        low=origin,
+        high=origin,
+        bracketed=no,
+        width=zero + xp.inf,
+        trials=zero,
+        least=zero if least is None else least,
+        improved=no,
+        accepted=no,
+        exhausted=no,
+    )
+
+
+def _decreased(c1: float, state: SearchState, trial: Point) -> Array:
+    """Say whether the value fell enough; where rounding hides the fall, ask the slopes.
+
+    Near a minimum f(t) - f(0) is smaller than the rounding of f. There the condition in slopes,
+    f'(t) <= (2 c1 - 1) f'(0), means the same for a quadratic and does not cancel.
+    """
+    xp = backends.namespace(trial.value)
+    enough = trial.value <= state.reference + c1 * trial.step * state.origin.slope
+    noise = 16.0 * float(xp.finfo(trial.value.dtype).eps) * xp.abs(state.origin.value)
+    flat = trial.value <= state.origin.value + noise
+    return enough | (flat & (trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope))
+
+
+def _finite(trial: Point) -> Array:
+    xp = backends.namespace(trial.value)
+    return xp.isfinite(trial.value) & xp.isfinite(trial.slope)
+
+
+def _full(like: Array, number: float) -> Array:
+    return backends.namespace(like).full_like(like, number)
+
+
+def _pick(condition: Array, yes: Point, no: Point) -> Point:
+    xp = backends.namespace(condition)
+    return Point(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+
+
+@dataclass(frozen=True)
+class Backtracking:
+    r"""Armijo's search: shorten the step until the value has decreased enough.
+
+    Accept t if ::
+
+        f(t) <= max(f_k, ..., f_{k-memory+1}) + c1 t f'(0)
+
+    and try next, after a trial that failed, the minimiser of the parabola through f(0), f'(0) and f(t),
+    kept within [t/10, t/2].
+
+    Parameters
+    ----------
+    c1 : float
+        The share of the first-order decrease that is enough, in (0, 1/2).
+    memory : int
+        How many of the last values the decrease may be counted from: 1 makes every step descend, more
+        let the value rise on the way (non-monotone), which steps of Barzilai and Borwein need.
+    max_trials : int
+        The most trials.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Armijo (1966), "Minimization of functions having Lipschitz continuous first partial derivatives";
+    Grippo, Lampariello and Lucidi (1986), "A nonmonotone line search technique for Newton's method".
+    Where rounding hides the decrease it is read from the slopes, as in Hager and Zhang (2005).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> search = Backtracking()
+    >>> state = search.start(np.asarray(9.0), np.asarray(-6.0), np.asarray(8.0))
+    >>> state = search.step(state, np.asarray(25.0), np.asarray(10.0))  # (t - 3)² at 8: too far
+    >>> bool(state.accepted), float(state.step)
+    (False, 3.0)
+    """
+
+    c1: float = 1e-4
+    memory: int = 1
+    max_trials: int = 40
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that no step could meet."""
+        _check_shares(self.c1, 1.0)
+        count("memory", self.memory)
+        count("max_trials", self.max_trials)
+
+    def start(
+        self,
+        value: Array,
+        slope: Array,
+        first: Array,
+        least: Array | None = None,
+        reference: Array | None = None,
+    ) -> SearchState:
+        """Return the state before the first trial.
+
+        Parameters
+        ----------
+        value, slope : array, shape (...)
+            f(0) and f'(0), which must be negative.
+        first : array, shape (...)
+            The first trial, above 0.
+        least : array, optional
+            Steps shorter than this do not change the point; 0 by default.
+        reference : array, optional
+            What the decrease is counted from; f(0) by default.
+
+        Returns
+        -------
+        SearchState
+            Its ``step`` is what to evaluate.
+        """
+        return _start(value, slope, first, least, reference)
+
+    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+        """Take the value and the slope at ``state.step``, and accept it or name a shorter one."""
+        xp = backends.namespace(value)
+        trial = Point(state.step, value, slope)
+        finite = _finite(trial)
+        accepted = finite & _decreased(self.c1, state, trial)
+        t = trial.step
+        bend = xp.where(finite, value - state.origin.value - state.origin.slope * t, _full(t, 1.0))
+        parabola = -0.5 * state.origin.slope * t * t / xp.where(bend > 0.0, bend, _full(bend, 1.0))
+        shorter = xp.where(bend > 0.0, xp.clip(parabola / t, 0.1, 0.5), _full(t, 0.5)) * t
+        shorter = xp.where(finite, shorter, 0.1 * t)
+        trials = state.trials + 1.0
+        exhausted = ~accepted & ((trials >= self.max_trials) | (shorter <= state.least))
+        return state._replace(
+            step=xp.where(accepted | exhausted, t, shorter),
+            taken=xp.where(accepted, t, state.taken),
+            trials=trials,
+            improved=accepted,
+            low=_pick(accepted, trial, state.low),
+            accepted=accepted,
+            exhausted=exhausted,
+        )
+
+
+@dataclass(frozen=True)
+class StrongWolfe:
+    r"""A search for a step that decreases the value enough and flattens the slope enough.
+
+    Accept t if ::
+
+        f(t) <= f(0) + c1 t f'(0)    and    |f'(t)| <= c2 |f'(0)|
+
+    The step grows, by the secant of the slopes and at most fourfold, until a bracket is found; then
+    the bracket shrinks (zoom) to the minimiser of the cubic through its ends, kept away from them, or
+    to its middle where a trial has not shrunk it by a third. A trial that is not finite shortens
+    the step tenfold. The second condition keeps s · y positive for L-BFGS and conjugate gradients.
+
+    Parameters
+    ----------
+    c1, c2 : float
+        0 < c1 < c2 < 1. A small c2 asks for a nearly exact search, as conjugate gradients need.
+    max_trials : int
+        The most trials; the best that decreased enough is then taken.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Wolfe (1969), "Convergence conditions for ascent methods"; Nocedal and Wright (2006), *Numerical
+    Optimization*, algorithms 3.5 and 3.6; Moré and Thuente (1994), "Line search algorithms with
+    guaranteed sufficient decrease", for the growth and the shrinking. Where rounding hides the
+    decrease it is read from the slopes, as in Hager and Zhang (2005).
+    """
+
+    c1: float = 1e-4
+    c2: float = 0.9
+    max_trials: int = 30
+
+    memory: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that no step could meet."""
+        _check_shares(self.c1, self.c2)
+        count("max_trials", self.max_trials)
+
+    def start(
+        self,
+        value: Array,
+        slope: Array,
+        first: Array,
+        least: Array | None = None,
+        reference: Array | None = None,
+    ) -> SearchState:
+        """Return the state before the first trial; parameters as in `Backtracking.start`."""
+        return _start(value, slope, first, least, reference)
+
+    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+        """Take the value and the slope at ``state.step``, and accept it or name the next trial."""
+        xp = backends.namespace(value)
+        trial = Point(state.step, value, slope)
+        finite = _finite(trial)
+        low_enough = finite & _decreased(self.c1, state, trial)
+        accepted = low_enough & (xp.abs(slope) <= -self.c2 * state.origin.slope)
+        beaten = ~low_enough | (value >= state.low.value) & (state.low.step > 0.0)
+        # A trial above the line, or past the minimum, closes the bracket; else it is the new low end.
+        onward = xp.where(state.bracketed, state.high.step - state.low.step, _full(slope, 1.0))
+        across = slope * onward >= 0.0
+        high = _pick(beaten, trial, _pick(across, state.low, state.high))
+        low = _pick(beaten, state.low, trial)
+        bracketed = state.bracketed | beaten | across
+        grown = _extrapolate(state.low, trial)
+        width = xp.abs(high.step - low.step)
+        step = xp.where(bracketed, _interpolate(low, high), grown)
+        slow = bracketed & state.bracketed & (width > 0.66 * state.width)
+        step = xp.where(slow, 0.5 * (low.step + high.step), step)
+        trials = state.trials + 1.0
+        spent = (trials >= self.max_trials) | (bracketed & (width <= state.least))
+        exhausted = ~accepted & (spent | ~xp.isfinite(step))
+        settled = xp.where(accepted, trial.step, low.step)
+        return state._replace(
+            step=xp.where(accepted | exhausted, state.step, step),
+            taken=xp.where(accepted | exhausted, settled, state.taken),
+            low=low,
+            high=high,
+            bracketed=bracketed,
+            width=xp.where(bracketed, width, state.width),
+            trials=trials,
+            improved=~beaten,
+            accepted=accepted,
+            exhausted=exhausted,
+        )
+
+
+def _extrapolate(low: Point, trial: Point) -> Array:
+    """Go on past a trial that still falls: to where the secant of the slopes is 0, within bounds."""
+    xp = backends.namespace(trial.step)
+    gone = trial.step - low.step
+    rise = trial.slope - low.slope
+    secant = xp.where(
+        rise > 0.0, -trial.slope / xp.where(rise > 0.0, rise, _full(rise, 1.0)), _full(rise, 4.0)
+    )
+    return trial.step + gone * xp.clip(secant, 1.1, 4.0)
+
+
+def _interpolate(low: Point, high: Point) -> Array:
+    """Return the minimiser of the cubic through both ends, kept within the middle of the bracket."""
+    xp = backends.namespace(low.step)
+    length = high.step - low.step
+    usable = _finite(high) & (length != 0.0)
+    h = xp.where(usable, length, xp.ones_like(length))
+    value = xp.where(usable, high.value, low.value)
+    slope = xp.where(usable, high.slope, low.slope)
+    theta = 3.0 * (low.value - value) / h + low.slope + slope
+    inside = theta * theta - low.slope * slope
+    gamma = xp.sqrt(xp.clip(inside, min=0.0)) * xp.sign(h)
+    below = 2.0 * gamma - low.slope + slope
+    cubic = (gamma - low.slope + theta) / xp.where(below != 0.0, below, _full(below, 1.0))
+    # Where rounding hides the difference of the values, the slopes alone still tell.
+    noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(low.value)
+    rise = slope - low.slope
+    secant = -low.slope / xp.where(rise != 0.0, rise, _full(rise, 1.0))
+    hidden = (xp.abs(value - low.value) <= noise) & (rise != 0.0)
+    share = xp.where(hidden, secant, cubic)
+    share = xp.where((inside >= 0.0) & (below != 0.0) | hidden, share, _full(h, 0.5))
+    # The high end may not be finite: then a tenth of the way to it.
+    return low.step + xp.where(usable, xp.clip(share, 0.1, 0.9), _full(h, 0.1)) * length
+
+
+def _check_shares(c1: float, c2: float) -> None:
+    positive("c1", c1)
+    positive("c2", c2)
+    if not (c1 < 0.5 and c1 < c2 <= 1.0):
+        raise ValueError(f"c1 must be below 1/2 and below c2 <= 1, got c1={c1!r}, c2={c2!r}")
