@@ -204,7 +204,7 @@ def solver(method: str | Rule | Method, *, prox: bool = False, bounds: bool = Fa
     Examples
     --------
     >>> solver("L-BFGS-B", bounds=True).name
-    'projected L-BFGS (memory 10), backtracking'
+    'projected L-BFGS (memory 20), backtracking'
     """
     return solvers.solver(method, METHODS, prox=prox, bounds=bounds)
 

@@ -172,9 +172,9 @@ class Accelerated:
             return ahead, AcceleratedState(value, grad, point, following, curvature)
         ahead = choose(accept, ahead, params)
         value, grad = objective.value_and_grad(ahead)
-        # After a refused step the momentum is stale: start anew from here.
-        following = xp.where(accept, following, xp.ones_like(following))
-        point = choose(accept, point, params)
+        # After a refused step everything is as it was, but for L.
+        following = xp.where(accept, following, state.t)
+        point = choose(accept, point, state.point)
         return ahead, AcceleratedState(value, grad, point, following, curvature)
 
     def _judge(
