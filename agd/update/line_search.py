@@ -135,8 +135,9 @@ def _decreased(c1: float, state: SearchState, trial: Point) -> Array:
     xp = backends.namespace(trial.value)
     enough = trial.value <= state.reference + c1 * trial.step * state.origin.slope
     noise = 16.0 * float(xp.finfo(trial.value.dtype).eps) * xp.abs(state.origin.value)
-    flat = trial.value <= state.origin.value + noise
-    return enough | (flat & (trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope))
+    flat = xp.abs(trial.value - state.origin.value) <= noise
+    falling = trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope
+    return xp.where(flat, falling | (enough & (trial.value < state.origin.value)), enough)
 
 
 def _finite(trial: Point) -> Array:
