@@ -19,7 +19,9 @@ from agd.update.line_search import Backtracking, LineSearch, SearchState, Strong
 
 __all__ = ["Directed", "Direction", "Move", "words"]
 
-IDLE = 10  # steps in a row that lower neither the value nor the gradient: rounding is all that is left
+IDLE = (
+    10  # steps in a row that lower neither the value nor the gradient: rounding is all that is left
+)
 
 
 class Move(NamedTuple):
@@ -67,16 +69,17 @@ class Direction(Protocol):
 
 
 class Best(NamedTuple):
-    """The least value and the smallest gradient so far, and how many steps since either was lowered.
+    """The least value so far, where it was and the gradient there; the smallest gradient so far.
 
-    A search that lets the value rise keeps the point and the gradient of the least value as well.
+    `idle` counts the steps since the value or the gradient was lowered. Steps may raise the value: by
+    rounding, or where the search is not monotone.
     """
 
     value: Array
     size: Array
     idle: Array
-    x: Array | None
-    g: Array | None
+    x: Array
+    g: Array
 
 
 class DirectedState(NamedTuple):
@@ -146,8 +149,7 @@ class Directed:
         d, search, steepest = self._begin(
             objective, params, (x, value, g), memory, still, recent, fresh=~no
         )
-        kept = (x, g) if self.search.memory > 1 else (None, None)
-        best = Best(value, largest(g), zero, *kept)
+        best = Best(value, largest(g), zero, x, g)
         return DirectedState(
             value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, zero, zero, zero
         )  # fmt: skip
@@ -175,9 +177,9 @@ class Directed:
         lost = search.exhausted & ~taken
         best = _best(state.best, taken, new_value, new_x, new_g)
         failed = state.failed | (lost & state.steepest) | (best.idle >= IDLE * self.search.memory)
-        if best.x is not None:  # what failed ends at the best point that it has seen
-            new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
-            new_value = xp.where(failed, best.value, new_value)
+        # What failed ends at the best point that it has seen.
+        new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
+        new_value = xp.where(failed, best.value, new_value)
         begin = (taken | lost) & ~failed
         after = state._replace(
             value=new_value,
@@ -282,8 +284,8 @@ def _best(best: Best, taken: Array, value: Array, x: Array, g: Array) -> Best:
         value=xp.where(lower, value, best.value),
         size=xp.where(smaller, size, best.size),
         idle=xp.where(lower | smaller, xp.zeros_like(idle), idle),
-        x=None if best.x is None else choose(lower, x, best.x),
-        g=None if best.g is None else choose(lower, g, best.g),
+        x=choose(lower, x, best.x),
+        g=choose(lower, g, best.g),
     )
 
 
