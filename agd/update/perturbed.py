@@ -1,0 +1,309 @@
+r"""Descent that leaves saddles: a small random move where the gradient is small, and a look at what follows.
+
+Descent that starts on the ridge of a saddle ends in it: the gradient there is 0, and its own steps never
+leave the ridge. A point is worth ending in if a random move from it, followed by descent, leads nowhere
+lower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Method, Tree
+from agd._validation import count, positive
+from agd.update._rule import Rule
+from agd.update._vector import flatten, largest
+from agd.update.descent import choose
+from agd.update.steepest import steepest_descent
+
+__all__ = ["Perturbed"]
+
+
+class PerturbedState(NamedTuple):
+    """Where the best point and the moving point are, and what is known of them.
+
+    Attributes
+    ----------
+    value, grad : array, tree
+        Of the params: the best point while a perturbed one is followed, else the moving point.
+    point, inner : tree
+        The moving point, and the state there of the method that moves it.
+    kept : tree
+        The method's state at the params, to go back to.
+    waiting : array
+        For how many periods a perturbed point has been followed; 0 where none is.
+    unsettled : array of bool
+        Whether a perturbation has yet to show that the params are no saddle.
+    top : array
+        The largest gradient seen, which says what a small one is.
+    iterations, evaluations, failed, moved, curvature, least_curvature
+        As other states have them; None where the method's own does not.
+    """
+
+    value: Array
+    grad: Tree
+    point: Tree
+    inner: Any
+    kept: Any
+    waiting: Array
+    unsettled: Array
+    top: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    moved: Array | None
+    curvature: Array | None
+    least_curvature: Array | None
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    r"""Any method, perturbed where its gradient is small, so that it leaves saddles.
+
+    Every `patience` steps, where the gradient is at most `small` times the largest seen (or the method's
+    line search is at its end) ::
+
+        y = x + r xi,    xi uniform in the unit ball,    r = radius max(1, max |x|)
+
+    and the method goes on from y. If within `wait` periods the value falls below f(x) by more than the
+    small gradient explains, small max |g| r, x was a saddle: descent goes on, and a small gradient will
+    be perturbed again. If not, x is a minimum as far as can be seen: the method takes up where it was,
+    at x (or at the point reached, if that is lower), and is not perturbed any more. Until then a run
+    does not call a small gradient convergence, and what it reports is the best point, never a perturbed
+    one.
+
+    Parameters
+    ----------
+    method : Method, optional
+        What descends, one that draws no mini-batches; by default gradient descent with Armijo's
+        backtracking.
+    radius : float
+        The perturbation, as a share of the point's size, or absolute for a point below 1; above 0.
+    small : float
+        What a small gradient is, as a share of the largest seen; in (0, 1).
+    patience, wait : int
+        The steps of a period, and the periods that a perturbed point gets; 1 or more.
+    seed : int
+        What the perturbations are drawn from, 0 or more: on the host, the same on every library.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is out of range, or the method draws mini-batches.
+
+    Notes
+    -----
+    Jin, Ge, Netrapalli, Kakade and Jordan (2017), "How to escape saddle points efficiently", algorithm
+    2, with the constants of the problem (its smoothness and the precision wanted) replaced by what
+    is seen on the way, and a line search in place of the step 1/L.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> def fun(x):  # a saddle at 0, minima at (0, 1) and (0, -1)
+    ...     return 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 + 0.25 * x[1] ** 4
+    >>> agd.minimize(fun, np.asarray([1.0, 0.0]), jac=None, method="gd").x.round(3)
+    array([0., 0.])
+    >>> abs(agd.minimize(fun, np.asarray([1.0, 0.0]), method=agd.update.Perturbed()).x.round(3))
+    array([0., 1.])
+    """
+
+    method: Method | None = None
+    radius: float = 1e-2
+    small: float = 1e-4
+    patience: int = 10
+    wait: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be perturbed."""
+        self._check_method()
+        positive("radius", self.radius)
+        positive("small", self.small)
+        if self.small >= 1.0:
+            raise ValueError(f"small must be below 1, got {self.small!r}")
+        count("patience", self.patience)
+        count("wait", self.wait)
+        count("seed", self.seed, least=0)
+
+    def _check_method(self) -> None:
+        if self.method is None:
+            return
+        if isinstance(self.method, (str, type, Rule)) or not hasattr(self.method, "step"):
+            raise TypeError(
+                f"method must be a method such as agd.update.lbfgs() or "
+                f"agd.update.Descent(agd.update.adam(0.1)), got {self.method!r}"
+            )
+        if hasattr(self.method, "draw") or hasattr(self.method, "refresh"):
+            raise ValueError(
+                f"method must be one that every step of is determined: {self.method.name} draws"
+            )
+
+    @property
+    def base(self) -> Any:
+        """The method that descends."""
+        return steepest_descent() if self.method is None else self.method
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return f"perturbed {self.base.name}"
+
+    @property
+    def evaluations(self) -> int:
+        """How many values and gradients a step evaluates; a perturbation is one more."""
+        return int(self.base.evaluations)
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether ``agd.fit`` runs it in centred and scaled coordinates."""
+        return bool(getattr(self.base, "rescaled", False))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the method keeps to bounds."""
+        return bool(getattr(self.base, "bounded", False))
+
+    def period(self, objective: Any) -> int:
+        """Return how often a run calls `refresh`, in steps."""
+        return self.patience
+
+    def redraw(self, objective: Any, params: Tree, k: int) -> Array:
+        """Draw the perturbation for step k, uniform in each problem's unit ball, shape (..., n)."""
+        x, _ = flatten(params, len(objective.batch_shape))
+        xp, shape = backends.namespace(x), tuple(x.shape)
+        rng = np.random.default_rng([self.seed, k])
+        ball = rng.standard_normal(shape)
+        ball /= np.linalg.norm(ball, axis=-1, keepdims=True)
+        ball *= rng.uniform(size=(*shape[:-1], 1)) ** (1.0 / shape[-1])
+        host = ball.astype(str(x.dtype).rpartition(".")[2])
+        return backends.of(x).convert(xp, host, x.dtype, backends.device(x))
+
+    def init(self, objective: Any, params: Tree) -> PerturbedState:
+        """Begin with the method's own first state; nothing is settled."""
+        inner = self.base.init(objective, params)
+        xp = backends.namespace(inner.value)
+        zero = xp.zeros_like(inner.value)
+        no = xp.zeros_like(inner.value, dtype=xp.bool)
+        return PerturbedState(
+            inner.value,
+            inner.grad,
+            params,
+            inner,
+            inner,
+            zero,
+            ~no,
+            objective.grad_norm(inner.grad, params),
+            zero,
+            getattr(inner, "evaluations", zero + 1.0),
+            no,
+            *(getattr(inner, name, None) for name in ("moved", "curvature", "least_curvature")),
+        )
+
+    def step(
+        self, objective: Any, params: Tree, state: PerturbedState
+    ) -> tuple[Tree, PerturbedState]:
+        """Let the method move its point; the params follow unless it is a perturbed one."""
+        xp = backends.namespace(state.value)
+        point, inner = self.base.step(objective, state.point, state.inner)
+        away = state.waiting > 0.0
+        one = xp.ones_like(state.value)
+        steps = _more(inner, state.inner, "iterations", one)
+        calls = _more(inner, state.inner, "evaluations", self.evaluations * one)
+        state = state._replace(
+            value=xp.where(away, state.value, inner.value),
+            grad=choose(away, state.grad, inner.grad),
+            point=point,
+            inner=inner,
+            iterations=state.iterations + steps,
+            evaluations=state.evaluations + calls,
+        )
+        return choose(away, params, point), _told(state)
+
+    def refresh(
+        self, objective: Any, params: Tree, state: PerturbedState, drawn: Array
+    ) -> tuple[Tree, PerturbedState]:
+        """End a wait that is decided, and perturb a point that is at rest and not settled."""
+        xp = backends.namespace(state.value)
+        inner, waiting = state.inner, state.waiting
+        norm = objective.grad_norm(inner.grad, state.point)
+        top = xp.where(xp.isfinite(norm), xp.maximum(state.top, norm), state.top)
+        at_rest = (norm <= self.small * top) | getattr(inner, "failed", norm < 0.0)
+        reach = self.radius * xp.maximum(largest(flatten(params, norm.ndim)[0]), xp.ones_like(norm))
+        noise = 16.0 * float(xp.finfo(norm.dtype).eps) * xp.abs(state.value)
+        away = waiting > 0.0
+        fall = xp.where(xp.isfinite(inner.value), state.value - inner.value, -noise)
+        escaped = away & (fall > self.small * top * reach + noise)
+        # Beside a minimum descent soon finds a point as flat as x; beside a saddle none for long.
+        flat = (norm <= objective.grad_norm(state.grad, params)) | (fall <= noise)
+        spent = (waiting >= self.wait) | (at_rest & flat)
+        settled = away & ~escaped & spent
+        back = settled & ~(fall > 0.0)
+        jump = ~away & state.unsettled & at_rest
+        ahead = escaped | (settled & ~back)
+        params = choose(ahead, state.point, params)
+        state = state._replace(
+            value=xp.where(ahead, inner.value, state.value),
+            grad=choose(ahead, inner.grad, state.grad),
+            point=choose(back, params, state.point),
+            inner=choose(back, state.kept, inner),
+            waiting=xp.where(away & ~escaped & ~settled, waiting + 1.0, 0.0 * waiting),
+            unsettled=state.unsettled & ~settled,
+            top=top,
+        )
+        return params, _told(self._jumped(objective, params, state, jump, reach, drawn))
+
+    def _jumped(
+        self,
+        objective: Any,
+        params: Tree,
+        state: PerturbedState,
+        jump: Array,
+        reach: Array,
+        drawn: Array,
+    ) -> PerturbedState:
+        """Perturb the moving point where `jump` says so, and begin the method anew there."""
+        if backends.of(jump).certain(~jump):
+            return state
+        x, restore = flatten(params, jump.ndim)
+        xp = backends.namespace(x)
+        y = restore(x + reach[..., None] * drawn)
+        if getattr(objective, "nonsmooth", False):
+            # Of a prox with a step of next to nothing only the projection onto a set is left.
+            y = objective.prox(y, float(xp.finfo(x.dtype).smallest_normal))
+        begun = self.base.init(objective, y)
+        return state._replace(
+            point=choose(jump, y, state.point),
+            inner=choose(jump, begun, state.inner),
+            kept=choose(jump, state.inner, state.kept),
+            waiting=xp.where(jump, xp.ones_like(state.waiting), state.waiting),
+            evaluations=state.evaluations + xp.astype(jump, state.evaluations.dtype),
+        )
+
+
+def _more(new: Any, old: Any, name: str, default: Array) -> Array:
+    """Return by how much a method's count went up in a step."""
+    after = getattr(new, name, None)
+    return default if after is None else after - getattr(old, name)
+
+
+def _told(state: PerturbedState) -> PerturbedState:
+    """Pass on what the method's state says of the moving point."""
+    inner, xp = state.inner, backends.namespace(state.value)
+    curvature, least = state.curvature, state.least_curvature
+    failed = getattr(inner, "failed", None)
+    if curvature is not None:
+        curvature = xp.maximum(curvature, inner.curvature)
+    if least is not None:
+        least = xp.minimum(least, inner.least_curvature)
+    return state._replace(
+        failed=state.failed if failed is None else failed & ~state.unsettled,
+        moved=getattr(inner, "moved", None),
+        curvature=curvature,
+        least_curvature=least,
+    )
