@@ -16,6 +16,13 @@ from __future__ import annotations
 
 from agd import backends, gradient, linear, loss, run, update
 from agd._validation import ConvergenceWarning
+from agd.gradient import (
+    check_gradient,
+    critical_point,
+    directional_derivative,
+    hessian_vector_product,
+    steepest_direction,
+)
 from agd.line import gradient_descent, loss_fn, train
 from agd.linear import FitResult, fit
 from agd.minimize import MinimizeResult, maximize, minimize
@@ -47,15 +54,20 @@ __all__ = [
     "ValueTol",
     "apply_updates",
     "backends",
+    "check_gradient",
+    "critical_point",
+    "directional_derivative",
     "fit",
     "gradient",
     "gradient_descent",
+    "hessian_vector_product",
     "linear",
     "loss",
     "loss_fn",
     "maximize",
     "minimize",
     "run",
+    "steepest_direction",
     "train",
     "update",
 ]

@@ -59,7 +59,7 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     raise ValueError(f"fun must return {need}; got shape {got}{hint}")
 
 
-def as_gradient(grad: Any, params: Tree, name: str = "jac") -> Tree:
+def as_gradient(grad: Any, params: Tree, name: str = "jac", verb: str = "return") -> Tree:
     """Bring what `jac` returned to the params' library, device and dtypes; check its shapes.
 
     Parameters
@@ -68,8 +68,8 @@ def as_gradient(grad: Any, params: Tree, name: str = "jac") -> Tree:
         What came back. For params that are one array, also a list of numbers.
     params : tree of arrays
         What `jac` was called with.
-    name : str
-        What errors call it.
+    name, verb : str
+        What errors call it, and whether it has to "return" the tree or to "be" it.
 
     Returns
     -------
@@ -97,18 +97,18 @@ def as_gradient(grad: Any, params: Tree, name: str = "jac") -> Tree:
     else:
         found, given = optree.tree_flatten(grad)
         if given != spec:
-            raise ValueError(f"{name} must return the structure of x, {spec}; got {given}")
+            raise ValueError(f"{name} must {verb} a tree like x, {spec}; got {given}")
     return optree.tree_unflatten(
-        spec, [_like(name, p, g, x) for p, g, x in zip(paths, found, leaves, strict=True)]
+        spec, [_like(f"{name} must {verb}", p, g, x) for p, g, x in zip(paths, found, leaves, strict=True)]
     )
 
 
-def _like(name: str, path: tuple[Any, ...], grad: Any, x: Array) -> Array:
+def _like(must: str, path: tuple[Any, ...], grad: Any, x: Array) -> Array:
     where = "".join(f"[{key!r}]" for key in path)
-    found = _beside(f"{name} must return real numbers{where and f' in {where}'}", grad, x, x.dtype)
+    found = _beside(f"{must} real numbers{where and f' in {where}'}", grad, x, x.dtype)
     if tuple(found.shape) == tuple(x.shape):
         return found
-    need = f"{name} must return an array of shape {tuple(x.shape)}, that of x{where}"
+    need = f"{must} an array of shape {tuple(x.shape)}, that of x{where}"
     raise ValueError(f"{need}; got shape {tuple(found.shape)}")
 
 
@@ -130,6 +130,7 @@ def _beside(need: str, value: Any, like: Array, dtype: Any) -> Array:
         if not isinstance(like, (np.ndarray, np.generic)):
             value = value.astype(np.float64 if value.dtype.kind != "f" else value.dtype)
             return row.convert(xp, value, dtype, backends.device(like))
+        value = np.asarray(value)  # NumPy's sums are scalars
     elif (theirs := backends.of(value).name) != row.name:
         raise TypeError(f"{need} in x's library, {row.name}; got a {theirs} array")
     if xp.isdtype(value.dtype, "complex floating"):

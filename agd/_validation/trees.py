@@ -16,7 +16,7 @@ from agd._validation.scalars import count, values
 __all__ = ["as_bounds", "as_point", "check_point"]
 
 
-def as_point(x0: Any, batch: int = 0) -> Tree:
+def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     """Take a first point as a tree of floating arrays of one library and device.
 
     Parameters
@@ -25,6 +25,8 @@ def as_point(x0: Any, batch: int = 0) -> Tree:
         A list or tuple of numbers is an array, as in SciPy; one that holds arrays is a tree.
     batch : int
         How many leading axes number independent problems; all leaves share them.
+    name : str
+        What errors call it.
 
     Returns
     -------
@@ -45,22 +47,22 @@ def as_point(x0: Any, batch: int = 0) -> Tree:
     """
     count("batch", batch, least=0)
     if x0 is None:
-        raise ValueError("x0 is missing: got None, need an array or a tree of arrays")
-    tree = x0 if _is_tree(x0) else as_array("x0", x0)
+        raise ValueError(f"{name} is missing: got None, need an array or a tree of arrays")
+    tree = x0 if _is_tree(x0) else as_array(name, x0)
     paths, leaves, spec = optree.tree_flatten_with_path(tree)
     if not leaves:
-        raise ValueError(f"x0 must hold at least one number, got {x0!r}")
-    names = ["x0" + "".join(f"[{key!r}]" for key in path) for path in paths]
+        raise ValueError(f"{name} must hold at least one number, got {x0!r}")
+    names = [name + "".join(f"[{key!r}]" for key in path) for path in paths]
     arrays = [_leaf(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
     _one_place(names, arrays)
     shape = tuple(arrays[0].shape)[:batch]
-    for name, leaf in zip(names, arrays, strict=True):
+    for part, leaf in zip(names, arrays, strict=True):
         if leaf.ndim < batch or tuple(leaf.shape)[:batch] != shape:
             need = f"{batch} leading axes, those of the problems"
             same = f", as {names[0]} has {shape}" if leaf.ndim >= batch else ""
-            raise ValueError(f"{name} must have {need}{same}; got shape {tuple(leaf.shape)}")
+            raise ValueError(f"{part} must have {need}{same}; got shape {tuple(leaf.shape)}")
         if 0 in tuple(leaf.shape):
-            raise ValueError(f"{name} must hold at least one number, got shape {tuple(leaf.shape)}")
+            raise ValueError(f"{part} must hold at least one number, got shape {tuple(leaf.shape)}")
     return optree.tree_unflatten(spec, arrays)
 
 

@@ -11,6 +11,15 @@
 from __future__ import annotations
 
 from agd.gradient.blocks import Blocks
+from agd.gradient.calculus import (
+    CriticalPoint,
+    GradientCheck,
+    check_gradient,
+    critical_point,
+    directional_derivative,
+    hessian_vector_product,
+    steepest_direction,
+)
 from agd.gradient.columns import column_scaling
 from agd.gradient.differentiate import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective
@@ -20,12 +29,19 @@ from agd.gradient.scaling import Rescaled, Scaling
 __all__ = [
     "Blocks",
     "Bounds",
+    "CriticalPoint",
     "FunctionObjective",
+    "GradientCheck",
     "LinearObjective",
     "Rescaled",
     "Scaling",
+    "check_gradient",
     "choose_gradient",
     "column_scaling",
+    "critical_point",
     "difference",
+    "directional_derivative",
+    "hessian_vector_product",
     "largest_curvature",
+    "steepest_direction",
 ]
