@@ -23,8 +23,9 @@ import optree
 from agd import backends
 from agd._typing import Array, Method, Penalty, Tree
 from agd._validation import as_bounds, as_point, check_point
-from agd.gradient import Bounds, FunctionObjective, choose_gradient
-from agd.run import Criterion, Result, Status, Stop, run
+from agd.gradient import Bounds, FunctionObjective, choose_gradient, critical_point
+from agd.run import Certificate, Criterion, Result, Status, Stop, run
+from agd.run.certificate import convergence_of, predicted_contraction
 from agd.run.options import from_scipy
 from agd.update import Rule, solver
 
@@ -106,8 +107,9 @@ def minimize(
         How many leading axes of every leaf number independent problems: with 1, x0 (b, ...) are b
         problems in one run, each with its own step, line search, status and count.
     certify : bool
-        Whether to find out what kind of point was found, from second derivatives; it is in
-        ``result.certificate``.
+        Whether to find out what kind of point was found, from second derivatives (see
+        ``agd.critical_point``): ``result.certificate.kind`` is then "minimum", "saddle", ..., with the
+        extreme curvatures there. Its calls of `fun` are not counted. For one problem without bounds.
     tol, options : float, dict, optional
         As SciPy spells stopping rules: `tol` is the gradient's limit, and of the options ``gtol``,
         ``ftol``, ``maxiter`` and ``maxfun`` count. Not together with `stop`.
@@ -151,6 +153,11 @@ def minimize(
     like = optree.tree_leaves(point)[0]
     with backends.current(like):
         point, limits = _within(point, bounds)
+        if certify and (batch or limits is not None or _has_prox(penalty)):
+            raise ValueError(
+                "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
+                "problem: got bounds, a penalty with a prox, or batch"
+            )
         how = choose_gradient(fun, jac, point, args, batch=batch)
         mover = solver(method, prox=_has_prox(penalty), bounds=limits is not None)
         objective = FunctionObjective(
@@ -170,7 +177,9 @@ def minimize(
         )  # fmt: skip
         _check_start(found)
         if certify:
-            found = replace(found, certificate=_certified(found, fun, jac, args))
+            found = replace(
+                found, certificate=_certified(found, objective, mover, (fun, jac, args))
+            )
     known = {field.name: getattr(found, field.name) for field in fields(Result)}
     known["n_sync"] += 1
     known["nfev"] += how.probes
@@ -273,6 +282,29 @@ def _compilable(fun: Any, jac: Any, point: Tree, args: tuple[Any, ...]) -> bool:
 def _tolerance(like: Array) -> float:
     eps = float(backends.namespace(like).finfo(like.dtype).eps)
     return math.exp(math.log(eps) / 3.0)
+
+
+def _certified(
+    found: Result, objective: FunctionObjective, mover: Method, given: Any
+) -> Certificate:
+    """Return the certificate with the critical point's kind and the curvatures there."""
+    fun, jac, args = given
+    if objective.penalty is not None:  # a smooth one is part of the function
+        fun, jac, args = objective.value_and_grad, True, ()
+    at = critical_point(fun, found.x, jac, args)
+    mu, L = at.least_curvature, at.largest_curvature
+    convex = mu > 0.0
+    kind, rate = convergence_of(mover)
+    return replace(
+        found.certificate,
+        kind=at.kind,
+        curvature=L,
+        least_curvature=mu,
+        largest_step=2.0 / L if L > 0.0 else None,
+        condition=L / mu if convex else None,
+        contraction=predicted_contraction(mu, L, kind, rate) if convex and kind else None,
+        source="Hessian",
+    )
 
 
 def _check_start(found: Result) -> None:

@@ -129,6 +129,11 @@ class Directed:
         return self.label
 
     @property
+    def convergence(self) -> str | None:
+        """By which name a certificate predicts the contraction; None where theory has no factor."""
+        return getattr(self.direction, "convergence", None)
+
+    @property
     def bounded(self) -> bool:
         """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
         return isinstance(self.search, Backtracking)
