@@ -27,7 +27,7 @@ from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
-from agd.loss import get
+from agd.loss import NuclearNorm, get
 from agd.run import Criterion, Result, Status, Stop, as_stop, run
 from agd.update import Rule, resolve
 
@@ -163,22 +163,25 @@ def fit(
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, or an object
         such as ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
-        What is added to the mean loss, such as ``agd.loss.L2(0.1)``; it spares the intercept.
+        What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
+        that the coefficients must lie in, such as ``agd.loss.NonNegative()``; it spares the intercept.
     sample_weight : array, shape (n,), optional
         A weight of 0 or more for each row.
     intercept : bool
         Whether the model has a constant term.
     method : str, Rule or Method
-        ``"auto"``: accelerated descent in centred and scaled coordinates, which needs no tuning.
-        ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L.
-        Another name in ``agd.update.METHODS``, a rule such as ``agd.update.adam(0.1)``, or an object
-        that follows the protocol `Method`.
+        ``"auto"``: accelerated descent in centred and scaled coordinates, which needs no tuning; with a
+        penalty that is not smooth, accelerated proximal gradient there (``"fista"``). Such a penalty is
+        also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
+        gradient descent in the data's own units, with learning rate 1/L. Another name in
+        ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
+        object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
         ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``.
     init : FitResult, Params, tuple or array, optional
         Where to start: an earlier result, (coef, intercept), or coef. By default 0, and for
-        ``"auto"`` the best constant model.
+        ``"auto"`` the best constant model. Of a set, the nearest point in it.
     callback : callable, optional
         Called with the result so far every ``stop.check_every`` steps; it ends the run by raising
         StopIteration or returning True.
@@ -192,7 +195,8 @@ def fit(
     ------
     ValueError
         For shapes that do not fit, values that are not finite, targets outside the loss's domain,
-        weights that are negative or all zero, unknown names, and arrays on two devices.
+        weights that are negative or all zero, unknown names, arrays on two devices, and a method that
+        cannot handle the penalty.
     TypeError
         For data that are no real numbers, and arrays of two libraries.
 
@@ -218,7 +222,7 @@ def fit(
     chosen = get(loss)
     _check_penalty(penalty)
     stop = as_stop(stop)
-    mover = resolve(method, chosen)
+    mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight)
     with backends.current(data.X):
         result = _fit(data, mover, chosen, penalty, intercept, stop, init, callback)
@@ -252,21 +256,27 @@ def _fit(
 
 
 def _check_penalty(penalty: Any) -> None:
-    if isinstance(penalty, type):
+    if penalty is None:
+        return
+    if isinstance(penalty, type) or not hasattr(penalty, "smooth"):
         raise TypeError(f"penalty must be an object such as agd.loss.L2(0.1), got {penalty!r}")
-    if penalty is not None and not getattr(penalty, "smooth", False):
-        raise ValueError(f"penalty must be smooth, such as agd.loss.L2(0.1), got {penalty!r}")
+    if isinstance(penalty, NuclearNorm):
+        raise ValueError(  # noqa: TRY004 - a penalty is what it is: it has no place here
+            f"penalty {penalty!r} couples the coefficients of several targets, which fit keeps apart: "
+            f"minimise a function of the matrix of coefficients by agd.minimize(fun, x0, penalty=...)"
+        )
 
 
 def _coordinates(
     base: LinearObjective, scaling: Scaling | None, start: Params | None
 ) -> tuple[Any, Params]:
     """Choose the coordinates that the method works in, and the first point in them."""
+    zero = base.zeros()
+    if start is None and scaling is not None and zero.intercept is not None:
+        start = Params(zero.coef, zero.intercept + scaling.null)
+    start = base.prox(zero if start is None else start, 0.0)  # the nearest point that is allowed
     if scaling is None:
-        return base, base.zeros() if start is None else start
-    if start is None:
-        zero = base.zeros()
-        start = zero if zero.intercept is None else Params(zero.coef, zero.intercept + scaling.null)
+        return base, start
     with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
         return Rescaled(base, scaling), scaling.from_user(start)
 

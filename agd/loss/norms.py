@@ -153,6 +153,8 @@ class NuclearNorm(NonSmooth):
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_U value(U) + |U - w|² / (2 step); `step` is the same along the last two axes."""
         xp = _with_singular_values(w)
+        if isinstance(step, int | float) and step == 0:
+            return w
         u, s, vh = xp.linalg.svd(w, full_matrices=False)
         threshold: Any = step
         if getattr(step, "ndim", 0):
