@@ -99,7 +99,11 @@ def as_gradient(grad: Any, params: Tree, name: str = "jac", verb: str = "return"
         if given != spec:
             raise ValueError(f"{name} must {verb} a tree like x, {spec}; got {given}")
     return optree.tree_unflatten(
-        spec, [_like(f"{name} must {verb}", p, g, x) for p, g, x in zip(paths, found, leaves, strict=True)]
+        spec,
+        [
+            _like(f"{name} must {verb}", p, g, x)
+            for p, g, x in zip(paths, found, leaves, strict=True)
+        ],
     )
 
 
@@ -132,7 +136,7 @@ def _beside(need: str, value: Any, like: Array, dtype: Any) -> Array:
             return row.convert(xp, value, dtype, backends.device(like))
         value = np.asarray(value)  # NumPy's sums are scalars
     elif (theirs := backends.of(value).name) != row.name:
-        raise TypeError(f"{need} in x's library, {row.name}; got a {theirs} array")
+        raise TypeError(f"{need} in x's library, {row.name}; got an array of {theirs}")
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{need}; got dtype {value.dtype}")
     return xp.astype(value, dtype) if value.dtype != dtype else value

@@ -15,7 +15,7 @@ from agd._validation import as_point
 from agd.gradient.flat import Flat
 from agd.gradient.probing import Probe, probe
 from agd.gradient.second_order import SecondOrder, rounding, second_order
-from agd.gradient.spectrum import Spectrum, spectrum
+from agd.gradient.spectrum import Spectrum, spectrum, tolerance
 
 __all__ = ["CriticalPoint", "critical_point"]
 
@@ -77,7 +77,7 @@ def critical_point(
     The eigenvalues of the Hessian decide, as far as they are not zero: all positive, a minimum; all
     negative, a maximum; some of each, a saddle. Where some are zero the point is degenerate, and f itself
     is asked: at distances t, t/2 and t/4 along eigenvectors of zero curvature, and mixtures of them, on
-    both sides. If it falls somewhere, beyond what rounding and the second order explain, and rises
+    both sides. If it falls somewhere, beyond what rounding and the slope left over explain, and rises
     somewhere else, the point is a saddle: so is the monkey saddle x³ - 3xy², whose Hessian is zero, and
     so is x³. What only rises, as x⁴ does, stays degenerate: no probing along lines can tell that it
     rises everywhere.
@@ -94,8 +94,9 @@ def critical_point(
         Further arguments of both.
     grad_tol : float, optional
         The largest partial derivative that a critical point may have. By default what ``agd.minimize``
-        asks for, eps^(1/3), or for a strongly curved function eps^(1/3) L max(1, \|x\|), the gradient
-        that a move by eps^(1/3) of x's size makes.
+        asks for, eps^(1/3), or where rounding alone makes more, ten times that: the gradient's relative
+        error (eps, or eps^(2/3) by differences) times the larger of L max(1, \|x\|) and
+        \|f\| / max(1, \|x\|).
     seed : int
         Of what is drawn: Lanczos's first vector, and the mixtures.
 
@@ -115,7 +116,7 @@ def critical_point(
     function without gradient or autodiff, which are called n² + n times. Above that Lanczos finds both
     ends of its spectrum. A curvature counts as zero below ::
 
-        max(max(eps^(1/2), 30 noise) L, 30 noise scale / max(1, |x|)²)
+        max(max(2000 eps, 30 noise) L, 30 noise scale / max(1, |x|)²)
 
     with L the largest absolute curvature and noise the relative error of the Hessian: eps by autodiff,
     eps^(2/3) by differences of a gradient, eps^(4/9) or, formed from values, eps^(1/2) by differences of
@@ -152,26 +153,21 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
     if not np.isfinite(known.values).all():
         raise ValueError("the second derivatives of fun must be finite at x, got NaN or infinity")
     size = max(1.0, float(np.max(np.abs(point))))
-    zero = _zero(known, eps, abs(float(value)), size)
-    steep = float(np.max(np.abs(known.values)))
-    limit = eps ** (1.0 / 3.0) * max(1.0, steep * size) if grad_tol is None else float(grad_tol)
+    steep, level = float(np.max(np.abs(known.values))), abs(float(value))
+    scale = level if known.noise == eps else max(1.0, level)
+    zero = max(tolerance(known.noise, eps) * steep, 30.0 * known.noise * scale / size**2)
+    if grad_tol is None:
+        grad_tol = max(eps ** (1.0 / 3.0), 10.0 * f.grad_noise * max(steep * size, level / size))
     grad_norm = float(np.max(np.abs(g)))
-    if grad_norm > limit:
+    if grad_norm > grad_tol:
         kind, way = "not critical", -g / np.linalg.norm(g)
     else:
         kind, way = _kind(f, flat, x, g, known, zero, Probe(float(value), size, eps, seed))
     direction = None if way is None else flat.tree(_device(way, flat.vector(x)))
     return CriticalPoint(
-        kind, grad_norm, limit, float(known.values[0]), float(known.values[-1]), zero, direction,
+        kind, grad_norm, float(grad_tol), float(known.values[0]), float(known.values[-1]), zero, direction,
         known.source,
     )  # fmt: skip
-
-
-def _zero(known: Spectrum, eps: float, value: float, size: float) -> float:
-    """Return what counts as zero curvature."""
-    scale = value if known.noise == eps else max(1.0, value)
-    relative = max(eps**0.5, 30.0 * known.noise) * float(np.max(np.abs(known.values)))
-    return float(max(relative, 30.0 * known.noise * scale / size**2))
 
 
 def _kind(

@@ -13,7 +13,8 @@ from agd._typing import Array
 
 __all__ = ["Ritz", "lanczos"]
 
-LOOK = 5  # steps between two looks at the Ritz values, which cost k³
+LOOK = 5  # steps before the first look at the Ritz values, which costs k³
+BLOCK = 16  # vectors that are kept in one array
 
 
 class Ritz(NamedTuple):
@@ -41,7 +42,7 @@ class Ritz(NamedTuple):
         """Return the i-th Ritz vector, shape (n,), of unit length."""
         xp, where = backends.namespace(self.basis), backends.device(self.basis)
         weights = _move(self.weights[:, i], self.basis, xp, where)
-        return xp.sum(weights[:, None] * self.basis, axis=0)
+        return weights @ self.basis
 
 
 def lanczos(
@@ -100,34 +101,39 @@ def lanczos(
     eps = float(xp.finfo(like.dtype).eps)
     start = np.random.default_rng(seed).standard_normal(n)
     q = _move(start / np.linalg.norm(start), like, xp, where)
-    basis: list[Array] = []
+    blocks: list[Array] = []
     alphas: list[float] = []
     betas: list[float] = []
-    size = 0.0
+    size, k, look = 0.0, 0, LOOK
     while True:
-        basis.append(q)
+        blocks, k = _kept(xp, blocks, q), k + 1
         w = product(q)
         alphas.append(_number(xp.sum(q * w)))
-        w = row.settle(_orthogonal(xp, w, xp.stack(basis)))
+        w = row.settle(_orthogonal(w, blocks))
         betas.append(_number(xp.sqrt(xp.sum(w * w))))
         size = max(abs(alphas[-1]) + betas[-1], size)
-        last = (
-            betas[-1] <= 10.0 * eps * size
-            or len(basis) >= min(n, max_steps)
-            or not math.isfinite(size)
-        )
-        if last or len(basis) % LOOK == 0:
+        last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)
+        if last or k == look:
+            look += max(LOOK, look // 4)
             values, weights, residuals = _ritz(alphas, betas)
             limit = np.maximum(rtol * np.abs(values), max(atol, eps) * size)
             if last or (residuals <= limit)[[0, -1]].all():
-                return Ritz(values, residuals, weights, xp.stack(basis))
+                return Ritz(values, residuals, weights, xp.concat(blocks))
         q = w / betas[-1]
 
 
-def _orthogonal(xp: Any, w: Array, basis: Array) -> Array:
+def _kept(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
+    """Add a vector to the last block, so that a step copies one block and not the whole basis."""
+    row = xp.reshape(q, (1, -1))
+    if blocks and int(blocks[-1].shape[0]) < BLOCK:
+        return [*blocks[:-1], xp.concat([blocks[-1], row])]
+    return [*blocks, row]
+
+
+def _orthogonal(w: Array, blocks: list[Array]) -> Array:
     """Take off what lies in the span of the basis; twice is enough (Kahan, Parlett)."""
-    for _ in range(2):
-        w = w - xp.sum(xp.sum(basis * w, axis=1)[:, None] * basis, axis=0)
+    for block in blocks * 2:
+        w = w - (block @ w) @ block
     return w
 
 

@@ -73,10 +73,9 @@ def probe(
     near = [i for i, v in enumerate(known.values) if abs(v) - known.residuals[i] <= zero]
     near.sort(key=lambda i: abs(known.values[i]))
     near = near[:DIRECTIONS]
-    bend = max(abs(float(known.values[i])) for i in near)
     for line in _lines([known.vector(i) for i in near], settings.seed):
         for direction in (line, -line):
-            sign = _trend(at, direction, float(direction @ g), bend, settings)
+            sign = _trend(at, direction, float(direction @ g), settings)
             down = direction if sign < 0 and down is None else down
             up = up or sign > 0
             if (falls or down is not None) and (rises or up):
@@ -94,12 +93,10 @@ def _lines(vectors: list[Any], seed: int) -> Iterator[Any]:
         yield mixture / np.linalg.norm(mixture)
 
 
-def _trend(
-    at: Callable[[Any, float], float], direction: Any, slope: float, bend: float, settings: Probe
-) -> int:
+def _trend(at: Callable[[Any, float], float], direction: Any, slope: float, settings: Probe) -> int:
     """Return -1 where f falls at all of three distances, 1 where it rises, else 0.
 
-    A change counts if it is larger than rounding and than what the remaining slope and curvature make.
+    A change counts if it is larger than rounding, and than twice what the remaining slope makes.
     """
     signs = set()
     for shrink in (1.0, 0.5, 0.25):
@@ -107,6 +104,6 @@ def _trend(
         there = at(direction, t)
         change = there - settings.value
         rounding = 8.0 * settings.eps * (abs(there) + abs(settings.value))
-        explained = rounding + abs(slope) * t + bend * t**2 / 2.0
+        explained = rounding + 2.0 * abs(slope) * t
         signs.add(0 if not abs(change) > explained else int(np.sign(change)))
     return signs.pop() if len(signs) == 1 else 0

@@ -27,8 +27,8 @@ class SecondOrder(NamedTuple):
         ``pair(tree)``: value and gradient there.
     product : callable
         ``product(v)``: H v, with H the Hessian at the point.
-    noise : float
-        The relative error of a product.
+    noise, grad_noise : float
+        The relative errors of a product, and of the gradient.
     source : str
         "autodiff", "differences of the gradient" or "differences of fun".
     """
@@ -37,6 +37,7 @@ class SecondOrder(NamedTuple):
     pair: Callable[[Tree], tuple[Array, Tree]]
     product: Callable[[Tree], Tree]
     noise: float
+    grad_noise: float
     source: str
 
 
@@ -84,17 +85,17 @@ def second_order(
         how.name == "autodiff" or (how.name == "jac" and auto.sees(fun, x, *args))
     ):
         hvp = auto.hvp(Autodiff(fun).value)
-        return SecondOrder(value, pair, lambda v: hvp(x, v, *args)[1], eps, "autodiff")
+        return SecondOrder(value, pair, lambda v: hvp(x, v, *args)[1], eps, eps, "autodiff")
     if isinstance(gradient, Differences):
         gradient = Differences(fun, "3-point")  # the 2-point formula's error would swamp the second
-        power, source = 2.0 / 9.0, "differences of fun"
+        power, grad_noise, source = 2.0 / 9.0, eps ** (2.0 / 3.0), "differences of fun"
     else:
-        power, source = 1.0 / 3.0, "differences of the gradient"
+        power, grad_noise, source = 1.0 / 3.0, eps, "differences of the gradient"
 
     def product(v: Tree) -> Tree:
         return row.settle(slope_along(lambda tree: pair(tree)[1], x, v, power))
 
-    return SecondOrder(value, pair, product, eps ** (2.0 * power), source)
+    return SecondOrder(value, pair, product, eps ** (2.0 * power), grad_noise, source)
 
 
 def slope_along(f: Callable[[Tree], Tree], x: Tree, v: Tree, power: float) -> Tree:

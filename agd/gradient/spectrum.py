@@ -13,9 +13,10 @@ from agd.gradient.flat import Flat
 from agd.gradient.lanczos import lanczos
 from agd.gradient.second_order import SecondOrder, rounding
 
-__all__ = ["DENSE", "Spectrum", "spectrum"]
+__all__ = ["DENSE", "Spectrum", "spectrum", "tolerance"]
 
 DENSE = 200  # variables up to which the Hessian is formed
+KEPT = 2**27  # numbers that Lanczos may keep: 1 GiB in double precision
 
 
 class Spectrum(NamedTuple):
@@ -42,6 +43,14 @@ class Spectrum(NamedTuple):
     source: str
 
 
+def tolerance(noise: float, eps: float) -> float:
+    """Return the curvature, against the largest, that cannot be told from zero.
+
+    The first bound is rounding in the function's own sums and in the eigenvalues of up to `DENSE` rows.
+    """
+    return max(2000.0 * eps, 30.0 * noise)
+
+
 def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
     """Find the extreme curvatures of a function.
 
@@ -63,8 +72,13 @@ def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
     """
     like, n, eps = flat.vector(x), flat.size, rounding(x)
     if n > DENSE:
-        atol = max(eps**0.5, 30.0 * f.noise)
-        ritz = lanczos(lambda v: flat.vector(f.product(flat.tree(v))), like, atol=atol, seed=seed)
+        ritz = lanczos(
+            lambda v: flat.vector(f.product(flat.tree(v))),
+            like,
+            atol=tolerance(f.noise, eps),
+            max_steps=max(50, min(300, KEPT // n)),
+            seed=seed,
+        )
         source = f"Lanczos, {len(ritz.values)} products by {f.source}"
         return Spectrum(
             ritz.values, ritz.residuals, lambda i: _host(ritz.vector(i)), f.noise, source
