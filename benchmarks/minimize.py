@@ -155,7 +155,7 @@ def _functions() -> Iterator[Any]:
     try:
         yield problems.breast_cancer(standardised=True)
         yield problems.breast_cancer(standardised=False)
-    except BaseException as missing: - pytest's skip is no Exception
+    except BaseException as missing:  # pytest's skip is no Exception
         if "could not import" not in str(missing):
             raise
         print(missing, file=sys.stderr)

@@ -27,11 +27,11 @@ def _accelerated() -> Method:
     return Accelerated(rescaled=False, backtracking=True)
 
 
-def _sgd() -> Method:
+def _sgd() -> Any:
     return sgd(rescaled=False)
 
 
-def _svrg() -> Method:
+def _svrg() -> Any:
     return SVRG(rescaled=False)
 
 
