@@ -1,6 +1,6 @@
 """The value and gradient of any function of a tree of arrays, with bounds or a penalty if wanted."""
 
-from __future__ import annotations
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -183,7 +183,7 @@ class FunctionObjective:
         """Return params and gradient as a user reads them: as they are."""
         return params, grads
 
-    def take(self, rows: Array) -> FunctionObjective:
+    def take(self, rows: Array) -> "FunctionObjective":
         """Return the objective over some rows of `args`: the mean over a mini-batch.
 
         Parameters
@@ -212,7 +212,7 @@ class FunctionObjective:
         leaves: list[Any] = optree.tree_leaves(args, none_is_leaf=True)
         return _Arrays([leaf for leaf in leaves if backends.is_array(leaf)], self.bounds)
 
-    def with_arrays(self, arrays: Any) -> FunctionObjective:
+    def with_arrays(self, arrays: Any) -> "FunctionObjective":
         """Return the same objective over other arrays; with None, what is left is hashable."""
         args: Any = self.args
         if not isinstance(args, _Static):
