@@ -170,6 +170,8 @@ def minimize(
             grad_calls=1,
             compilable=_compilable(fun, jac, point, args),
         )
+        if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
+            point = objective.prox(point, 0.0)
         host = backends.of(like).looks_are_free
         found = run(
             mover, objective, point, stop, callback,

@@ -284,3 +284,15 @@ def test_the_core_runs_without_the_door():
 def test_bad_parameters(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_a_start_outside_a_set_is_moved_to_the_nearest_point_in_it():
+    penalty = agd.loss.Simplex()
+    found = agd.minimize(
+        lambda x: 0.5 * np.sum((x - [3.0, 2.5]) ** 2),
+        np.zeros(2),
+        jac=lambda x: x - [3.0, 2.5],
+        penalty=penalty,
+    )
+    assert found.success
+    np.testing.assert_allclose(found.x, [0.75, 0.25], atol=1e-6)
