@@ -44,10 +44,11 @@ from agd.update.descent import Accelerated, Descent
 from agd.update.fista import FISTA
 from agd.update.heavy_ball import HeavyBall
 from agd.update.lbfgs import lbfgs, projected_lbfgs
-from agd.update.line_search import Backtracking, StrongWolfe
+from agd.update.line_search import Backtracking
 from agd.update.partition import *
 from agd.update.perturbed import Perturbed
-from agd.update.proximal import ProjectedGradient, ProximalGradient
+from agd.update.projected import ProjectedGradient
+from agd.update.proximal import ProximalGradient
 from agd.update.rules import *
 from agd.update.scale import *
 from agd.update.schedules import *
@@ -57,6 +58,7 @@ from agd.update.steepest import barzilai_borwein, polyak, steepest_descent
 from agd.update.stochastic import Stochastic, sgd
 from agd.update.svrg import SVRG
 from agd.update.transforms import *
+from agd.update.wolfe import StrongWolfe
 
 __all__ = [
     "FISTA",

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient.curvature import largest_curvature
-from agd.update._vector import dot, flatten, largest, over
+from agd.update._vector import flatten, largest, over
 
-__all__ = ["Composite", "Point", "bounded", "first_curvature", "rounding", "share_moved"]
+__all__ = ["Composite", "Point", "bounded", "rounding", "share_moved"]
 
 
 class Point(NamedTuple):
@@ -77,14 +76,6 @@ def bounded(objective: Any) -> bool:
     return hasattr(objective, "bound_product") and getattr(loss, "curvature", None) is not None
 
 
-def first_curvature(objective: Any, g: Array) -> Array:
-    """Return L where the objective can bound it; else what makes the first step no longer than 1."""
-    if hasattr(objective, "bound_product"):
-        return largest_curvature(objective)
-    xp = backends.namespace(g)
-    return xp.clip(xp.sqrt(dot(g, g)), min=1.0)
-
-
 def rounding(*values: Array) -> Array:
     """Return how much of the difference between values may be rounding."""
     xp = backends.namespace(values[0])
@@ -98,17 +89,3 @@ def rounding(*values: Array) -> Array:
 def share_moved(new: Array, old: Array) -> Array:
     """Return the largest change of an entry, as a share of the largest entry."""
     return over(largest(new - old), largest(new))
-
-
-def latest(recent: Array, value: Array) -> Array:
-    """Drop the oldest of the last few values, and add one."""
-    xp = backends.namespace(value)
-    return xp.concat([recent[..., 1:], value[..., None]], axis=-1)
-
-
-def spectral(s: Array, y: Array, otherwise: Array) -> Array:
-    """Return the step of Barzilai and Borwein, s · s / s · y; `otherwise` where s · y is not above 0."""
-    xp = backends.namespace(s)
-    bend = dot(s, y)
-    step = over(dot(s, s), bend)
-    return xp.where(bend > 0.0, xp.clip(step, 1e-20, 1e20), otherwise)

@@ -6,25 +6,27 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient.objective import largest_curvature
+from agd.gradient.curvature import largest_curvature
 from agd.update._vector import dot, flatten, largest, over
 
-__all__ = ["first_curvature"]
+__all__ = ["first_curvature", "looks"]
 
 
 def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
-    """Return L for an objective that can bound it, and the curvature along the gradient for others.
+    """Return L for an objective that can bound it, and a guess to be corrected on the way for others.
 
-    ::
+    The guess is the curvature along the gradient ::
 
         L = |g(x + h d) - g(x)| / (h |d|),    d = -g / max|g|,    h = eps^(1/3) max(1, max|x|)
 
-    The second is a guess that a method has to correct as it goes.
+    Where a penalty or bounds are left to a prox, x + h d may lie where the function must not be asked;
+    there it is L = max(1, |g|), with which the first step is no longer than 1.
 
     Parameters
     ----------
     objective : Objective
-        One over linear parameters has ``bound_product``.
+        One over linear parameters has ``bound_product``; one that has ``nonsmooth`` says whether a part
+        of it is left to its prox.
     params, grad : tree of arrays
         The first point, and the gradient there.
 
@@ -39,6 +41,8 @@ def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     x, restore = flatten(params, batch)
     g, _ = flatten(grad, batch)
     xp = backends.namespace(x)
+    if not looks(objective):
+        return xp.clip(xp.sqrt(dot(g, g)), min=1.0)
     d = -g * over(xp.ones_like(g[..., 0]), largest(g))[..., None]
     h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * xp.clip(largest(x), min=1.0)
     _, there = objective.value_and_grad(restore(x + h[..., None] * d))
@@ -46,3 +50,8 @@ def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     change = change - g
     L = xp.sqrt(dot(change, change)) * over(xp.ones_like(h), h * xp.sqrt(dot(d, d)))
     return xp.where(xp.isfinite(L) & (L > 0.0), L, xp.ones_like(L))
+
+
+def looks(objective: Any) -> int:
+    """Return how often `first_curvature` evaluates an objective, 0 or 1."""
+    return int(not (hasattr(objective, "bound_product") or getattr(objective, "nonsmooth", False)))

@@ -9,63 +9,21 @@ is at its own stage of its own search.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Tree
+from agd.update._direction import Direction, Move
 from agd.update._vector import dot, flatten, largest, over
 from agd.update.descent import choose
-from agd.update.line_search import Backtracking, LineSearch, SearchState, StrongWolfe
+from agd.update.line_search import Backtracking, LineSearch, SearchState
+from agd.update.wolfe import StrongWolfe
 
-__all__ = ["Directed", "Direction", "Move", "words"]
+__all__ = ["Directed", "words"]
 
 IDLE = (
     10  # steps in a row that lower neither the value nor the gradient: rounding is all that is left
 )
-
-
-class Move(NamedTuple):
-    """What the last step did, as vectors; where none was taken, both are 0.
-
-    Attributes
-    ----------
-    s, y : array, shape (..., n)
-        The change of the point, and of the gradient.
-    step : array, shape (...)
-        The step that was taken along the direction.
-    slope : array, shape (...)
-        The slope at the start of it.
-    direction : array, shape (..., n)
-        The direction it was taken along.
-    before : array, shape (..., n)
-        The gradient before it.
-    fall : array, shape (...)
-        By how much the value fell.
-    """
-
-    s: Array
-    y: Array
-    step: Array
-    slope: Array
-    direction: Array
-    before: Array
-    fall: Array
-
-
-class Direction(Protocol):
-    """Where to go next, and how far to try first; all vectors are (..., n)."""
-
-    def init(self, g: Array) -> Any:
-        """Return the memory before the first step."""
-
-    def remember(self, memory: Any, move: Move) -> Any:
-        """Return the memory after a step."""
-
-    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
-        """Return a direction, for the entries that are free to move where some are not."""
-
-    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
-        """Return the first trial step along d."""
 
 
 class Best(NamedTuple):

@@ -10,18 +10,12 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd.update._rule import check_number
 
-__all__ = ["blend", "check_eps", "check_share", "divided", "sign", "squared", "unbiased"]
+__all__ = ["blend", "check_eps", "check_share", "divided", "squared", "unbiased"]
 
 
 def squared(tree: Tree) -> Tree:
     """Square every leaf."""
     return optree.tree_map(lambda g: g * g, tree)
-
-
-def sign(x: Array) -> Array:
-    """Return the sign of every entry; by comparisons, which every library can batch."""
-    xp = backends.namespace(x)
-    return xp.astype(x > 0.0, x.dtype) - xp.astype(x < 0.0, x.dtype)
 
 
 def divided(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:

@@ -10,7 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 
-__all__ = ["dot", "flatten", "largest", "over"]
+__all__ = ["dot", "flatten", "largest", "over", "sign"]
 
 
 def flatten(tree: Tree, batch: int) -> tuple[Array, Callable[[Array], Tree]]:
@@ -84,3 +84,14 @@ def over(a: Array, b: Array) -> Array:
     xp = backends.namespace(b)
     zero = b == 0.0
     return xp.where(zero, xp.zeros_like(b), a / xp.where(zero, xp.ones_like(b), b))
+
+
+def sign(x: Array) -> Array:
+    """Return -1, 0 or 1 as the entries are below, at or above 0, and NaN where they are NaN.
+
+    As the standard's `sign`, but by comparisons: the torch namespace's writes NaN through a mask, which
+    ``torch.func.vmap`` refuses.
+    """
+    xp = backends.namespace(x)
+    side = xp.astype(x > 0.0, x.dtype) - xp.astype(x < 0.0, x.dtype)
+    return xp.where(xp.isnan(x), x, side)

@@ -10,8 +10,9 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.update._adam import AdamState, family, moments
-from agd.update._moments import blend, check_share, divided, sign, squared, unbiased
+from agd.update._moments import blend, check_share, divided, squared, unbiased
 from agd.update._rule import Rate, Rule, check_number, named_rule
+from agd.update._vector import sign
 
 __all__ = ["adamax", "amsgrad", "radam", "yogi"]
 

@@ -11,10 +11,10 @@ from agd.update._composite import (
     Composite,
     Point,
     bounded,
-    first_curvature,
     rounding,
     share_moved,
 )
+from agd.update._curvature import first_curvature, looks
 from agd.update._vector import dot, over
 from agd.update.descent import choose
 
@@ -98,11 +98,13 @@ class FISTA:
         both = Composite(objective, params, grad)
         value = smooth + both.penalty(both.x)
         no, one = xp.zeros_like(value, dtype=xp.bool), xp.ones_like(value)
-        L = first_curvature(objective, both.g)
+        L = first_curvature(objective, params, grad)
         start = Point(both.x, both.g, smooth, value)
         zero = xp.zeros_like(value)
         known = L if bounded(objective) else zero
-        return FistaState(value, grad, start, no, one, L, known, zero, one, no, zero)
+        return FistaState(
+            value, grad, start, no, one, L, known, zero, one + looks(objective), no, zero
+        )
 
     def step(self, objective: Any, params: Tree, state: FistaState) -> tuple[Tree, FistaState]:
         """Evaluate at the next x and judge it, or at the y that is pending."""

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from agd import backends
 from agd._typing import Array
 from agd._validation import count
-from agd.update._directed import Directed, Move, words
+from agd.update._directed import Directed, words
+from agd.update._direction import Move
 from agd.update._vector import dot, over
-from agd.update.line_search import Backtracking, LineSearch, StrongWolfe
+from agd.update.line_search import Backtracking, LineSearch
+from agd.update.wolfe import StrongWolfe
 
 __all__ = ["lbfgs", "projected_lbfgs"]
 

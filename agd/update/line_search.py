@@ -25,7 +25,18 @@ from agd import backends
 from agd._typing import Array
 from agd._validation import count, positive
 
-__all__ = ["Backtracking", "LineSearch", "SearchState", "StrongWolfe"]
+__all__ = [
+    "Backtracking",
+    "LineSearch",
+    "Point",
+    "SearchState",
+    "check_shares",
+    "decreased",
+    "first_state",
+    "full",
+    "is_finite",
+    "pick",
+]
 
 
 class Point(NamedTuple):
@@ -102,9 +113,10 @@ class LineSearch(Protocol):
         """Return the state after the trial at ``state.step``."""
 
 
-def _start(
+def first_state(
     value: Array, slope: Array, first: Array, least: Array | None, reference: Array | None
 ) -> SearchState:
+    """Return the state of any search before its first trial."""
     xp = backends.namespace(value)
     zero = xp.zeros_like(value)
     no = xp.zeros_like(value, dtype=xp.bool)
@@ -126,7 +138,7 @@ def _start(
     )
 
 
-def _decreased(c1: float, state: SearchState, trial: Point) -> Array:
+def decreased(c1: float, state: SearchState, trial: Point) -> Array:
     """Say whether the value fell enough; where rounding hides the fall, ask the slopes.
 
     Near a minimum f(t) - f(0) is smaller than the rounding of f. There the condition in slopes,
@@ -140,18 +152,29 @@ def _decreased(c1: float, state: SearchState, trial: Point) -> Array:
     return xp.where(flat, falling | (enough & (trial.value < state.origin.value)), enough)
 
 
-def _finite(trial: Point) -> Array:
+def is_finite(trial: Point) -> Array:
+    """Return whether value and slope are finite."""
     xp = backends.namespace(trial.value)
     return xp.isfinite(trial.value) & xp.isfinite(trial.slope)
 
 
-def _full(like: Array, number: float) -> Array:
+def full(like: Array, number: float) -> Array:
+    """Return an array of one number."""
     return backends.namespace(like).full_like(like, number)
 
 
-def _pick(condition: Array, yes: Point, no: Point) -> Point:
+def pick(condition: Array, yes: Point, no: Point) -> Point:
+    """Take each problem's trial from `yes` where its condition holds, from `no` elsewhere."""
     xp = backends.namespace(condition)
     return Point(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+
+
+def check_shares(c1: float, c2: float) -> None:
+    """Refuse shares that no step could meet."""
+    positive("c1", c1)
+    positive("c2", c2)
+    if not (c1 < 0.5 and c1 < c2 <= 1.0):
+        raise ValueError(f"c1 must be below 1/2 and below c2 <= 1, got c1={c1!r}, c2={c2!r}")
 
 
 @dataclass(frozen=True)
@@ -202,7 +225,7 @@ class Backtracking:
 
     def __post_init__(self) -> None:
         """Refuse parameters that no step could meet."""
-        _check_shares(self.c1, 1.0)
+        check_shares(self.c1, 1.0)
         count("memory", self.memory)
         count("max_trials", self.max_trials)
 
@@ -232,18 +255,18 @@ class Backtracking:
         SearchState
             Its ``step`` is what to evaluate.
         """
-        return _start(value, slope, first, least, reference)
+        return first_state(value, slope, first, least, reference)
 
     def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
         """Take the value and the slope at ``state.step``, and accept it or name a shorter one."""
         xp = backends.namespace(value)
         trial = Point(state.step, value, slope)
-        finite = _finite(trial)
-        accepted = finite & _decreased(self.c1, state, trial)
+        finite = is_finite(trial)
+        accepted = finite & decreased(self.c1, state, trial)
         t = trial.step
-        bend = xp.where(finite, value - state.origin.value - state.origin.slope * t, _full(t, 1.0))
-        parabola = -0.5 * state.origin.slope * t * t / xp.where(bend > 0.0, bend, _full(bend, 1.0))
-        shorter = xp.where(bend > 0.0, xp.clip(parabola / t, 0.1, 0.5), _full(t, 0.5)) * t
+        bend = xp.where(finite, value - state.origin.value - state.origin.slope * t, full(t, 1.0))
+        parabola = -0.5 * state.origin.slope * t * t / xp.where(bend > 0.0, bend, full(bend, 1.0))
+        shorter = xp.where(bend > 0.0, xp.clip(parabola / t, 0.1, 0.5), full(t, 0.5)) * t
         shorter = xp.where(finite, shorter, 0.1 * t)
         trials = state.trials + 1.0
         exhausted = ~accepted & ((trials >= self.max_trials) | (shorter <= state.least))
@@ -252,141 +275,7 @@ class Backtracking:
             taken=xp.where(accepted, t, state.taken),
             trials=trials,
             improved=accepted,
-            low=_pick(accepted, trial, state.low),
+            low=pick(accepted, trial, state.low),
             accepted=accepted,
             exhausted=exhausted,
         )
-
-
-@dataclass(frozen=True)
-class StrongWolfe:
-    r"""A search for a step that decreases the value enough and flattens the slope enough.
-
-    Accept t if ::
-
-        f(t) <= f(0) + c1 t f'(0)    and    |f'(t)| <= c2 |f'(0)|
-
-    The step grows, by the secant of the slopes and at most fourfold, until a bracket is found; then
-    the bracket shrinks (zoom) to the minimiser of the cubic through its ends, kept away from them, or
-    to its middle where a trial has not shrunk it by a third. A trial that is not finite shortens
-    the step tenfold. The second condition keeps s · y positive for L-BFGS and conjugate gradients.
-
-    Parameters
-    ----------
-    c1, c2 : float
-        0 < c1 < c2 < 1. A small c2 asks for a nearly exact search, as conjugate gradients need.
-    max_trials : int
-        The most trials; the best that decreased enough is then taken.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is out of range.
-
-    Notes
-    -----
-    Wolfe (1969), "Convergence conditions for ascent methods"; Nocedal and Wright (2006), *Numerical
-    Optimization*, algorithms 3.5 and 3.6; Moré and Thuente (1994), "Line search algorithms with
-    guaranteed sufficient decrease", for the growth and the shrinking. Where rounding hides the
-    decrease it is read from the slopes, as in Hager and Zhang (2005).
-    """
-
-    c1: float = 1e-4
-    c2: float = 0.9
-    max_trials: int = 30
-
-    memory: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse parameters that no step could meet."""
-        _check_shares(self.c1, self.c2)
-        count("max_trials", self.max_trials)
-
-    def start(
-        self,
-        value: Array,
-        slope: Array,
-        first: Array,
-        least: Array | None = None,
-        reference: Array | None = None,
-    ) -> SearchState:
-        """Return the state before the first trial; parameters as in `Backtracking.start`."""
-        return _start(value, slope, first, least, reference)
-
-    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
-        """Take the value and the slope at ``state.step``, and accept it or name the next trial."""
-        xp = backends.namespace(value)
-        trial = Point(state.step, value, slope)
-        finite = _finite(trial)
-        low_enough = finite & _decreased(self.c1, state, trial)
-        accepted = low_enough & (xp.abs(slope) <= -self.c2 * state.origin.slope)
-        beaten = ~low_enough | (value >= state.low.value) & (state.low.step > 0.0)
-        # A trial above the line, or past the minimum, closes the bracket; else it is the new low end.
-        onward = xp.where(state.bracketed, state.high.step - state.low.step, _full(slope, 1.0))
-        across = slope * onward >= 0.0
-        high = _pick(beaten, trial, _pick(across, state.low, state.high))
-        low = _pick(beaten, state.low, trial)
-        bracketed = state.bracketed | beaten | across
-        grown = _extrapolate(state.low, trial)
-        width = xp.abs(high.step - low.step)
-        step = xp.where(bracketed, _interpolate(low, high), grown)
-        slow = bracketed & state.bracketed & (width > 0.66 * state.width)
-        step = xp.where(slow, 0.5 * (low.step + high.step), step)
-        trials = state.trials + 1.0
-        spent = (trials >= self.max_trials) | (bracketed & (width <= state.least))
-        exhausted = ~accepted & (spent | ~xp.isfinite(step))
-        settled = xp.where(accepted, trial.step, low.step)
-        return state._replace(
-            step=xp.where(accepted | exhausted, state.step, step),
-            taken=xp.where(accepted | exhausted, settled, state.taken),
-            low=low,
-            high=high,
-            bracketed=bracketed,
-            width=xp.where(bracketed, width, state.width),
-            trials=trials,
-            improved=~beaten,
-            accepted=accepted,
-            exhausted=exhausted,
-        )
-
-
-def _extrapolate(low: Point, trial: Point) -> Array:
-    """Go on past a trial that still falls: to where the secant of the slopes is 0, within bounds."""
-    xp = backends.namespace(trial.step)
-    gone = trial.step - low.step
-    rise = trial.slope - low.slope
-    secant = xp.where(
-        rise > 0.0, -trial.slope / xp.where(rise > 0.0, rise, _full(rise, 1.0)), _full(rise, 4.0)
-    )
-    return trial.step + gone * xp.clip(secant, 1.1, 4.0)
-
-
-def _interpolate(low: Point, high: Point) -> Array:
-    """Return the minimiser of the cubic through both ends, kept within the middle of the bracket."""
-    xp = backends.namespace(low.step)
-    length = high.step - low.step
-    usable = _finite(high) & (length != 0.0)
-    h = xp.where(usable, length, xp.ones_like(length))
-    value = xp.where(usable, high.value, low.value)
-    slope = xp.where(usable, high.slope, low.slope)
-    theta = 3.0 * (low.value - value) / h + low.slope + slope
-    inside = theta * theta - low.slope * slope
-    gamma = xp.sqrt(xp.clip(inside, min=0.0)) * xp.sign(h)
-    below = 2.0 * gamma - low.slope + slope
-    cubic = (gamma - low.slope + theta) / xp.where(below != 0.0, below, _full(below, 1.0))
-    # Where rounding hides the difference of the values, the slopes alone still tell.
-    noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(low.value)
-    rise = slope - low.slope
-    secant = -low.slope / xp.where(rise != 0.0, rise, _full(rise, 1.0))
-    hidden = (xp.abs(value - low.value) <= noise) & (rise != 0.0)
-    share = xp.where(hidden, secant, cubic)
-    share = xp.where((inside >= 0.0) & (below != 0.0) | hidden, share, _full(h, 0.5))
-    # The high end may not be finite: then a tenth of the way to it.
-    return low.step + xp.where(usable, xp.clip(share, 0.1, 0.9), _full(h, 0.1)) * length
-
-
-def _check_shares(c1: float, c2: float) -> None:
-    positive("c1", c1)
-    positive("c2", c2)
-    if not (c1 < 0.5 and c1 < c2 <= 1.0):
-        raise ValueError(f"c1 must be below 1/2 and below c2 <= 1, got c1={c1!r}, c2={c2!r}")

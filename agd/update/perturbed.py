@@ -8,56 +8,20 @@ lower.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agd import backends
 from agd._typing import Array, Method, Tree
 from agd._validation import count, positive
+from agd.update._perturbed import PerturbedState, more, told
 from agd.update._rule import Rule
 from agd.update._vector import flatten, largest
 from agd.update.descent import choose
 from agd.update.steepest import steepest_descent
 
 __all__ = ["Perturbed"]
-
-
-class PerturbedState(NamedTuple):
-    """Where the best point and the moving point are, and what is known of them.
-
-    Attributes
-    ----------
-    value, grad : array, tree
-        Of the params: the best point while a perturbed one is followed, else the moving point.
-    point, inner : tree
-        The moving point, and the state there of the method that moves it.
-    kept : tree
-        The method's state at the params, to go back to.
-    waiting : array
-        For how many periods a perturbed point has been followed; 0 where none is.
-    unsettled : array of bool
-        Whether a perturbation has yet to show that the params are no saddle.
-    top : array
-        The largest gradient seen, which says what a small one is.
-    iterations, evaluations, failed, moved, curvature, least_curvature
-        As other states have them; None where the method's own does not.
-    """
-
-    value: Array
-    grad: Tree
-    point: Tree
-    inner: Any
-    kept: Any
-    waiting: Array
-    unsettled: Array
-    top: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array | None
-    curvature: Array | None
-    least_curvature: Array | None
 
 
 @dataclass(frozen=True)
@@ -213,8 +177,8 @@ class Perturbed:
         point, inner = self.base.step(objective, state.point, state.inner)
         away = state.waiting > 0.0
         one = xp.ones_like(state.value)
-        steps = _more(inner, state.inner, "iterations", one)
-        calls = _more(inner, state.inner, "evaluations", self.evaluations * one)
+        steps = more(inner, state.inner, "iterations", one)
+        calls = more(inner, state.inner, "evaluations", self.evaluations * one)
         state = state._replace(
             value=xp.where(away, state.value, inner.value),
             grad=choose(away, state.grad, inner.grad),
@@ -223,7 +187,7 @@ class Perturbed:
             iterations=state.iterations + steps,
             evaluations=state.evaluations + calls,
         )
-        return choose(away, params, point), _told(state)
+        return choose(away, params, point), told(state)
 
     def refresh(
         self, objective: Any, params: Tree, state: PerturbedState, drawn: Array
@@ -256,7 +220,7 @@ class Perturbed:
             unsettled=state.unsettled & ~settled,
             top=top,
         )
-        return params, _told(self._jumped(objective, params, state, jump, reach, drawn))
+        return params, told(self._jumped(objective, params, state, jump, reach, drawn))
 
     def _jumped(
         self,
@@ -284,26 +248,3 @@ class Perturbed:
             waiting=xp.where(jump, xp.ones_like(state.waiting), state.waiting),
             evaluations=state.evaluations + xp.astype(jump, state.evaluations.dtype),
         )
-
-
-def _more(new: Any, old: Any, name: str, default: Array) -> Array:
-    """Return by how much a method's count went up in a step."""
-    after = getattr(new, name, None)
-    return default if after is None else after - getattr(old, name)
-
-
-def _told(state: PerturbedState) -> PerturbedState:
-    """Pass on what the method's state says of the moving point."""
-    inner, xp = state.inner, backends.namespace(state.value)
-    curvature, least = state.curvature, state.least_curvature
-    failed = getattr(inner, "failed", None)
-    if curvature is not None:
-        curvature = xp.maximum(curvature, inner.curvature)
-    if least is not None:
-        least = xp.minimum(least, inner.least_curvature)
-    return state._replace(
-        failed=state.failed if failed is None else failed & ~state.unsettled,
-        moved=getattr(inner, "moved", None),
-        curvature=curvature,
-        least_curvature=least,
-    )

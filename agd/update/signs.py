@@ -10,7 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.update._adam import decayed
-from agd.update._moments import blend, check_share, sign
+from agd.update._moments import blend, check_share
 from agd.update._rule import (
     Rate,
     Rule,
@@ -23,6 +23,7 @@ from agd.update._rule import (
     scale_by_rate,
     zeros,
 )
+from agd.update._vector import sign
 
 __all__ = ["lion", "rprop", "sign_descent"]
 

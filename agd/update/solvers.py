@@ -15,7 +15,8 @@ from agd.update.fista import FISTA
 from agd.update.heavy_ball import HeavyBall
 from agd.update.lbfgs import lbfgs, projected_lbfgs
 from agd.update.perturbed import Perturbed
-from agd.update.proximal import ProjectedGradient, ProximalGradient
+from agd.update.projected import ProjectedGradient
+from agd.update.proximal import ProximalGradient
 from agd.update.steepest import barzilai_borwein, polyak, steepest_descent
 from agd.update.stochastic import sgd
 from agd.update.svrg import SVRG

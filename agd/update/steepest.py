@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 from agd import backends
 from agd._typing import Array
 from agd._validation import real
-from agd.update._directed import Directed, Move, words
+from agd.update._directed import Directed, words
+from agd.update._direction import Move
 from agd.update._vector import dot, over
 from agd.update.line_search import Backtracking, LineSearch
 
