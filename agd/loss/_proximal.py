@@ -9,7 +9,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 
-__all__ = ["NonSmooth", "beside", "soft_threshold"]
+__all__ = ["NonSmooth", "beside", "root", "soft_threshold"]
 
 
 class NonSmooth:
@@ -40,6 +40,13 @@ def soft_threshold(w: Array, threshold: float | Array) -> Array:
     xp = backends.namespace(w)
     # Not by sign(w), which the torch namespace cannot map over a batch.
     return xp.clip(w - threshold, min=0.0) + xp.clip(w + threshold, max=0.0)
+
+
+def root(squares: Array) -> Array:
+    """Return the square root of numbers of 0 or more; by autodiff 0 where they are 0, not infinite."""
+    xp = backends.namespace(squares)
+    some = squares > 0.0
+    return xp.where(some, xp.sqrt(xp.where(some, squares, xp.ones_like(squares))), squares)
 
 
 def beside(data: Any, w: Array) -> Array:

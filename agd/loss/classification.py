@@ -49,9 +49,12 @@ class Logistic:
         xp = namespace(z)
         side = 1.0 - 2.0 * y
         s = side * z
-        e = xp.exp(-xp.abs(s))
-        above = xp.where(s > 0.0, xp.ones_like(e), e)  # sigmoid(s) = above / (1 + e), both signs
-        value = xp.log1p(e) + xp.where(s > 0.0, s, xp.zeros_like(s))
+        over = s > 0.0
+        e = xp.exp(
+            xp.where(over, -s, s)
+        )  # -|s|, differentiated at 0 as from below, as max(s, 0) is
+        above = xp.where(over, xp.ones_like(e), e)  # sigmoid(s) = above / (1 + e), both signs
+        value = xp.log1p(e) + xp.where(over, s, xp.zeros_like(s))
         return value, side * (above / (1.0 + e))
 
     def link(self, mean: Array) -> Array:
@@ -62,8 +65,9 @@ class Logistic:
     def predict(self, z: Array) -> Array:
         """Return the probability of the second class, 1 / (1 + exp(-z))."""
         xp = namespace(z)
-        e = xp.exp(-xp.abs(z))
-        return xp.where(z > 0.0, xp.ones_like(e), e) / (1.0 + e)
+        over = z > 0.0
+        e = xp.exp(xp.where(over, -z, z))
+        return xp.where(over, xp.ones_like(e), e) / (1.0 + e)
 
     def outside(self, y: Array) -> Array:
         """Return where y is neither 0 nor 1."""

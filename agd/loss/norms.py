@@ -12,7 +12,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import count, not_negative
-from agd.loss._proximal import NonSmooth, beside
+from agd.loss._proximal import NonSmooth, beside, root
 
 __all__ = ["GroupL1", "NuclearNorm"]
 
@@ -81,10 +81,9 @@ class GroupL1(NonSmooth):
                 f"groups must name a group for each of the {w.shape[-1]} coefficients, got "
                 f"{len(self.groups)}"
             )
-        xp = backends.namespace(w)
         members = beside(self._members, w)
         # Products with 0 and 1 in place of a scatter, which the standard does not have.
-        return members, xp.sqrt((w * w) @ members), beside(self._members.sum(axis=0) ** 0.5, w)
+        return members, root((w * w) @ members), beside(self._members.sum(axis=0) ** 0.5, w)
 
     def value(self, w: Array) -> Array:
         """Return alpha Σ_g sqrt(n_g) |w_g|, the groups along the last axis."""
@@ -127,7 +126,8 @@ class NuclearNorm(NonSmooth):
     -----
     Fazel (2002), *Matrix Rank Minimization with Applications*; Cai, Candès and Shen (2010), "A singular
     value thresholding algorithm for matrix completion", for the prox. It needs the standard's linear
-    algebra extension.
+    algebra extension. Automatic differentiation cannot follow the prox where two singular values are
+    equal: their vectors are not determined there.
 
     Examples
     --------

@@ -15,7 +15,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import positive, real
-from agd.loss._proximal import NonSmooth, beside
+from agd.loss._proximal import NonSmooth, beside, root
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
 
@@ -230,7 +230,7 @@ def _length(w: Array) -> Array:
     xp = backends.namespace(w)
     largest = xp.max(xp.abs(w), axis=-1, keepdims=True)
     unit = xp.where(largest > 0.0, largest, xp.ones_like(largest))
-    return unit * xp.sqrt(xp.sum((w / unit) ** 2, axis=-1, keepdims=True))
+    return unit * root(xp.sum((w / unit) ** 2, axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)

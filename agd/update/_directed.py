@@ -196,6 +196,25 @@ class Directed:
             least_curvature=xp.where(taken, xp.minimum(least, seen), least),
         )
 
+    def _cut(self, objective: Any, params: Tree, d: Array, known: tuple[Any, ...]) -> Array:
+        """Cut a direction at the bounds, and turn the other entries to what is left of it.
+
+        With the entries that are cut held at a share of their move, a quadratic's minimum over the others
+        lies at that share of the way from their own direction to the one in d.
+        """
+        memory, move, g, free = known
+        xp, batch = backends.namespace(g), g.ndim - 1
+        x, restore = flatten(params, batch)
+        there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+        cut = (there != x + d) & (g * d < 0.0)
+        if backends.of(g).certain(~xp.any(cut, axis=-1)):
+            return there - x
+        alone = self.direction.direction(memory, move, g, free & ~cut)
+        asked = xp.where(cut, d, xp.zeros_like(d))
+        share = over(dot(there - x, asked), dot(asked, asked))[..., None]
+        turned = xp.where(cut, d, share * d + (1.0 - share) * alone)
+        return _projected(objective, params, turned, batch)
+
     def _begin(
         self,
         objective: Any,
@@ -215,7 +234,7 @@ class Directed:
         d = self.direction.direction(memory, move, g, free)
         down = -g
         if objective.nonsmooth:
-            d = _projected(objective, params, d, value.ndim)
+            d = self._cut(objective, params, d, (memory, move, g, free))
             size = self.direction.first(memory, move, value, g, -g)
             down = _projected(objective, params, -size[..., None] * g, value.ndim)
         slope, steep = dot(g, d), dot(g, down)

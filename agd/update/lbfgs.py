@@ -136,11 +136,14 @@ def projected_lbfgs(memory: int = 20) -> Directed:
     ::
 
         free = { j : P(x - g)_j is not x_j }
-        d = P(x - H_free g_free) - x,    x := x + t d,    0 < t <= 1
+        p = -H_free g_free,    cut = { j : P(x + p)_j is not (x + p)_j, g_j p_j < 0 },    rest = free - cut
+        p_rest := s p_rest - (1 - s) H_rest g_rest,    s = (P(x + p) - x)_cut · p_cut / p_cut · p_cut
+        d = P(x + p) - x,    x := x + t d,    0 < t <= 1
 
-    with P the projection onto the bounds, H from the pairs with the entries that are not free left out,
-    and t by backtracking. Where d is not downhill, d = P(x - g / |g|) - x. Every point is within the
-    bounds.
+    with P the projection onto the bounds, H from the pairs with the entries that are left out set to 0,
+    and t by backtracking. The second line turns the entries that no bound cuts off to what the others can
+    still do: for one entry that is cut, it is the minimum of the quadratic model where that is held at its
+    bound. Where d is not downhill, d = P(x - g / |g|) - x. Every point is within the bounds.
 
     Parameters
     ----------
