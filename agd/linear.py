@@ -11,123 +11,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
-from agd._validation import Data, as_data, as_features, as_start, warn_unconverged
-from agd.gradient.blocks import Blocks, forward
+from agd._validation import (
+    Data,
+    as_data,
+    as_start,
+    check_callback,
+    flag,
+    warn_dependent,
+    warn_unconverged,
+)
+from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
-from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled, Scaling
-from agd.gradient.screening import Screened, screen
+from agd.gradient.screening import screen
 from agd.loss import NuclearNorm, get
-from agd.run import Criterion, Result, Status, Stop, as_stop, run
+from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
+from agd.run.diagnosis import check_range, dependence, explained, unconverged
+from agd.run.fitted import fitted
 from agd.update import Rule, resolve
 
 __all__ = ["FitResult", "fit"]
-
-
-@dataclass(frozen=True, repr=False)
-class FitResult(Result):
-    """What `fit` returns: a `Result` with the model's coefficients and predictions.
-
-    Attributes
-    ----------
-    coef : array, shape (p,) or (..., p)
-        The coefficients, in the units of X's columns.
-    intercept : array, shape () or (...), or None
-        The constant term; None if the model has none.
-    loss : Loss
-        The loss that was minimised.
-    classes : tuple of float, or None
-        For a loss of two classes, the labels of the first and the second.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import agd
-    >>> found = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
-    >>> found.predict(np.asarray([[0.0], [3.0]]))
-    array([0., 1.])
-    """
-
-    coef: Array
-    intercept: Array | None
-    loss: Loss
-    classes: tuple[float, float] | None
-
-    def decision_function(self, X: Array) -> Array:
-        """Return the linear predictor z = X @ coef + intercept.
-
-        Parameters
-        ----------
-        X : array, shape (..., n, p)
-            Rows, of the columns that were fitted.
-
-        Returns
-        -------
-        array, shape (..., n)
-            z.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If X has another number of columns, another library or another device.
-        """
-        X = as_features(X, self.coef)
-        z = forward(X, self.coef)
-        return z if self.intercept is None else z + self.intercept[..., None]
-
-    def predict(self, X: Array) -> Array:
-        """Return what the model expects of y: its mean, or for two classes the likelier label.
-
-        Parameters
-        ----------
-        X : array, shape (..., n, p)
-            Rows, of the columns that were fitted.
-
-        Returns
-        -------
-        array, shape (..., n)
-            Predictions, in the units (or labels) of y.
-        """
-        z = self.decision_function(X)
-        if self.classes is None:
-            return self.loss.predict(z)
-        low, high = self.classes
-        xp = backends.namespace(z)
-        second = xp.astype(z > 0.0, z.dtype)
-        return low * (1.0 - second) + high * second
-
-    def predict_proba(self, X: Array) -> Array:
-        """Return the probabilities of the two classes, shape (..., n, 2).
-
-        Parameters
-        ----------
-        X : array, shape (..., n, p)
-            Rows, of the columns that were fitted.
-
-        Returns
-        -------
-        array, shape (..., n, 2)
-            The probability of the first and of the second class.
-
-        Raises
-        ------
-        AttributeError
-            If the loss has no classes.
-        """
-        if self.classes is None:
-            raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
-        z = self.decision_function(X)
-        return backends.namespace(z).stack([self.loss.predict(-z), self.loss.predict(z)], axis=-1)
 
 
 def fit(
@@ -195,15 +107,20 @@ def fit(
     ------
     ValueError
         For shapes that do not fit, values that are not finite, targets outside the loss's domain,
-        weights that are negative or all zero, unknown names, arrays on two devices, and a method that
+        weights that are negative or all zero, columns or targets of a size at which the fit overflows,
+        unknown names, arrays on two devices, and a method that
         cannot handle the penalty.
     TypeError
-        For data that are no real numbers, and arrays of two libraries.
+        For data that are no real numbers, arrays of two libraries, an `intercept` that is neither True
+        nor False and a `callback` that cannot be called.
 
     Warns
     -----
     ConvergenceWarning
         If the run ended before it converged; the message says what to do.
+    numpy.exceptions.RankWarning
+        If the columns of X are linearly dependent, as far as that is known: for one problem of the
+        squared loss with at most 64 columns and no penalty.
 
     Notes
     -----
@@ -219,15 +136,18 @@ def fit(
     >>> agd.fit(X, y).coef.round(6)
     array([ 2., -1.])
     """
-    chosen = get(loss)
+    chosen, intercept = get(loss), flag("intercept", intercept)
     _check_penalty(penalty)
+    check_callback(callback)
     stop = as_stop(stop)
     mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight)
     with backends.current(data.X):
-        result = _fit(data, mover, chosen, penalty, intercept, stop, init, callback)
-    if _unconverged(result):
+        result, dependent = _fit(data, mover, chosen, penalty, intercept, stop, init, callback)
+    if unconverged(result):
         warn_unconverged(result.message)
+    if dependent:
+        warn_dependent(dependent)
     return result
 
 
@@ -240,9 +160,11 @@ def _fit(
     stop: Stop,
     init: Any,
     callback: Callable[[Result], object] | None,
-) -> FitResult:
+) -> tuple[FitResult, str]:
     """Check the values, choose the coordinates, run, and put the result into words."""
-    sound = screen(Blocks.of(*data), chosen)
+    with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
+        blocks = Blocks.of(*data)
+    sound = screen(blocks, chosen)
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     rescaled = getattr(mover, "rescaled", False)
@@ -252,7 +174,9 @@ def _fit(
     objective, x0 = _coordinates(base, scaling if rescaled else None, start)
     tolerance = relative(x0.coef)
     found = run(mover, objective, x0, stop, callback, grad_tol=tolerance)
-    return _explained(_fitted(found, sound, chosen), objective, sound)
+    result = explained(fitted(found, sound, chosen), objective, sound.least_share)
+    check_range(result, objective, given=start is not None)
+    return dependence(result, objective)
 
 
 def _check_penalty(penalty: Any) -> None:
@@ -279,59 +203,3 @@ def _coordinates(
         return base, start
     with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
         return Rescaled(base, scaling), scaling.from_user(start)
-
-
-def _fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
-    known = {field.name: getattr(found, field.name) for field in fields(Result)}
-    known["n_sync"] = found.n_sync + sound.n_sync
-    params = found.x
-    return FitResult(
-        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes
-    )
-
-
-def _explained(result: FitResult, objective: Any, sound: Screened) -> FitResult:
-    """Name the largest stable step after a divergence, and classes that a plane separates."""
-    if np.any(result.status == Status.DIVERGED):
-        return _diverged(result, objective)
-    # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
-    separable = (
-        result.classes is not None
-        and getattr(objective, "base", objective).penalty is None
-        and isinstance(result.status, Status)
-        and result.fun < math.log(2.0) * sound.least_share
-    )
-    if separable:
-        note = (
-            "; the classes are perfectly separated, so the coefficients grow without bound and no "
-            "minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
-        )
-        return replace(result, message=result.message + note)
-    return result
-
-
-def _diverged(result: FitResult, objective: Any) -> FitResult:
-    if result.loss.curvature is None:
-        note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
-        return replace(result, message=result.message + note)
-    certificate, n_sync = result.certificate, result.n_sync
-    if certificate.curvature is None:
-        L = backends.to_numpy(largest_curvature(objective)).astype(float)
-        L = L.item() if L.ndim == 0 else L
-        certificate = replace(certificate, curvature=L, largest_step=2.0 / L)
-        n_sync += 1
-    diverged = np.asarray(result.status) == Status.DIVERGED
-    least = float(np.min(np.asarray(certificate.largest_step)[diverged]))
-    note = (
-        f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: use a "
-        f"learning_rate below it, or 'auto'"
-    )
-    message = result.message + note
-    return replace(result, message=message, certificate=certificate, n_sync=n_sync)
-
-
-def _unconverged(result: FitResult) -> bool:
-    if isinstance(result.status, Status):
-        separated = "perfectly separated" in result.message
-        return separated or result.status not in (Status.CONVERGED, Status.CALLBACK)
-    return bool((~result.success & (result.status != Status.CALLBACK)).any())

@@ -12,15 +12,18 @@ from agd._validation.arrays import Data, as_data, as_features, as_start
 from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
     ConvergenceWarning,
+    check_callback,
     choice,
     count,
+    flag,
     not_negative,
     positive,
     real,
     values,
+    warn_dependent,
     warn_unconverged,
 )
-from agd._validation.trees import as_bounds, as_point, check_point
+from agd._validation.trees import as_bounds, as_point, check_point, own
 
 __all__ = [
     "ConvergenceWarning",
@@ -34,12 +37,16 @@ __all__ = [
     "as_point",
     "as_start",
     "as_value",
+    "check_callback",
     "check_point",
     "choice",
     "count",
+    "flag",
     "not_negative",
+    "own",
     "positive",
     "real",
     "values",
+    "warn_dependent",
     "warn_unconverged",
 ]

@@ -223,6 +223,8 @@ def _chunked(name: str, X: Array, y: Array) -> Array:
 
 def as_features(X: Any, coef: Array) -> Array:
     """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
+    if X is None:
+        raise ValueError("X is missing: got None, need an array")
     X = as_array("X", X)
     chunks = backends.of(X).chunked  # lazy rows beside coefficients in memory
     if not chunks:
@@ -233,6 +235,12 @@ def as_features(X: Any, coef: Array) -> Array:
         raise ValueError(
             f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
             f"(n, {coef.shape[-1]}); got shape {tuple(X.shape)}"
+        )
+    problems = tuple(coef.shape)[:-1]
+    if X.ndim > 2 and problems and tuple(X.shape)[:-2] != problems:
+        raise ValueError(
+            f"X must have shape (n, {coef.shape[-1]}), or {(*problems, 'n', coef.shape[-1])} with rows of "
+            f"its own for each problem; got shape {tuple(X.shape)}".replace("'n'", "n")
         )
     return X
 

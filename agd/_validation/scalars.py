@@ -8,14 +8,19 @@ import warnings
 from collections.abc import Sequence
 from numbers import Real
 
+import numpy as np
+
 __all__ = [
     "ConvergenceWarning",
+    "check_callback",
     "choice",
     "count",
+    "flag",
     "not_negative",
     "positive",
     "real",
     "values",
+    "warn_dependent",
     "warn_unconverged",
 ]
 
@@ -57,6 +62,22 @@ def count(name: str, value: object, least: int = 1) -> int:
     return number
 
 
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool, or say why it is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
+def check_callback(value: object) -> None:
+    """Refuse a callback that cannot be called."""
+    if value is not None and not callable(value):
+        raise TypeError(
+            f"callback must be a function of the result so far, or None, got {value!r} "
+            f"({type(value).__name__})"
+        )
+
+
 def choice(name: str, value: str, known: Sequence[str]) -> str:
     """Return `value` if it is among `known`, or name the nearest that is."""
     if value in known:
@@ -82,3 +103,8 @@ def values(name: str, bad: int, kind: str, first: tuple[int, ...], value: float)
 def warn_unconverged(message: str) -> None:
     """Warn the caller of the door, not the door, that a run did not converge."""
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def warn_dependent(message: str) -> None:
+    """Warn the caller of the door that the columns of X are linearly dependent."""
+    warnings.warn(message, np.exceptions.RankWarning, stacklevel=3)

@@ -74,16 +74,33 @@ def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
 
 
 def _null_slopes(
-    loss: Loss, z: Array, h: float, X: Array, y: Array, weight: Array | None
-) -> tuple[Array, Array]:
-    """Sum the squared slope at a constant z, and the slope's change from z - h to z + h."""
+    loss: Loss, z: Array, h: float, share: float, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array, Array]:
+    """Describe the slope at a constant z over the rows of a block.
+
+    Returns its length, how far it moves when z grows by a share of itself (a length too), and its summed
+    change from z - h to z + h.
+    """
     xp = backends.namespace(y)
     at = xp.zeros_like(y) + z[..., None]
-    squares = loss.slope(at, y) ** 2
+    slope = loss.slope(at, y)
+    moved = loss.slope(at + share * at, y) - slope
     change = loss.slope(at + h, y) - loss.slope(at - h, y)
     if weight is not None:
-        squares, change = squares * weight, change * weight
-    return xp.sum(squares, axis=-1), xp.sum(change, axis=-1)
+        root = xp.sqrt(weight)
+        slope, moved, change = slope * root, moved * root, change * weight
+    return _length(slope), _length(moved), xp.sum(change, axis=-1)
+
+
+def _length(x: Array) -> Array:
+    """Return the Euclidean length along the last axis; no square of it over- or underflows."""
+    xp = backends.namespace(x)
+    if x.shape[-1] == 0:  # a chunk whose rows were all filtered out
+        return xp.sum(x, axis=-1)
+    peak = xp.max(xp.abs(x), axis=-1)
+    unit = xp.where(peak > 0.0, peak, xp.ones_like(peak))
+    shares = x / unit[..., None]
+    return peak * xp.sqrt(xp.sum(shares * shares, axis=-1))
 
 
 def column_scaling(objective: LinearObjective) -> Scaling:
@@ -115,21 +132,24 @@ def _column_scaling(objective: LinearObjective) -> Scaling:
     eps = float(xp.finfo(mean.dtype).eps)
     null = _null_intercept(blocks, loss) if objective.intercept else _zero(objective)
     h = eps ** (1 / 3)
-    squares, change = blocks.sum(functools.partial(_null_slopes, loss, null, h))
-    # In the targets' own units rounding leaves eps |null|; a gradient below that means nothing.
-    noise = 2.0 * eps / relative(mean) * xp.abs(null)
-    rms = xp.maximum(xp.sqrt(squares / blocks.total), noise)
-    kappa = change / (2.0 * h * blocks.total)
+    # Rounding leaves eps |null| of a predictor; a gradient below what that makes of it means nothing.
+    share = 2.0 * eps / relative(mean)
+    parts = blocks.each(functools.partial(_null_slopes, loss, null, h, share))
+    lengths, moves, changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
+    noise = _length(moves)
+    noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
+    rms = xp.maximum(_length(lengths), noise) / xp.sqrt(blocks.total)
+    kappa = xp.sum(changes, axis=-1) / (2.0 * h * blocks.total)
     if loss.curvature is not None:
         kappa = xp.ones_like(kappa) * loss.curvature
-    kappa = xp.where(kappa > 0.0, kappa, xp.ones_like(kappa))
+    kappa = xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
     penalty = objective.penalty
     ridge = penalty.curvature if penalty is not None else None
     root = xp.hypot(
         xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (ridge or 0.0) ** 0.5
     )
     constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
-    root = xp.where(root > 0.0, root, constant)
+    root = xp.where(root == 0.0, constant, root)
     if penalty is not None and not (
         penalty.smooth or penalty.separable
     ):  # its prox knows but one scale
@@ -137,11 +157,17 @@ def _column_scaling(objective: LinearObjective) -> Scaling:
     unit = rms / xp.sqrt(kappa)
     return Scaling(
         shift=mean,
-        scale=1.0 / root,
+        scale=_known(1.0 / root, root),
         intercept_scale=1.0 / xp.sqrt(kappa),
-        unit=xp.where(unit > 0.0, unit, xp.ones_like(unit)),
+        unit=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
         null=null,
     )
+
+
+def _known(x: Array, source: Array) -> Array:
+    """Return x with NaN where its source is not finite: a share of infinity would look like 0."""
+    xp = backends.namespace(x)
+    return xp.where(xp.isfinite(source), x, xp.zeros_like(x) + math.nan)
 
 
 def _zero(objective: LinearObjective) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from agd.run.certificate import Certificate, predicted_contraction
 from agd.run.criteria import Criterion
+from agd.run.fitted import FitResult
 from agd.run.history import History
 from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.loop import run
@@ -23,6 +24,7 @@ __all__ = [
     "Certificate",
     "Criterion",
     "Deadline",
+    "FitResult",
     "GradTol",
     "History",
     "MaxEval",

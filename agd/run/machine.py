@@ -214,7 +214,8 @@ class Machine:
     def report(self) -> tuple[Tree, Tree]:
         """Return the point and the gradient there, as a user reads them."""
         grad = self.carry.state.grad if self.grad is None else self.grad
-        x, jac = self.objective.report(self.carry.params, grad)
+        with np.errstate(all="ignore"):  # what overflows there is said by the status
+            x, jac = self.objective.report(self.carry.params, grad)
         return x, jac
 
     def hold(self, done: Any) -> None:

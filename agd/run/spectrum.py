@@ -17,7 +17,7 @@ from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Rescaled
 from agd.loss import L2, Squared
 
-__all__ = ["Spectrum", "spectrum"]
+__all__ = ["Spectrum", "matrix", "spectrum", "units"]
 
 COLUMNS = 64  # with more the pass costs more than those that measure L
 
@@ -101,7 +101,7 @@ def spectrum(objective: Any, state: Any) -> Spectrum | None:
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
         if isinstance(objective, Rescaled):
-            arrays.append(_matrix(objective.scaling.to_user(_units(base, p))))
+            arrays.append(matrix(objective.scaling.to_user(units(base, p))))
         if quadratic:
             arrays.append(_hessian(base))
     ridge = np.asarray([alpha] * p + [0.0] * base.intercept)
@@ -109,8 +109,21 @@ def spectrum(objective: Any, state: Any) -> Spectrum | None:
     return Spectrum(arrays, isinstance(objective, Rescaled), quadratic, ridge, why)
 
 
-def _units(base: LinearObjective, p: int) -> Params:
-    """Return the unit vectors of the parameters, as a batch."""
+def units(base: LinearObjective, p: int) -> Params:
+    """Return the unit vectors of the parameters, as a batch.
+
+    Parameters
+    ----------
+    base : LinearObjective
+        Whose parameters.
+    p : int
+        How many coefficients.
+
+    Returns
+    -------
+    Params
+        coef (n, p) and intercept (n,), or None.
+    """
     like = base.blocks.resident
     xp, where = backends.namespace(like), backends.device(like)
     n = p + base.intercept
@@ -136,7 +149,19 @@ def _hessian(base: LinearObjective) -> Array:
     return xp.concat([xp.concat([squares, sums[:, None]], axis=1), last[None, :]], axis=0)
 
 
-def _matrix(rows: Params) -> Array:
+def matrix(rows: Params) -> Array:
+    """Return a batch of parameters as the rows of a matrix, the intercept last.
+
+    Parameters
+    ----------
+    rows : Params
+        coef (n, p) and intercept (n,), or None.
+
+    Returns
+    -------
+    array, shape (n, p) or (n, p + 1)
+        The matrix.
+    """
     if rows.intercept is None:
         return rows.coef
     xp = backends.namespace(rows.coef)

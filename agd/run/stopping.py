@@ -187,7 +187,8 @@ class Judge:
     ) -> None:
         self.criterion, self.epoch = criterion, epoch
         self.first = self.last = first
-        self.lowest = -np.fmax(1.0, np.abs(first.value)) / eps**2
+        with np.errstate(over="ignore"):  # a value that large has no room to fall
+            self.lowest = -np.fmax(1.0, np.abs(first.value)) / eps**2
         self.calls, self.seconds, self.pace = calls, seconds, 0.0
         self.rises = np.zeros(np.shape(first.value), dtype=int)
         self.rising_since, self.stepped_at = first.iterations, first.steps

@@ -1,0 +1,220 @@
+"""What a linear fit's end means: the words for what went wrong, and what to do about it.
+
+Nothing here runs after a fit that went well, but for one look at columns that may be dependent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array
+from agd.gradient.columns import column_scaling
+from agd.gradient.curvature import largest_curvature
+from agd.gradient.objective import LinearObjective
+from agd.gradient.scaling import Rescaled
+from agd.run.fitted import FitResult
+from agd.run.spectrum import matrix, units
+from agd.run.status import Status
+
+__all__ = ["check_range", "dependence", "explained", "unconverged"]
+
+
+def explained(result: FitResult, objective: Any, least_share: float) -> FitResult:
+    """Name the largest stable step after a divergence, and classes that a plane separates.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : LinearObjective or Rescaled
+        What was minimised.
+    least_share : float
+        The smallest positive weight over the sum of the weights.
+
+    Returns
+    -------
+    FitResult
+        The same, with more to read in its message.
+    """
+    if np.any(result.status == Status.DIVERGED):
+        return _diverged(result, objective)
+    # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
+    separable = (
+        result.classes is not None
+        and getattr(objective, "base", objective).penalty is None
+        and isinstance(result.status, Status)
+        and result.fun < math.log(2.0) * least_share
+    )
+    if separable:
+        note = (
+            "; the classes are perfectly separated, so the coefficients grow without bound and no "
+            "minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
+        )
+        return replace(result, message=result.message + note)
+    return result
+
+
+def _diverged(result: FitResult, objective: Any) -> FitResult:
+    if result.loss.curvature is None:
+        note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
+        return replace(result, message=result.message + note)
+    certificate, n_sync = result.certificate, result.n_sync
+    if certificate.curvature is None:
+        L = backends.to_numpy(largest_curvature(objective)).astype(float)
+        L = L.item() if L.ndim == 0 else L
+        certificate = replace(certificate, curvature=L, largest_step=2.0 / L)
+        n_sync += 1
+    diverged = np.asarray(result.status) == Status.DIVERGED
+    least = float(np.min(np.asarray(certificate.largest_step)[diverged]))
+    note = (
+        f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: use a "
+        f"learning_rate below it, or 'auto'"
+    )
+    message = result.message + note
+    return replace(result, message=message, certificate=certificate, n_sync=n_sync)
+
+
+def unconverged(result: FitResult) -> bool:
+    """Return whether the caller has to be warned: an end that neither the tests nor he asked for."""
+    if isinstance(result.status, Status):
+        separated = "perfectly separated" in result.message
+        return separated or result.status not in (Status.CONVERGED, Status.CALLBACK)
+    return bool((~result.success & (result.status != Status.CALLBACK)).any())
+
+
+def check_range(result: FitResult, objective: Any, *, given: bool) -> None:
+    """Refuse data whose size the dtype cannot hold the fit of, where a run broke at its first point.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : LinearObjective or Rescaled
+        What was minimised.
+    given : bool
+        Whether the user chose the first point, at which the loss may overflow for that.
+
+    Raises
+    ------
+    ValueError
+        For a column so large that sums over its rows overflow, one so small that its coefficient does
+        (it names the column and its size), targets so large that the loss does, and units in which the
+        curvature does, for a method that works in them.
+    """
+    broken = (np.asarray(result.status) == Status.NON_FINITE) & (np.asarray(result.nit) == 0)
+    if not broken.any():
+        return
+    base = getattr(objective, "base", objective)
+    peaks, usable = _column_sizes(base)
+    kind = str(base.blocks.X.dtype).rpartition(".")[2]
+    slopes = np.isfinite(backends.to_numpy(result.jac.coef))
+    sound = np.isfinite(np.asarray(result.fun))
+    # With unusable columns the value is not finite either: only without them is it y's doing.
+    bad = np.argwhere(~usable)
+    if not len(bad) and not sound.all():
+        if given:
+            return
+        problem = _problem(np.argwhere(~sound)[0])
+        raise ValueError(
+            f"y{problem} is too large for loss {result.loss.name!r} in {kind}: the loss of the best "
+            f"constant model overflows; divide y by a constant"
+        )
+    bad = bad if len(bad) else np.argwhere(~slopes)
+    if not len(bad) and objective is base:
+        raise ValueError(
+            f"method {result.method!r} works in the units of X, in which the curvature overflows {kind}: "
+            f"use method='auto', or divide the columns of X, of size {np.max(peaks):.3g}, by a constant"
+        )
+    if not len(bad):
+        return
+    first = tuple(int(i) for i in bad[0])
+    peak = float(np.broadcast_to(peaks, usable.shape)[first])
+    problem = _problem(first[:-1]) if base.blocks.X.ndim > 2 else ""
+    what = "large: sums over its rows" if peak > 1.0 else "small: its coefficient"
+    raise ValueError(
+        f"column {first[-1]} of X{problem}, whose largest absolute value is {peak:.3g}, is too {what} "
+        f"would overflow {kind}; divide it by a constant near its size"
+    )
+
+
+def _problem(index: Any) -> str:
+    """Name a problem of a batch, or a target beside others; nothing where there is but one."""
+    numbers = ", ".join(str(int(i)) for i in index)
+    return f" of problem {numbers}" if numbers else ""
+
+
+def _largest(X: Array, _: Array, __: Array | None) -> Array:
+    xp = backends.namespace(X)
+    return xp.max(xp.abs(X), axis=-2)
+
+
+def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
+    """Return each column's largest absolute value, and whether it has coordinates to fit it in."""
+    scaling = base.measure if base.measure is not None else column_scaling(base)
+    xp = backends.namespace(scaling.scale)
+    usable = xp.isfinite(scaling.scale) & xp.isfinite(scaling.shift) & (scaling.scale > 0.0)
+    filled = [part for part in base.blocks.each(_largest) if 0 not in tuple(part.shape)]
+    peaks = np.max([backends.to_numpy(part) for part in filled], axis=0)
+    return peaks, backends.to_numpy(usable)
+
+
+def dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
+    """Say whether the columns are linearly dependent, where the certificate leaves that open.
+
+    The Hessian that the certificate rests on is that of the columns as they are, and of columns far from
+    zero it knows little. Here it is formed from columns that are centred and scaled, whose rank can be
+    told from rounding; this takes one pass over the data and one read.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : LinearObjective or Rescaled
+        What was minimised.
+
+    Returns
+    -------
+    result : FitResult
+        The same, with the read counted.
+    message : str
+        What to warn of; empty where the columns are independent, or nothing is known of them.
+    """
+    known = result.certificate
+    if known.source != "Hessian" or known.condition != math.inf:
+        return result, ""
+    there = objective
+    if not isinstance(there, Rescaled):
+        there = Rescaled(objective, objective.measure or column_scaling(objective))
+    hessian, reach = _scaled_hessian(there)
+    result = replace(result, n_sync=result.n_sync + 1)
+    if not np.isfinite(hessian).all():
+        return result, ""
+    n = len(hessian)
+    values = np.linalg.eigvalsh((hessian + hessian.T) / 2.0)
+    noise = n * float(np.finfo(hessian.dtype).eps) * max(1.0, reach)
+    rank = int((values > noise * values[-1]).sum())
+    if rank == n:
+        return result, ""
+    constant = " and the intercept" if there.base.intercept else ""
+    return result, (
+        f"the columns of X{constant} are linearly dependent: their rank is {rank} of {n} (the scaled "
+        f"Hessian's condition number is above {1.0 / noise:.0e}). Many coefficients fit equally well, and "
+        f"these are one choice: drop columns, or add a penalty such as agd.loss.L2(1e-3)"
+    )
+
+
+def _scaled_hessian(there: Rescaled) -> tuple[Any, float]:
+    """Form the Hessian in scaled coordinates; return it, and how far from zero a column's mean is."""
+    with np.errstate(all="ignore"):
+        eye = units(there.base, there.base.blocks.X.shape[-1])
+        product = matrix(there.bound_product(eye))
+        xp = backends.namespace(product)
+        reach = xp.max(xp.abs(there.scaling.shift * there.scaling.scale), axis=-1, keepdims=True)
+        read = backends.to_numpy(xp.concat([xp.reshape(product, (-1,)), reach]))
+    n = product.shape[0]
+    return np.asarray(read[:-1]).reshape(n, n), float(read[-1])
