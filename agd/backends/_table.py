@@ -43,7 +43,7 @@ def _only(*names: str) -> Callable[[Any, str], Any]:
 
     def place(_: Any, name: str) -> Any:
         if name and name not in names:
-            raise RuntimeError(f"device {name!r} does not exist here; there is {', '.join(names)}")
+            raise RuntimeError("there is no such device")
         return None
 
     return place
@@ -57,7 +57,10 @@ def _cupy_devices(cupy: Any) -> list[str]:
 
 
 def _cupy_place(cupy: Any, name: str) -> Any:
-    return cupy.cuda.Device(int(name.removeprefix("cuda:") or 0))
+    index = name.removeprefix("cuda:")
+    if index and index not in _cupy_devices(cupy):
+        raise RuntimeError("there is no such device")
+    return cupy.cuda.Device(int(index or 0))
 
 
 def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
@@ -96,7 +99,10 @@ def _jax_devices(jax: Any) -> list[str]:
 
 def _jax_place(jax: Any, name: str) -> Any:
     platform, _, index = name.partition(":")
-    return jax.devices(platform or None)[int(index or 0)]
+    known = {str(device.id): device for device in jax.devices(platform or None)}
+    if index and index not in known:
+        raise RuntimeError("there is no such device")
+    return known[index] if index else next(iter(known.values()))
 
 
 @functools.cache  # once: the setting is the process's, and so is the warning
