@@ -100,7 +100,9 @@ def test_auto_says_what_it_took(cli, monkeypatch):
 def test_the_environment_names_the_backend(cli, monkeypatch):
     monkeypatch.setenv("AGD_BACKEND", "nunpy")
     assert "did you mean 'numpy'" in one_line(*cli("train"))
-    assert agd.fit(np.eye(2), np.ones(2)).success  # the library does not look at it
+    assert agd.fit(
+        np.eye(2), np.ones(2), intercept=False
+    ).success  # the library does not look at it
     monkeypatch.setenv("AGD_BACKEND", "numpy")
     assert cli("train", "--epochs", 1)[2] == ""
 
@@ -274,7 +276,7 @@ def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_pa
         (("fit", "{small}", "--target", "price", "--delta", "2"), "--delta is huber's"),
         (
             ("fit", "{small}", "--target", "price", "--l2", "-1"),
-            "alpha must be a finite number of 0",
+            "--l2 must be a finite number of 0",
         ),
         (("fit", "{small}", "--target", "price", "--method", "adm"), "did you mean 'adam'"),
         (
@@ -285,9 +287,12 @@ def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_pa
             ("fit", "{small}", "--target", "price", "--method", "gd", "--learning-rate", "x"),
             "--learning-rate must be a number or auto, got 'x'",
         ),
-        (("fit", "{small}", "--target", "price", "--max-iter", "0"), "max_iter must be 1 or more"),
+        (
+            ("fit", "{small}", "--target", "price", "--max-iter", "0"),
+            "--max-iter must be 1 or more",
+        ),
         (("fit", "{small}", "--target", "price", "--max-iter", "x"), "--max-iter"),
-        (("fit", "{small}", "--target", "price", "--tol", "-1"), "grad_tol must be"),
+        (("fit", "{small}", "--target", "price", "--tol", "-1"), "--tol must be"),
         (("fit", "{small}", "--target", "price", "--backend", "nunpy"), "did you mean 'numpy'"),
         (
             ("fit", "{small}", "--target", "price", "--save", "no/where.json"),
@@ -324,6 +329,46 @@ def test_wrong_calls_are_one_line(cli, small, args, message):
     before = sorted(small.parent.iterdir())
     assert message in one_line(*cli(*filled))
     assert sorted(small.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        ("a,y\n1,-2\n2,3\n", ("--loss", "poisson"), "t.csv: column 'y' has 1 value out of range"),
+        ("a,y\n1,2\n2,-3\n", ("--loss", "poisson"), "the first at row 2 = -3.0"),
+        ("a,w,y\n1,1,2\n2,-1,3\n", ("--weight", "w"), "t.csv: column 'w' has 1 negative value"),
+        ("b,a,y\n1,1e-310,2\n2,3e-310,3\n5,4e-310,3\n", (), "t.csv: column 'a', whose largest"),
+        (
+            "a,y\n1,2\n2,3\n",
+            ("--loss", "poisson", "--method", "momentum"),
+            "give --learning-rate 0.01",
+        ),
+    ],
+)
+def test_what_the_library_says_of_arrays_is_said_of_the_table(
+    cli, tmp_path, cells, options, message
+):
+    table = tmp_path / "t.csv"
+    table.write_text(cells)
+    assert message in one_line(*cli("fit", table, "--target", "y", *options))
+
+
+def test_advice_names_options(cli, small, tmp_path):
+    code, out, err = cli("fit", small, "--target", "price", "--max-iter", 1, "--method", "gd")
+    assert code == 1
+    assert "raise --max-iter, or ask for less by a larger --tol" in out
+    assert "init=" not in out + err
+    twin = tmp_path / "twin.csv"
+    twin.write_text("a,b,y\n1,1,1\n2,2,3\n3,3,2\n")
+    code, out, err = cli("fit", twin, "--target", "y")
+    assert (code, "their rank is 2 of 3" in err, "--l2 1e-3" in err) == (0, True, True)
+
+
+def test_classes_are_written_as_the_table_writes_them(cli, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n1,0\n2,1\n3,0\n4,1\n")
+    _, out, _ = cli("fit", table, "--target", "y", "--loss", "log_loss", "--l2", 0.1)
+    assert "log odds of 1 against 0\n" in out
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from agd.cli import fitting, report
 from agd.cli.files import check_apart, check_target, write_atomically
 from agd.cli.models import Model
 from agd.cli.tables import read
+from agd.cli.wording import for_options
 
 __all__ = ["app", "execute"]
 
@@ -140,7 +141,7 @@ def fit(
     report.say_choice(backend, chosen)
     report.print_fit(done, as_json=json)
     if not done.result.success:
-        report.note(done.result.message)
+        report.note(for_options(done.result.message))
         raise typer.Exit(1)
 
 
@@ -178,7 +179,7 @@ def predict(
 def _say(message: Any, *_: Any, **__: Any) -> None:
     """Print a Python warning as one line; an unconverged fit is said by its status."""
     if not isinstance(message, agd.ConvergenceWarning):
-        report.note(str(message))
+        report.note(for_options(str(message)))
 
 
 def execute(argv: list[str]) -> int:
@@ -236,7 +237,7 @@ def _one_line(error: Exception) -> str:
         text = f"out of memory: {error}"
     else:
         text = str(error)
-    line = " ".join(text.split())
+    line = for_options(" ".join(text.split()))
     expected = (
         ValueError,
         TypeError,

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd._validation import choice, positive
+from agd._validation import choice, count, not_negative, positive
 from agd.cli.files import check_apart, check_target
 from agd.cli.models import Model
 from agd.cli.plots import KINDS, loss_curve
 from agd.cli.tables import Table
+from agd.cli.wording import for_table
 
 __all__ = ["Done", "Job", "fit_table"]
 
@@ -84,10 +85,14 @@ class Job:
 
     def stop(self) -> agd.Stop:
         """Return the limits."""
+        count("--max-iter", self.max_iter)
+        if self.tol is not None:
+            not_negative("--tol", self.tol)
         return agd.Stop(max_iter=self.max_iter, grad_tol=self.tol)
 
     def penalty(self) -> Any:
         """Return the penalty, if one is asked for."""
+        not_negative("--l2", self.l2)
         return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
 
     def columns(self, table: Table) -> list[str]:
@@ -154,7 +159,7 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
     X = table.matrix(names, "" if job.features else " (--features names the columns to use)")
     weight = table.numbers(job.weight) if job.weight else None
     began = time.perf_counter()
-    with _progress(job.max_iter) as callback:
+    with _progress(job.max_iter) as callback, _worded(job, table, names):
         result = agd.fit(
             chosen.asarray(X),
             chosen.asarray(y),
@@ -172,7 +177,7 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
     if job.save is not None:
         model.save(job.save)
     if job.plot is not None:
-        title = f"{loss.name} of {table.path.name}, {result.method}"
+        title = f"{loss.name} of {table.path.name}\n{result.method}"
         size = "relative gradient" if job.tol is None else "largest gradient entry"
         loss_curve(job.plot, result.history, title, size)
     return Done(model, result, scores, table, str(chosen), seconds)
@@ -182,6 +187,16 @@ def _target(job: Job, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
     if loss.classes is not None and table.is_text(job.target):
         return table.labels(job.target)
     return table.numbers(job.target), None
+
+
+@contextlib.contextmanager
+def _worded(job: Job, table: Table, names: list[str]) -> Iterator[None]:
+    """Let what the library says of its arrays name the table's columns and rows."""
+    try:
+        yield
+    except ValueError as error:
+        said = for_table(str(error), table.path, names, job.target, job.weight)
+        raise ValueError(said) from error
 
 
 @contextlib.contextmanager

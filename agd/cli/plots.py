@@ -34,7 +34,7 @@ def loss_curve(path: Path, history: Any, title: str, size: str) -> None:
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(history.nit, history.value, color="tab:blue")
     above.set_ylabel("loss")
-    above.set_title(title)
+    above.set_title(title, fontsize="medium", wrap=True)
     positive = history.grad_norm > 0.0
     below.semilogy(history.nit[positive], history.grad_norm[positive], color="tab:orange")
     below.set_ylabel(size)

@@ -7,6 +7,8 @@ import math
 import sys
 from typing import Any
 
+from agd.cli.wording import for_options
+
 __all__ = ["note", "print_backends", "print_fit", "say_choice", "spec_of"]
 
 
@@ -63,7 +65,7 @@ def print_fit(done: Any, *, as_json: bool) -> None:
     print(f"{model.target} from {len(model.features)} columns of {done.table.path.name}, ", end="")
     print(f"{done.table.rows} rows, loss {model.loss['name']}")
     if model.classes is not None:
-        print(f"log odds of {model.classes[1]!r} against {model.classes[0]!r}")
+        print(f"log odds of {_label(model.classes[1])} against {_label(model.classes[0])}")
     print()
     names = [*model.features, *([] if model.intercept is None else ["(intercept)"])]
     values = [*model.coefficients, *([] if model.intercept is None else [model.intercept])]
@@ -73,13 +75,18 @@ def print_fit(done: Any, *, as_json: bool) -> None:
     print()
     lines = {
         "loss": f"{result.fun:.10g}",
-        **{name: f"{value:.6f}" for name, value in done.scores.items()},
-        "status": result.message,
+        **{name: f"{value:.6g}" for name, value in done.scores.items()},
+        "status": for_options(result.message),
         "method": result.method,
         "backend": f"{done.backend}, {done.seconds:.2f} s",
     }
     for name, text in lines.items():
         print(f"  {name:<9} {text}")
+
+
+def _label(label: Any) -> str:
+    """Write a class as the table does: text in quotes, a whole number without a point."""
+    return repr(label) if isinstance(label, str) else f"{label:.17g}"
 
 
 def _as_dict(done: Any) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def _as_dict(done: Any) -> dict[str, Any]:
         **{name: value if math.isfinite(value) else None for name, value in done.scores.items()},
         "status": result.status.name,
         "success": result.success,
-        "message": result.message,
+        "message": for_options(result.message),
         "method": result.method,
         "steps": result.nit,
         "evaluations": result.nfev,
