@@ -187,3 +187,14 @@ def test_import_is_light():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert _import_time("agd") < 0.2
+
+
+@pytest.mark.backend("jax")
+@pytest.mark.parametrize("device", ["cpu:7", "cpu:x", "cpu:-1"])
+def test_a_jax_device_that_is_not_there(device):
+    pytest.importorskip("jax")
+    with pytest.raises(
+        RuntimeError, match=rf"device '{device}'.*no such device \(devices here: cpu:0"
+    ):
+        backends.select(f"jax:{device}")
+    assert str(backends.select("jax:cpu:0")) == "jax (cpu:0)"
