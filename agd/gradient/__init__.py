@@ -23,6 +23,7 @@ from agd.gradient.calculus import (
 from agd.gradient.columns import column_scaling
 from agd.gradient.differentiate import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective
+from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import Rescaled, Scaling
 
@@ -33,6 +34,7 @@ __all__ = [
     "FunctionObjective",
     "GradientCheck",
     "LinearObjective",
+    "Moments",
     "Rescaled",
     "Scaling",
     "check_gradient",

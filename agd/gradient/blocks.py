@@ -193,11 +193,11 @@ class Blocks:
         weight = self.weight
         return [
             (
-                self.X[..., i : i + step, :],
-                self.y[..., i : i + step],
-                None if weight is None else weight[..., i : i + step],
+                self.X[..., i:j, :],
+                self.y[..., i:j],
+                None if weight is None else weight[..., i:j],
             )
-            for i in range(0, n, step)
+            for i, j in ((i, min(i + step, n)) for i in range(0, n, step))
         ]
 
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:

@@ -1,0 +1,276 @@
+"""Sums of centred squares and products: of one block of rows, of many blocks, and of such sums.
+
+A block is centred inside the cache. Blocks are merged as rows are summed: their means are rows, and their
+weights the weights. Means are kept as two numbers, near and rest, so that the difference of two of them
+keeps its digits where the columns lie far from zero.
+"""
+
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from agd import backends
+from agd._typing import Array
+from agd.gradient.blocks import Blocks, backward
+
+__all__ = ["Sums", "accumulate", "accumulator", "merge", "minus", "renormalised"]
+
+CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
+TEMPORARY = 32 * 2**20  # bytes: the largest centred block
+SHORT = 4096  # rows: the longest sum where there is nothing wider than float32 to take it in
+SAMPLE = 64  # rows: as many as give a centre that lies among a block's rows
+
+
+class Sums(NamedTuple):
+    """Weights, means as two numbers each, and centred sums of squares and products.
+
+    Attributes
+    ----------
+    total, rows : array, shape () or (...)
+        The sum of the weights, and the number of rows whose weight is positive.
+    near, rest : array, shape (p,) or (..., p)
+        The columns' means are near + rest.
+    near_y, rest_y : array, shape () or (...)
+        The same of y.
+    xx, xy, yy : array, shapes (p, p), (p,), () or (..., p, p), (..., p), (...)
+        Sums of products of what deviates from the means, times the weights.
+    """
+
+    total: Array
+    rows: Array
+    near: Array
+    rest: Array
+    near_y: Array
+    rest_y: Array
+    xx: Array
+    xy: Array
+    yy: Array
+
+
+def accumulator(x: Array) -> Any:
+    """Return the dtype to sum in: float64 where the device of `x` has it, else that of `x`."""
+    info = backends.namespace(x).__array_namespace_info__()
+    kinds = info.dtypes(device=backends.device(x), kind="real floating")
+    return kinds.get("float64", x.dtype)
+
+
+def accumulate(blocks: Blocks) -> Sums:
+    """Add up the blocks of data: one pass, one graph where they are chunks.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+
+    Returns
+    -------
+    Sums
+        In memory, where the data (or its chunks) are.
+    """
+    row = backends.of(blocks.X)
+    if row.chunked:
+        of_chunk = functools.partial(_of_chunk, blocks.rows)
+        found: Sums = row.reduce(of_chunk, blocks.cut(), merge)
+        return found
+    return _of_rows(blocks)
+
+
+def _of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums:
+    return _of_rows(Blocks.of(X, y, weight, rows=rows))
+
+
+def _of_rows(blocks: Blocks) -> Sums:
+    """Sum block after block, in a tree so that rounding grows with the logarithm of their number."""
+    X, row = blocks.X, backends.of(blocks.X)
+    dtype = accumulator(X)
+    one_block = row.compile(_of_block)
+    cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
+    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], _itemsize(X, dtype)))
+    return _tree((one_block(dtype, *block) for block in cut), max(2, min(32, TEMPORARY // size)))
+
+
+def _tree(parts: Iterable[Sums], arity: int) -> Sums:
+    """Merge in a tree, without holding more than `arity` parts on each of its levels."""
+    levels: list[list[Sums]] = [[]]
+    for part in parts:
+        levels[0].append(part)
+        at = 0
+        while len(levels[at]) == arity:
+            if at + 1 == len(levels):
+                levels.append([])
+            levels[at + 1].append(merge(levels[at]))
+            levels[at] = []
+            at += 1
+    left: list[Sums] = []
+    for level in levels:
+        left = [merge([*level, *left])] if level or left else []
+    return left[0]
+
+
+def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
+    """Return how many rows to centre at once: in cache, but for wide X enough of them to pay."""
+    X = blocks.X
+    n, p = int(X.shape[-2]), int(X.shape[-1])
+    row_bytes = math.prod((*_problems(blocks), p, _itemsize(X, dtype)))
+    most = TEMPORARY // row_bytes
+    if backends.of(X).block_bytes(X) is not None:
+        # Adding a block's (p, p) to the others' costs p² whatever its rows.
+        most = min(most, max(CACHE // row_bytes, 4 * p))
+    if _itemsize(X, dtype) < 8:
+        most = min(most, SHORT)
+    return max(1, min(n, most))
+
+
+def _problems(blocks: Blocks) -> tuple[int, ...]:
+    """Return the leading axes of a centred block: X's, or those of weights for each problem."""
+    axes = tuple(blocks.X.shape)[:-2]
+    return axes if axes or blocks.weight is None else tuple(blocks.weight.shape)[:-1]
+
+
+def _itemsize(x: Array, dtype: Any) -> int:
+    return int(backends.namespace(x).finfo(dtype).bits) // 8
+
+
+def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
+    """Centre a block about a point among its rows, and sum its squares and products."""
+    xp, n = backends.namespace(X), X.shape[-2]
+    X, y = xp.astype(X, dtype, copy=False), xp.astype(y, dtype, copy=False)
+    if n == 0:  # a chunk whose rows were all filtered out
+        X, y = _one_zero_row(X, -2), _one_zero_row(y, -1)
+        weight = xp.zeros((1,), dtype=dtype, device=backends.device(X))
+    if weight is None:
+        some = max(1, n // SAMPLE)
+        near, near_y = xp.mean(X[..., ::some, :], axis=-2), xp.mean(y[..., ::some], axis=-1)
+        total = rows = xp.full((), float(n), dtype=dtype, device=backends.device(X))
+    else:
+        weight = xp.astype(weight, dtype, copy=False)
+        total = xp.sum(weight, axis=-1)
+        rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)
+        near = backward(X, weight) / _safe(total)[..., None]
+        near_y = xp.sum(y * weight, axis=-1) / _safe(total)
+    d, e = X - near[..., None, :], y - near_y[..., None]
+    return _about_mean(
+        Sums(total, rows, near, near, near_y, near_y, near, near, near), d, e, weight
+    )
+
+
+def _one_zero_row(x: Array, axis: int) -> Array:
+    xp, shape = backends.namespace(x), list(x.shape)
+    shape[axis] = 1
+    return xp.zeros(tuple(shape), dtype=x.dtype, device=backends.device(x))
+
+
+def _about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:
+    """Fill in the rest of the means and the centred sums, from deviations d and e from `near`."""
+    xp, total = backends.namespace(d), known.total
+    if weight is None:
+        root = xp.ones(d.shape[-2:-1], dtype=d.dtype, device=backends.device(d))
+    else:
+        root = xp.sqrt(weight)
+        d, e = d * root[..., None], e * root
+    safe = _safe(total)
+    rest, rest_y = backward(d, root) / safe[..., None], xp.sum(e * root, axis=-1) / safe
+    xx = xp.matmul(xp.matrix_transpose(d), d) - _outer(rest) * total[..., None, None]
+    xy = backward(d, e) - rest * (rest_y * total)[..., None]
+    yy = xp.sum(e * e, axis=-1) - rest_y * rest_y * total
+    return known._replace(rest=rest, rest_y=rest_y, xx=xx, xy=xy, yy=yy)
+
+
+def _outer(v: Array) -> Array:
+    return v[..., :, None] * v[..., None, :]
+
+
+def _safe(total: Array) -> Array:
+    """Return the total, and 1 where it is 0 and divides nothing but zeros."""
+    xp = backends.namespace(total)
+    return xp.where(total > 0.0, total, xp.ones_like(total))
+
+
+def merge(parts: Sequence[Sums]) -> Sums:
+    """Merge sums over disjoint rows.
+
+    ::
+
+        xx = Σ_i xx_i + Σ_i t_i (m_i - m)(m_i - m)',    m = Σ_i t_i m_i / Σ_i t_i
+
+    Parameters
+    ----------
+    parts : sequence of Sums
+        At least one.
+
+    Returns
+    -------
+    Sums
+        Over all the rows.
+
+    Notes
+    -----
+    Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", The American
+    Statistician 37, equation 2.1, for more than two at once.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    merged: Sums = backends.of(parts[0].xx).compile(_merge)(None, list(parts))
+    return merged
+
+
+def _merge(_: None, parts: Sequence[Sums]) -> Sums:
+    xp = backends.namespace(parts[0].xx)
+    total, rows, xx, xy, yy = (
+        functools.reduce(lambda a, b: a + b, [getattr(part, name) for part in parts])
+        for name in ("total", "rows", "xx", "xy", "yy")
+    )
+    safe, share = _safe(total), xp.stack([part.total for part in parts], axis=-1)
+    near, d = _gathered([p.near for p in parts], [p.rest for p in parts], share, safe, -2)
+    near_y, e = _gathered([p.near_y for p in parts], [p.rest_y for p in parts], share, safe, -1)
+    empty = Sums(total, rows, near, near, near_y, near_y, xx, xy, yy)
+    between = _about_mean(empty, d, e, share)
+    near, rest = renormalised(near, between.rest)
+    near_y, rest_y = renormalised(near_y, between.rest_y)
+    return Sums(
+        total, rows, near, rest, near_y, rest_y,
+        xx=xx + between.xx, xy=xy + between.xy, yy=yy + between.yy,
+    )  # fmt: skip
+
+
+def _gathered(
+    near: list[Array], rest: list[Array], share: Array, total: Array, axis: int
+) -> tuple[Array, Array]:
+    """Return a point amid the means, and how the means deviate from it, stacked as rows."""
+    xp = backends.namespace(near[0])
+    points, more = xp.stack(near, axis=axis), xp.stack(rest, axis=axis)
+    factor = share / total[..., None]
+    amid = xp.sum(points * (factor[..., None] if axis == -2 else factor), axis=axis)
+    return amid, (points - xp.expand_dims(amid, axis=axis)) + more
+
+
+def renormalised(near: Array, rest: Array) -> tuple[Array, Array]:
+    """Return a mean, near + rest, as the nearest number and what that leaves."""
+    mean = near + rest
+    return mean, (near - mean) + rest
+
+
+def minus(whole: Sums, part: Sums) -> Sums:
+    """Return the sums over the rows of `whole` that are not those of `part`: `merge` undone.
+
+    Where no row is left everything is 0.
+    """
+    xp = backends.namespace(whole.xx)
+    rows = whole.rows - part.rows
+    left = xp.astype(rows > 0.0, whole.total.dtype)
+    total = (whole.total - part.total) * left
+    share = part.total / _safe(total) * left
+    d = (part.near - whole.near) + (part.rest - whole.rest)
+    e = (part.near_y - whole.near_y) + (part.rest_y - whole.rest_y)
+    factor = share * whole.total
+    return Sums(
+        total, rows,
+        near=whole.near * left[..., None], rest=(whole.rest - d * share[..., None]) * left[..., None],
+        near_y=whole.near_y * left, rest_y=(whole.rest_y - e * share) * left,
+        xx=(whole.xx - part.xx - _outer(d) * factor[..., None, None]) * left[..., None, None],
+        xy=(whole.xy - part.xy - d * (e * factor)[..., None]) * left[..., None],
+        yy=(whole.yy - part.yy - e * e * factor) * left,
+    )  # fmt: skip
