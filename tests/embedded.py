@@ -19,7 +19,6 @@ from agd import backends, loss, update
 from agd.gradient import Bounds, FunctionObjective, LinearObjective
 from agd.update.descent import choose
 
-
 RNG = np.random.default_rng
 
 
