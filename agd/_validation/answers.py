@@ -137,6 +137,9 @@ def _beside(need: str, value: Any, like: Array, dtype: Any) -> Array:
         value = np.asarray(value)  # NumPy's sums are scalars
     elif (theirs := backends.of(value).name) != row.name:
         raise TypeError(f"{need} in x's library, {row.name}; got an array of {theirs}")
+    elif not row.compiles and (there := backends.device(value)) != (here := backends.device(like)):
+        # Where a library compiles, a device may be how an array is spread, which may differ.
+        raise ValueError(f"{need} on x's device, {here}; got an array on {there}")
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{need}; got dtype {value.dtype}")
     return xp.astype(value, dtype) if value.dtype != dtype else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any
 
@@ -13,7 +14,7 @@ from agd._typing import Array, Tree
 from agd._validation.arrays import as_array, as_floating
 from agd._validation.scalars import count, values
 
-__all__ = ["as_bounds", "as_point", "check_point"]
+__all__ = ["as_bounds", "as_point", "check_point", "own"]
 
 
 def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
@@ -66,6 +67,15 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     return optree.tree_unflatten(spec, arrays)
 
 
+def own(tree: Tree) -> Tree:
+    """Return a copy of a tree of arrays that can be written in place; one that cannot be, itself."""
+    leaves = optree.tree_leaves(tree)
+    if not backends.of(leaves[0]).in_place:
+        return tree
+    xp = backends.namespace(leaves[0])
+    return optree.tree_map(lambda x: xp.astype(x, x.dtype, copy=True), tree)
+
+
 def _is_tree(x0: Any) -> bool:
     """Return whether x0 is a container of arrays; nested lists of numbers are an array."""
     if not isinstance(x0, (dict, list, tuple)):
@@ -99,17 +109,19 @@ def _one_place(names: list[str], leaves: list[Array]) -> None:
             )
 
 
-def as_bounds(bounds: Any, x0: Tree) -> tuple[Tree, Tree]:
+def as_bounds(bounds: Any, x0: Tree, batch: int = 0) -> tuple[Tree, Tree]:
     """Take bounds as two trees in the structure of a point, shaped as its leaves.
 
     Parameters
     ----------
     bounds : sequence of pairs, object with lb and ub (or low and high), or tree of these
-        For an array: a pair (low, high) for each entry, with None for a side that is open, or an
-        object such as ``scipy.optimize.Bounds`` or ``agd.loss.Box``. For a tree: in its structure, one
+        For an array: a pair (low, high) for each entry (of one problem, where all of a batch share them),
+        with None for a side that is open, or an object such as ``scipy.optimize.Bounds`` or ``agd.loss.Box``. For a tree: in its structure, one
         of these for each leaf, a single pair for all its entries, or None.
     x0 : tree of arrays
         The point.
+    batch : int
+        How many leading axes number independent problems.
 
     Returns
     -------
@@ -137,7 +149,7 @@ def as_bounds(bounds: Any, x0: Tree) -> tuple[Tree, Tree]:
     highs: list[Any] = []
     for path, part, leaf in zip(paths, parts, leaves, strict=True):
         name = "bounds" + "".join(f"[{key!r}]" for key in path)
-        low, high = _sides(name, part, tuple(leaf.shape), whole=not single)
+        low, high = _sides(name, part, tuple(leaf.shape), batch, whole=not single)
         _check_sides(name, low, high)
         for found, side in ((lows, low), (highs, high)):
             host = side.astype(str(leaf.dtype).rpartition(".")[2])
@@ -146,7 +158,9 @@ def as_bounds(bounds: Any, x0: Tree) -> tuple[Tree, Tree]:
     return optree.tree_unflatten(spec, lows), optree.tree_unflatten(spec, highs)
 
 
-def _sides(name: str, part: Any, shape: tuple[int, ...], *, whole: bool) -> tuple[Any, Any]:
+def _sides(
+    name: str, part: Any, shape: tuple[int, ...], batch: int, *, whole: bool
+) -> tuple[Any, Any]:
     """Read one leaf's bounds as two arrays of its shape."""
     open_ended = (-np.inf, np.inf)
     for names in (("lb", "ub"), ("low", "high")):
@@ -157,8 +171,12 @@ def _sides(name: str, part: Any, shape: tuple[int, ...], *, whole: bool) -> tupl
         part, whole = open_ended, True
     if whole and isinstance(part, (tuple, list)) and len(part) == 2 and not _pairs(part):
         return tuple(_side(name, s, e, shape) for s, e in zip(part, open_ended, strict=True))
-    size = int(np.prod(shape))
-    if not isinstance(part, (list, tuple, np.ndarray)) or len(part) != size:
+    if backends.is_array(part):
+        part = backends.to_numpy(part)
+    elif hasattr(part, "__next__"):  # zip(low, high)
+        part = list(part)
+    size, one = math.prod(shape), math.prod(shape[batch:])
+    if not isinstance(part, (list, tuple, np.ndarray)) or len(part) not in {size, one}:
         got = f"{len(part)} of them" if isinstance(part, (list, tuple, np.ndarray)) else repr(part)
         raise ValueError(
             f"{name} must be a pair (low, high) for each of the {size} entries of x0, or an object with "
@@ -170,7 +188,8 @@ def _sides(name: str, part: Any, shape: tuple[int, ...], *, whole: bool) -> tupl
             column = [end if pair[k] is None else float(pair[k]) for pair in part]
         except (TypeError, ValueError, IndexError):
             raise TypeError(f"{name} must hold pairs of numbers or None, got {part!r}") from None
-        sides.append(np.reshape(np.asarray(column), shape))
+        inner = shape if len(part) == size else shape[batch:]
+        sides.append(np.broadcast_to(np.reshape(np.asarray(column), inner), shape))
     return sides[0], sides[1]
 
 
@@ -189,11 +208,22 @@ def _side(name: str, side: Any, end: float, shape: tuple[int, ...]) -> Any:
         raise ValueError(f"{name} must have shape {shape}, that of x0; got {host.shape}") from None
 
 
+def _word(end: float) -> str:
+    return "low" if end > 0.0 else "high"
+
+
 def _check_sides(name: str, low: Any, high: Any) -> None:
     for side in (low, high):
         bad = np.argwhere(np.isnan(side))
         if bad.size:
             raise ValueError(f"{name} must be numbers, got NaN at {tuple(map(int, bad[0]))}")
+    for side, end in ((low, np.inf), (high, -np.inf)):
+        bad = np.argwhere(side == end)
+        if bad.size:
+            at = tuple(map(int, bad[0]))
+            raise ValueError(
+                f"{name} must leave finite values, got {end!r} for {_word(end)} at {at}"
+            )
     crossed = np.argwhere(low > high)
     if len(crossed):
         at = tuple(map(int, crossed[0]))

@@ -29,7 +29,8 @@ def difference(
         2-point:  g_j = (f(x + h_j e_j) - f(x)) / h_j,          h_j = ± eps^(1/2) max(1, |x_j|)
         3-point:  g_j = (f(x + h_j e_j) - f(x - h_j e_j)) / 2h_j,  h_j =   eps^(1/3) max(1, |x_j|)
 
-    with eps the rounding of x's dtype, and h_j the sign of x_j in the first. Steps are rounded so that
+    with eps the rounding of x's dtype, or of what f returns where that is coarser, and h_j the sign of
+    x_j in the first. In float32 the 2-point formula knows 3 digits of the gradient. Steps are rounded so that
     x + h is exact. One that would leave the bounds turns round; where neither side has room it is
     shortened, and the 3-point formula takes both its points on the wider side, with weights that keep
     its order. A variable whose bounds are equal has the derivative 0.
@@ -69,7 +70,8 @@ def difference(
     (7.0, 4.0, 3.0)
     """
     leaves, spec = optree.tree_flatten(params)
-    value = as_value(fun(params), params, batch)
+    returned = fun(params)
+    value, coarse = as_value(returned, params, batch), _rounding(returned)
     low, high = (_limits(side, len(leaves)) for side in bounds or (None, None))
     grads = []
     for i, x in enumerate(leaves):
@@ -79,9 +81,20 @@ def difference(
             return as_value(fun(point), params, batch)
 
         with backends.current(x):
-            points = _points(x, kind, low[i], high[i])
+            eps = max(coarse, float(backends.namespace(x).finfo(x.dtype).eps))
+            points = _points(x, eps, kind, low[i], high[i])
             grads.append(_slopes(at, value, x, points, batch))
     return value, optree.tree_unflatten(spec, grads)
+
+
+def _rounding(returned: Any) -> float:
+    """Return the rounding of what a function returned, as far as that is an array of floats."""
+    if not backends.is_array(returned):
+        return 0.0
+    xp = backends.namespace(returned)
+    return (
+        float(xp.finfo(returned.dtype).eps) if xp.isdtype(returned.dtype, "real floating") else 0.0
+    )
 
 
 def _limits(side: Tree, n: int) -> list[Any]:
@@ -89,13 +102,13 @@ def _limits(side: Tree, n: int) -> list[Any]:
     return found * n if len(found) == 1 else found or [None] * n
 
 
-def _points(x: Array, kind: str, low: Any, high: Any) -> tuple[Array, ...]:
+def _points(x: Array, eps: float, kind: str, low: Any, high: Any) -> tuple[Array, ...]:
     """Return where each coordinate is moved to: one array like x, or two."""
     xp = backends.namespace(x)
     one = xp.ones_like(x)
     sign = xp.where(x < 0.0, -one, one)
     power = 1.0 / 2.0 if kind == "2-point" else 1.0 / 3.0
-    h = float(xp.finfo(x.dtype).eps) ** power * xp.maximum(xp.abs(x), one)
+    h = eps**power * xp.maximum(xp.abs(x), one)
     if low is None and high is None:
         return (x + sign * h,) if kind == "2-point" else (x - h, x + h)
     up = math.inf * one if high is None else high - x

@@ -15,7 +15,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd._validation import as_gradient, as_value, choice
+from agd._validation import as_gradient, as_value, choice, own
 from agd.gradient.differences import difference
 
 __all__ = ["Analytic", "Autodiff", "Differences", "Gradient", "choose_gradient", "difference"]
@@ -28,6 +28,9 @@ KINDS = ("autodiff", "2-point", "3-point")
 @dataclass(frozen=True)
 class Analytic:
     """The value and gradient as the caller gives them.
+
+    The functions get copies, so that they may write to what they are given, and may return the same buffer
+    at every call.
 
     Attributes
     ----------
@@ -47,15 +50,15 @@ class Analytic:
         """Return the value, shape of the batch axes, and the gradient; `bounds` are not needed."""
         del bounds
         if self.jac is not None:
-            value, grad = self.fun(params, *args), self.jac(params, *args)
-            return as_value(value, params, self.batch), as_gradient(grad, params)
-        pair = self.fun(params, *args)
+            value = as_value(self.fun(own(params), *args), params, self.batch)
+            return value, own(as_gradient(self.jac(own(params), *args), params))
+        pair = self.fun(own(params), *args)
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(
                 f"with jac=True fun must return (value, gradient); got {type(pair).__name__}"
             )
         value = as_value(pair[0], params, self.batch)
-        return value, as_gradient(pair[1], params, "fun, with jac=True,")
+        return value, own(as_gradient(pair[1], params, "fun, with jac=True,"))
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Differences:
         self, params: Tree, *args: Any, bounds: tuple[Tree, Tree] | None = None
     ) -> tuple[Array, Tree]:
         """Return the value, shape of the batch axes, and the gradient; `fun` is kept within `bounds`."""
-        return difference(lambda p: self.fun(p, *args), params, self.kind, bounds, self.batch)
+        return difference(lambda p: self.fun(own(p), *args), params, self.kind, bounds, self.batch)
 
 
 class Gradient(NamedTuple):

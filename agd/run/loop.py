@@ -119,6 +119,8 @@ class _Run:
         seconds = time.monotonic() - self.began
         self.judge = Judge(criterion, row, calls, eps, seconds, self.epoch or 1)
         self.log = Log(row, calls)
+        if self.judge.done.any() and not self.judge.done.all():
+            self.machine.hold(self.judge.done)  # what is done before it began
 
     def calls(self, of: str) -> Any:
         """Return how often the user's function (or gradient) was called; a look may add to it."""

@@ -1,16 +1,50 @@
-"""Stopping rules as SciPy spells them."""
+"""Stopping rules and callbacks as SciPy spells them."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from agd._validation import check_callback, count, not_negative, own
 from agd.run.limits import MaxEval
+from agd.run.result import Result
 from agd.run.stopping import Stop
 
-__all__ = ["from_scipy"]
+__all__ = ["from_scipy", "reporting"]
 
 NAMES = {"gtol": "grad_tol", "ftol": "value_tol", "maxiter": "max_iter"}
+
+
+def reporting(callback: Any) -> Callable[[Result], object] | None:
+    """Return what calls a callback as SciPy does, by the name of its parameter.
+
+    Parameters
+    ----------
+    callback : callable or None
+        One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
+
+    Returns
+    -------
+    callable or None
+        A function of the result so far.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called.
+    """
+    check_callback(callback)
+    if callback is None:
+        return None
+    try:
+        names = list(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some that are written in C do not say
+        names = []
+    if names == ["intermediate_result"]:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(own(result.x))
 
 
 def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> Any:
@@ -23,8 +57,8 @@ def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> 
     tol : float or None
         The gradient's limit.
     options : dict or None
-        Of these ``gtol``, ``ftol``, ``maxiter`` and ``maxfun`` (or ``maxfev``) count; ``disp`` is not
-        needed, since a result prints itself.
+        Of these ``gtol``, ``ftol``, ``maxiter`` and ``maxfun`` (or ``maxfev``) count, where they are not
+        None; ``disp`` is not needed, since a result prints itself.
 
     Returns
     -------
@@ -33,8 +67,8 @@ def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> 
 
     Raises
     ------
-    ValueError
-        If `stop` is given as well.
+    TypeError, ValueError
+        If `stop` is given as well, and for limits that are none.
 
     Warns
     -----
@@ -50,19 +84,24 @@ def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> 
         return stop
     if stop is not None:
         raise ValueError("stop and SciPy's tol or options say the same thing: give one of them")
-    given = dict(options or {})
-    limits = {ours: given.pop(theirs) for theirs, ours in NAMES.items() if theirs in given}
-    if tol is not None:
-        limits.setdefault("grad_tol", tol)
-    calls = given.pop("maxfev", None)
-    calls = given.pop("maxfun", calls)
+    if not isinstance(options, Mapping | None):
+        raise TypeError(f"options must be a dict such as {{'maxiter': 100}}, got {options!r}")
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     given.pop("disp", None)
+    known = {name: given.pop(name) for name in (*NAMES, "maxfev", "maxfun") if name in given}
+    for name, value in known.items():
+        check = not_negative if name.endswith("tol") else count
+        check(f"options[{name!r}]", value)
+    limits = {NAMES[name]: value for name, value in known.items() if name in NAMES}
+    if tol is not None:
+        limits.setdefault("grad_tol", not_negative("tol", tol))
+    calls = known.get("maxfun", known.get("maxfev"))
     if given:
         unknown = ", ".join(map(repr, given))
         warnings.warn(
             f"options that agd.minimize does not know and ignores: {unknown}; it knows gtol, ftol, "
             f"maxiter and maxfun",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return Stop(**limits, when=None if calls is None else MaxEval(calls))

@@ -82,6 +82,14 @@ class Result:
             raise KeyError(name)
         return getattr(self, name)
 
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names of the fields: ``dict(result)``, ``"x" in result``."""
+        return iter(self.keys())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a field by its name, or the default where there is none."""
+        return getattr(self, name) if name in self.keys() else default
+
     def keys(self) -> list[str]:
         """Return the names of the fields."""
         return [field.name for field in fields(self)]

@@ -13,7 +13,9 @@ from agd._typing import Array, Tree
 __all__ = ["Row", "Wanted", "measured"]
 
 # What a state may carry beside `value` and `grad`; a column is read only where there is one.
-OPTIONAL = ("iterations", "evaluations", "failed", "unsettled", "curvature", "least_curvature")
+OPTIONAL = (
+    "iterations", "evaluations", "failed", "walled", "unsettled", "curvature", "least_curvature"
+)  # fmt: skip
 ALWAYS = ("value", "grad_norm", "size", "moved", "finite", "steps")
 
 
@@ -35,6 +37,8 @@ class Row(NamedTuple):
         Steps of the loop, steps that were taken, values and gradients that were computed.
     failed : numpy.ndarray, shape (...)
         1 where a line search can go no further.
+    walled : numpy.ndarray, shape (...)
+        1 where it met values that are not finite to the last.
     unsettled : numpy.ndarray, shape (...)
         1 where the method has yet to find out whether a small gradient is that of a minimum: until then
         it says nothing.
@@ -55,6 +59,7 @@ class Row(NamedTuple):
     iterations: Any
     evaluations: Any
     failed: Any
+    walled: Any
     unsettled: Any
     curvature: Any
     least_curvature: Any
@@ -87,7 +92,7 @@ class Row(NamedTuple):
         zero = np.zeros_like(known["value"])
         known.setdefault("iterations", known["steps"])
         known.setdefault("evaluations", 1.0 + per_step * known["steps"])
-        for name in ("failed", "unsettled", "curvature", "least_curvature"):
+        for name in ("failed", "walled", "unsettled", "curvature", "least_curvature"):
             known.setdefault(name, zero)
         return cls(**known, leaves=columns[len(names) :] if wanted.leaves else None)
 

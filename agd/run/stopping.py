@@ -188,7 +188,8 @@ class Judge:
         self.criterion, self.epoch = criterion, epoch
         self.first = self.last = first
         with np.errstate(over="ignore"):  # a value that large has no room to fall
-            self.lowest = -np.fmax(1.0, np.abs(first.value)) / eps**2
+            self.low = -np.fmax(1.0, np.abs(first.value)) / eps  # where steps drown in rounding,
+            self.lowest = self.low / eps  # and where no more are asked for
         self.calls, self.seconds, self.pace = calls, seconds, 0.0
         self.rises = np.zeros(np.shape(first.value), dtype=int)
         self.rising_since, self.stepped_at = first.iterations, first.steps
@@ -233,7 +234,10 @@ class Judge:
         self._end(row.value < self.lowest, Status.UNBOUNDED)
         self._end(broken & (row.grad_norm > first.grad_norm), Status.DIVERGED)
         self._end(broken, Status.NON_FINITE)
-        self._end(row.failed != 0, Status.LINE_SEARCH)
+        failed = row.failed != 0
+        self._end(failed & (row.walled != 0), Status.NON_FINITE)
+        self._end(failed & (row.value < self.low), Status.UNBOUNDED)
+        self._end(failed, Status.LINE_SEARCH)
         self._end(above & rises, Status.DIVERGED)
         self._end(status >= 0, status)
         self._end(

@@ -16,7 +16,7 @@ from agd._typing import Array, Tree
 from agd.update._direction import Direction, Move
 from agd.update._vector import dot, flatten, largest, over
 from agd.update.descent import choose
-from agd.update.line_search import Backtracking, LineSearch, SearchState
+from agd.update.line_search import Backtracking, LineSearch, Point, SearchState, is_finite
 from agd.update.wolfe import StrongWolfe
 
 __all__ = ["Directed", "words"]
@@ -55,6 +55,7 @@ class DirectedState(NamedTuple):
     iterations: Array
     evaluations: Array
     failed: Array
+    walled: Array
     moved: Array
     curvature: Array
     least_curvature: Array
@@ -114,7 +115,7 @@ class Directed:
         )
         best = Best(value, largest(g), zero, x, g)
         return DirectedState(
-            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, zero, zero, zero
+            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero
         )  # fmt: skip
 
     def step(
@@ -128,7 +129,8 @@ class Directed:
         d, old = state.direction, state.search
         value, grad = objective.value_and_grad(restore(x + old.step[..., None] * d))
         tried, _ = flatten(grad, batch)
-        search = self.search.step(old, value, dot(tried, d))
+        trial = Point(old.step, value, dot(tried, d))
+        search = self.search.step(old, trial.value, trial.slope)
         low_grad = choose(search.improved, tried, state.low_grad)
         taken = search.accepted | (search.exhausted & (search.taken > 0.0))
         new_x = choose(taken, x + search.taken[..., None] * d, x)
@@ -153,6 +155,7 @@ class Directed:
             iterations=state.iterations + xp.astype(taken, value.dtype),
             evaluations=state.evaluations + 1.0,
             failed=failed,
+            walled=(state.walled | ~is_finite(trial)) & ~(taken & (best.idle == 0.0)),
             moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
         )
         new_params = restore(new_x)

@@ -27,7 +27,7 @@ class PerturbedState(NamedTuple):
         Whether a perturbation has yet to show that the params are no saddle.
     top : array
         The largest gradient seen, which says what a small one is.
-    iterations, evaluations, failed, moved, curvature, least_curvature
+    iterations, evaluations, failed, moved, curvature, least_curvature, walled
         As other states have them; None where the method's own does not.
     """
 
@@ -45,6 +45,7 @@ class PerturbedState(NamedTuple):
     moved: Array | None
     curvature: Array | None
     least_curvature: Array | None
+    walled: Array | None
 
 
 def more(new: Any, old: Any, name: str, default: Array) -> Array:
@@ -67,4 +68,5 @@ def told(state: PerturbedState) -> PerturbedState:
         moved=getattr(inner, "moved", None),
         curvature=curvature,
         least_curvature=least,
+        walled=getattr(inner, "walled", None),
     )

@@ -30,6 +30,7 @@ class AdaptedState(NamedTuple):
     iterations: Array
     evaluations: Array
     failed: Array
+    walled: Array
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Adapted:
         xp = backends.namespace(value)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
         return AdaptedState(
-            value, grad, params, grad, self.rule.init(params), zero + 1.0, zero, zero, zero, zero + 1.0, no
+            value, grad, params, grad, self.rule.init(params), zero + 1.0, zero, zero, zero, zero + 1.0, no, no
         )  # fmt: skip
 
     def step(self, objective: Any, params: Tree, state: AdaptedState) -> tuple[Tree, AdaptedState]:
@@ -122,6 +123,7 @@ class Adapted:
             iterations=state.iterations + xp.astype(better, value.dtype),
             evaluations=state.evaluations + 1.0,
             failed=state.failed | (state.scale < eps * eps),
+            walled=~better & (state.walled | ~xp.isfinite(value)),
         )
 
     def _restarted(self, back: Array, params: Tree, inner: Any) -> Any:

@@ -24,6 +24,7 @@ class HeavyBallState(NamedTuple):
     curvature: Array
     iterations: Array
     failed: Array
+    walled: Array
     moved: Array
 
 
@@ -84,7 +85,7 @@ class HeavyBall:
         g, _ = flatten(grad, value.ndim)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
         curvature = first_curvature(objective, params, grad)
-        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, no, zero)
+        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, no, no, zero)
 
     def step(
         self, objective: Any, params: Tree, state: HeavyBallState
@@ -110,5 +111,6 @@ class HeavyBall:
             curvature=state.curvature * raised,
             iterations=state.iterations + xp.astype(accept, value.dtype),
             failed=state.failed | (~accept & tiny),
+            walled=~accept & (state.walled | ~xp.isfinite(value) | ~xp.isfinite(bend)),
             moved=xp.where(accept, over(largest(v), largest(new_x)), state.moved),
         )

@@ -166,7 +166,10 @@ class Perturbed:
             zero,
             getattr(inner, "evaluations", zero + 1.0),
             no,
-            *(getattr(inner, name, None) for name in ("moved", "curvature", "least_curvature")),
+            *(
+                getattr(inner, name, None)
+                for name in ("moved", "curvature", "least_curvature", "walled")
+            ),
         )
 
     def step(

@@ -59,11 +59,18 @@ SOLVERS: dict[str, Callable[..., Any]] = {
 ALIASES: dict[str, str] = {
     "l-bfgs-b": "lbfgs",
     "l-bfgs": "lbfgs",
+    "bfgs": "lbfgs",
     "gd": "steepest_descent",
     "gradient_descent": "steepest_descent",
     "momentum": "heavy_ball",
     "nesterov": "accelerated",
 }
+
+# What SciPy has and agd has not: methods without a gradient, with second derivatives or constraints.
+ELSEWHERE = (
+    "nelder-mead", "powell", "newton-cg", "tnc", "cobyla", "cobyqa", "slsqp", "trust-constr", "dogleg",
+    "trust-ncg", "trust-exact", "trust-krylov",
+)  # fmt: skip
 
 
 def solver(
@@ -112,9 +119,14 @@ def solver(
 
 
 def _named(name: str, rules: dict[str, Callable[..., Rule]], *, prox: bool, bounds: bool) -> Method:
-    key = ALIASES.get(name.lower(), name)
+    key = ALIASES.get(name.lower(), name.lower())
     if key == "lbfgs" and (prox or bounds):
         key = "fista" if prox else "projected_lbfgs"
+    if key in ELSEWHERE:
+        raise ValueError(
+            f"method {name!r} is SciPy's and not here, where methods follow the gradient: leave method out "
+            f"for 'lbfgs', which takes differences of fun where no gradient is known"
+        )
     if key not in SOLVERS and key not in rules:
         key = choice("method", name, (*SOLVERS, *rules))
     made: Method = SOLVERS[key]() if key in SOLVERS else Adapted(rules[key]())

@@ -1,0 +1,87 @@
+"""The kind of the point that a run found, and the curvatures there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optree
+
+from agd._typing import Method
+from agd.gradient import CriticalPoint, FunctionObjective, critical_point
+from agd.run.certificate import Certificate, convergence_of, predicted_contraction
+from agd.run.result import Result
+
+__all__ = ["with_kind"]
+
+UPSIDE_DOWN = {"minimum": "maximum", "maximum": "minimum"}
+
+
+def with_kind(
+    found: Result,
+    objective: FunctionObjective,
+    method: Method,
+    given: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    *,
+    negative: bool = False,
+) -> Certificate:
+    """Return a run's certificate with the critical point's kind, and the curvatures of its Hessian.
+
+    Where the run converged by a gradient's limit that is above what `critical_point` asks for by itself,
+    that limit says what is critical: a point that was good enough for the run is here, too.
+
+    Parameters
+    ----------
+    found : Result
+        The run's.
+    objective : FunctionObjective
+        What it minimised; with a penalty, that is part of the function.
+    method : Method
+        How it moved.
+    given : tuple of callable, jac, args
+        The function as the user gave it, for as many derivatives as it has.
+    negative : bool
+        Whether the objective is the function's negative. The kind is then that of the function, the
+        curvatures those of the objective.
+
+    Returns
+    -------
+    Certificate
+        What is known.
+    """
+    fun, jac, args = given
+    mirrored = negative
+    if objective.penalty is not None:  # a smooth one is part of the function
+        fun, jac, args, mirrored = objective.value_and_grad, True, (), False
+    at = critical_point(fun, found.x, jac, args)
+    asked = _limit(found)
+    if at.grad_tol < at.grad_norm <= asked:
+        at = critical_point(fun, found.x, jac, args, grad_tol=asked)
+    mu, L = _curvatures(at, mirrored=mirrored)
+    convex = mu > 0.0
+    kind, rate = convergence_of(method)
+    return replace(
+        found.certificate,
+        kind=UPSIDE_DOWN.get(at.kind, at.kind) if negative and not mirrored else at.kind,
+        curvature=L,
+        least_curvature=mu,
+        largest_step=2.0 / L if L > 0.0 else None,
+        condition=L / mu if convex else None,
+        contraction=predicted_contraction(mu, L, kind, rate) if convex and kind else None,
+        source="Hessian",
+    )
+
+
+def _limit(found: Result) -> float:
+    """Return the largest partial derivative that a run which converged let pass."""
+    if not found.success:
+        return 0.0
+    limits: list[Any] = optree.tree_leaves(found.certificate.tolerance)
+    return float(np.max(limits)) if limits else 0.0
+
+
+def _curvatures(at: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
+    least, largest = at.least_curvature, at.largest_curvature
+    return (-largest, -least) if mirrored else (least, largest)
