@@ -31,12 +31,13 @@ from agd._validation import (
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
 from agd.gradient.objective import LinearObjective
-from agd.gradient.scaling import Rescaled, Scaling
+from agd.gradient.scaling import Rescaled
 from agd.gradient.screening import screen
 from agd.loss import NuclearNorm, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
-from agd.run.diagnosis import check_range, dependence, explained, unconverged
+from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.fitted import fitted
+from agd.run.plan import plan
 from agd.update import Rule, resolve
 
 __all__ = ["FitResult", "fit"]
@@ -82,8 +83,11 @@ def fit(
     intercept : bool
         Whether the model has a constant term.
     method : str, Rule or Method
-        ``"auto"``: accelerated descent in centred and scaled coordinates, which needs no tuning; with a
-        penalty that is not smooth, accelerated proximal gradient there (``"fista"``). Such a penalty is
+        ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
+        descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
+        precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates.
+        Above 2,000 columns: accelerated descent in centred and scaled coordinates; with a penalty that
+        is not smooth, accelerated proximal gradient there (``"fista"``). Such a penalty is
         also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
         gradient descent in the data's own units, with learning rate 1/L. Another name in
         ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
@@ -108,8 +112,7 @@ def fit(
     ValueError
         For shapes that do not fit, values that are not finite, targets outside the loss's domain,
         weights that are negative or all zero, columns or targets of a size at which the fit overflows,
-        unknown names, arrays on two devices, and a method that
-        cannot handle the penalty.
+        unknown names, arrays on two devices, and a method that cannot handle the penalty.
     TypeError
         For data that are no real numbers, arrays of two libraries, an `intercept` that is neither True
         nor False and a `callback` that cannot be called.
@@ -119,12 +122,13 @@ def fit(
     ConvergenceWarning
         If the run ended before it converged; the message says what to do.
     numpy.exceptions.RankWarning
-        If the columns of X are linearly dependent, as far as that is known: for one problem of the
-        squared loss with at most 64 columns and no penalty.
+        If the columns of X are linearly dependent and no penalty decides between the answers. By other
+        methods than ``"auto"`` that is known for one problem of the squared loss with at most 64 columns.
 
     Notes
     -----
-    The host reads from the device once to check the data, and then once every ``stop.check_every``
+    The host reads from the device once to check the data, with ``method="auto"`` once or twice for the
+    columns' spectrum (and then after each of the few whitened steps), and once every ``stop.check_every``
     steps; ``n_sync`` counts these reads.
 
     Examples
@@ -143,7 +147,10 @@ def fit(
     mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight)
     with backends.current(data.X):
-        result, dependent = _fit(data, mover, chosen, penalty, intercept, stop, init, callback)
+        auto = isinstance(method, str) and method == "auto"
+        result, dependent = _fit(
+            data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
+        )
     if unconverged(result):
         warn_unconverged(result.message)
     if dependent:
@@ -160,6 +167,8 @@ def _fit(
     stop: Stop,
     init: Any,
     callback: Callable[[Result], object] | None,
+    *,
+    auto: bool,
 ) -> tuple[FitResult, str]:
     """Check the values, choose the coordinates, run, and put the result into words."""
     with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
@@ -167,16 +176,20 @@ def _fit(
     sound = screen(blocks, chosen)
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
-    rescaled = getattr(mover, "rescaled", False)
-    scaling = column_scaling(base) if rescaled or not stop.tests_convergence else None
-    if not stop.tests_convergence:
-        base = replace(base, measure=scaling)
-    objective, x0 = _coordinates(base, scaling if rescaled else None, start)
-    tolerance = relative(x0.coef)
-    found = run(mover, objective, x0, stop, callback, grad_tol=tolerance)
+    chosen_plan = plan(base, start, measured=not stop.tests_convergence) if auto else None
+    if chosen_plan is not None:
+        mover, objective, x0 = chosen_plan.method, chosen_plan.objective, chosen_plan.x0
+    else:
+        objective, x0 = _coordinates(base, mover, start, measured=not stop.tests_convergence)
+    every = 10 if chosen_plan is None else chosen_plan.check_every
+    if chosen_plan is not None and objective.quadratic:  # a step or two are all: look after each
+        stop = replace(stop, check_every=1)
+    found = run(mover, objective, x0, stop, callback, grad_tol=relative(x0.coef), check_every=every)
     result = explained(fitted(found, sound, chosen), objective, sound.least_share)
     check_range(result, objective, given=start is not None)
-    return dependence(result, objective)
+    if chosen_plan is None:
+        return dependence(result, objective)
+    return planned(result, chosen_plan.columns, quadratic=objective.quadratic)
 
 
 def _check_penalty(penalty: Any) -> None:
@@ -192,14 +205,18 @@ def _check_penalty(penalty: Any) -> None:
 
 
 def _coordinates(
-    base: LinearObjective, scaling: Scaling | None, start: Params | None
+    base: LinearObjective, mover: Any, start: Params | None, *, measured: bool
 ) -> tuple[Any, Params]:
     """Choose the coordinates that the method works in, and the first point in them."""
+    rescaled = getattr(mover, "rescaled", False)
+    scaling = column_scaling(base) if rescaled or measured else None
+    if measured:
+        base = replace(base, measure=scaling)
     zero = base.zeros()
-    if start is None and scaling is not None and zero.intercept is not None:
+    if start is None and rescaled and scaling is not None and zero.intercept is not None:
         start = Params(zero.coef, zero.intercept + scaling.null)
     start = base.prox(zero if start is None else start, 0.0)  # the nearest point that is allowed
-    if scaling is None:
+    if scaling is None or not rescaled:
         return base, start
     with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
         return Rescaled(base, scaling), scaling.from_user(start)

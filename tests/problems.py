@@ -333,7 +333,8 @@ def _newton(X: Any, y: Any, alpha: float, x: Any) -> tuple[Any, float]:
         d = 1.0 / np.sqrt(np.diag(H))
         step = d * np.linalg.solve(H * np.outer(d, d), d * grad(x))
         t = 1.0
-        while fun(x - t * step) > fun(x) and t > 1e-10:
+        # At the minimum values differ by rounding alone: the last steps are taken whole.
+        while fun(x - t * step) > fun(x) * (1.0 + 1e-14) and t > 1e-10:
             t *= 0.5
         x = x - t * step
     return x, float(fun(x))

@@ -235,10 +235,10 @@ def test_host_data_beside_a_device_array_is_moved(xp):
 def test_a_warm_start_begins_where_it_is_told():
     X, targets, _ = made()
     y = targets["squared_error"]
-    first = agd.fit(X, y)
+    first, cold = agd.fit(X, y), agd.fit(X, y, method="accelerated")
     for init in (first, (first.coef, first.intercept), first.x):
-        again = agd.fit(X, y, init=init)
-        assert again.nit <= 10 < first.nit
+        again = agd.fit(X, y, method="accelerated", init=init)
+        assert again.nit <= 10 < cold.nit
         np.testing.assert_allclose(again.coef, first.coef, rtol=1e-9)
     assert agd.fit(X, y, init=first.coef, method="gd", stop=Stop(1, grad_tol=1e9)).nit == 0
 
@@ -304,7 +304,7 @@ def test_a_step_that_cannot_be_compiled_says_so():
     X, targets, _ = made()
     own = type("Own", (agd.loss.Squared,), {"__hash__": None})()  # a constant has to be hashed
     found, plain = (
-        agd.fit(jax.numpy.asarray(X), targets["squared_error"], loss=loss)
+        agd.fit(jax.numpy.asarray(X), targets["squared_error"], loss=loss, method="accelerated")
         for loss in (own, "squared_error")
     )
     assert found.method == f"{plain.method}, not compiled"

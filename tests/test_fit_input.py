@@ -32,14 +32,15 @@ def made(seed=0, n=60):
 def test_dependent_columns_get_the_least_norm_and_a_warning(xp):
     X, targets = made()
     y = targets["squared_error"]
-    with pytest.warns(RankWarning, match="X and the intercept.*their rank is 4 of 7.*condition"):
+    with pytest.warns(RankWarning, match="X and the intercept.*their rank is 4 of 7.*shortest"):
         twice = agd.fit(xp.asarray(np.column_stack([X, X])), xp.asarray(y))
     coef, plain = xp.to_numpy(twice.coef), agd.fit(X, y).coef
     assert twice.success
     rtol = 1e-3 if "float32" in str(xp.dtype) else 1e-8
     np.testing.assert_allclose(coef[:3], coef[3:], rtol=rtol)  # the least norm
     np.testing.assert_allclose(2.0 * coef[:3], plain, rtol=rtol)
-    assert twice.n_sync == 3 + len(twice.history.nit) - 1  # screen, looks, and the rank
+    # The screen, the spectrum by the moments and by a factor, and the looks.
+    assert twice.n_sync == 3 + len(twice.history.nit)
 
 
 def test_constant_columns_get_nothing_and_a_warning():
@@ -58,13 +59,16 @@ def test_constant_columns_get_nothing_and_a_warning():
 def test_columns_far_from_zero_or_of_unequal_size_are_not_called_dependent(method):
     X, targets = made()
     far = np.random.default_rng(1).normal(size=(60, 2)) + 1e8
+    values = np.linalg.eigvalsh(np.corrcoef(far.T))
+    near = pytest.approx(values[-1] / values[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error", RankWarning)
         warnings.simplefilter("ignore", agd.ConvergenceWarning)
         for A in (far, X * [1.0, 1e-9, 1e9]):
             found = agd.fit(A, targets["squared_error"], method=method, stop=Stop(max_iter=50))
-            if A is far:  # of these columns as they are, nothing is known
-                assert found.certificate.condition == math.inf
+            assert found.success or method == "gd"
+            if A is far:  # of these as they are nothing is known; centred ones are even
+                assert found.certificate.condition == (math.inf if method == "gd" else near)
 
 
 def test_a_penalty_leaves_one_answer_and_nothing_to_warn_of():
@@ -156,9 +160,9 @@ def test_counts_of_extreme_size_move_the_intercept_alone(scale):
 
 def test_a_slope_that_is_lost_in_rounding_has_not_converged():
     X, targets = made()
-    with pytest.warns(agd.ConvergenceWarning, match="limit"):
+    with pytest.warns(agd.ConvergenceWarning, match="the precision of the arithmetic is reached"):
         found = agd.fit(X, targets["squared_error"] * 1e100, loss="huber", stop=Stop(max_iter=100))
-    assert found.status is Status.MAX_ITER
+    assert found.status is Status.LINE_SEARCH
 
 
 def test_targets_too_large_for_the_loss_are_said(xp):

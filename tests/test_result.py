@@ -215,16 +215,22 @@ def test_what_is_not_known_is_not_said():
     twice = np.column_stack([X, X[:, 0]])  # dependent columns: flat in one direction
     with pytest.warns(np.exceptions.RankWarning, match="their rank is 4 of 5"):
         flat = agd.fit(twice, y)
+    with pytest.warns(np.exceptions.RankWarning, match="their rank is 4 of 5"):
+        slow = agd.fit(twice, y, method="accelerated", stop=Stop(grad_tol=1.0))
     assert flat.certificate.least_curvature == 0.0
     assert flat.certificate.condition == math.inf
     assert flat.certificate.distance is None
-    assert flat.certificate.contraction == 1.0
-    huber = agd.fit(X, y, loss="huber").certificate
+    assert slow.certificate.contraction == 1.0
+    huber = agd.fit(
+        X, y, loss="huber", method=agd.update.Accelerated(backtracking=False)
+    ).certificate
     assert (huber.least_curvature, huber.condition, huber.distance) == (None, None, None)
     assert huber.source == "power iteration"
-    wide = agd.fit(*made(200, 70)).certificate
+    seen = agd.fit(X, y, loss="huber").certificate  # along the path is not everywhere
+    assert (seen.source, seen.distance) == ("seen along the path", None)
+    wide = agd.fit(*made(200, 70), method="accelerated").certificate
     assert wide.least_curvature is None
-    several = agd.fit(X, np.column_stack([y, -y])).certificate
+    several = agd.fit(X, np.column_stack([y, -y]), method="accelerated").certificate
     assert several.least_curvature is None
     assert several.observed.shape == (2,)
     vast = LinearObjective.of(X * 1e200, y)  # its Hessian overflows
@@ -245,8 +251,9 @@ def test_a_ridge_bounds_the_curvature_of_any_loss(method):
     off = np.linalg.norm(rough.coef - best.coef)
     assert 1e-4 < off <= rough.certificate.distance
     assert rough.certificate.distance == pytest.approx(np.linalg.norm(rough.jac.coef) / 0.1)
-    with_intercept = agd.fit(X, labels, loss="log_loss", penalty=agd.loss.L2(0.1))
-    assert with_intercept.certificate.least_curvature is None
+    with_intercept = agd.fit(X, labels, loss="log_loss", penalty=agd.loss.L2(0.1), method=method)
+    assert with_intercept.certificate.source != "penalty"
+    assert with_intercept.certificate.distance is None
 
 
 MU, TOP = 0.5, 8.0

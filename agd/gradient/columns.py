@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
 from agd.gradient.blocks import Blocks, backward
+from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Scaling
 
-__all__ = ["column_scaling", "relative"]
+__all__ = ["column_peaks", "column_scaling", "relative"]
 
 
 def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Array, Array]:
@@ -103,7 +105,18 @@ def _length(x: Array) -> Array:
     return peak * xp.sqrt(xp.sum(shares * shares, axis=-1))
 
 
-def column_scaling(objective: LinearObjective) -> Scaling:
+def column_peaks(blocks: Blocks) -> Any:
+    """Return each column's largest absolute value, on the host: numpy.ndarray, shape (..., p)."""
+    parts = [backends.to_numpy(part) for part in blocks.each(_peaks)]
+    return np.max([part for part in parts if part.size], axis=0)
+
+
+def _peaks(X: Array, y: Array, weight: Array | None) -> Array:
+    xp = backends.namespace(X)  # a chunk may be left with no rows
+    return xp.max(xp.abs(X), axis=-2) if X.shape[-2] else xp.zeros_like(X)
+
+
+def column_scaling(objective: LinearObjective, moments: Moments | None = None) -> Scaling:
     """Measure the columns and the null model, and return the coordinates that even them out.
 
     D_j = 1 / sqrt(kappa var_j + a), where kappa is the loss's curvature (its bound, or for a loss
@@ -115,6 +128,8 @@ def column_scaling(objective: LinearObjective) -> Scaling:
     ----------
     objective : LinearObjective
         Loss, data and penalty.
+    moments : Moments, optional
+        The data's; without them the columns are measured in two passes over X.
 
     Returns
     -------
@@ -122,12 +137,29 @@ def column_scaling(objective: LinearObjective) -> Scaling:
         The coordinates.
     """
     with np.errstate(all="ignore"):  # an overflow leaves coordinates that no run calls finite
-        return _column_scaling(objective)
+        return _column_scaling(objective, moments)
 
 
-def _column_scaling(objective: LinearObjective) -> Scaling:
+def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array]:
+    """Return the columns' means and spreads from their moments, in the dtype of `like`."""
+    xp = backends.namespace(like)
+    variance, mean = xp.linalg.diagonal(moments.G), moments.mean
+    if not intercept:
+        root = xp.sqrt(variance + mean * mean)
+        return xp.zeros_like(like) * xp.astype(mean, like.dtype), xp.astype(root, like.dtype)
+    # Below this a column is constant but for the rounding of its mean.
+    noise = 64.0 * float(xp.finfo(like.dtype).eps) * xp.abs(mean)
+    spread = xp.sqrt(xp.clip(variance, min=0.0))
+    spread = xp.where(spread > noise, spread, xp.zeros_like(spread))
+    return xp.astype(mean, like.dtype), xp.astype(spread, like.dtype)
+
+
+def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
     blocks, loss = objective.blocks, objective.loss
-    mean, spread = _spread(blocks, objective.intercept)
+    if moments is None:
+        mean, spread = _spread(blocks, objective.intercept)
+    else:
+        mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
     xp = backends.namespace(mean)
     eps = float(xp.finfo(mean.dtype).eps)
     null = _null_intercept(blocks, loss) if objective.intercept else _zero(objective)
@@ -141,7 +173,8 @@ def _column_scaling(objective: LinearObjective) -> Scaling:
     rms = xp.maximum(_length(lengths), noise) / xp.sqrt(blocks.total)
     kappa = xp.sum(changes, axis=-1) / (2.0 * h * blocks.total)
     if loss.curvature is not None:
-        kappa = xp.ones_like(kappa) * loss.curvature
+        # The same for all problems: those that share X share the columns' scales.
+        kappa = xp.asarray(loss.curvature, dtype=kappa.dtype, device=backends.device(kappa))
     kappa = xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
     penalty = objective.penalty
     ridge = penalty.curvature if penalty is not None else None
@@ -158,7 +191,7 @@ def _column_scaling(objective: LinearObjective) -> Scaling:
     return Scaling(
         shift=mean,
         scale=_known(1.0 / root, root),
-        intercept_scale=1.0 / xp.sqrt(kappa),
+        intercept_scale=xp.ones_like(rms) / xp.sqrt(kappa),
         unit=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
         null=null,
     )

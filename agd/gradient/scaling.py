@@ -124,7 +124,7 @@ class Rescaled:
     ----------
     base : LinearObjective
         The objective of (w, b).
-    scaling : Scaling
+    scaling : Scaling or Whitening
         The coordinates.
 
     Examples
@@ -139,7 +139,7 @@ class Rescaled:
     """
 
     base: LinearObjective
-    scaling: Scaling
+    scaling: Any
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -158,11 +158,14 @@ class Rescaled:
     def value_and_grad(self, v: Params) -> tuple[Array, Params]:
         """Return the value and the gradient with respect to (v, c)."""
         value, grad = self.base.value_and_grad(self.scaling.to_user(v))
-        return value, self.scaling.pull_back(grad)
+        pulled: Params = self.scaling.pull_back(grad)
+        return value, pulled
 
     def bound_product(self, v: Params) -> Params:
         """Multiply by the matrix that bounds the Hessian in these coordinates."""
-        return self.scaling.pull_back(self.base.bound_product(self.scaling.to_user(v)))
+        product = self.base.bound_product(self.scaling.to_user(v))
+        pulled: Params = self.scaling.pull_back(product)
+        return pulled
 
     def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
@@ -190,7 +193,8 @@ class Rescaled:
         penalty = self.base.penalty
         if penalty is None or penalty.smooth:
             return v
-        return self.scaling.prox(v, step, penalty)
+        near: Params = self.scaling.prox(v, step, penalty)
+        return near
 
     def report(self, v: Params, grads: Params) -> tuple[Params, Params]:
         """Return parameters and gradient in the user's coordinates.

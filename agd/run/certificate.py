@@ -234,7 +234,9 @@ def certified(
 def _distance(row: Row, known: tuple[float, float] | None) -> Any:
     if known is None or row.length is None or not known[1] > 0.0:
         return None
-    return _plain(row.length / known[1])
+    # Even where the gradient is 0 the point is a rounded one.
+    rounding = float(np.finfo(row.size.dtype).eps) * row.size
+    return _plain(row.length / known[1] + rounding)
 
 
 def _known(curvature: Any) -> Any:

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array
-from agd.gradient.columns import column_scaling
+from agd.gradient.columns import column_peaks, column_scaling
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled
+from agd.run.certificate import Certificate
 from agd.run.fitted import FitResult
+from agd.run.plan import Columns
 from agd.run.spectrum import matrix, units
 from agd.run.status import Status
 
-__all__ = ["check_range", "dependence", "explained", "unconverged"]
+__all__ = ["check_range", "dependence", "explained", "planned", "unconverged"]
 
 
 def explained(result: FitResult, objective: Any, least_share: float) -> FitResult:
@@ -148,19 +149,12 @@ def _problem(index: Any) -> str:
     return f" of problem {numbers}" if numbers else ""
 
 
-def _largest(X: Array, _: Array, __: Array | None) -> Array:
-    xp = backends.namespace(X)
-    return xp.max(xp.abs(X), axis=-2)
-
-
 def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
     """Return each column's largest absolute value, and whether it has coordinates to fit it in."""
     scaling = base.measure if base.measure is not None else column_scaling(base)
     xp = backends.namespace(scaling.scale)
     usable = xp.isfinite(scaling.scale) & xp.isfinite(scaling.shift) & (scaling.scale > 0.0)
-    filled = [part for part in base.blocks.each(_largest) if 0 not in tuple(part.shape)]
-    peaks = np.max([backends.to_numpy(part) for part in filled], axis=0)
-    return peaks, backends.to_numpy(usable)
+    return column_peaks(base.blocks), backends.to_numpy(usable)
 
 
 def dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
@@ -218,3 +212,59 @@ def _scaled_hessian(there: Rescaled) -> tuple[Any, float]:
         read = backends.to_numpy(xp.concat([xp.reshape(product, (-1,)), reach]))
     n = product.shape[0]
     return np.asarray(read[:-1]).reshape(n, n), float(read[-1])
+
+
+def planned(result: FitResult, columns: Columns, *, quadratic: bool) -> tuple[FitResult, str]:
+    """Say what a plan learned of the columns: how they are conditioned, and whether they are dependent.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    columns : Columns
+        What was learned.
+    quadratic : bool
+        Whether the curvatures are those of the objective everywhere.
+
+    Returns
+    -------
+    result : FitResult
+        The same, with the certificate filled in and a bad condition named in the message.
+    message : str
+        What to warn of; empty where the columns are independent.
+    """
+    result = replace(result, n_sync=result.n_sync + columns.n_sync)
+    if quadratic:
+        result = replace(result, certificate=_certificate(result, columns))
+    several = "" if np.ndim(columns.missing) == 0 else " of a problem"
+    missing, intercept = int(np.max(columns.missing)), result.intercept is not None
+    if missing > 0:
+        constant, n = " and the intercept" * intercept, int(result.coef.shape[-1]) + intercept
+        return result, (
+            f"the columns of X{several}{constant} are linearly dependent: their rank is {n - missing} of "
+            f"{n}. Many coefficients fit equally well, and these are the shortest: drop columns, or add a "
+            f"penalty such as agd.loss.L2(1e-3)"
+        )
+    if not columns.hard:
+        return result, ""
+    worst = float(np.max(columns.condition))
+    note = (
+        f"; the columns of X{several}, centred and scaled, have condition number {worst:.2g}: a change "
+        f"in a last digit of X or y may change the coefficients by that factor"
+    )
+    return replace(result, message=result.message + note), ""
+
+
+def _certificate(result: FitResult, columns: Columns) -> Certificate:
+    """Fill in the curvatures in centred and scaled coordinates."""
+    low, high = columns.low, columns.high
+    with np.errstate(all="ignore"):
+        condition = np.divide(high, low)
+    return replace(
+        result.certificate,
+        curvature=high,
+        least_curvature=low,
+        largest_step=2.0 / high,
+        condition=float(condition) if np.ndim(condition) == 0 else condition,
+        source="Hessian",
+    )

@@ -111,7 +111,7 @@ class _Run:
         self.machine = Machine(method, objective, x0)
         self.spectrum = spectrum(objective, self.machine.carry.state)
         self.machine.wanted = Wanted(leaves, self.spectrum is not None)
-        beside = self.spectrum.arrays if self.spectrum is not None else None
+        beside = list(self.spectrum.arrays) if self.spectrum is not None else None
         row, eps, read = self.machine.look(beside)
         self.known = self.spectrum.least(read) if self.spectrum is not None else None
         self.row = row

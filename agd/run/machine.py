@@ -100,7 +100,8 @@ class Machine:
     method : Method
         What takes a step.
     objective : Objective
-        What is minimised; one whose `compilable` is False is run as it is.
+        What is minimised; one whose `compilable` is False is run as it is, and so is one where it is
+        None, which has no use for it.
     x0 : tree of arrays
         The first point.
     """
@@ -134,11 +135,11 @@ class Machine:
 
     def _compile(self, backend: backends.Backend, method: Method, objective: Any) -> None:
         constant = _Task(method, objective.with_arrays(None)) if backend.compiles else None
-        compiled = (
-            constant is not None and getattr(objective, "compilable", True) and _hashable(constant)
-        )
+        wanted = getattr(objective, "compilable", True)
+        compiled = constant is not None and wanted and _hashable(constant)
         # A step that is run as it is where others are compiled is slower: the result says so.
-        self.note = ", not compiled" if constant is not None and not compiled else ""
+        unable = constant is not None and not compiled and wanted is not None
+        self.note = ", not compiled" if unable else ""
         if constant is not None and compiled:
             self.task, self.arrays = constant, objective.arrays()
             self.advance, self.measure = backend.compile(_advance), backend.compile(_measure)

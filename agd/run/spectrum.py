@@ -15,9 +15,10 @@ from agd import backends
 from agd._typing import Array, Params
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Rescaled
+from agd.gradient.squares import WhitenedSquares
 from agd.loss import L2, Squared
 
-__all__ = ["Spectrum", "matrix", "spectrum", "units"]
+__all__ = ["Spectrum", "least_eigenvalue", "matrix", "spectrum", "units"]
 
 COLUMNS = 64  # with more the pass costs more than those that measure L
 
@@ -57,11 +58,33 @@ class Spectrum(NamedTuple):
         if self.quadratic:
             hessian = hessian + np.asarray(host[-1], dtype=float)
         bare = np.eye(len(hessian))
-        user = _least(bare, hessian, eps)
-        return (user if moved is None else _least(moved, hessian, eps)), user
+        user = least_eigenvalue(bare, hessian, eps)
+        return (user if moved is None else least_eigenvalue(moved, hessian, eps)), user
 
 
-def _least(moved: Any, hessian: Any, eps: float) -> float:
+class Known(NamedTuple):
+    """A least curvature that the objective brings: nothing is left to read or to find out.
+
+    Attributes
+    ----------
+    pair : tuple of float
+        It in the method's coordinates and in the user's.
+    arrays : tuple
+        None.
+    why : str
+        How it is known.
+    """
+
+    pair: tuple[float, float]
+    arrays: tuple[Array, ...] = ()
+    why: str = "Hessian"
+
+    def least(self, _: Any) -> tuple[float, float]:
+        """Return both."""
+        return self.pair
+
+
+def least_eigenvalue(moved: Any, hessian: Any, eps: float) -> float:
     """Return the least eigenvalue of J H J', with 0 for one that the rounding of H may have made."""
     values = np.linalg.eigvalsh(moved @ hessian @ moved.T)
     sizes = np.abs(moved) @ np.abs(hessian) @ np.abs(moved).T
@@ -69,7 +92,7 @@ def _least(moved: Any, hessian: Any, eps: float) -> float:
     return float(values[0]) if values[0] > noise else 0.0
 
 
-def spectrum(objective: Any, state: Any) -> Spectrum | None:
+def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
     """Return what it takes to know the least curvature, or None where that is not cheap.
 
     It is for one problem whose method has measured L; then, of the squared loss, or of any loss with an
@@ -84,9 +107,11 @@ def spectrum(objective: Any, state: Any) -> Spectrum | None:
 
     Returns
     -------
-    Spectrum or None
+    Spectrum, Known or None
         The arrays, still on the device.
     """
+    if isinstance(objective, WhitenedSquares):
+        return None if objective.least is None else Known(objective.least)
     base = objective.base if isinstance(objective, Rescaled) else objective
     if not isinstance(base, LinearObjective) or getattr(base, "nonsmooth", False):
         return None

@@ -32,9 +32,12 @@ class LBFGSDirection:
     ----------
     memory : int
         How many pairs are kept.
+    whitened : bool
+        Whether the Hessian is near the identity, so that -g is Newton's step before anything is known.
     """
 
     memory: int = 20
+    whitened: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an empty memory."""
@@ -83,13 +86,17 @@ class LBFGSDirection:
     def first(self, memory: Pairs, move: Move, value: Array, g: Array, d: Array) -> Array:
         """Return 1, the step of Newton's method; a unit move while nothing is known."""
         xp = backends.namespace(g)
+        if self.whitened:
+            return xp.ones_like(value)
         size = xp.sqrt(dot(d, d))
         unit = over(xp.ones_like(size), size)
         known = dot(memory.S[..., -1, :], memory.Y[..., -1, :]) > 0.0
         return xp.where(known, xp.ones_like(size), xp.minimum(unit, xp.ones_like(size)))
 
 
-def lbfgs(memory: int = 20, search: LineSearch | None = None) -> Directed:
+def lbfgs(
+    memory: int = 20, search: LineSearch | None = None, *, whitened: bool = False
+) -> Directed:
     r"""L-BFGS: quasi-Newton steps from the last few changes of point and gradient.
 
     ::
@@ -109,6 +116,9 @@ def lbfgs(memory: int = 20, search: LineSearch | None = None) -> Directed:
     search : LineSearch, optional
         By default strong Wolfe with c1 = 1e-4 and c2 = 0.5: a better step costs few trials more and makes
         better pairs, which tells on badly conditioned functions.
+    whitened : bool
+        Whether x is in coordinates in which the Hessian is near the identity: the first step then is -g,
+        however long; else it is at most of length 1, since nothing is known.
 
     Returns
     -------
@@ -127,7 +137,8 @@ def lbfgs(memory: int = 20, search: LineSearch | None = None) -> Directed:
     'L-BFGS (memory 5), strong Wolfe'
     """
     chosen = StrongWolfe(c2=0.5) if search is None else search
-    return Directed(LBFGSDirection(memory), chosen, f"L-BFGS (memory {memory}), {words(chosen)}")
+    name = f"L-BFGS (memory {memory}), {words(chosen)}" + ", whitened" * whitened
+    return Directed(LBFGSDirection(memory, whitened), chosen, name)
 
 
 def projected_lbfgs(memory: int = 20) -> Directed:

@@ -134,8 +134,11 @@ def _interpolate(low: Point, high: Point) -> Array:
     value = xp.where(usable, high.value, low.value)
     slope = xp.where(usable, high.slope, low.slope)
     theta = 3.0 * (low.value - value) / h + low.slope + slope
-    inside = theta * theta - low.slope * slope
-    gamma = xp.sqrt(xp.clip(inside, min=0.0)) * sign(h)
+    # In units of the largest, of which no square overflows.
+    unit = xp.maximum(xp.abs(theta), xp.maximum(xp.abs(low.slope), xp.abs(slope)))
+    unit = xp.where(unit > 0.0, unit, full(unit, 1.0))
+    inside = (theta / unit) ** 2 - (low.slope / unit) * (slope / unit)
+    gamma = unit * xp.sqrt(xp.clip(inside, min=0.0)) * sign(h)
     below = 2.0 * gamma - low.slope + slope
     cubic = (gamma - low.slope + theta) / xp.where(below != 0.0, below, full(below, 1.0))
     # Where rounding hides the difference of the values, the slopes alone still tell.
