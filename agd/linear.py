@@ -31,13 +31,16 @@ from agd._validation import (
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
 from agd.gradient.objective import LinearObjective
+from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
 from agd.gradient.screening import screen
+from agd.gradient.squares import WhitenedSquares
 from agd.loss import NuclearNorm, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.fitted import fitted
-from agd.run.plan import plan
+from agd.run.plan import Plan, plan
+from agd.run.refined import refined
 from agd.update import Rule, resolve
 
 __all__ = ["FitResult", "fit"]
@@ -86,9 +89,9 @@ def fit(
         ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
         descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
         precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates.
-        Above 2,000 columns: accelerated descent in centred and scaled coordinates; with a penalty that
-        is not smooth, accelerated proximal gradient there (``"fista"``). Such a penalty is
-        also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
+        Above 2,000 columns: accelerated descent in centred and scaled coordinates. With a penalty that
+        is not smooth, accelerated proximal gradient there (``"fista"``): of the squared loss on the
+        moments, held against the data, where rows are many. Such a penalty is also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
         gradient descent in the data's own units, with learning rate 1/L. Another name in
         ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
         object that follows the protocol `Method`.
@@ -176,20 +179,22 @@ def _fit(
     sound = screen(blocks, chosen)
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
-    chosen_plan = plan(base, start, measured=not stop.tests_convergence) if auto else None
-    if chosen_plan is not None:
-        mover, objective, x0 = chosen_plan.method, chosen_plan.objective, chosen_plan.x0
-    else:
-        objective, x0 = _coordinates(base, mover, start, measured=not stop.tests_convergence)
-    every = 10 if chosen_plan is None else chosen_plan.check_every
-    if chosen_plan is not None and objective.quadratic:  # a step or two are all: look after each
+    measured = not stop.tests_convergence
+    way = plan(base, start, measured=measured) if auto else None
+    method, objective, x0, every, columns, reads = way or _coordinates(
+        base, mover, start, measured=measured
+    )
+    whitened = isinstance(objective, WhitenedSquares)
+    if whitened:  # a step or two are all: look after each
         stop = replace(stop, check_every=1)
-    found = run(mover, objective, x0, stop, callback, grad_tol=relative(x0.coef), check_every=every)
+    go = refined if isinstance(getattr(objective, "base", None), OnMoments) else run
+    found = go(method, objective, x0, stop, callback, grad_tol=relative(x0.coef), check_every=every)
+    found = replace(found, n_sync=found.n_sync + reads)
     result = explained(fitted(found, sound, chosen), objective, sound.least_share)
     check_range(result, objective, given=start is not None)
-    if chosen_plan is None:
+    if columns is None:
         return dependence(result, objective)
-    return planned(result, chosen_plan.columns, quadratic=objective.quadratic)
+    return planned(result, columns, quadratic=whitened)
 
 
 def _check_penalty(penalty: Any) -> None:
@@ -206,8 +211,8 @@ def _check_penalty(penalty: Any) -> None:
 
 def _coordinates(
     base: LinearObjective, mover: Any, start: Params | None, *, measured: bool
-) -> tuple[Any, Params]:
-    """Choose the coordinates that the method works in, and the first point in them."""
+) -> Plan:
+    """Choose the coordinates that a given method works in, and the first point in them."""
     rescaled = getattr(mover, "rescaled", False)
     scaling = column_scaling(base) if rescaled or measured else None
     if measured:
@@ -217,6 +222,6 @@ def _coordinates(
         start = Params(zero.coef, zero.intercept + scaling.null)
     start = base.prox(zero if start is None else start, 0.0)  # the nearest point that is allowed
     if scaling is None or not rescaled:
-        return base, start
+        return Plan(mover, base, start)
     with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
-        return Rescaled(base, scaling), scaling.from_user(start)
+        return Plan(mover, Rescaled(base, scaling), scaling.from_user(start))

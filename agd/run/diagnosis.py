@@ -17,8 +17,8 @@ from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled
 from agd.run.certificate import Certificate
+from agd.run.columns import Columns
 from agd.run.fitted import FitResult
-from agd.run.plan import Columns
 from agd.run.spectrum import matrix, units
 from agd.run.status import Status
 
@@ -233,7 +233,6 @@ def planned(result: FitResult, columns: Columns, *, quadratic: bool) -> tuple[Fi
     message : str
         What to warn of; empty where the columns are independent.
     """
-    result = replace(result, n_sync=result.n_sync + columns.n_sync)
     if quadratic:
         result = replace(result, certificate=_certificate(result, columns))
     several = "" if np.ndim(columns.missing) == 0 else " of a problem"

@@ -1,0 +1,178 @@
+"""How the columns of X are conditioned, and the coordinates that whiten them."""
+
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array
+from agd.gradient.columns import column_peaks
+from agd.gradient.factor import triangular
+from agd.gradient.moments import Moments
+from agd.gradient.objective import LinearObjective
+from agd.gradient.scaling import Scaling
+from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
+from agd.run.spectrum import COLUMNS, least_eigenvalue
+
+__all__ = ["Columns", "lost", "small", "whitened"]
+
+SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
+
+
+class Columns(NamedTuple):
+    """What was learned of the columns on the way.
+
+    Attributes
+    ----------
+    low, high : float or numpy.ndarray
+        The least and the largest curvature in centred and scaled coordinates.
+    least : float or None
+        The least curvature in the user's coordinates, for one problem of the squared loss with few
+        columns.
+    missing : float or numpy.ndarray
+        By how many directions the columns fall short of full rank.
+    hard : bool
+        Whether their condition is such that the moments do not serve, and they were factored.
+    n_sync : int
+        Reads by the host.
+    """
+
+    low: Any
+    high: Any
+    least: float | None
+    missing: Any
+    hard: bool = False
+    n_sync: int = 1
+
+    @property
+    def condition(self) -> Any:
+        """The condition number of the columns: the root of the Hessian's; infinite if dependent."""
+        with np.errstate(all="ignore"):
+            return np.sqrt(np.divide(self.high, self.low))
+
+
+def whitened(
+    base: LinearObjective, moments: Moments, scaling: Scaling, *, quadratic: bool
+) -> tuple[Whitening, Columns] | None:
+    """Whiten by the moments, or by a factor of the data where squaring them lost what is small.
+
+    Parameters
+    ----------
+    base : LinearObjective
+        Loss, data and penalty.
+    moments : Moments
+        Those of the data.
+    scaling : Scaling
+        The columns' centres and scales.
+    quadratic : bool
+        Whether the curvatures are those of the objective everywhere.
+
+    Returns
+    -------
+    tuple of Whitening and Columns, or None
+        None for columns whose moments the dtype cannot hold.
+    """
+    whitening = _whitened(base, moments, scaling)
+    xp, p = backends.namespace(moments.G), moments.G.shape[-1]
+    ends = _ends(whitening, moments)
+    single = quadratic and p <= COLUMNS and moments.G.ndim == 2 and base.batch_shape == ()
+    parts = [ends, moments.G, moments.mean] if single else [ends]
+    read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts]))
+    size = math.prod(tuple(ends.shape))
+    low, high, dead, tiny = read[:size].astype(float).reshape(tuple(ends.shape))
+    if np.isnan(low).any() or ((tiny > 0.0).any() and lost(base, moments)):
+        return None
+    least = _least(read[size:], p, base) if single else None
+    eps = float(xp.finfo(moments.G.dtype).eps)
+    # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
+    most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
+    alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
+    if (low * most**2 > high).all():
+        known = Columns(_plain(low), _plain(high), least, _plain(dead * alone), n_sync=1)
+        return _like(whitening, scaling.shift), known
+    R = triangular(base.blocks, scaling.shift, scaling.scale)
+    R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
+    whitening, rank = from_factor(R, scaling, ridge_of(base.penalty))
+    values = whitening.spectrum
+    ends = xp.stack(
+        [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
+    )
+    low, high, rank = backends.to_numpy(ends).astype(float)
+    missing = _plain((p - rank) * alone)
+    return whitening, Columns(_plain(low), _plain(high), least, missing, hard=True, n_sync=2)
+
+
+def lost(base: LinearObjective, moments: Moments) -> bool:
+    """Return whether a column that is not 0 is so small that its square is."""
+    below = backends.to_numpy(small(moments))
+    return bool((below & (column_peaks(base.blocks) > 0.0)).any())
+
+
+def small(moments: Moments) -> Array:
+    """Return for each column whether its mean square is so small that it has lost digits, or is 0."""
+    xp = backends.namespace(moments.G)
+    kind = xp.finfo(moments.G.dtype)
+    least = float(kind.smallest_normal) / float(kind.eps)
+    return xp.linalg.diagonal(moments.G) + moments.mean**2 < least
+
+
+def _size(base: LinearObjective) -> float:
+    """Return how many numbers X holds; infinite where its rows were not counted."""
+    shape = base.blocks.X.shape
+    return math.inf if any(isinstance(n, float) for n in shape) else math.prod(shape)
+
+
+def _whitened(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
+    """Whiten by the moments, in their dtype."""
+    xp = backends.namespace(moments.G)
+    second, _ = moments.quadratic(intercept=base.intercept)
+    scale = xp.astype(scaling.scale, second.dtype, copy=False)
+    kappa = _kappa(base, scaling, second)
+    found = from_moments(second, scaling._replace(scale=scale), kappa, ridge_of(base.penalty))
+    return found._replace(scaling=scaling)
+
+
+def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
+    """Return the loss's curvature: its bound, one for all problems, or that at the null model."""
+    xp = backends.namespace(like)
+    if base.loss.curvature is not None:
+        return xp.asarray(base.loss.curvature, dtype=like.dtype, device=backends.device(like))
+    d = xp.astype(scaling.intercept_scale, like.dtype, copy=False)
+    return 1.0 / (d * d)
+
+
+def _ends(whitening: Whitening, moments: Moments) -> Array:
+    """Return least and largest curvature, and how many columns are constant and small, shape (4, ...)."""
+    xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
+    still = xp.all(whitening.out_of == 0.0, axis=-1)
+    counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, small(moments))]
+    low = xp.min(e, axis=-1)
+    return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
+
+
+def _least(read: Any, p: int, base: LinearObjective) -> float:
+    """Return the least curvature in the user's coordinates, from G and the means as read."""
+    eps = float(np.finfo(read.dtype).eps)
+    read = read.astype(float)
+    G, mean = read[: p * p].reshape(p, p), read[p * p :]
+    hessian = G + np.outer(mean, mean) + ridge_of(base.penalty) * np.eye(p)
+    if base.intercept:
+        hessian = np.block([[hessian, mean[:, None]], [mean[None, :], np.ones((1, 1))]])
+    return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
+
+
+def _like(whitening: Whitening, like: Array) -> Whitening:
+    """Return the coordinates in the dtype of the data."""
+    xp = backends.namespace(like)
+    return whitening._replace(
+        into=xp.astype(whitening.into, like.dtype, copy=False),
+        out_of=xp.astype(whitening.out_of, like.dtype, copy=False),
+        spectrum=xp.astype(whitening.spectrum, like.dtype, copy=False),
+    )
+
+
+def _plain(x: Any) -> Any:
+    return float(x) if np.ndim(x) == 0 else x
