@@ -77,20 +77,23 @@ def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
 
 def _null_slopes(
     loss: Loss, z: Array, h: float, share: float, X: Array, y: Array, weight: Array | None
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, ...]:
     """Describe the slope at a constant z over the rows of a block.
 
-    Returns its length, how far it moves when z grows by a share of itself (a length too), and its summed
-    change from z - h to z + h.
+    Returns its length, how far it moves when z grows by a share of itself (a length too), and, where the
+    loss does not know its curvature, its summed change from z - h to z + h.
     """
     xp = backends.namespace(y)
     at = xp.zeros_like(y) + z[..., None]
     slope = loss.slope(at, y)
     moved = loss.slope(at + share * at, y) - slope
+    root = None if weight is None else xp.sqrt(weight)
+    if root is not None:
+        slope, moved = slope * root, moved * root
+    if loss.curvature is not None:
+        return _length(slope), _length(moved)
     change = loss.slope(at + h, y) - loss.slope(at - h, y)
-    if weight is not None:
-        root = xp.sqrt(weight)
-        slope, moved, change = slope * root, moved * root, change * weight
+    change = change if weight is None else change * weight
     return _length(slope), _length(moved), xp.sum(change, axis=-1)
 
 
@@ -167,14 +170,14 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
     # Rounding leaves eps |null| of a predictor; a gradient below what that makes of it means nothing.
     share = 2.0 * eps / relative(mean)
     parts = blocks.each(functools.partial(_null_slopes, loss, null, h, share))
-    lengths, moves, changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
+    lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
     rms = xp.maximum(_length(lengths), noise) / xp.sqrt(blocks.total)
-    kappa = xp.sum(changes, axis=-1) / (2.0 * h * blocks.total)
-    if loss.curvature is not None:
-        # The same for all problems: those that share X share the columns' scales.
-        kappa = xp.asarray(loss.curvature, dtype=kappa.dtype, device=backends.device(kappa))
+    if loss.curvature is None:
+        kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * blocks.total)
+    else:  # the same for all problems: those that share X share the columns' scales
+        kappa = xp.asarray(loss.curvature, dtype=rms.dtype, device=backends.device(rms))
     kappa = xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
     penalty = objective.penalty
     ridge = penalty.curvature if penalty is not None else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
+from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_peaks
 from agd.gradient.factor import triangular
 from agd.gradient.moments import Moments
@@ -17,8 +18,9 @@ from agd.gradient.scaling import Scaling
 from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
 from agd.run.spectrum import COLUMNS, least_eigenvalue
 
-__all__ = ["Columns", "lost", "small", "whitened"]
+__all__ = ["Columns", "lost", "sample", "small", "whitened"]
 
+ENOUGH, SAMPLE = 100, 2**22  # rows to a column, entries of X: a sample has no fewer
 SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
 
 
@@ -46,6 +48,11 @@ class Columns(NamedTuple):
     missing: Any
     hard: bool = False
     n_sync: int = 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether all columns are independent and their condition is good."""
+        return not self.hard and not np.any(self.missing)
 
     @property
     def condition(self) -> Any:
@@ -109,6 +116,22 @@ def lost(base: LinearObjective, moments: Moments) -> bool:
     """Return whether a column that is not 0 is so small that its square is."""
     below = backends.to_numpy(small(moments))
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
+
+
+def sample(blocks: Blocks) -> Blocks | None:
+    """Return some of the rows, evenly apart, where they tell as much of the columns as all do.
+
+    Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
+    the sample differ by less than a half in the data. None where the rows are few, or in chunks.
+    """
+    if backends.of(blocks.X).chunked:
+        return None
+    n, p = blocks.X.shape[-2:]
+    step = int(n) // max(ENOUGH * int(p), SAMPLE // int(p))
+    if step < 2:
+        return None
+    weight = None if blocks.weight is None else blocks.weight[..., ::step]
+    return Blocks.of(blocks.X[..., ::step, :], blocks.y[..., ::step], weight)
 
 
 def small(moments: Moments) -> Array:

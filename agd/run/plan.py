@@ -17,7 +17,7 @@ from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.squares import WhitenedSquares
 from agd.loss import L2, Squared
-from agd.run.columns import Columns, lost, small, whitened
+from agd.run.columns import Columns, lost, sample, small, whitened
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
@@ -82,7 +82,18 @@ def plan(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan
     known = type(base.loss) is Squared
     if p > WIDE or (base.nonsmooth and not (known and _rows(base) >= TALL * p)):
         return None
-    moments = Moments.from_blocks(base.blocks)
+    if not known:
+        some = sample(base.blocks)
+        found = None if some is None else _by(Moments.from_blocks(some), base, start, measured)
+        if found is not None and found.columns is not None and found.columns.plain:
+            return found
+    return _by(Moments.from_blocks(base.blocks), base, start, measured)
+
+
+def _by(
+    moments: Moments, base: LinearObjective, start: Params | None, measured: bool
+) -> Plan | None:
+    """Plan by the moments of the data, or of a sample of their rows."""
     scaling = column_scaling(base, moments)
     if measured:
         base = replace(base, measure=scaling)
