@@ -57,6 +57,7 @@ from agd.update.solvers import SOLVERS
 from agd.update.steepest import barzilai_borwein, polyak, steepest_descent
 from agd.update.stochastic import Stochastic, sgd
 from agd.update.svrg import SVRG
+from agd.update.trajectory import BestEpoch, Trajectory
 from agd.update.transforms import *
 from agd.update.wolfe import StrongWolfe
 
@@ -68,6 +69,7 @@ __all__ = [
     "Accelerated",
     "Adapted",
     "Backtracking",
+    "BestEpoch",
     "Descent",
     "HeavyBall",
     "Perturbed",
@@ -76,6 +78,7 @@ __all__ = [
     "Rule",
     "Stochastic",
     "StrongWolfe",
+    "Trajectory",
     "apply_updates",
     "barzilai_borwein",
     "cg",
