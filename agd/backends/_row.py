@@ -74,7 +74,13 @@ class Backend:
     compile, compiles : callable, bool
         ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where the library does.
     block_bytes : callable
-        The size of the row block to cut this array into; None for the whole array.
+        How much of this array, in bytes, stays in cache between two products with it: the size of the
+        row blocks to cut it into; None for the whole array.
+    pack : callable
+        A row block as the library's products take it: itself, or a copy where its strides are such that
+        BLAS cannot.
+    threaded : bool
+        Whether the library's functions run side by side in threads, on one processor each.
     in_place : bool
         Whether arrays can be written to.
     resident : callable
@@ -112,6 +118,8 @@ class Backend:
     convert: Callable[[Namespace, Any, Any, Any], Array]
     block_bytes: Callable[[Array], int | None]
     in_place: bool
+    pack: Callable[[Array], Array] = _itself
+    threaded: bool = False
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
     resident: Callable[[Array], Array] = _itself
     current: Callable[[Array], AbstractContextManager[Any]] = _anywhere

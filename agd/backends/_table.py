@@ -1,4 +1,4 @@
-"""The rows: with `_autodiff` beside it, the only file that names an array library.
+"""The rows: with `_autodiff` and `_chunks` beside it, the only file that names an array library.
 
 A new backend is a row of `TABLE` here and a row of ``tests/backends.py``.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
-import optree
 
-from agd._typing import Array, Namespace, Tree
-from agd.backends import _autodiff
+from agd._typing import Array, Namespace
+from agd.backends import _autodiff, _chunks
 from agd.backends._row import Backend
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE"]
@@ -36,6 +35,16 @@ def _whole(_: Array) -> int | None:
 
 
 # -- NumPy ---------------------------------------------------------------------------------------
+
+
+def _numpy_pack(x: Any) -> Any:
+    """Copy what BLAS cannot take, which NumPy multiplies by plain loops: a block of that is small."""
+    (n, p), (row, column), size = x.shape[-2:], x.strides[-2:], x.itemsize
+    by_rows = column == size and row >= p * size and row % size == 0
+    by_columns = row == size and column >= n * size and column % size == 0
+    if (by_rows or by_columns) and x.flags.aligned and x.dtype.isnative:
+        return x
+    return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
 
 
 def _only(*names: str) -> Callable[[Any, str], Any]:
@@ -123,56 +132,6 @@ def _jax_compile(f: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-# -- Dask ----------------------------------------------------------------------------------------
-
-
-def _dask_to_numpy(x: Array) -> Any:
-    return _chunk_to_numpy(x.compute())
-
-
-def _chunk_to_numpy(x: Array) -> Any:
-    return x.get() if compat.is_cupy_array(x) else np.asarray(x)
-
-
-def _dask_chunks(*arrays: Array) -> list[Any]:
-    """Cut arrays that share their rows (the first axis) into a list of tuples of delayed blocks."""
-    columns: list[list[Any]] = []
-    for x in arrays:
-        if x is None:
-            columns.append([None] * len(columns[0]))
-            continue
-        whole_rows = x.rechunk(dict.fromkeys(range(1, x.ndim), -1)) if x.ndim > 1 else x
-        columns.append(list(whole_rows.to_delayed().ravel()))
-    return list(zip(*columns, strict=True))
-
-
-def _dask_each(f: Callable[..., Tree], blocks: Sequence[Any]) -> list[Any]:
-    import dask.base
-    from dask.delayed import delayed
-
-    each, compute = delayed(f, pure=False), getattr(dask.base, "compute")  # noqa: B009 - untyped
-    return list(compute(*(each(*block) for block in blocks)))
-
-
-def _dask_reduce(f: Callable[..., Tree], blocks: Sequence[Any], add: Callable[..., Tree]) -> Tree:
-    """Run one graph: f on every block where it lives, the results added up in a tree."""
-    from dask.delayed import delayed
-
-    each, merge = delayed(f, pure=False), delayed(add, pure=False)
-    parts = [each(*block) for block in blocks]
-    while len(parts) > 1:
-        parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]
-    return parts[0].compute()
-
-
-def _dask_settle(tree: Tree) -> Tree:
-    import dask.base
-
-    leaves, structure = optree.tree_flatten(tree)
-    persist = getattr(dask.base, "persist")  # noqa: B009 - untyped
-    return optree.tree_unflatten(structure, persist(*leaves))
-
-
 # -- array-api-strict ----------------------------------------------------------------------------
 
 
@@ -204,6 +163,8 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=np.asarray,
         convert=_convert,
         block_bytes=lambda _: CACHE_BLOCK,
+        pack=_numpy_pack,
+        threaded=True,
         in_place=True,
         looks_are_free=True,
     ),
@@ -215,7 +176,7 @@ TABLE: tuple[Backend, ...] = (
         owns=compat.is_cupy_array,
         devices=_cupy_devices,
         place=_cupy_place,
-        to_numpy=_chunk_to_numpy,
+        to_numpy=_chunks.chunk_to_numpy,
         convert=_cupy_convert,
         block_bytes=_whole,
         in_place=True,
@@ -233,6 +194,7 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=_torch_to_numpy,
         convert=_convert,
         block_bytes=_torch_block_bytes,
+        pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
         autodiff=_autodiff.TORCH,
         in_place=True,
     ),
@@ -262,16 +224,16 @@ TABLE: tuple[Backend, ...] = (
         owns=compat.is_dask_array,
         devices=lambda _: ["cpu"],
         place=_only("cpu"),
-        to_numpy=_dask_to_numpy,
+        to_numpy=_chunks.to_numpy,
         convert=lambda xp, data, dtype, _: xp.asarray(data, dtype=dtype),
         block_bytes=_whole,
         in_place=False,
         resident=lambda x: x._meta,  # what a chunk is: NumPy, or CuPy
         chunked=True,
-        chunks=_dask_chunks,
-        each=_dask_each,
-        reduce=_dask_reduce,
-        settle=_dask_settle,
+        chunks=_chunks.chunks,
+        each=_chunks.each,
+        reduce=_chunks.reduce,
+        settle=_chunks.settle,
     ),
     Backend(
         name="array-api-strict",

@@ -13,12 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import optree
+
 from agd import backends
 from agd._typing import Array, Tree
+from agd.gradient._cut import rows_in_cache
+from agd.gradient._workers import allowed, in_order
 
 __all__ = ["Blocks", "backward", "forward"]
 
 Block = tuple[Array, Array, Array | None]
+
+STRIPS = 32  # parts that threads take in turn
+STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
+ENOUGH_BLOCKS = 4  # fewer are summed sooner than a thread wakes up
 
 
 def forward(X: Array, w: Array) -> Array:
@@ -127,9 +136,10 @@ class Blocks:
             The data, cut up when first summed over.
         """
         uncounted = cls(X, y, weight, X, rows)
-        if backends.of(X).chunked:  # rows may be of unknown number: the chunks know
-            return uncounted.replace(total=uncounted.sum(_row_sums))
-        return uncounted.replace(total=_row_sums(X, y, weight))
+        with np.errstate(over="ignore"):  # weights whose sum is infinite are said to be by `screen`
+            if backends.of(X).chunked:  # rows may be of unknown number: the chunks know
+                return uncounted.replace(total=uncounted.sum(_row_sums))
+            return uncounted.replace(total=_row_sums(X, y, weight))
 
     def replace(self, **changes: Any) -> Blocks:
         """Return these blocks with other arrays in the same roles."""
@@ -175,16 +185,21 @@ class Blocks:
     def _default_cut(self) -> list[Block]:
         return self._slices(self._rows_per_block(None))
 
+    @property
+    def _columns(self) -> int:
+        """Return how many entries of X a row has, over all problems."""
+        return max(1, math.prod((*map(int, self.X.shape[:-2]), int(self.X.shape[-1]))))
+
     def _rows_per_block(self, limit: int | None) -> int:
-        n, p = self.X.shape[-2:]
         if self.rows is not None:
             return self.rows
-        size = backends.of(self.X).block_bytes(self.X) or limit
-        if size is None:
-            return int(n)
-        problems = math.prod(self.X.shape[:-2])
-        fit = size // (int(p) * problems * _itemsize(self.X))
-        return int(max(1, min(int(n), fit)))
+        n, size = int(self.X.shape[-2]), backends.of(self.X).block_bytes(self.X)
+        if size is not None:
+            targets = math.prod(map(int, self.y.shape[:-1]))
+            fit = rows_in_cache(self._columns, targets, _itemsize(self.X), size)
+        else:
+            fit = n if limit is None else limit // (self._columns * _itemsize(self.X))
+        return max(1, min(n, fit))
 
     def _slices(self, step: int) -> list[Block]:
         n = self.X.shape[-2]
@@ -203,11 +218,14 @@ class Blocks:
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
         """Add up f(X, y, weight) over the blocks, leaf by leaf.
 
+        Threads may share the blocks of an array in memory. The order of the sum hangs on the shapes and
+        the dtype alone, so that the same call gives the same bits, however many threads there are.
+
         Parameters
         ----------
         f : callable
             A pure function of one block that returns a tree of small arrays. It may run in another
-            process, so it must not hold on to the data.
+            thread or process, so it must not hold on to the data.
         limit : int, optional
             As in `cut`: for a function that makes a temporary of its block's size.
 
@@ -219,16 +237,43 @@ class Blocks:
         if self._chunked:
             return backends.of(self.X).reduce(f, self._chunks, backends.add)
         blocks = self.cut(limit)
-        total = f(*blocks[0])
-        for block in blocks[1:]:
-            total = backends.add((total, f(*block)))
-        return total
+        if len(blocks) == 1:
+            return self._of_block(f, blocks[0])
+        strips = _strips(blocks, self._columns * _itemsize(self.X))
+        one_strip = functools.partial(_sum_of_strip, functools.partial(self._of_block, f))
+        return backends.add(in_order(one_strip, strips, self._workers(len(blocks))))
 
     def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
         if self._chunked:
             return backends.of(self.X).each(f, self._chunks)
-        return [f(*block) for block in self.cut(limit)]
+        blocks = self.cut(limit)
+        return in_order(functools.partial(self._of_block, f), blocks, self._workers(len(blocks)))
+
+    def _workers(self, blocks: int) -> int:
+        """Return how many threads to use: of many problems the products have threads of their own."""
+        threaded = backends.of(self.X).threaded and self.y.ndim == 1
+        return min(allowed(), blocks) if threaded and blocks >= ENOUGH_BLOCKS else 1
+
+    def _of_block(self, f: Callable[..., Tree], block: Block) -> Tree:
+        row = backends.of(self.X)
+        if row.block_bytes(self.X) is None:
+            return f(*block)
+        return f(row.pack(block[0]), *block[1:])
+
+
+def _strips(blocks: list[Block], row_bytes: int) -> list[list[Block]]:
+    """Deal out the blocks, in order, to parts that are as large as one another."""
+    parts = max(2, min(STRIPS, STRIP_BYTES // row_bytes))
+    length = -(-len(blocks) // parts)
+    return [blocks[i : i + length] for i in range(0, len(blocks), length)]
+
+
+def _sum_of_strip(f: Callable[[Block], Tree], strip: list[Block]) -> Tree:
+    total, spec = optree.tree_flatten(f(strip[0]))
+    for block in strip[1:]:
+        total = [a + b for a, b in zip(total, optree.tree_leaves(f(block)), strict=True)]
+    return optree.tree_unflatten(spec, total)
 
 
 def _itemsize(x: Array) -> int:
