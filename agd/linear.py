@@ -33,9 +33,9 @@ from agd.gradient.columns import column_scaling, relative
 from agd.gradient.objective import LinearObjective
 from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
-from agd.gradient.screening import screen
+from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
-from agd.loss import NuclearNorm, get
+from agd.loss import NuclearNorm, Squared, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.fitted import fitted
@@ -176,11 +176,16 @@ def _fit(
     """Check the values, choose the coordinates, run, and put the result into words."""
     with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
         blocks = Blocks.of(*data)
-    sound = screen(blocks, chosen)
+    # The moments of the squared loss are finite only if the data are: a pass for them tells both.
+    unseen = auto and type(chosen) is Squared and data.weight is None
+    unseen = unseen and not backends.of(data.X).chunked
+    sound = Screened(blocks, None, 1.0, 0) if unseen else screen(blocks, chosen)
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     measured = not stop.tests_convergence
     way = plan(base, start, measured=measured) if auto else None
+    if way is None and unseen:
+        sound = screen(blocks, chosen)
     method, objective, x0, every, columns, reads = way or _coordinates(
         base, mover, start, measured=measured
     )

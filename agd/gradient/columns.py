@@ -14,6 +14,7 @@ from agd.gradient.blocks import Blocks, backward
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Scaling
+from agd.loss import Squared
 
 __all__ = ["column_peaks", "column_scaling", "relative"]
 
@@ -157,19 +158,21 @@ def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array
     return xp.astype(mean, like.dtype), xp.astype(spread, like.dtype)
 
 
-def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
+def _share(like: Array) -> float:
+    """Return by which share of a predictor to move it, so that the slope moves by what means nothing.
+
+    Rounding leaves eps |z| of a predictor z; the tolerance is relative.
+    """
+    return 2.0 * float(backends.namespace(like).finfo(like.dtype).eps) / relative(like)
+
+
+def _null_model(objective: LinearObjective, like: Array) -> tuple[Array, Array, Array]:
+    """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
     blocks, loss = objective.blocks, objective.loss
-    if moments is None:
-        mean, spread = _spread(blocks, objective.intercept)
-    else:
-        mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
-    xp = backends.namespace(mean)
-    eps = float(xp.finfo(mean.dtype).eps)
+    xp = backends.namespace(like)
     null = _null_intercept(blocks, loss) if objective.intercept else _zero(objective)
-    h = eps ** (1 / 3)
-    # Rounding leaves eps |null| of a predictor; a gradient below what that makes of it means nothing.
-    share = 2.0 * eps / relative(mean)
-    parts = blocks.each(functools.partial(_null_slopes, loss, null, h, share))
+    h = float(xp.finfo(like.dtype).eps) ** (1 / 3)
+    parts = blocks.each(functools.partial(_null_slopes, loss, null, h, _share(like)))
     lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
@@ -178,7 +181,30 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
         kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * blocks.total)
     else:  # the same for all problems: those that share X share the columns' scales
         kappa = xp.asarray(loss.curvature, dtype=rms.dtype, device=backends.device(rms))
-    kappa = xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
+    return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
+
+
+def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array, Array]:
+    """Return the same of the squared loss, whose slopes there are the targets less their mean."""
+    xp, mean, yy = backends.namespace(like), moments.mean_y, moments.yy
+    null = mean if intercept else xp.zeros_like(mean)
+    square = yy if intercept else yy + mean * mean
+    rms = xp.maximum(xp.sqrt(xp.clip(square, min=0.0)), _share(like) * xp.abs(null))
+    one = xp.ones((), dtype=like.dtype, device=backends.device(like))
+    return xp.astype(null, like.dtype, copy=False), xp.astype(rms, like.dtype, copy=False), one
+
+
+def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
+    loss = objective.loss
+    if moments is None:
+        mean, spread = _spread(objective.blocks, objective.intercept)
+    else:
+        mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
+    if moments is not None and type(loss) is Squared:
+        null, rms, kappa = _null_known(moments, mean, objective.intercept)
+    else:
+        null, rms, kappa = _null_model(objective, mean)
+    xp = backends.namespace(mean)
     penalty = objective.penalty
     ridge = penalty.curvature if penalty is not None else None
     root = xp.hypot(

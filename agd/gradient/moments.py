@@ -206,6 +206,14 @@ class Moments:
                     f"{ours} here and {theirs} there"
                 )
 
+    @property
+    def finite(self) -> Array:
+        """Whether all of them are, as they are only where all rows are; bool, shape ()."""
+        xp = backends.namespace(self.G)
+        parts = [self.G, self.c, self.yy, self.mean, self.mean_y, self.total]
+        found: Array = xp.all(xp.stack([xp.isfinite(xp.sum(xp.abs(part))) for part in parts]))
+        return found
+
     def quadratic(
         self, penalty: Penalty | None = None, *, intercept: bool = True
     ) -> tuple[Array, Array]:

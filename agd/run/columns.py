@@ -16,6 +16,7 @@ from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Scaling
 from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
+from agd.loss import Squared
 from agd.run.spectrum import COLUMNS, least_eigenvalue
 
 __all__ = ["Columns", "lost", "sample", "small", "whitened"]
@@ -113,7 +114,10 @@ def whitened(
 
 
 def lost(base: LinearObjective, moments: Moments) -> bool:
-    """Return whether a column that is not 0 is so small that its square is."""
+    """Return whether targets, or a column that is not 0, are so small that their squares are lost."""
+    y = backends.to_numpy(moments.yy + moments.mean_y**2)
+    if type(base.loss) is Squared and (y < least_square(moments)).any():
+        return True
     below = backends.to_numpy(small(moments))
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
 
@@ -137,9 +141,13 @@ def sample(blocks: Blocks) -> Blocks | None:
 def small(moments: Moments) -> Array:
     """Return for each column whether its mean square is so small that it has lost digits, or is 0."""
     xp = backends.namespace(moments.G)
-    kind = xp.finfo(moments.G.dtype)
-    least = float(kind.smallest_normal) / float(kind.eps)
-    return xp.linalg.diagonal(moments.G) + moments.mean**2 < least
+    return xp.linalg.diagonal(moments.G) + moments.mean**2 < least_square(moments)
+
+
+def least_square(moments: Moments) -> float:
+    """Return the square below which numbers lose digits, or all."""
+    kind = backends.namespace(moments.G).finfo(moments.G.dtype)
+    return float(kind.smallest_normal) / float(kind.eps)
 
 
 def _size(base: LinearObjective) -> float:
@@ -171,8 +179,11 @@ def _ends(whitening: Whitening, moments: Moments) -> Array:
     """Return least and largest curvature, and how many columns are constant and small, shape (4, ...)."""
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
     still = xp.all(whitening.out_of == 0.0, axis=-1)
-    counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, small(moments))]
-    low = xp.min(e, axis=-1)
+    lost_y = xp.any(moments.yy + moments.mean_y**2 < least_square(moments))
+    counts = [
+        xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, small(moments) | lost_y)
+    ]
+    low = xp.where(moments.finite, xp.min(e, axis=-1), xp.min(0.0 * e, axis=-1) + math.nan)
     return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
 
 

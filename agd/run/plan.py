@@ -17,7 +17,7 @@ from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.squares import WhitenedSquares
 from agd.loss import L2, Squared
-from agd.run.columns import Columns, lost, sample, small, whitened
+from agd.run.columns import Columns, least_square, lost, sample, small, whitened
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
@@ -132,8 +132,9 @@ def _proximal(
     base: LinearObjective, start: Params, moments: Moments, scaling: Scaling
 ) -> Plan | None:
     xp = backends.namespace(moments.G)
-    sound = xp.all(xp.isfinite(moments.G)) & xp.all(xp.isfinite(scaling.scale))
-    read = backends.to_numpy(xp.stack([sound, xp.any(small(moments))]))
+    small_y = moments.yy + moments.mean_y**2 < least_square(moments)
+    sound = moments.finite & xp.all(xp.isfinite(scaling.scale))
+    read = backends.to_numpy(xp.stack([sound, xp.any(small(moments)) | xp.any(small_y)]))
     if not read[0] or (read[1] and lost(base, moments)):
         return None
     there = Rescaled(OnMoments.of_data(base, moments), scaling)
