@@ -46,7 +46,11 @@ class Params(NamedTuple):
 
 
 class Loss(Protocol):
-    """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y."""
+    """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y.
+
+    Where value and slope have something in common, such as an exponential, a loss also has
+    ``value_and_slope(z, y)``, which returns both at once; one that leaves it out is asked for each.
+    """
 
     @property
     def name(self) -> str:
@@ -69,9 +73,6 @@ class Loss(Protocol):
 
     def slope(self, z: Array, y: Array) -> Array:
         """Return dl/dz, element by element."""
-
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return both at once, sharing what they have in common."""
 
     def link(self, mean: Array) -> Array:
         """Return the constant z whose prediction is `mean`."""

@@ -6,6 +6,7 @@ import cases
 import numpy as np
 import pytest
 
+import agd
 from agd import loss
 from agd.loss import Huber, Logistic, Poisson
 
@@ -22,6 +23,57 @@ def test_known_value_and_slope(case, xp):
         assert got.dtype == xp.dtype
     np.testing.assert_array_equal(xp.to_numpy(case.loss.value(z, y)), xp.to_numpy(got_value))
     np.testing.assert_array_equal(xp.to_numpy(case.loss.slope(z, y)), xp.to_numpy(got_slope))
+
+
+@pytest.mark.backend("jax")
+@LOSSES
+def test_together_and_apart_agree_when_compiled(case):
+    jax = pytest.importorskip("jax")
+    z = np.asarray([-700.0, -30.0, -1.0, 0.0, 1e-9, 2.0, 40.0, 700.0])
+    for target in case.targets:
+        y = np.full_like(z, target)
+        with np.errstate(all="raise"):
+            want = case.loss.value_and_slope(z, y)
+        got = jax.jit(case.loss.value_and_slope)(jax.numpy.asarray(z), jax.numpy.asarray(y))
+        apart = jax.jit(case.loss.value)(z, y), jax.jit(case.loss.slope)(z, y)
+        for a, b, c in zip(want, got, apart, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-13)
+            np.testing.assert_allclose(c, a, rtol=1e-13)
+
+
+class LogCosh:
+    """A loss as somebody else would write one: value and slope, and nothing that joins them."""
+
+    name, curvature, classes, domain = "log_cosh", 1.0, None, "any number"
+
+    def value(self, z, y):
+        r = abs(z - y)
+        return r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0)
+
+    def slope(self, z, y):
+        return np.tanh(z - y)
+
+    def link(self, mean):
+        return mean
+
+    def predict(self, z):
+        return z
+
+    def outside(self, y):
+        return np.zeros_like(y, dtype=bool)
+
+
+@pytest.mark.backend("numpy")
+def test_a_loss_may_leave_out_value_and_slope():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = X @ np.asarray([1.0, -2.0, 0.5]) + 0.1 * rng.standard_t(1, size=60)
+    assert loss.get(LogCosh()).name == "log_cosh"
+    found = agd.fit(X, y, loss=LogCosh(), stop=agd.Stop(grad_tol=1e-10))
+    r = X @ found.coef + found.intercept - y
+    assert found.success
+    assert abs(X.T @ np.tanh(r) / 60).max() < 1e-9
+    assert abs(found.fun - np.mean(LogCosh().value(r, 0.0))) < 1e-14
 
 
 @LOSSES

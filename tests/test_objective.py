@@ -60,6 +60,23 @@ def close(a, b, rtol=1e-10, atol=1e-12):
         np.testing.assert_allclose(a[1].intercept, b[1].intercept, rtol=rtol, atol=atol * size)
 
 
+@pytest.mark.parametrize("case", cases.LOSSES.values(), ids=cases.LOSSES)
+@given(data=st.data(), dtype=st.sampled_from(["float64", "float32"]))
+def test_value_and_slope_together_are_the_two_apart(case, data, dtype):
+    most = 80.0 if dtype == "float32" else 700.0  # beyond, exp(z) is infinite
+    numbers = st.one_of(st.floats(-most, most), st.floats(-2.0, 2.0), st.just(0.0))
+    z = np.asarray(data.draw(st.lists(numbers, min_size=1, max_size=20)), dtype=dtype)
+    targets = st.lists(st.sampled_from(case.targets), min_size=len(z), max_size=len(z))
+    y = np.asarray(data.draw(targets), dtype=dtype)
+    value, slope = case.loss.value_and_slope(z, y)
+    assert value.dtype == slope.dtype == z.dtype
+    assert np.isfinite(value).all()
+    assert np.isfinite(slope).all()
+    rtol = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(case.loss.value(z, y), value, rtol=rtol)
+    np.testing.assert_allclose(case.loss.slope(z, y), slope, rtol=rtol)
+
+
 @LOSSES
 @given(problem=problems())
 def test_value_and_gradient_are_the_formulas(loss, problem):

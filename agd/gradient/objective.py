@@ -10,7 +10,7 @@ from agd import backends
 from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd.gradient.blocks import Blocks, backward, forward
 from agd.gradient.curvature import largest_curvature
-from agd.loss import Squared
+from agd.loss import Squared, value_and_slope
 
 __all__ = ["LinearObjective", "largest_curvature", "zeros"]
 
@@ -19,7 +19,7 @@ def _mean_block(
     loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Params]:
     """Sum the loss and its gradient over the rows of one block."""
-    value, slope = loss.value_and_slope(_predictor(params, X), y)
+    value, slope = value_and_slope(loss, _predictor(params, X), y)
     if weight is not None:
         value, slope = value * weight, slope * weight
     return _row_sum(value), _pull_back(params, X, slope)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agd._typing import Loss
+from agd._typing import Array, Loss
 from agd._validation import choice
 from agd.loss import classification, counts, norms, penalties, regression, sets
 from agd.loss.classification import *
@@ -23,7 +23,7 @@ from agd.loss.penalties import *
 from agd.loss.regression import *
 from agd.loss.sets import *
 
-__all__ = ["LOSSES", "get"]
+__all__ = ["LOSSES", "get", "value_and_slope"]
 __all__ += classification.__all__
 __all__ += counts.__all__
 __all__ += norms.__all__
@@ -68,8 +68,39 @@ def get(loss: str | Loss) -> Loss:
     if isinstance(loss, str):
         found: Loss = LOSSES[choice("loss", loss, tuple(LOSSES))]()
         return found
-    if isinstance(loss, type) or not callable(getattr(loss, "value_and_slope", None)):
+    methods = (getattr(loss, name, None) for name in ("value", "slope"))
+    if isinstance(loss, type) or not all(map(callable, methods)):
         raise TypeError(
             f"loss must be a name or an object such as agd.loss.Huber(delta=1.35), got {loss!r}"
         )
     return loss
+
+
+def value_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
+    """Return l(z, y) and dl/dz, element by element, together where the loss can.
+
+    Parameters
+    ----------
+    loss : Loss
+        One with ``value_and_slope``, or with ``value`` and ``slope`` alone.
+    z : array, shape (..., n)
+        The linear predictor.
+    y : array, shape (..., n)
+        The targets.
+
+    Returns
+    -------
+    value, slope : array, shape (..., n)
+        Both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value_and_slope(get("squared_error"), np.asarray([3.0]), np.asarray([1.0]))
+    (array([2.]), array([2.]))
+    """
+    both = getattr(loss, "value_and_slope", None)
+    if both is None:
+        return loss.value(z, y), loss.slope(z, y)
+    found: tuple[Array, Array] = both(z, y)
+    return found

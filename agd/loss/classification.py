@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from agd._typing import Array
 from agd.backends import namespace
+from agd.loss._kinks import parts
 
 __all__ = ["Logistic"]
 
@@ -45,17 +46,10 @@ class Logistic:
         return self.value_and_slope(z, y)[1]
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return both, from one exponential that cannot overflow."""
-        xp = namespace(z)
+        """Return both; with s = p + m, max(s, 0) and min(s, 0), neither exponential overflows."""
         side = 1.0 - 2.0 * y
-        s = side * z
-        over = s > 0.0
-        e = xp.exp(
-            xp.where(over, -s, s)
-        )  # -|s|, differentiated at 0 as from below, as max(s, 0) is
-        above = xp.where(over, xp.ones_like(e), e)  # sigmoid(s) = above / (1 + e), both signs
-        value = xp.log1p(e) + xp.where(over, s, xp.zeros_like(s))
-        return value, side * (above / (1.0 + e))
+        p, m, log = _parts_and_log(side * z)
+        return log + p, side * namespace(z).exp(m - log)
 
     def link(self, mean: Array) -> Array:
         """Return the log odds of a share `mean` of the second class."""
@@ -64,11 +58,19 @@ class Logistic:
 
     def predict(self, z: Array) -> Array:
         """Return the probability of the second class, 1 / (1 + exp(-z))."""
-        xp = namespace(z)
-        over = z > 0.0
-        e = xp.exp(xp.where(over, -z, z))
-        return xp.where(over, xp.ones_like(e), e) / (1.0 + e)
+        _, m, log = _parts_and_log(z)
+        return namespace(z).exp(m - log)
 
     def outside(self, y: Array) -> Array:
         """Return where y is neither 0 nor 1."""
         return (y != 0.0) & (y != 1.0)
+
+
+def _parts_and_log(s: Array) -> tuple[Array, Array, Array]:
+    """Return p = max(s, 0), m = min(s, 0) and l = log1p(exp(-|s|)).
+
+    The loss is log(1 + exp(s)) = p + l, and its slope 1 / (1 + exp(-s)) = exp(m - l).
+    """
+    xp = namespace(s)
+    p, m = parts(s)
+    return p, m, xp.log1p(xp.exp(m - p))

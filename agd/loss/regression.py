@@ -8,6 +8,7 @@ from typing import ClassVar
 from agd._typing import Array
 from agd._validation import positive
 from agd.backends import namespace
+from agd.loss._kinks import between
 
 __all__ = ["Huber", "Squared"]
 
@@ -116,10 +117,10 @@ class Huber(_Location):
 
     def slope(self, z: Array, y: Array) -> Array:
         """Return the residual clipped to [-delta, delta], element by element."""
-        return namespace(z).clip(z - y, -self.delta, self.delta)
+        return between(z - y, -self.delta, self.delta)
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both; with s the clipped residual the loss is s (r - s / 2), without a branch."""
         r = z - y
-        s = namespace(z).clip(r, -self.delta, self.delta)
+        s = between(r, -self.delta, self.delta)
         return s * (r - 0.5 * s), s
