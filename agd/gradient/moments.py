@@ -11,26 +11,19 @@ array([3.5])
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agd import backends
 from agd._typing import Array, Params, Penalty
-from agd._validation import choice
-from agd._validation.files import write_atomically
 from agd.gradient._accumulate import Sums, accumulate, merge, minus, renormalised
+from agd.gradient._kept import Kept
 from agd.gradient.blocks import Blocks, forward
 from agd.loss import L2
 
 __all__ = ["Moments", "ridge"]
-
-FORMAT, VERSION = "agd moments", 1
 
 
 def ridge(penalty: Penalty | None) -> float:
@@ -49,7 +42,7 @@ def ridge(penalty: Penalty | None) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(Kept):
     r"""Weighted means and centred second moments of X and y.
 
     ::
@@ -266,11 +259,11 @@ class Moments:
         Returns
         -------
         value : array, shape (...)
-            Its error is about eps yy: a value far below yy is better taken from the data.
+            As the gradient, in the dtype of the params. Its error is about eps yy: a value far below yy is better taken from the data.
         grad : Params
             With respect to w and b.
         """
-        w, b = params
+        dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
         xp, alpha = backends.namespace(self.G), ridge(penalty)
         r = _dot(self.mean, w) - self.mean_y
         r = r if b is None else r + b
@@ -279,7 +272,16 @@ class Moments:
         grad = product - self.c + self.mean * r[..., None]
         if alpha:
             value, grad = value + 0.5 * alpha * xp.sum(w * w, axis=-1), grad + alpha * w
-        return value, Params(grad, None if b is None else r)
+        value, grad, slope = _as(dtype, value, grad, None if b is None else r)
+        return value, Params(grad, slope)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by the Hessian of the squared loss, [[G + mean mean', mean], [mean', 1]]."""
+        dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
+        z = _dot(self.mean, w)
+        z = z if b is None else z + b
+        coef = forward(self.G, w) + self.mean * z[..., None]
+        return Params(*_as(dtype, coef, None if b is None else z))
 
     def value(self, w: Array, b: Array | None = None) -> Array:
         """Return the squared loss of w (..., p) and b (...), shape (...); see `value_and_grad`."""
@@ -289,105 +291,14 @@ class Moments:
         """Return the squared loss's gradient with respect to w and b; see `value_and_grad`."""
         return self.value_and_grad(Params(w, b))[1]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a dict of strings, numbers and lists, which JSON keeps to the last bit.
-
-        Raises
-        ------
-        ValueError
-            If a moment is not finite.
-        """
-        entries = {name: backends.to_numpy(getattr(self, name)) for name in self._names()}
-        for name, entry in entries.items():
-            if not np.isfinite(entry).all():
-                raise ValueError(f"moments must be finite to be saved: {name} is not")
-        kind = str(self.G.dtype).rpartition(".")[2]
-        numbers = {name: entry.tolist() for name, entry in entries.items()}
-        return {"format": FORMAT, "version": VERSION, "dtype": kind, **numbers}
-
-    @classmethod
-    def _names(cls) -> tuple[str, ...]:
-        return tuple(cls.__dataclass_fields__)
-
-    @classmethod
-    def from_dict(cls, data: Any, backend: str = "numpy") -> Moments:
-        """Return the moments that `to_dict` wrote.
-
-        Parameters
-        ----------
-        data : mapping
-            What `to_dict` returned, or JSON made of it.
-        backend : str
-            The library and device that gets them, as ``agd.backends.select`` takes them.
-
-        Returns
-        -------
-        Moments
-            The same numbers.
-
-        Raises
-        ------
-        ValueError
-            For what is no dict of moments, and for shapes that do not fit each other.
-        """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise ValueError(f"data must have format {FORMAT!r}, as Moments.to_dict gives it")
-        if data.get("version") != VERSION:
-            raise ValueError(f"version must be {VERSION}, got {data.get('version')!r}")
-        if missing := [name for name in cls._names() if name not in data]:
-            raise ValueError(
-                f"data must have the moments' entries, but {', '.join(missing)} is missing"
-            )
-        kind = choice("dtype", str(data.get("dtype")), ("float32", "float64"))
-        host = {name: np.asarray(data[name], dtype=kind) for name in cls._names()}
-        _check_shapes(host)
-        place = backends.select(backend)
-        return cls(**{name: place.asarray(entry) for name, entry in host.items()})
-
-    def save(self, path: str | Path) -> None:
-        """Write the moments as JSON, whole or not at all; `load` gives the same numbers.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file; one that is there is replaced.
-        """
-        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
-        write_atomically(Path(path), lambda file: file.write(f"{text}\n".encode()))
-
-    @classmethod
-    def load(cls, path: str | Path, backend: str = "numpy") -> Moments:
-        """Read what `save` wrote; parameters and errors as in `from_dict`.
-
-        Examples
-        --------
-        >>> import numpy as np, pathlib, tempfile
-        >>> from agd.gradient import Blocks, Moments
-        >>> found = Moments.from_blocks(Blocks.of(np.asarray([[0.1], [0.7]]), np.asarray([1.0, 2.0])))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found.save(pathlib.Path(folder) / "moments.json")
-        ...     bool(Moments.load(pathlib.Path(folder) / "moments.json").G == found.G)
-        True
-        """
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), backend)
-
-
-def _check_shapes(host: dict[str, Any]) -> None:
-    """Refuse entries that are not the moments of one set of columns and problems."""
-    mean, targets, total = (host[name].shape for name in ("mean", "mean_y", "total"))
-    known = {
-        "G": (*mean, *mean[-1:]), "c": (*targets, *mean[-1:]), "yy": targets, "rows": total,
-        "mean_rest": mean, "mean_y_rest": targets,
-    }  # fmt: skip
-    for name, shape in known.items():
-        if host[name].shape != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} beside a mean of shape {mean} and a mean_y of shape "
-                f"{targets}, got {host[name].shape}"
-            )
-    if not (math.prod(mean) and mean[:-1] in {(), targets} and total in {(), targets}):
-        raise ValueError(f"mean, mean_y and total must fit: shapes {mean}, {targets}, {total}")
-
 
 def _dot(a: Array, b: Array) -> Array:
     return backends.namespace(a).sum(a * b, axis=-1)
+
+
+def _as(dtype: Any, *parts: Any) -> list[Any]:
+    """Return arrays in another dtype; None for None."""
+    return [
+        part if part is None else backends.namespace(part).astype(part, dtype, copy=False)
+        for part in parts
+    ]

@@ -7,7 +7,6 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Params, Tree
-from agd.gradient.blocks import forward
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 
@@ -69,28 +68,21 @@ class OnMoments(LinearObjective):
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient, as the moments have them."""
-        wide = _as(self.moments.G.dtype, *params)
-        value, grad = self.moments.value_and_grad(Params(*wide))
-        value, *grads = _as(params.coef.dtype, value, *grad)
+        value, grad = self.moments.value_and_grad(params)
         if self.lean is None:
-            return value, Params(*grads)
+            return value, grad
         xp = backends.namespace(params.coef)
         value = value + xp.sum(self.lean.coef * params.coef, axis=-1)
-        coef = grads[0] + self.lean.coef
+        coef = grad.coef + self.lean.coef
         if params.intercept is None:
             return value, Params(coef, None)
         value = value + self.lean.intercept * params.intercept
-        return value, Params(coef, grads[1] + self.lean.intercept)
+        return value, Params(coef, grad.intercept + self.lean.intercept)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by the Hessian of the squared loss."""
-        dtype = params.coef.dtype
-        w, b = _as(self.moments.G.dtype, *params)
-        xp, mean = backends.namespace(w), self.moments.mean
-        z = xp.sum(mean * w, axis=-1)
-        z = z if b is None else z + b
-        coef, z = _as(dtype, forward(self.moments.G, w) + mean * z[..., None], z)
-        return Params(coef, None if b is None else z)
+        product: Params = self.moments.curvature_product(params)
+        return product
 
     def arrays(self) -> Tree:
         """Return None: it is not compiled."""
@@ -99,11 +91,3 @@ class OnMoments(LinearObjective):
     def with_arrays(self, arrays: Tree) -> OnMoments:  # noqa: ARG002
         """Return the objective as it is."""
         return self
-
-
-def _as(dtype: Any, *parts: Any) -> list[Any]:
-    """Return arrays in another dtype; None for None."""
-    return [
-        part if part is None else backends.namespace(part).astype(part, dtype, copy=False)
-        for part in parts
-    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Tree
@@ -77,11 +76,8 @@ class WhitenedSquares:
 
     def first(self, params: Params) -> tuple[Array, Params]:
         """Return value and gradient as the moments have them: no pass over the data."""
-        value, grad = self.moments.value_and_grad(
-            Params(*_as(self.moments.G.dtype, *params)), self.base.penalty
-        )
-        value, *parts = _as(params.coef.dtype, value, *grad)
-        return value, self._centred(Params(*parts))
+        value, grad = self.moments.value_and_grad(params, self.base.penalty)
+        return value, self._centred(grad)
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return value and gradient from one pass over the data."""
@@ -153,11 +149,3 @@ class WhitenedSquares:
     def with_arrays(self, arrays: Tree) -> WhitenedSquares:  # noqa: ARG002
         """Return the objective as it is."""
         return self
-
-
-def _as(dtype: Any, *parts: Any) -> list[Any]:
-    """Return arrays in another dtype; None for None."""
-    return [
-        part if part is None else backends.namespace(part).astype(part, dtype, copy=False)
-        for part in parts
-    ]

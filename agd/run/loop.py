@@ -20,7 +20,7 @@ from agd.run.status import Status
 from agd.run.stopping import Judge, Stop, as_stop
 from agd.run.tolerances import GradTol
 
-__all__ = ["run"]
+__all__ = ["message", "run"]
 
 
 def run(
@@ -156,7 +156,7 @@ class _Run:
             njev=_plain(self.calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
             success=_plain(status == Status.CONVERGED),
-            message=_message(status, nit),
+            message=message(status, nit),
             history=self.log.history(),
             n_sync=self.machine.n_sync,
             method=self.method.name + self.machine.note,
@@ -175,10 +175,15 @@ def _plain(value: Any) -> Any:
     return value.item() if np.ndim(value) == 0 else value
 
 
-def _message(status: Any, nit: Any) -> str:
+def message(status: Any, nit: Any) -> str:
+    """Say how a run ended, or how its problems did."""
     if status.ndim == 0:
         return (
-            f"{Status(int(status)).advice} (after {int(nit)} steps)" if status >= 0 else "running"
+            f"{Status(int(status)).advice} (after {_steps(int(nit))})" if status >= 0 else "running"
         )
     counts = [(s, int((status == s).sum())) for s in Status]
     return "; ".join(f"{n} of {status.size} {s.advice}" for s, n in counts if n) or "running"
+
+
+def _steps(nit: int) -> str:
+    return "1 step" if nit == 1 else f"{nit} steps"

@@ -10,7 +10,6 @@ import numpy as np
 from agd import backends
 from agd._typing import Params
 from agd._validation import choice
-from agd.gradient.blocks import forward
 from agd.gradient.moments import Moments
 from agd.update._rule import AUTO, Rule
 from agd.update._spectrum import Form
@@ -49,12 +48,8 @@ class Quadratic:
 
     def bound_product(self, params: Params) -> Params:
         """Multiply by the Hessian."""
-        w, b = params
-        mean = self.moments.mean
-        z = backends.namespace(w).sum(mean * w, axis=-1)
-        z = z if b is None else z + b
-        coef = forward(self.moments.G, w) + mean * z[..., None] + self.form.alpha * w
-        return Params(coef, None if b is None else z)
+        coef, z = self.moments.curvature_product(params)
+        return Params(coef + self.form.alpha * params.coef, z)
 
 
 def constant_rule(rule: Any) -> Rule:
