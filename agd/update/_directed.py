@@ -21,9 +21,9 @@ from agd.update.wolfe import StrongWolfe
 
 __all__ = ["Directed", "words"]
 
-IDLE = (
-    10  # steps in a row that lower neither the value nor the gradient: rounding is all that is left
-)
+# In a row: steps that lower neither the value nor the gradient, so that rounding is all that is left, and
+# searches that are out of trials.
+IDLE, STRAINED = 10, 4
 
 
 class Best(NamedTuple):
@@ -56,6 +56,7 @@ class DirectedState(NamedTuple):
     evaluations: Array
     failed: Array
     walled: Array
+    strained: Array
     moved: Array
     curvature: Array
     least_curvature: Array
@@ -115,7 +116,7 @@ class Directed:
         )
         best = Best(value, largest(g), zero, x, g)
         return DirectedState(
-            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero
+            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero, zero
         )  # fmt: skip
 
     def step(
@@ -141,7 +142,14 @@ class Directed:
         # A search that found nothing along anything but the gradient forgets, and tries that once.
         lost = search.exhausted & ~taken
         best = _best(state.best, taken, new_value, new_x, new_g)
-        failed = state.failed | (lost & state.steepest) | (best.idle >= IDLE * self.search.memory)
+        # One search after the other that is out of trials, with hardly a gain: the slope is not that of f.
+        strained = xp.where(
+            search.accepted,
+            xp.zeros_like(value),
+            state.strained + xp.astype(search.exhausted, value.dtype),
+        )
+        stuck = (strained >= STRAINED) | (best.idle >= IDLE * self.search.memory)
+        failed = state.failed | (lost & state.steepest) | stuck
         # What failed ends at the best point that it has seen.
         new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
         new_value = xp.where(failed, best.value, new_value)
@@ -156,6 +164,7 @@ class Directed:
             evaluations=state.evaluations + 1.0,
             failed=failed,
             walled=(state.walled | ~is_finite(trial)) & ~(taken & (best.idle == 0.0)),
+            strained=strained,
             moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
         )
         new_params = restore(new_x)
