@@ -24,7 +24,7 @@ from agd.gradient import (
     steepest_direction,
 )
 from agd.line import gradient_descent, loss_fn, train
-from agd.linear import FitResult, fit
+from agd.linear import FitResult, fit, path
 from agd.minimize import MinimizeResult, maximize, minimize
 from agd.run import (
     Deadline,
@@ -66,6 +66,7 @@ __all__ = [
     "loss_fn",
     "maximize",
     "minimize",
+    "path",
     "run",
     "steepest_direction",
     "train",

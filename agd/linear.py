@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from agd._validation import (
 )
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
+from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
@@ -37,13 +39,16 @@ from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
 from agd.loss import NuclearNorm, Squared, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
+from agd.run.closed import closed
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.fitted import fitted
+from agd.run.path import path
 from agd.run.plan import Plan, plan
 from agd.run.refined import refined
+from agd.run.worthwhile import worthwhile
 from agd.update import Rule, resolve
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "path"]
 
 
 def fit(
@@ -55,7 +60,7 @@ def fit(
     sample_weight: Array | None = None,
     intercept: bool = True,
     method: str | Rule | Method = "auto",
-    stop: Stop | Criterion | None = None,
+    stop: Stop | Criterion | str | None = None,
     init: Any = None,
     callback: Callable[[Result], object] | None = None,
 ) -> FitResult:
@@ -92,12 +97,15 @@ def fit(
         Above 2,000 columns: accelerated descent in centred and scaled coordinates. With a penalty that
         is not smooth, accelerated proximal gradient there (``"fista"``): of the squared loss on the
         moments, held against the data, where rows are many. Such a penalty is also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
-        gradient descent in the data's own units, with learning rate 1/L. Another name in
+        gradient descent in the data's own units, with learning rate 1/L; of the squared loss with no
+        penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and ``"nesterov"``
+        with a constant rate, and no step is taken where that is sooner. Another name in
         ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
         object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
-        ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``.
+        ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``. ``"gcv"`` stops a
+        run that is known in closed form at the epoch of the smallest generalised cross-validation.
     init : FitResult, Params, tuple or array, optional
         Where to start: an earlier result, (coef, intercept), or coef. By default 0, and for
         ``"auto"`` the best constant model. Of a set, the nearest point in it.
@@ -184,15 +192,18 @@ def _fit(
     start = as_start(init, base.zeros(), intercept)
     measured = not stop.tests_convergence
     way = plan(base, start, measured=measured) if auto else None
+    whole = None if auto else worthwhile(base, mover, stop, callback)
     if way is None and unseen:
         sound = screen(blocks, chosen)
     method, objective, x0, every, columns, reads = way or _coordinates(
-        base, mover, start, measured=measured
+        base, mover, start, whole, measured=measured
     )
     whitened = isinstance(objective, WhitenedSquares)
     if whitened:  # a step or two are all: look after each
         stop = replace(stop, check_every=1)
-    go = refined if isinstance(getattr(objective, "base", None), OnMoments) else run
+    go: Any = refined if isinstance(getattr(objective, "base", None), OnMoments) else run
+    if whole is not None:
+        go = functools.partial(closed, moments=whole)
     found = go(method, objective, x0, stop, callback, grad_tol=relative(x0.coef), check_every=every)
     found = replace(found, n_sync=found.n_sync + reads)
     result = explained(fitted(found, sound, chosen), objective, sound.least_share)
@@ -215,11 +226,16 @@ def _check_penalty(penalty: Any) -> None:
 
 
 def _coordinates(
-    base: LinearObjective, mover: Any, start: Params | None, *, measured: bool
+    base: LinearObjective,
+    mover: Any,
+    start: Params | None,
+    moments: Moments | None = None,
+    *,
+    measured: bool,
 ) -> Plan:
     """Choose the coordinates that a given method works in, and the first point in them."""
     rescaled = getattr(mover, "rescaled", False)
-    scaling = column_scaling(base) if rescaled or measured else None
+    scaling = column_scaling(base, moments) if rescaled or measured else None
     if measured:
         base = replace(base, measure=scaling)
     zero = base.zeros()

@@ -18,9 +18,10 @@ from agd.run.loop import run
 from agd.run.result import Result
 from agd.run.status import Status
 from agd.run.stopping import Stop, as_stop
-from agd.run.tolerances import GradTol, StepTol, ValueTol
+from agd.run.tolerances import GCV, GradTol, StepTol, ValueTol
 
 __all__ = [
+    "GCV",
     "Certificate",
     "Criterion",
     "Deadline",

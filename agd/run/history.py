@@ -8,7 +8,7 @@ import numpy as np
 
 from agd.run.row import Row
 
-__all__ = ["History", "Log"]
+__all__ = ["History", "Log", "contraction"]
 
 
 class History(NamedTuple):
@@ -71,15 +71,24 @@ class Log:
         return History(nit, value, grad_norm, step, calls.astype(int))
 
     def contraction(self) -> Any:
-        """Return by what factor the gradient shrank a step, shape (...), over the last half of them.
-
-        It is the geometric mean, (|g_n| / |g_m|)^(1 / (n - m)), with m the first step seen from n/2 on;
-        NaN where there are not two such looks.
-        """
+        """Return by what factor the gradient shrank a step, shape (...), as `contraction` has it."""
         rows = self._rows[: self._kept + self._loose]
-        nit, size = rows[:, 0], rows[:, 2]
-        from_half = np.argmax(nit >= 0.5 * nit[-1], axis=0)[None, ...]
-        m, before = (np.take_along_axis(x, from_half, axis=0)[0] for x in (nit, size))
-        with np.errstate(all="ignore"):
-            factor = (size[-1] / before) ** (1.0 / (nit[-1] - m))
-        return np.where(nit[-1] > m, factor, np.nan)
+        return contraction(rows[:, 0], rows[:, 2])
+
+
+def contraction(nit: Any, size: Any) -> Any:
+    """Return by what factor the gradient shrank a step, shape (...), over the last half of them.
+
+    It is the geometric mean, (|g_n| / |g_m|)^(1 / (n - m)), with m the first step seen from n/2 on;
+    NaN where there are not two such looks.
+
+    Parameters
+    ----------
+    nit, size : numpy.ndarray, shape (looks, ...)
+        Steps taken, and the size of the gradient.
+    """
+    from_half = np.argmax(nit >= 0.5 * nit[-1], axis=0)[None, ...]
+    m, before = (np.take_along_axis(x, from_half, axis=0)[0] for x in (nit, size))
+    with np.errstate(all="ignore"):
+        factor = (size[-1] / before) ** (1.0 / (nit[-1] - m))
+    return np.where(nit[-1] > m, factor, np.nan)

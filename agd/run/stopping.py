@@ -15,7 +15,7 @@ from agd.run.criteria import Criterion, Seen
 from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.row import Row
 from agd.run.status import Status
-from agd.run.tolerances import GradTol, StepTol, ValueTol
+from agd.run.tolerances import GCV, GradTol, StepTol, ValueTol
 
 __all__ = ["Judge", "Stop", "as_stop"]
 
@@ -122,13 +122,14 @@ class Stop:
         return functools.reduce(operator.or_, [*tests, MaxIter(self.max_iter)])
 
 
-def as_stop(stop: Stop | Criterion | None) -> Stop:
+def as_stop(stop: Stop | Criterion | str | None) -> Stop:
     """Return what a user gave as `stop` as a `Stop`.
 
     Parameters
     ----------
-    stop : Stop, Criterion or None
-        A criterion that is not sure to end a run gets the default limit of 10,000 steps.
+    stop : Stop, Criterion, "gcv" or None
+        A criterion that is not sure to end a run gets the default limit of 10,000 steps. "gcv" is `GCV`
+        over a billion steps, which cost what one does.
 
     Returns
     -------
@@ -149,10 +150,12 @@ def as_stop(stop: Stop | Criterion | None) -> Stop:
         return Stop()
     if isinstance(stop, Stop):
         return stop
+    if isinstance(stop, str) and stop == "gcv":
+        return Stop(max_iter=10**9, when=GCV())
     if not isinstance(stop, Criterion):
         raise TypeError(
             f"stop must be an agd.Stop, such as agd.Stop(max_iter=100), or a criterion, such as "
-            f"agd.GradTol(1e-8), got {stop!r}"
+            f"agd.GradTol(1e-8), or 'gcv', got {stop!r}"
         )
     return Stop(max_iter=sys.maxsize, when=stop) if stop.ends else Stop(when=stop)
 
@@ -196,7 +199,7 @@ class Judge:
         self.status = np.full(np.shape(first.value), -1)
         self.advanced = np.zeros(np.shape(first.value), dtype=bool)
         self._end(first.finite == 0, Status.NON_FINITE)
-        self._settle(first)
+        self.settle(first)
 
     @property
     def done(self) -> Any:
@@ -214,10 +217,10 @@ class Judge:
         still = rising | ~self.advanced
         self.rising_since = np.where(still, self.rising_since, row.iterations)
         self.rises = np.where(still, self.rises + rising, 0)
-        self._settle(row)
+        self.settle(row)
         self.last = row
 
-    def _settle(self, row: Row) -> None:
+    def settle(self, row: Row) -> None:
         """Ask for convergence first, then for failure, then for the limits."""
         first = self.first
         with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from agd._validation import not_negative
 from agd.run.criteria import Criterion, Seen, Test
 from agd.run.row import Row
 
-__all__ = ["GradTol", "StepTol", "ValueTol"]
+__all__ = ["GCV", "GradTol", "StepTol", "ValueTol"]
 
 _ZERO: Any = 0.0
 _NUMBER = optree.tree_structure(_ZERO)  # the structure of a single number
@@ -174,3 +174,31 @@ class ValueTol(_Change):
         """Return where the change since the last look is within its limit."""
         change = np.abs(seen.row.value - seen.last.value)
         return seen.advanced & (change <= _limit(self.atol, self.rtol, np.abs(seen.row.value)))
+
+
+@dataclass(frozen=True)
+class GCV(Test):
+    """Converged at the step whose generalised cross-validation is the smallest: early stopping.
+
+    That step is known where the whole run is, in closed form: of gradient descent, ``momentum`` or
+    ``nesterov`` with a constant learning rate, on the squared loss with no penalty or `L2`. In
+    ``agd.fit`` it is also spelt ``stop="gcv"``. See ``agd.update.Trajectory.gcv``.
+
+    Raises
+    ------
+    ValueError
+        By any other run.
+
+    Examples
+    --------
+    >>> GCV()
+    GCV()
+    """
+
+    def holds(self, seen: Seen) -> Any:  # noqa: ARG002 - whatever was seen
+        """Refuse: a loop knows only the steps that it took."""
+        raise ValueError(
+            "stop='gcv' needs the whole run in closed form: the squared loss with no penalty or L2, "
+            "method 'gd', 'momentum' or 'nesterov' with a constant learning rate, no callback, and no "
+            "other test beside it"
+        )

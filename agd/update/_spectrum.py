@@ -11,7 +11,17 @@ from agd.gradient.blocks import backward, forward
 from agd.gradient.moments import Moments
 from agd.update._powers import Steps, what_is_left
 
-__all__ = ["Form", "Path", "Spectrum", "evaluated", "score", "spectrum"]
+__all__ = [
+    "Form",
+    "Path",
+    "Spectrum",
+    "combined",
+    "evaluated",
+    "inverse",
+    "score",
+    "spectrum",
+    "times",
+]
 
 # What rounding leaves of an eigenvalue 0 of p columns' correlation is below 0.7 p eps in rows by the million.
 ROUNDING = 4.0
@@ -99,7 +109,7 @@ def _known(x: Array, unit: float) -> Array:
     return xp.where(x > least, x, xp.zeros_like(x))
 
 
-def _inverse(x: Array) -> Array:
+def inverse(x: Array) -> Array:
     """Return 1 / x, and 0 where x is 0."""
     xp = backends.namespace(x)
     some = x > 0.0
@@ -116,11 +126,11 @@ def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     xp, p = backends.namespace(G), G.shape[-1]
     like = {"dtype": G.dtype, "device": backends.device(G)}
     spread = xp.sqrt(xp.clip(xp.linalg.diagonal(G), min=0.0))
-    unit = _inverse(spread)
+    unit = inverse(spread)
     e, Q = xp.linalg.eigh(G * unit[..., :, None] * unit[..., None, :])
     root = xp.sqrt(_known(e, ROUNDING * p * float(xp.finfo(G.dtype).eps)))
     Qt = xp.matrix_transpose(Q)
-    a = _inverse(root) * forward(Qt, c * unit)
+    a = inverse(root) * forward(Qt, c * unit)
     rest = xp.clip(moments.yy - xp.sum(a * a, axis=-1), min=0.0)
     rows = [root[..., :, None] * (Qt * spread[..., None, :])]
     goals = [a]
@@ -198,10 +208,10 @@ def evaluated(form: Form, parts: Spectrum, steps: Steps) -> Path:
 
 def _path(form: Form, parts: Spectrum, left: Array, gone: Array) -> Path:
     xp = backends.namespace(left)
-    residual = _times(left, parts.residual)
-    moved = _times(gone, parts.residual * _inverse(parts.s))
-    point = parts.start - _combined(parts.V, moved)
-    slope = _combined(parts.V, residual * parts.s)
+    residual = times(left, parts.residual)
+    moved = times(gone, parts.residual * inverse(parts.s))
+    point = parts.start - combined(parts.V, moved)
+    slope = combined(parts.V, residual * parts.s)
     value = 0.5 * (xp.sum(residual * residual, axis=-1) + parts.rest)
     norm = xp.max(xp.abs(slope), axis=-1)
     grad, where = _split(form, slope), _split(form, point)
@@ -212,14 +222,14 @@ def _split(form: Form, t: Array) -> Params:
     return Params(t[..., :-1], t[..., -1]) if form.intercept else Params(t, None)
 
 
-def _times(factor: Array, x: Array) -> Array:
+def times(factor: Array, x: Array) -> Array:
     """Return their product, and 0 where x is 0: what stands at the minimum stays, however others grow."""
     xp = backends.namespace(x)
     product = factor * x
     return xp.where(x == 0.0, xp.zeros_like(product), product)
 
 
-def _combined(V: Array, x: Array) -> Array:
+def combined(V: Array, x: Array) -> Array:
     """Return V x, infinite where it is beyond the floats, never the NaN of two infinities."""
     xp = backends.namespace(x)
     largest = float(xp.finfo(x.dtype).max)
@@ -239,7 +249,7 @@ def score(form: Form, parts: Spectrum, steps: Steps) -> Array:
     # The trace of the hat matrix Σ (1 - q_k) v'Hv / s², H the Hessian without the penalty's part.
     width = parts.V.shape[-2] - form.intercept
     ridge = form.alpha * xp.sum(parts.V[..., :width, :] ** 2, axis=-2)
-    share = 1.0 - ridge * _inverse(parts.s) ** 2
+    share = 1.0 - ridge * inverse(parts.s) ** 2
     dof = xp.sum(gone * share, axis=-1)
     error = 2.0 * path.value - form.alpha * xp.sum(path.coef * path.coef, axis=-1)
     free = 1.0 - dof / parts.rows

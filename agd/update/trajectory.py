@@ -12,13 +12,13 @@ array([0.      , 0.433333, 2.      ])
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Penalty
+from agd._typing import Array, Params, Penalty
 from agd._validation import as_start, count
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, ridge
@@ -26,6 +26,7 @@ from agd.update._powers import as_epochs, as_steps
 from agd.update._quadratic import Quadratic, as_rate, check_finite, constant_rule, is_constant
 from agd.update._rule import Rule
 from agd.update._search import BestEpoch, smallest
+from agd.update._seen import Through, corrected, seen
 from agd.update._spectrum import Form, Path, Spectrum, evaluated, score, spectrum
 
 __all__ = ["BestEpoch", "Path", "Trajectory"]
@@ -185,6 +186,41 @@ class Trajectory:
             raise ValueError(f"epochs must have shape {self.batch_shape}, got {k.shape}")
         path: Path = self._evaluate(evaluated, k[..., None])
         return path
+
+    def seen(self, function: Any, constant: Any, arrays: Any, epochs: Any) -> Any:
+        """Return a pure function of the run at some epochs, compiled where the library compiles.
+
+        Parameters
+        ----------
+        function, constant, arrays
+            ``function(constant, arrays, path, moved)``, with a constant that can be hashed; `moved` is
+            the largest change of a parameter in the last step, (K, ...).
+        epochs : numpy.ndarray of int, shape (K, ...)
+            Epochs for each problem, or (K, 1, ...).
+
+        Returns
+        -------
+        tree of arrays
+            What it returned.
+        """
+        k, backend = as_epochs(epochs)[..., None], backends.of(self.parts.s)
+        with np.errstate(all="ignore"):
+            steps, through = as_steps(k, self.parts.s), Through(self.form, function, constant)
+            return backend.compile(seen)(through, arrays, self.parts, steps)
+
+    def corrected(self, epochs: Any, value: Array, grad: Params) -> "Trajectory":
+        """Return the run without what the moments lost: with the loss and the gradient that the data have.
+
+        Parameters
+        ----------
+        epochs : numpy.ndarray of int, shape (...)
+            After how many steps of each problem they were evaluated.
+        value, grad
+            The loss there, shape (...), and its gradient.
+        """
+        steps = as_steps(as_epochs(epochs)[..., None], self.parts.s)
+        with np.errstate(all="ignore"):
+            return replace(self, parts=corrected(self.form, self.parts, steps, value, grad))
 
     def gcv(self, epochs: int | Sequence[int]) -> Array:
         r"""Return the generalised cross-validation score of stopping at some epochs.

@@ -1,0 +1,77 @@
+"""A run in closed form as a loop would have seen it: its last step, and what the data say of it."""
+
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
+
+from typing import Any, NamedTuple
+
+from agd import backends
+from agd._typing import Array, Params
+from agd.gradient.blocks import backward
+from agd.update._powers import Steps, what_is_left
+from agd.update._spectrum import Form, Spectrum, combined, evaluated, inverse, times
+
+__all__ = ["Through", "corrected", "last_step", "seen"]
+
+
+class Through(NamedTuple):
+    """What a run is seen through; a compiled function's constant."""
+
+    form: Form
+    function: Any
+    constant: Any
+
+
+def seen(through: Through, arrays: Any, parts: Spectrum, steps: Steps) -> Any:
+    """Return the function of the path and of the last step."""
+    path = evaluated(through.form, parts, steps)
+    moved = last_step(through.form, parts, steps)
+    return through.function(through.constant, arrays, path, moved)
+
+
+def last_step(form: Form, parts: Spectrum, steps: Steps) -> Array:
+    """Return the largest change of a parameter in the k-th step, 0 for k = 0; parameters as in `evaluated`.
+
+    It is not the difference of two points, in which a small step drowns.
+    """
+    xp = backends.namespace(steps.k)
+    none = steps.k == 0.0
+    before = Steps(xp.where(none, steps.k, steps.k - 1.0), ~steps.odd & ~none)
+    left, gone = what_is_left(form.beta, form.ahead, parts.tau, before)
+    if form.beta == 0.0:
+        change = parts.tau * left
+    else:
+        now, lost = what_is_left(form.beta, form.ahead, parts.tau, steps)
+        change = xp.where(xp.abs(now) < 0.5, left - now, lost - gone)
+    change = xp.where(none, xp.zeros_like(change), change)
+    moved = combined(parts.V, times(change, parts.residual * inverse(parts.s)))
+    return xp.max(xp.abs(moved), axis=-1)
+
+
+def corrected(form: Form, parts: Spectrum, steps: Steps, value: Array, grad: Params) -> Spectrum:
+    """Return the problem whose loss and gradient are these where the run is after k steps.
+
+    What the moments lost is a gradient that is off by a constant near there, and it is put right.
+
+    Parameters
+    ----------
+    form, parts, steps
+        As in `evaluated`; k of shape (..., 1).
+    value : array, shape (...)
+        The loss there, with the penalty.
+    grad : Params
+        Its gradient.
+
+    Returns
+    -------
+    Spectrum
+        The same problem, but for `residual` and `rest`.
+    """
+    left, _ = what_is_left(form.beta, form.ahead, parts.tau, steps)
+    xp, path = backends.namespace(left), evaluated(form, parts, steps)
+    off = grad.coef - path.grad.coef
+    if grad.intercept is not None:
+        off = xp.concat([off, (grad.intercept - path.grad[1])[..., None]], axis=-1)
+    lean = backward(parts.V, off) * inverse(parts.s)
+    there = times(left, parts.residual) + lean
+    rest = 2.0 * value - xp.sum(there * there, axis=-1)
+    return parts._replace(residual=parts.residual + lean, rest=xp.clip(rest, min=0.0))
