@@ -40,6 +40,8 @@ def close(xp):
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (1, 1, 2)])
 def test_an_array_of_any_shape(xp, shape):
+    if xp.name == "dask" and len(shape) > 1:
+        pytest.skip("a graph for each step: two shapes are enough")
     goal = xp.asarray(np.arange(math.prod(shape), dtype=float).reshape(shape) - 1.0)
     x0 = xp.asarray(np.full(shape, 4.0))
     found = agd.minimize(lambda x: total((x - goal) ** 2), x0)
