@@ -29,8 +29,9 @@ MOST = 300_000  # entries of X: some blocks of it, whatever its columns
 
 
 def threads(count):
-    """Use so many threads, whatever the machine has."""
-    return mock.patch("agd.gradient.blocks.allowed", return_value=count)
+    """Use so many threads, whatever the machine has, and for two blocks."""
+    changes = {"allowed": mock.Mock(return_value=count), "ENOUGH_BLOCKS": 2}
+    return mock.patch.multiple("agd.gradient.blocks", **changes)
 
 
 def _unaligned(X):
@@ -313,11 +314,17 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work():
 
 
 def test_few_blocks_and_many_problems_start_no_threads():
-    X, y, _, params = large(30_000, 20)
-    many = (np.stack([X] * 3), np.stack([y] * 3), None, Params(np.stack([params.coef] * 3), None))
-    with threads(4), mock.patch("threading.Thread.start", side_effect=AssertionError):
-        objective((X[:10_000], y[:10_000], None, params), Squared()).value_and_grad(params)
-        objective(many, Squared()).value_and_grad(many[3])
+    X, y, _, params = large(100_000, 20)
+    targets = (X, np.stack([y] * 3), None, Params(np.stack([params.coef] * 3), None))
+    with (
+        mock.patch("agd.gradient.blocks.allowed", return_value=4),
+        mock.patch("threading.Thread.start", side_effect=AssertionError),
+    ):
+        objective((X, y, None, params), Squared()).value_and_grad(params)
+        with threads(4):
+            objective(targets, Squared()).value_and_grad(targets[3])
+            with pytest.raises(AssertionError):
+                objective((X, y, None, params), Squared()).value_and_grad(params)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["rows_in_cache"]
 
-# Measured for 1 to 5,000 columns, float32 and float64, rows and columns contiguous (benchmarks/passes.py):
-# all within a tenth of the best, save a single column.
-MOST_ROWS = 16_384  # beyond, a loss's temporaries leave the cache
-LEAST_ROWS = 64  # below, a call costs more than its work
-# OpenBLAS splits a product of more than 460,800 entries over threads of its own, which wait for each
-# other, and where the processors are shared wait long.
+# Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py): rows contiguous, all within
+# a tenth of the best; columns contiguous, within a fifth.
+#
+# OpenBLAS shares a product of more than 460,800 entries, and one of two vectors of more than 10,000, among
+# threads of its own. They wait for each other: where the processors are busy, for a hundred times what the
+# product takes.
 MOST_ENTRIES = 400_000
+MOST_ROWS = 10_000
+LEAST_ROWS = 64  # below, a call costs more than its work
 
 
 def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
@@ -36,7 +38,7 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
     Examples
     --------
     >>> [rows_in_cache(p, 1, 8, 2 * 2**20) for p in (1, 50, 200, 1000, 5000, 10**7)]
-    [16384, 5041, 1297, 261, 64, 1]
+    [10000, 5041, 1297, 261, 64, 1]
     """
     row_bytes = max(1, columns + 2 * targets) * itemsize
     fit = min(size // row_bytes, MOST_ENTRIES // max(1, columns))

@@ -27,7 +27,7 @@ Block = tuple[Array, Array, Array | None]
 
 STRIPS = 32  # parts that threads take in turn
 STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
-ENOUGH_BLOCKS = 4  # fewer are summed sooner than a thread wakes up
+ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
 
 
 def forward(X: Array, w: Array) -> Array:
