@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ quiet = pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
 
 RULES = {
     "gd": gradient_descent(),
-    "gd, given step": gradient_descent(0.02),
-    "momentum": momentum(0.02, 0.8),
+    "gd, given step": gradient_descent(0.1),
+    "momentum": momentum(0.05, 0.8),
     "nesterov": nesterov("auto", 0.9),
 }
 STOPS = {
@@ -190,7 +191,10 @@ def test_a_long_run_ends_where_the_loop_does():
     X, y, _ = data()
     X = X * [1.0, 1.0, 1.0, 3.0]
     stop = Stop(max_iter=10**6, grad_tol=1e-4, check_every=1)  # looks are searched beyond 4,096
-    fast, slow = both(X, y, method="gd", stop=stop)
+    fast = agd.fit(X, y, method="gd", stop=stop)
+    timed = replace(stop, when=agd.Deadline(seconds=600))  # a loop's
+    slow = agd.fit(X, y, method="gd", stop=timed)
+    assert fast.method == slow.method + " (closed form)"
     assert 4_500 < slow.nit < 10_000
     assert fast.nit == slow.nit
     assert fast.message == slow.message

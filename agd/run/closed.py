@@ -20,7 +20,7 @@ from agd.run.certificate import certified
 from agd.run.criteria import RUNNING
 from agd.run.hindsight import Scan, beside, scanned
 from agd.run.history import History, contraction
-from agd.run.looks import Looks
+from agd.run.looks import Looks, at
 from agd.run.loop import message, run
 from agd.run.result import Result
 from agd.run.row import Row, Wanted
@@ -36,7 +36,7 @@ __all__ = ["closed"]
 
 ROUNDS = 6  # of holding the end against the data: more change nothing
 BUDGET = 2**22  # entries of the points that are looked at together
-MOST = 1024  # looks together
+SIZES = (64, 1024)  # looks together: few, and at the most
 
 
 def closed(
@@ -107,15 +107,20 @@ class _Closed:
         self.stop, self.criterion, self.every = stop, criterion, every
         self.n_sync, self.passes = 2, 1  # so far: whether the moments are finite, twice
         self.floor: Any = 0.0  # of the gradient, where the data's falls no further
+        self.compiled = backends.of(whole.parts.s).compiles
         d = math.prod(whole.parts.start.shape)
-        self.most = max(1, min(MOST, BUDGET // d))
+        self.most = max(1, min(SIZES[-1], BUDGET // d))
 
     def rows(self, steps: Any) -> Row:
         """Look at the run after some steps, (K, ...) or (K,) for all problems; K is at most `most`."""
         steps = np.reshape(steps, (*np.shape(steps), *(1,) * (self._ndim + 1 - np.ndim(steps))))
-        self.n_sync += 1
+        n, self.n_sync = len(steps), self.n_sync + 1
+        if self.compiled:  # other shapes would be compiled anew
+            size = next((size for size in SIZES if n <= size <= self.most), n)
+            steps = np.concatenate([steps, np.repeat(steps[-1:], size - n, axis=0)])
         columns = self.whole.seen(measure_path, self.view.constant, self.view.arrays, steps)
-        return self._named(backends.to_numpy(columns), steps, self.view.constant.wanted)
+        row = self._named(backends.to_numpy(columns), steps, self.view.constant.wanted)
+        return at(row, slice(0, n))
 
     @property
     def _ndim(self) -> int:

@@ -16,6 +16,7 @@ from agd.run.stopping import RISES, Judge
 
 __all__ = ["Scan", "beside", "scanned"]
 
+FEW, MORE = 64, 16  # looks taken together at first, and how many times as many after that
 ALL, EXACT = 10_000, 4096  # looks of a run all of which are judged, and of a longer one
 
 Look: TypeAlias = Callable[[Any], Row]
@@ -131,29 +132,50 @@ def scanned(look: Look, judge_of: Any, looks: Looks, most: int) -> Scan:
     Scan
         The ends.
     """
-    size = few = min(64, most)
-    first = _padded(look, np.zeros(1, dtype=np.int64), few)
-    judge = judge_of(at(first, 0))
-    status, parts, seen = judge.status, [first], 0
-    end = np.where(judge.done, 0, RUNNING)
     exact = looks.total if looks.total <= ALL else EXACT
-    while seen < exact and (end == RUNNING).any():
-        index = np.arange(seen + 1, min(seen + size, exact) + 1)
-        rows = _padded(look, looks.steps(index), size)
-        each = _with_last(_judged(judge, rows), index[:, *(None,) * end.ndim], looks)
+    size = max(2, min(FEW, most))
+    rows = look(looks.steps(np.arange(min(size, exact + 1))))
+    first = at(rows, 0)
+    judge = judge_of(first)
+    status, parts, seen = judge.status, [rows], 0
+    end = np.where(judge.done, 0, RUNNING)
+    rows = at(rows, slice(1, None))
+    while (end == RUNNING).any():
+        index = seen + 1 + np.arange(len(rows.value)).reshape(-1, *(1,) * end.ndim)
+        each = _with_last(_judged(judge, rows), index, looks)
         at_end, held = _first_held(each)
         new = held & (end == RUNNING)
         status = np.where(new, np.take_along_axis(each, at_end[None], axis=0)[0], status)
         end = np.where(new, seen + 1 + at_end, end)
+        seen += len(index)
+        if seen >= exact or (end != RUNNING).all():
+            break
+        size = min(MORE * size, most)
+        rows = look(looks.steps(np.arange(seen + 1, min(seen + size, exact) + 1)))
         parts.append(rows)
-        seen, size = int(index[-1]), min(16 * size, most)
-    if (end == RUNNING).any():
-        end, status = _searched(look, judge, looks, most, (seen, end, status))
-        parts.append(_looked(look, looks.steps(spread(seen, int(end.max()))[1:]), most))
-    rows = joined(parts)
-    rows = at(rows, slice(0, int(np.searchsorted(_times(rows), looks.steps(end).max())) + 1))
-    ends = _padded(look, np.stack([looks.steps(end), looks.steps(end - 1)]), few)
-    return Scan(looks.steps(end), status, rows, at(first, 0), at(ends, 0), at(ends, 1), judge)
+    if (end != RUNNING).all():
+        rows = joined(parts)
+        row, before = _taken(rows, end), _taken(rows, np.maximum(end - 1, 0))
+        rows = at(rows, slice(0, int(end.max()) + 1))
+        return Scan(looks.steps(end), status, rows, first, row, before, judge)
+    end, status = _searched(look, judge, looks, most, (seen, end, status))
+    ends = look(np.stack([looks.steps(end), looks.steps(end - 1)]))
+    rows = joined([*parts, _looked(look, looks.steps(spread(seen, int(end.max()))[1:]), most)])
+    return Scan(looks.steps(end), status, rows, first, at(ends, 0), at(ends, 1), judge)
+
+
+def _taken(rows: Row, index: Any) -> Row:
+    """Return each problem's entry at an index of its own."""
+
+    def taken(x: Any) -> Any:
+        return np.take_along_axis(x, index[None], axis=0)[0]
+
+    found = {
+        name: taken(x) for name, x in rows._asdict().items() if name != "leaves" and x is not None
+    }
+    if rows.leaves is not None:
+        found["leaves"] = np.stack([taken(leaf) for leaf in rows.leaves])
+    return rows._replace(**found)
 
 
 def beside(scan: Scan, row: Row) -> Any:
@@ -218,24 +240,8 @@ def _with_last(status: Any, index: Any, looks: Looks) -> Any:
     return np.where(out, int(Status.MAX_ITER), status)
 
 
-def _padded(look: Look, steps: Any, size: int) -> Row:
-    """Look at so many at once, the last one again and again: other shapes would be compiled anew."""
-    more = np.repeat(steps[-1:], max(size - len(steps), 0), axis=0)
-    padded = np.concatenate([steps, more])
-    return at(look(padded), slice(0, len(steps)))
-
-
 def _looked(look: Look, steps: Any, most: int) -> Row:
-    return joined(
-        [
-            _padded(look, steps[i : i + most], min(most, len(steps)))
-            for i in range(0, len(steps), most)
-        ]
-    )
-
-
-def _times(rows: Row) -> Any:
-    return rows.steps.reshape(len(rows.steps), -1)[:, 0]
+    return joined([look(steps[i : i + most]) for i in range(0, len(steps), most)])
 
 
 def _first_held(status: Any) -> tuple[Any, Any]:

@@ -74,7 +74,7 @@ def _pays(base: LinearObjective, stop: Stop) -> bool:
     n = float(rows) if rows is not None and not math.isnan(rows) else 1e9
     problems = math.prod(base.batch_shape)
     step = n * p * problems + 5e4
-    whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + 5e4) * problems + 5e5
+    whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + 1e5) * problems + 5e5
     return bool(p <= WIDE and whole < min(stop.max_iter, STEPS) * step)
 
 
