@@ -231,7 +231,9 @@ def test_what_is_not_known_is_not_said():
     assert (seen.source, seen.distance) == ("seen along the path", None)
     wide = agd.fit(*made(200, 70), method="accelerated").certificate
     assert wide.least_curvature is None
-    several = agd.fit(X, np.column_stack([y, -y]), method="accelerated").certificate
+    several = agd.fit(
+        X, np.column_stack([y, -y]), method="accelerated", stop=Stop(check_every=5)
+    ).certificate
     assert several.least_curvature is None
     assert several.observed.shape == (2,)
     vast = LinearObjective.of(X * 1e200, y)  # its Hessian overflows

@@ -16,7 +16,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient.objective import largest_curvature
-from agd.update._curvature import first_curvature
+from agd.update._curvature import first_curvature, looks
 from agd.update._rule import AUTO, Rule, apply_updates
 
 __all__ = ["Accelerated", "Descent"]
@@ -91,6 +91,8 @@ class AcceleratedState(NamedTuple):
     point: Tree
     t: Array
     curvature: Array
+    iterations: Array
+    evaluations: Array
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,9 @@ class Accelerated:
         """Evaluate the objective at the first point and measure L."""
         value, grad = objective.value_and_grad(params)
         curvature = first_curvature(objective, params, grad)
-        t = backends.namespace(value).ones_like(value)
-        return AcceleratedState(value, grad, params, t, curvature)
+        xp = backends.namespace(value)
+        zero, one = xp.zeros_like(value), xp.ones_like(value)
+        return AcceleratedState(value, grad, params, one, curvature, zero, one + looks(objective))
 
     def step(
         self, objective: Any, params: Tree, state: AcceleratedState
@@ -167,15 +170,17 @@ class Accelerated:
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
         ahead = optree.tree_map(lambda x, d: x + d, point, _scaled(moved, beta))
-        if accept is None:
-            value, grad = objective.value_and_grad(ahead)
-            return ahead, AcceleratedState(value, grad, point, following, curvature)
-        ahead = choose(accept, ahead, params)
+        gone = xp.ones_like(state.value)
+        if accept is not None:  # after a refused step everything is as it was, but for L
+            ahead = choose(accept, ahead, params)
+            following = xp.where(accept, following, state.t)
+            point = choose(accept, point, state.point)
+            gone = xp.astype(accept, gone.dtype)
         value, grad = objective.value_and_grad(ahead)
-        # After a refused step everything is as it was, but for L.
-        following = xp.where(accept, following, state.t)
-        point = choose(accept, point, state.point)
-        return ahead, AcceleratedState(value, grad, point, following, curvature)
+        return ahead, AcceleratedState(
+            value, grad, point, following, curvature,
+            state.iterations + gone, state.evaluations + float(self.evaluations),
+        )  # fmt: skip
 
     def _judge(
         self, objective: Any, params: Tree, point: Tree, state: AcceleratedState

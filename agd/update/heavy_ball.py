@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import positive
-from agd.update._curvature import first_curvature
+from agd.update._curvature import first_curvature, looks
 from agd.update._vector import dot, flatten, largest, over
 from agd.update.descent import choose
 
@@ -23,6 +23,7 @@ class HeavyBallState(NamedTuple):
     velocity: Array
     curvature: Array
     iterations: Array
+    evaluations: Array
     failed: Array
     walled: Array
     moved: Array
@@ -85,7 +86,8 @@ class HeavyBall:
         g, _ = flatten(grad, value.ndim)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
         curvature = first_curvature(objective, params, grad)
-        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, no, no, zero)
+        calls = zero + 1.0 + looks(objective)
+        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, calls, no, no, zero)
 
     def step(
         self, objective: Any, params: Tree, state: HeavyBallState
@@ -110,6 +112,7 @@ class HeavyBall:
             velocity=choose(accept, v, xp.zeros_like(v)),
             curvature=state.curvature * raised,
             iterations=state.iterations + xp.astype(accept, value.dtype),
+            evaluations=state.evaluations + 1.0,
             failed=state.failed | (~accept & tiny),
             walled=~accept & (state.walled | ~xp.isfinite(value) | ~xp.isfinite(bend)),
             moved=xp.where(accept, over(largest(v), largest(new_x)), state.moved),
