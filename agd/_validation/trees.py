@@ -182,15 +182,19 @@ def _sides(
             f"{name} must be a pair (low, high) for each of the {size} entries of x0, or an object with "
             f"lb and ub; got {got}"
         )
-    sides = []
-    for k, end in enumerate(open_ended):
-        try:
-            column = [end if pair[k] is None else float(pair[k]) for pair in part]
-        except (TypeError, ValueError, IndexError):
-            raise TypeError(f"{name} must hold pairs of numbers or None, got {part!r}") from None
-        inner = shape if len(part) == size else shape[batch:]
-        sides.append(np.broadcast_to(np.reshape(np.asarray(column), inner), shape))
-    return sides[0], sides[1]
+    try:
+        pairs = [
+            (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+            for low, high in part
+        ]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold pairs of numbers or None, got {part!r}") from None
+    inner = shape if len(part) == size else shape[batch:]
+    low, high = (
+        np.broadcast_to(np.reshape(np.asarray(side), inner), shape)
+        for side in zip(*pairs, strict=True)
+    )
+    return low, high
 
 
 def _pairs(part: Any) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import optree
 
+from agd import backends
 from agd._typing import Method
 from agd.gradient import CriticalPoint, FunctionObjective, critical_point
 from agd.run.certificate import Certificate, convergence_of, predicted_contraction
 from agd.run.result import Result
+from agd.run.start import default_tolerance
 
 __all__ = ["with_kind"]
 
@@ -26,11 +28,14 @@ def with_kind(
     given: tuple[Callable[..., Any], Any, tuple[Any, ...]],
     *,
     negative: bool = False,
+    forward: bool = False,
 ) -> Certificate:
     """Return a run's certificate with the critical point's kind, and the curvatures of its Hessian.
 
     Where the run converged by a gradient's limit that is above what `critical_point` asks for by itself,
-    that limit says what is critical: a point that was good enough for the run is here, too.
+    that limit says what is critical: a point that was good enough for the run is here, too. A gradient by
+    the 2-point formula is known to its error only, and `critical_point` takes a better one: that error is
+    allowed beside the limit.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def with_kind(
     negative : bool
         Whether the objective is the function's negative. The kind is then that of the function, the
         curvatures those of the objective.
+    forward : bool
+        Whether the run had its gradient by the 2-point formula.
 
     Returns
     -------
@@ -57,6 +64,8 @@ def with_kind(
         fun, jac, args, mirrored = objective.value_and_grad, True, (), False
     at = critical_point(fun, found.x, jac, args)
     asked = _limit(found)
+    if forward and found.success:
+        asked += _forward_error(at, found)
     if at.grad_tol < at.grad_norm <= asked:
         at = critical_point(fun, found.x, jac, args, grad_tol=asked)
     mu, L = _curvatures(at, mirrored=mirrored)
@@ -80,6 +89,15 @@ def _limit(found: Result) -> float:
         return 0.0
     limits: list[Any] = optree.tree_leaves(found.certificate.tolerance)
     return float(np.max(limits)) if limits else 0.0
+
+
+def _forward_error(at: CriticalPoint, found: Result) -> float:
+    """Bound the error of (f(x + h) - f(x)) / h with h = eps^(1/2) max(1, |x|): h L / 2 + 2 eps |f| / h."""
+    leaves = optree.tree_leaves(found.x)
+    size = max(1.0, *(float(np.max(np.abs(backends.to_numpy(x)))) for x in leaves))
+    L = max(abs(at.least_curvature), abs(at.largest_curvature))
+    root = default_tolerance(found.x) ** 1.5
+    return float(root * (0.5 * L * size + 2.0 * abs(found.fun) / size))
 
 
 def _curvatures(at: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_point, own
 from agd.gradient import FunctionObjective, choose_gradient
+from agd.gradient.differentiate import Gradient
 from agd.run.critical import with_kind
 from agd.run.loop import run
 from agd.run.options import from_scipy, reporting
@@ -108,9 +109,20 @@ def descend(
         found = run(mover, objective, point, stop, told, grad_tol=tolerance, check_every=every)
         check_start(found, negative=negative)
         if certify:
-            seen = with_kind(found, objective, mover, (fun, jac, args), negative=negative)
+            seen = with_kind(
+                found,
+                objective,
+                mover,
+                (fun, jac, args),
+                negative=negative,
+                forward=how.name == "2-point",
+            )
             found = replace(found, certificate=seen)
-    found = _upright(found) if negative else found
+    return _told(_upright(found) if negative else found, how)
+
+
+def _told(found: Result, how: Gradient) -> MinimizeResult:
+    """Return a run's result in the words of `agd.minimize`, with what it spent before the run."""
     known = {field.name: getattr(found, field.name) for field in fields(Result)}
     known["n_sync"] += 1
     known["nfev"] += how.probes
