@@ -14,9 +14,18 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array
+from agd.gradient._cut import itemsize
 from agd.gradient.blocks import Blocks, backward
 
-__all__ = ["Sums", "accumulate", "accumulator", "merge", "minus", "renormalised"]
+__all__ = [
+    "Sums",
+    "accumulate",
+    "accumulator",
+    "check_removable",
+    "merge",
+    "minus",
+    "renormalised",
+]
 
 CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
 TEMPORARY = 32 * 2**20  # bytes: the largest centred block
@@ -88,7 +97,7 @@ def _of_rows(blocks: Blocks) -> Sums:
     dtype = accumulator(X)
     one_block = row.compile(_of_block)
     cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
-    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], _itemsize(X, dtype)))
+    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))
     return _tree((one_block(dtype, *block) for block in cut), max(2, min(32, TEMPORARY // size)))
 
 
@@ -114,12 +123,12 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     """Return how many rows to centre at once: in cache, but for wide X enough of them to pay."""
     X = blocks.X
     n, p = int(X.shape[-2]), int(X.shape[-1])
-    row_bytes = math.prod((*_problems(blocks), p, _itemsize(X, dtype)))
+    row_bytes = math.prod((*_problems(blocks), p, itemsize(X, dtype)))
     most = TEMPORARY // row_bytes
     if backends.of(X).block_bytes(X) is not None:
         # Adding a block's (p, p) to the others' costs p² whatever its rows.
         most = min(most, max(CACHE // row_bytes, 4 * p))
-    if _itemsize(X, dtype) < 8:
+    if itemsize(X, dtype) < 8:
         most = min(most, SHORT)
     return max(1, min(n, most))
 
@@ -128,10 +137,6 @@ def _problems(blocks: Blocks) -> tuple[int, ...]:
     """Return the leading axes of a centred block: X's, or those of weights for each problem."""
     axes = tuple(blocks.X.shape)[:-2]
     return axes if axes or blocks.weight is None else tuple(blocks.weight.shape)[:-1]
-
-
-def _itemsize(x: Array, dtype: Any) -> int:
-    return int(backends.namespace(x).finfo(dtype).bits) // 8
 
 
 def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
@@ -251,6 +256,24 @@ def renormalised(near: Array, rest: Array) -> tuple[Array, Array]:
     """Return a mean, near + rest, as the nearest number and what that leaves."""
     mean = near + rest
     return mean, (near - mean) + rest
+
+
+def check_removable(whole: Sums, part: Sums) -> None:
+    """Refuse to take away more rows, or more weight, than there are; the host reads once."""
+    xp = backends.namespace(whole.xx)
+    read = backends.to_numpy(xp.stack([whole.rows, part.rows, whole.total, part.total]))
+    rows, fewer, weight, less = read
+    if (fewer > rows).any():
+        worst = (fewer - rows).argmax()
+        raise ValueError(
+            f"cannot remove {fewer.flat[worst]:.0f} rows from moments of {rows.flat[worst]:.0f}"
+        )
+    if (((rows > fewer) & (less >= weight)) | (less > weight * (1.0 + 1e-6))).any():
+        worst = (less - weight).argmax()
+        raise ValueError(
+            f"cannot remove rows of weight {less.flat[worst]:.6g} from moments of weight "
+            f"{weight.flat[worst]:.6g}"
+        )
 
 
 def minus(whole: Sums, part: Sums) -> Sums:

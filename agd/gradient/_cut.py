@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["rows_in_cache"]
+from typing import Any
+
+from agd import backends
+from agd._typing import Array
+
+__all__ = ["itemsize", "rows_in_cache"]
 
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py): rows contiguous, all within
 # a tenth of the best; columns contiguous, within a fifth.
@@ -44,3 +49,15 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
     fit = min(size // row_bytes, MOST_ENTRIES // max(1, columns))
     least = min(LEAST_ROWS, 4 * size // row_bytes)
     return max(1, min(max(fit, least), MOST_ROWS))
+
+
+def itemsize(x: Array, dtype: Any = None) -> int:
+    """Return the bytes of an entry of x, or of one of this dtype in x's library.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> itemsize(np.zeros(3, dtype=np.float32))
+    4
+    """
+    return int(backends.namespace(x).finfo(x.dtype if dtype is None else dtype).bits) // 8

@@ -18,7 +18,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient._cut import rows_in_cache
+from agd.gradient._cut import itemsize, rows_in_cache
 from agd.gradient._workers import allowed, in_order
 
 __all__ = ["Blocks", "backward", "forward"]
@@ -196,9 +196,9 @@ class Blocks:
         n, size = int(self.X.shape[-2]), backends.of(self.X).block_bytes(self.X)
         if size is not None:
             targets = math.prod(map(int, self.y.shape[:-1]))
-            fit = rows_in_cache(self._columns, targets, _itemsize(self.X), size)
+            fit = rows_in_cache(self._columns, targets, itemsize(self.X), size)
         else:
-            fit = n if limit is None else limit // (self._columns * _itemsize(self.X))
+            fit = n if limit is None else limit // (self._columns * itemsize(self.X))
         return max(1, min(n, fit))
 
     def _slices(self, step: int) -> list[Block]:
@@ -239,7 +239,7 @@ class Blocks:
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
-        strips = _strips(blocks, self._columns * _itemsize(self.X))
+        strips = _strips(blocks, self._columns * itemsize(self.X))
         one_strip = functools.partial(_sum_of_strip, functools.partial(self._of_block, f))
         return backends.add(in_order(one_strip, strips, self._workers(len(blocks))))
 
@@ -274,7 +274,3 @@ def _sum_of_strip(f: Callable[[Block], Tree], strip: list[Block]) -> Tree:
     for block in strip[1:]:
         total = [a + b for a, b in zip(total, optree.tree_leaves(f(block)), strict=True)]
     return optree.tree_unflatten(spec, total)
-
-
-def _itemsize(x: Array) -> int:
-    return int(backends.namespace(x).finfo(x.dtype).bits) // 8

@@ -18,7 +18,14 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Params, Penalty
-from agd.gradient._accumulate import Sums, accumulate, merge, minus, renormalised
+from agd.gradient._accumulate import (
+    Sums,
+    accumulate,
+    check_removable,
+    merge,
+    minus,
+    renormalised,
+)
 from agd.gradient._kept import Kept
 from agd.gradient.blocks import Blocks, forward
 from agd.loss import L2
@@ -174,20 +181,7 @@ class Moments(Kept):
             return NotImplemented
         self._check_alike(other)
         mine, theirs = self._sums, other._sums
-        xp = backends.namespace(self.G)
-        read = backends.to_numpy(xp.stack([mine.rows, theirs.rows, mine.total, theirs.total]))
-        rows, fewer, weight, less = read
-        if (fewer > rows).any():
-            worst = np.argmax(fewer - rows)
-            raise ValueError(
-                f"cannot remove {fewer.flat[worst]:.0f} rows from moments of {rows.flat[worst]:.0f}"
-            )
-        if (((rows > fewer) & (less >= weight)) | (less > weight * (1.0 + 1e-6))).any():
-            worst = np.argmax(less - weight)
-            raise ValueError(
-                f"cannot remove rows of weight {less.flat[worst]:.6g} from moments of weight "
-                f"{weight.flat[worst]:.6g}"
-            )
+        check_removable(mine, theirs)
         return self._of(minus(mine, theirs))
 
     def _check_alike(self, other: Moments) -> None:
