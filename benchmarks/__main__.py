@@ -16,30 +16,8 @@ from typing import Any
 import numpy as np
 
 import agd
-from benchmarks import passes
+from benchmarks import fits, passes
 from benchmarks.cases import Case, Timed, measure
-
-
-def _logistic_data(n: int, p: int) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(0)
-    X, w = rng.normal(size=(n, p)), rng.normal(size=p) / p**0.5
-    return X, (X @ w + rng.logistic(size=n) > 0) * 1.0, w
-
-
-def logistic_fit(n: int) -> Case:
-    """Time a whole logistic fit, on well-scaled data, to the same coefficients."""
-    X, y, _ = _logistic_data(n, 50)
-    alpha = 1e-3
-    penalty, stop = agd.loss.L2(alpha), agd.Stop(grad_tol=1e-6)
-    calls: Timed = {"agd": lambda: agd.fit(X, y, loss="log_loss", penalty=penalty, stop=stop).coef}
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        pass
-    else:
-        peer = LogisticRegression(C=1.0 / (alpha * n), tol=1e-6, max_iter=1000)
-        calls["scikit-learn"] = lambda: peer.fit(X, y).coef_[0]
-    return Case(f"log_loss fit, {n:,} x 50", calls, np.asarray, 1e-3)
 
 
 def article() -> Case:
@@ -97,9 +75,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args()
     n, rounds = (100_000, 3) if options.quick else (1_000_000, 5)
-    cases = itertools.chain(
-        passes.cases(n), (make() for make in (lambda: logistic_fit(n), article))
-    )
+    cases = itertools.chain(passes.cases(n), fits.cases(n), (make() for make in (article,)))
     rows = list(_rows((case for case in cases if options.only in case.name), rounds))
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
