@@ -17,7 +17,7 @@ import numpy as np
 
 import agd
 from benchmarks import fits, passes
-from benchmarks.cases import Case, Timed, measure
+from benchmarks.cases import Case, measure
 
 
 def article() -> Case:
