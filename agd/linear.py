@@ -97,10 +97,11 @@ def fit(
         Above 2,000 columns: accelerated descent in centred and scaled coordinates. With a penalty that
         is not smooth, accelerated proximal gradient there (``"fista"``): of the squared loss on the
         moments, held against the data, where rows are many. Such a penalty is also handled by
-        ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L; of the squared loss with no
-        penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and ``"nesterov"``
-        with a constant rate, and no step is taken where that is sooner. Another name in
-        ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
+        ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch gradient descent in the
+        data's own units, with learning rate 1/L; of the squared loss with no penalty or L2 the whole run
+        is known in closed form, also of ``"momentum"`` and ``"nesterov"`` with a constant rate, and no
+        step is taken where that is sooner. Another name in ``agd.update.METHODS`` or
+        ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
         object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
