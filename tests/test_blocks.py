@@ -274,6 +274,21 @@ def test_an_interrupt_ends_all_threads():
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
 
+def test_an_interrupt_while_a_thread_starts_leaves_none_behind():
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        raise KeyboardInterrupt
+
+    with (
+        mock.patch("threading.Thread.start", interrupted),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        in_order(lambda _: time.sleep(0.05), range(1_000_000), workers=2)
+    assert not any(t.name == "agd-rows" for t in threading.enumerate())
+
+
 def test_an_exit_in_a_helper_comes_through():
     def leaves(i):
         if threading.current_thread() is not threading.main_thread():

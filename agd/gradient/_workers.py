@@ -88,16 +88,17 @@ def in_order(f: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
             # A thread starts with an empty context: NumPy's errstate would not be the caller's.
             run = contextvars.copy_context().run
             helper = threading.Thread(target=run, args=(shared.work,), name="agd-rows")
+            helpers.append(helper)  # before it starts: an interrupt may come while it does
             try:
                 helper.start()
             except RuntimeError:  # none to be had: a limit of the system, or the interpreter's exit
                 break
-            helpers.append(helper)
         contextvars.copy_context().run(shared.work)
     finally:  # also of a KeyboardInterrupt, which only the calling thread gets
         shared.todo.clear()
         for helper in helpers:
-            helper.join()
+            if helper.is_alive():
+                helper.join()
     return shared.results()
 
 
