@@ -116,10 +116,10 @@ class FunctionObjective:
             return value, grad
         extra = optree.tree_map(self.penalty.grad, params)
         grad = optree.tree_map(lambda g, e: g + e, grad, extra)
-        return value + self._penalty(params), grad
+        return value + self.added(params), grad
 
-    def _penalty(self, params: Tree) -> Array:
-        """Add the penalty up over the leaves, problem by problem."""
+    def added(self, params: Tree) -> Array:
+        """Return the penalty, summed over the leaves, shape `batch_shape`; for one that is given."""
         total, batch = None, len(self.batch_shape)
         penalty: Any = self.penalty
         for leaf in optree.tree_leaves(params):
@@ -132,7 +132,7 @@ class FunctionObjective:
     def penalty_value(self, params: Tree) -> Array:
         """Return the part of the objective that is left to `prox`, shape `batch_shape`."""
         if self.penalty is not None and not self.penalty.smooth:
-            return self._penalty(params)
+            return self.added(params)
         like = optree.tree_leaves(params)[0]
         xp = backends.namespace(like)
         return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))

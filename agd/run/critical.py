@@ -10,7 +10,8 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Method
+from agd._typing import Array, Method, Tree
+from agd._validation import as_value
 from agd.gradient import CriticalPoint, FunctionObjective, critical_point
 from agd.run.certificate import Certificate, convergence_of, predicted_contraction
 from agd.run.result import Result
@@ -58,10 +59,7 @@ def with_kind(
     Certificate
         What is known.
     """
-    fun, jac, args = given
-    mirrored = negative
-    if objective.penalty is not None:  # a smooth one is part of the function
-        fun, jac, args, mirrored = objective.value_and_grad, True, (), False
+    fun, jac, args, mirrored = _penalised(objective, given, negative=negative)
     at = critical_point(fun, found.x, jac, args)
     asked = _limit(found)
     if forward and found.success:
@@ -81,6 +79,26 @@ def with_kind(
         contraction=predicted_contraction(mu, L, kind, rate) if convex and kind else None,
         source="Hessian",
     )
+
+
+def _penalised(
+    objective: FunctionObjective,
+    given: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    *,
+    negative: bool,
+) -> tuple[Callable[..., Any], Any, tuple[Any, ...], bool]:
+    """Make a smooth penalty part of the function; the last says whether it is the negative's mirror image."""
+    fun, jac, args = given
+    if objective.penalty is None:
+        return fun, jac, args, negative
+    if callable(jac) or jac is True:
+        return objective.value_and_grad, True, (), False
+
+    def both(params: Tree, *args: Any) -> Array:  # to be differentiated as a whole, twice
+        value, extra = as_value(fun(params, *args), params), objective.added(params)
+        return value - extra if negative else value + extra
+
+    return both, jac, args, negative
 
 
 def _limit(found: Result) -> float:
