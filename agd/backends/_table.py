@@ -23,7 +23,7 @@ __all__ = ["PROCESS_DEFAULTS", "TABLE"]
 # float64, which JAX narrows unless told not to before it is imported.
 PROCESS_DEFAULTS = {"JAX_ENABLE_X64": "1"}
 
-CACHE_BLOCK = 2 * 2**20  # bytes: a block this size is still in cache for its second product
+CACHE_BLOCK = 3 * 2**20  # bytes, measured: such a block is in cache for its second product
 
 
 def _convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
