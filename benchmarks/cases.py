@@ -11,6 +11,10 @@ import numpy as np
 
 Timed = dict[str, Callable[[], Any]]
 
+# Seconds between calls: the threads of BLAS and of OpenMP spin for a while after a product, which the
+# next call, of another library, would pay for.
+SETTLE = 0.1
+
 
 class Case(NamedTuple):
     """What is timed: agd's call first, then its peers'; `answer` makes their results comparable.
@@ -41,6 +45,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(max(rounds, case.rounds)):
         for name, call in calls.items():
+            time.sleep(SETTLE)
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)
