@@ -163,7 +163,8 @@ class Directed:
             iterations=state.iterations + xp.astype(taken, value.dtype),
             evaluations=state.evaluations + 1.0,
             failed=failed,
-            walled=(state.walled | ~is_finite(trial)) & ~(taken & (best.idle == 0.0)),
+            # A search that ran out of trials at a wall has met it, whatever it gained on the way.
+            walled=(state.walled | ~is_finite(trial)) & ~(search.accepted & (best.idle == 0.0)),
             strained=strained,
             moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
         )

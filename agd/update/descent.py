@@ -109,7 +109,8 @@ class Accelerated:
     bound on the objective's curvature where the loss has one. Where it has none, L is raised to twice
     itself, and the step not taken, whenever the curvature seen along it, (g(x_{k+1}) - g(y_k)) ·
     (x_{k+1} - y_k) / |x_{k+1} - y_k|², exceeds L (or the value there is not finite), and lowered by a
-    tenth otherwise; that test compares gradients, which rounding spoils later than it does values.
+    tenth otherwise; that test compares gradients, which rounding spoils later than it does values. Where
+    the momentum then leads to a value that is not finite, it is left out and t starts anew.
     No branch depends on a value the host would have to read.
 
     Parameters
@@ -163,7 +164,7 @@ class Accelerated:
         """Take one step; where the step is refused, params stay and L grows."""
         xp = backends.namespace(state.value)
         point = _minus(params, _scaled(state.grad, 1.0 / state.curvature))
-        accept, curvature = self._judge(objective, params, point, state)
+        accept, curvature, there = self._judge(objective, params, point, state)
         moved = _minus(point, state.point)
         uphill = _dot(state.grad, moved, state.value.ndim) > 0.0
         t = xp.where(uphill, xp.ones_like(state.t), state.t)
@@ -177,6 +178,12 @@ class Accelerated:
             point = choose(accept, point, state.point)
             gone = xp.astype(accept, gone.dtype)
         value, grad = objective.value_and_grad(ahead)
+        if accept is not None:  # a momentum that leads to where nothing is finite is left out
+            over = ~(xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, ahead)))
+            over = over & accept
+            ahead, grad = choose(over, point, ahead), choose(over, there[1], grad)
+            value = xp.where(over, there[0], value)
+            following = xp.where(over, xp.ones_like(t), following)
         return ahead, AcceleratedState(
             value, grad, point, following, curvature,
             state.iterations + gone, state.evaluations + float(self.evaluations),
@@ -184,10 +191,10 @@ class Accelerated:
 
     def _judge(
         self, objective: Any, params: Tree, point: Tree, state: AcceleratedState
-    ) -> tuple[Array | None, Array]:
-        """Say whether the step to `point` is safe, and the curvature to use next."""
+    ) -> tuple[Array | None, Array, tuple[Array, Tree]]:
+        """Say whether the step to `point` is safe, the curvature to use next, and what is found there."""
         if not self.backtracking:
-            return None, state.curvature
+            return None, state.curvature, (state.value, state.grad)
         xp = backends.namespace(state.value)
         value, grad = objective.value_and_grad(point)
         step = _minus(point, params)
@@ -195,7 +202,7 @@ class Accelerated:
         seen = _dot(_minus(grad, state.grad), step, batch)
         accept = xp.isfinite(value) & (seen <= state.curvature * _dot(step, step, batch))
         factor = xp.where(accept, 0.9 * xp.ones_like(value), 2.0 * xp.ones_like(value))
-        return accept, state.curvature * factor
+        return accept, state.curvature * factor, (value, grad)
 
 
 def _minus(a: Tree, b: Tree) -> Tree:
