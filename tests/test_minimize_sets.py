@@ -119,8 +119,8 @@ def length(x):
 
 # The minimum of ½ Σ a (x - c)² + penalty: by entries where it is separable, with a = 1 elsewhere.
 SEPARABLE = {
-    "L1": (L1(1.0), soft(CENTRES, 1.0 / CURVED)),
-    "ElasticNet": (ElasticNet(1.0, 0.5), CURVED * soft(CENTRES, 0.5 / CURVED) / (CURVED + 0.5)),
+    "L1": (L1(1.25), soft(CENTRES, 1.25 / CURVED)),
+    "ElasticNet": (ElasticNet(2.0, 0.75), CURVED * soft(CENTRES, 1.5 / CURVED) / (CURVED + 0.5)),
     "NonNegative": (NonNegative(), np.maximum(CENTRES, 0.0)),
     "Box": (Box(-1.0, 2.0), np.clip(CENTRES, -1.0, 2.0)),
     "L2": (L2(2.0), CURVED * CENTRES / (CURVED + 2.0)),
