@@ -66,6 +66,8 @@ def test_the_point_keeps_its_structure_library_dtype_and_device(kind, xp):
 
 
 def test_the_default_method_finds_the_minimum(xp):
+    if xp.name == "dask":
+        pytest.skip("graphs of many steps: tests of the input run it on Dask")
     found = agd.minimize(problems.booth, xp.asarray([0.0, 0.0]), jac=problems.booth_grad)
     assert found.success
     assert found.method.startswith("L-BFGS")

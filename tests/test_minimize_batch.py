@@ -68,7 +68,8 @@ def test_each_problem_is_as_alone_on_every_library(xp):
     c = np.asarray([[1.0, 2.0], [0.0, -1.0], [5.0, 5.0]])
     args = (xp.asarray(a), xp.asarray(c))
     x0 = xp.asarray(np.asarray([[0.0, 0.0], [2.0, 0.5], [5.0, 5.0]]))
-    settings = {"jac": scaled_grad, "method": "steepest_descent", "stop": agd.GradTol(1e-3)}
+    method = "accelerated" if xp.name == "dask" else "steepest_descent"  # whose graphs are smaller
+    settings = {"jac": scaled_grad, "method": method, "stop": agd.GradTol(1e-3)}
     many = agd.minimize(scaled, x0, args, batch=1, **settings)
     assert many.success.all()
     assert (tuple(many.x.shape), many.x.dtype) == ((3, 2), x0.dtype)

@@ -34,7 +34,7 @@ def test_whole_numbers_become_floats(xp):
 
 
 def test_a_number_is_a_point_of_no_axes(xp):
-    found = agd.minimize(bowl, xp.asarray(np.asarray(5.0)), jac=slope)
+    found = agd.minimize(bowl, xp.asarray(np.asarray(5.0)), jac=slope, method="accelerated")
     assert found.x.shape == ()
     assert float(xp.to_numpy(found.x)) == pytest.approx(1.0, abs=1e-5)
     plain = agd.minimize(lambda x: (x - 1.0) ** 2, 5)
@@ -70,7 +70,7 @@ def test_leaves_of_two_libraries_are_named():
 def test_the_point_is_never_written_to(xp):
     host = np.asarray([4.0, -2.0])
     x0 = xp.asarray(host)
-    agd.minimize(bowl, x0, jac=slope)
+    agd.minimize(bowl, x0, jac=slope, method="accelerated")
     np.testing.assert_array_equal(xp.to_numpy(x0), host)
 
     def greedy(x):  # one that writes to what it is given
