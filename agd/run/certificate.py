@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agd._validation import choice
-from agd.run.row import Row
+from agd.run.row import Row, plain
 from agd.update import Accelerated, Descent
 
 __all__ = ["Certificate", "certified", "predicted_contraction"]
@@ -211,21 +211,19 @@ def certified(
     seen = bool((row.least_curvature > 0.0).any()) or getattr(method, "backtracking", False)
     source = why if known is not None else ("seen along the path" if seen else "power iteration")
     with np.errstate(all="ignore"):
-        condition = None if L is None or mu is None else _plain(np.asarray(L) / mu)
-        largest_step = None if L is None else _plain(2.0 / np.asarray(L))
+        condition = None if L is None or mu is None else plain(np.asarray(L) / mu)
+        largest_step = None if L is None else plain(2.0 / np.asarray(L))
     kind, rate = convergence_of(method)
     predict = kind is not None and L is not None and mu is not None
     return Certificate(
-        grad_norm=_plain(row.grad_norm),
-        tolerance=_plain(tolerance)
-        if isinstance(tolerance, np.ndarray | np.generic)
-        else tolerance,
+        grad_norm=plain(row.grad_norm),
+        tolerance=plain(tolerance) if isinstance(tolerance, np.ndarray | np.generic) else tolerance,
         curvature=L,
         largest_step=largest_step,
         least_curvature=mu,
         condition=condition,
         contraction=predicted_contraction(mu, L, kind, rate) if predict and kind else None,
-        observed=None if np.isnan(observed).all() else _plain(observed),
+        observed=None if np.isnan(observed).all() else plain(observed),
         distance=_distance(row, known),
         source=source if L is not None or mu is not None else None,
     )
@@ -236,15 +234,11 @@ def _distance(row: Row, known: tuple[float, float] | None) -> Any:
         return None
     # Even where the gradient is 0 the point is a rounded one.
     rounding = float(np.finfo(row.size.dtype).eps) * row.size
-    return _plain(row.length / known[1] + rounding)
+    return plain(row.length / known[1] + rounding)
 
 
 def _known(curvature: Any) -> Any:
     """Return a curvature where it is known; NaN for the problems of a batch where it is not."""
     if not (curvature > 0.0).any():
         return None
-    return _plain(np.where(curvature > 0.0, curvature, math.nan))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
+    return plain(np.where(curvature > 0.0, curvature, math.nan))

@@ -23,7 +23,7 @@ from agd.run.history import History, contraction
 from agd.run.looks import Looks, at
 from agd.run.loop import message, run
 from agd.run.result import Result
-from agd.run.row import Row, Wanted
+from agd.run.row import Row, Wanted, plain
 from agd.run.spectrum import COLUMNS
 from agd.run.status import Status
 from agd.run.stopping import Judge, Stop
@@ -64,8 +64,8 @@ def closed(
     Result
         Value and gradient are those of the data. The calls that are counted are passes over the data.
         Where there are more than 10,000 looks, the first one at which a test holds is searched for beyond
-        4,096, and the history holds some looks of those. The loop's own result where a run overflows, or where the data deny what the
-        moments say.
+        4,096, and the history holds some looks of those. The loop's own result where a run overflows, or
+        where the data deny what the moments say.
     """
     criterion = stop.criterion(grad_tol or 0.0)
     gradients = [part for part in criterion.parts() if isinstance(part, GradTol)]
@@ -203,13 +203,13 @@ class _Closed:
         limit = 0.0 if grad_test is None else grad_test.limit(scan.first)
         return Result(
             x=x,
-            fun=_plain(row.value),
+            fun=plain(row.value),
             jac=jac,
-            nit=_plain(steps),
-            nfev=_plain(np.full(steps.shape, self.passes)),
-            njev=_plain(np.full(steps.shape, self.passes)),
+            nit=plain(steps),
+            nfev=plain(np.full(steps.shape, self.passes)),
+            njev=plain(np.full(steps.shape, self.passes)),
             status=Status(int(scan.status)) if single else scan.status,
-            success=_plain(scan.status == Status.CONVERGED),
+            success=plain(scan.status == Status.CONVERGED),
             message=message(scan.status, steps),
             history=history,
             n_sync=self.n_sync,
@@ -245,7 +245,3 @@ def _history(scan: Scan, end: Row, passes: int) -> History:
         step=np.where(going, rows.moved, np.where(last, end.moved, 0.0)),
         nfev=calls,
     )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if np.ndim(value) == 0 else value

@@ -17,9 +17,12 @@ from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Scaling
 from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
 from agd.loss import Squared
+from agd.run.row import plain
 from agd.run.spectrum import COLUMNS, least_eigenvalue
 
-__all__ = ["Columns", "lost", "sample", "small", "whitened"]
+__all__ = ["WIDE", "Columns", "row_count", "sample", "serve", "whitened"]
+
+WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
 
 ENOUGH, SAMPLE = 100, 2**22  # rows to a column, entries of X: a sample has no fewer
 SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
@@ -91,7 +94,7 @@ def whitened(
     read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts]))
     size = math.prod(tuple(ends.shape))
     low, high, dead, tiny = read[:size].astype(float).reshape(tuple(ends.shape))
-    if np.isnan(low).any() or ((tiny > 0.0).any() and lost(base, moments)):
+    if np.isnan(low).any() or ((tiny > 0.0).any() and _lost(base, moments)):
         return None
     least = _least(read[size:], p, base) if single else None
     eps = float(xp.finfo(moments.G.dtype).eps)
@@ -99,7 +102,7 @@ def whitened(
     most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
     alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
     if (low * most**2 > high).all():
-        known = Columns(_plain(low), _plain(high), least, _plain(dead * alone), n_sync=1)
+        known = Columns(plain(low), plain(high), least, plain(dead * alone), n_sync=1)
         return _like(whitening, scaling.shift), known
     R = triangular(base.blocks, scaling.shift, scaling.scale)
     R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
@@ -109,16 +112,25 @@ def whitened(
         [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
     )
     low, high, rank = backends.to_numpy(ends).astype(float)
-    missing = _plain((p - rank) * alone)
-    return whitening, Columns(_plain(low), _plain(high), least, missing, hard=True, n_sync=2)
+    missing = plain((p - rank) * alone)
+    return whitening, Columns(plain(low), plain(high), least, missing, hard=True, n_sync=2)
 
 
-def lost(base: LinearObjective, moments: Moments) -> bool:
+def serve(base: LinearObjective, moments: Moments, scale: Array | None = None) -> bool:
+    """Return whether the moments, and the scales, are finite and no square behind them is lost: one read."""
+    xp = backends.namespace(moments.G)
+    with np.errstate(all="ignore"):  # what overflows is not finite
+        finite = moments.finite if scale is None else moments.finite & xp.all(xp.isfinite(scale))
+        tiny = xp.any(_small(moments)) | xp.any(_small_targets(moments))
+        sound, tiny = backends.to_numpy(xp.stack([finite, tiny]))
+    return bool(sound and not (tiny and _lost(base, moments)))
+
+
+def _lost(base: LinearObjective, moments: Moments) -> bool:
     """Return whether targets, or a column that is not 0, are so small that their squares are lost."""
-    y = backends.to_numpy(moments.yy + moments.mean_y**2)
-    if type(base.loss) is Squared and (y < least_square(moments)).any():
+    if type(base.loss) is Squared and backends.to_numpy(_small_targets(moments)).any():
         return True
-    below = backends.to_numpy(small(moments))
+    below = backends.to_numpy(_small(moments))
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
 
 
@@ -138,22 +150,34 @@ def sample(blocks: Blocks) -> Blocks | None:
     return Blocks.of(blocks.X[..., ::step, :], blocks.y[..., ::step], weight)
 
 
-def small(moments: Moments) -> Array:
+def _small(moments: Moments) -> Array:
     """Return for each column whether its mean square is so small that it has lost digits, or is 0."""
     xp = backends.namespace(moments.G)
-    return xp.linalg.diagonal(moments.G) + moments.mean**2 < least_square(moments)
+    return xp.linalg.diagonal(moments.G) + moments.mean**2 < _least_square(moments)
 
 
-def least_square(moments: Moments) -> float:
+def _small_targets(moments: Moments) -> Array:
+    """Return for each problem whether the targets' mean square is that small."""
+    return moments.yy + moments.mean_y**2 < _least_square(moments)
+
+
+def _least_square(moments: Moments) -> float:
     """Return the square below which numbers lose digits, or all."""
     kind = backends.namespace(moments.G).finfo(moments.G.dtype)
     return float(kind.smallest_normal) / float(kind.eps)
 
 
+def row_count(base: LinearObjective) -> float:
+    """Return the number of rows; of unknown ones there are many."""
+    rows = base.blocks.X.shape[-2]
+    return math.inf if rows is None or math.isnan(rows) else rows
+
+
 def _size(base: LinearObjective) -> float:
-    """Return how many numbers X holds; infinite where its rows were not counted."""
-    shape = base.blocks.X.shape
-    return math.inf if any(isinstance(n, float) for n in shape) else math.prod(shape)
+    """Return how many numbers X holds."""
+    *problems, _, p = base.blocks.X.shape
+    size: float = row_count(base) * math.prod([*problems, p])
+    return size
 
 
 def _whitened(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
@@ -179,10 +203,8 @@ def _ends(whitening: Whitening, moments: Moments) -> Array:
     """Return least and largest curvature, and how many columns are constant and small, shape (4, ...)."""
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
     still = xp.all(whitening.out_of == 0.0, axis=-1)
-    lost_y = xp.any(moments.yy + moments.mean_y**2 < least_square(moments))
-    counts = [
-        xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, small(moments) | lost_y)
-    ]
+    tiny = _small(moments) | xp.any(_small_targets(moments))
+    counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, tiny)]
     low = xp.where(moments.finite, xp.min(e, axis=-1), xp.min(0.0 * e, axis=-1) + math.nan)
     return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
 
@@ -206,7 +228,3 @@ def _like(whitening: Whitening, like: Array) -> Whitening:
         out_of=xp.astype(whitening.out_of, like.dtype, copy=False),
         spectrum=xp.astype(whitening.spectrum, like.dtype, copy=False),
     )
-
-
-def _plain(x: Any) -> Any:
-    return float(x) if np.ndim(x) == 0 else x

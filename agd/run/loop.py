@@ -14,7 +14,7 @@ from agd.run.criteria import Criterion
 from agd.run.history import Log
 from agd.run.machine import Machine
 from agd.run.result import Result
-from agd.run.row import Wanted
+from agd.run.row import Wanted, plain
 from agd.run.spectrum import spectrum
 from agd.run.status import Status
 from agd.run.stopping import Judge, Stop, as_stop
@@ -149,13 +149,13 @@ class _Run:
         x, jac = self.machine.report()
         return Result(
             x=x,
-            fun=_plain(row.value),
+            fun=plain(row.value),
             jac=jac,
-            nit=_plain(nit),
-            nfev=_plain(self.calls("value_calls")),
-            njev=_plain(self.calls("grad_calls")),
+            nit=plain(nit),
+            nfev=plain(self.calls("value_calls")),
+            njev=plain(self.calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
-            success=_plain(status == Status.CONVERGED),
+            success=plain(status == Status.CONVERGED),
             message=message(status, nit),
             history=self.log.history(),
             n_sync=self.machine.n_sync,
@@ -169,10 +169,6 @@ class _Run:
                 self.spectrum.why if self.spectrum is not None else "",
             ),
         )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if np.ndim(value) == 0 else value
 
 
 def message(status: Any, nit: Any) -> str:

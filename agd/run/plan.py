@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,14 +16,13 @@ from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.squares import WhitenedSquares
 from agd.loss import L2, Squared
-from agd.run.columns import Columns, least_square, lost, sample, small, whitened
+from agd.run.columns import WIDE, Columns, row_count, sample, serve, whitened
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
 
 __all__ = ["Plan", "plan"]
 
-WIDE = 2000  # columns: with more, the (p, p) matrices cost more than the steps they save
 TALL = 4  # rows to a column: with fewer, a step on the moments costs no less than a pass
 EVEN = 30.0  # condition: below it the moments' answer has lost three digits at most
 MEMORY = 10  # pairs of L-BFGS: in whitened coordinates few are needed
@@ -80,7 +78,7 @@ def plan(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan
     """
     p = base.blocks.X.shape[-1]
     known = type(base.loss) is Squared
-    if p > WIDE or (base.nonsmooth and not (known and _rows(base) >= TALL * p)):
+    if p > WIDE or (base.nonsmooth and not (known and row_count(base) >= TALL * p)):
         return None
     if not known:
         some = sample(base.blocks)
@@ -131,11 +129,7 @@ def _whitened(
 def _proximal(
     base: LinearObjective, start: Params, moments: Moments, scaling: Scaling
 ) -> Plan | None:
-    xp = backends.namespace(moments.G)
-    small_y = moments.yy + moments.mean_y**2 < least_square(moments)
-    sound = moments.finite & xp.all(xp.isfinite(scaling.scale))
-    read = backends.to_numpy(xp.stack([sound, xp.any(small(moments)) | xp.any(small_y)]))
-    if not read[0] or (read[1] and lost(base, moments)):
+    if not serve(base, moments, scaling.scale):
         return None
     there = Rescaled(OnMoments.of_data(base, moments), scaling)
     x0 = scaling.from_user(base.prox(start, 0.0))  # the nearest point that is allowed
@@ -144,9 +138,3 @@ def _proximal(
 
 def _every(base: LinearObjective) -> int:
     return 1 if backends.of(base.blocks.resident).looks_are_free else 10
-
-
-def _rows(base: LinearObjective) -> float:
-    """Return the number of rows; of unknown ones there are many."""
-    rows = base.blocks.X.shape[-2]
-    return math.inf if rows is None or math.isnan(rows) else rows

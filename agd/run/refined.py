@@ -15,6 +15,7 @@ from agd._typing import Method, Params
 from agd.run.history import History
 from agd.run.loop import run
 from agd.run.result import Result
+from agd.run.row import plain
 from agd.run.status import Status
 from agd.run.stopping import Stop
 
@@ -80,7 +81,7 @@ def _on_data(objective: Any, found: Result) -> tuple[Any, Params, Any]:
         v = objective.scaling.from_user(found.x)
         size = objective.grad_norm(objective.scaling.pull_back(grad), v)
         read = backends.to_numpy(xp.stack([smooth + base.penalty_value(found.x), size]))
-    return _plain(read[0]), grad, np.asarray(read[1])
+    return plain(read[0]), grad, np.asarray(read[1])
 
 
 def _told(callback: Callable[[Result], object], rounds: list[Result], result: Result) -> object:
@@ -95,9 +96,9 @@ def _summed(rounds: list[Result], passes: int) -> Result:
     nfev = sum(np.asarray(one.nfev) for one in rounds) + passes
     return replace(
         last,
-        nit=_plain(nit),
-        nfev=_plain(nfev),
-        njev=_plain(nfev),
+        nit=plain(nit),
+        nfev=plain(nfev),
+        njev=plain(nfev),
         n_sync=sum(one.n_sync for one in rounds) + passes,
         history=_joined([one.history for one in rounds]),
     )
@@ -116,14 +117,14 @@ def _together(
     rounds: list[Result], value: Any, grad: Params, residual: Any, reached: Any, passes: int
 ) -> Result:
     found = _summed(rounds, passes)
-    certificate = replace(found.certificate, grad_norm=_plain(residual))
+    certificate = replace(found.certificate, grad_norm=plain(residual))
     changes: dict[str, Any] = {}
     if not (reached | ~np.asarray(found.success)).all():
         status = np.where(reached | ~np.asarray(found.success), found.status, Status.LINE_SEARCH)
         single = status.ndim == 0
         changes = {
             "status": Status(int(status)) if single else status,
-            "success": _plain(status == Status.CONVERGED),
+            "success": plain(status == Status.CONVERGED),
             "message": (
                 "the gradient of the data falls no further than the moments of X let it: the precision "
                 "of the arithmetic is reached (badly conditioned columns); try method='fista'"
@@ -131,9 +132,5 @@ def _together(
         }
     return replace(
         found, fun=value, jac=grad, certificate=certificate, **changes,
-        method=found.method.replace(", not compiled", "") + " on the moments",
+        method=found.method + " on the moments",
     )  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if np.ndim(value) == 0 else value

@@ -10,7 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 
-__all__ = ["Row", "Wanted", "measured"]
+__all__ = ["Row", "Wanted", "measured", "plain"]
 
 # What a state may carry beside `value` and `grad`; a column is read only where there is one.
 OPTIONAL = (
@@ -201,3 +201,8 @@ def _length(tree: Tree, like: Array) -> Array:
         scaled = leaf / xp.reshape(unit, (*unit.shape, *(1,) * len(axes)))
         total = total + (xp.sum(scaled * scaled, axis=axes) if axes else scaled * scaled)
     return unit * total**0.5
+
+
+def plain(value: Any) -> Any:
+    """Return a number for an array of no axes: what a problem by itself has; else the array."""
+    return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
-from agd import backends
 from agd._typing import Method
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.loss import L2, Squared
-from agd.run.columns import least_square, lost, small
+from agd.run.columns import WIDE, row_count, serve
 from agd.run.limits import Deadline
 from agd.run.result import Result
 from agd.run.stopping import Stop
@@ -21,7 +18,6 @@ from agd.update import Descent, Trajectory
 
 __all__ = ["asks_gcv", "worthwhile"]
 
-WIDE = 2000  # columns: with more the (p, p) matrices and their factors take seconds
 STEPS = 400  # that a run takes where it may take more: fewer only where columns are even
 
 
@@ -58,20 +54,13 @@ def worthwhile(
     if not known or timed or callback is not None or not (asks_gcv(stop) or _pays(base, stop)):
         return None
     moments = Moments.from_blocks(base.blocks)
-    if asks_gcv(stop):
-        return moments
-    xp = backends.namespace(moments.G)
-    with np.errstate(all="ignore"):  # what overflows is not finite
-        small_y = xp.any(moments.yy + moments.mean_y**2 < least_square(moments))
-        flags = xp.stack([moments.finite, xp.any(small(moments)) | small_y])
-    sound, tiny = backends.to_numpy(flags)
-    return None if not sound or (tiny and lost(base, moments)) else moments
+    return moments if asks_gcv(stop) or serve(base, moments) else None
 
 
 def _pays(base: LinearObjective, stop: Stop) -> bool:
     """Return whether the closed form takes fewer seconds than the steps; in units of a nanosecond."""
-    rows, p = base.blocks.X.shape[-2:]
-    n = float(rows) if rows is not None and not math.isnan(rows) else 1e9
+    rows, p = row_count(base), base.blocks.X.shape[-1]
+    n = float(rows) if math.isfinite(rows) else 1e9
     problems = math.prod(base.batch_shape)
     step = n * p * problems + 5e4
     whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + 1e5) * problems + 5e5
