@@ -8,7 +8,8 @@ it everything runs, and what needs a library that is missing skips, saying so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from backends import VARIANTS, Xp, missing
@@ -67,3 +68,27 @@ def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
     variant = VARIANTS[request.param]
     with variant.flags():
         yield variant.make()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, int]]:
+    """Count what brings a value to the host: every such method of the library's array type."""
+    counts = dict.fromkeys(("move", "other"), 0)
+
+    def count(kind: str, cls: type, name: str) -> None:
+        original = getattr(cls, name)
+
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            counts[kind] += 1
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, name, counted)
+
+    def watch(cls: type, doors: tuple[str, ...], others: tuple[str, ...]) -> dict[str, int]:
+        for kind, names in (("move", doors), ("other", others)):
+            for name in names:
+                if hasattr(cls, name):
+                    count(kind, cls, name)
+        return counts
+
+    return watch

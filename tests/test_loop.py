@@ -23,30 +23,6 @@ def data(xp, n=50):
     return xp.asarray(X), xp.asarray(y)
 
 
-@pytest.fixture
-def reads(request, monkeypatch):
-    """Count what brings a value to the host: every such method of the library's array type."""
-    counts = dict.fromkeys(("move", "other"), 0)
-
-    def count(kind, cls, name):
-        original = getattr(cls, name)
-
-        def counted(self, *args, **kwargs):
-            counts[kind] += 1
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(cls, name, counted)
-
-    def watch(cls, doors, others):
-        for kind, names in (("move", doors), ("other", others)):
-            for name in names:
-                if hasattr(cls, name):
-                    count(kind, cls, name)
-        return counts
-
-    return watch
-
-
 @pytest.mark.parametrize("method", ["auto", "gd", "adam"])
 @pytest.mark.parametrize("check_every", [1, 7, 25])
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
