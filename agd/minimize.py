@@ -64,14 +64,14 @@ def minimize(
         or two calls of `fun` for each entry. None is autodiff where the library has it and can follow
         `fun`, and 2-point elsewhere; ``result.gradient`` says which.
     method : str, Rule, Method or None
-        ``"lbfgs"`` (and None, "BFGS", "L-BFGS-B"), which within bounds is projected L-BFGS and with a penalty that has a prox
-        accelerated proximal gradient; another name in ``agd.update.SOLVERS`` or ``agd.update.METHODS``;
+        ``"lbfgs"`` (and None, "BFGS", "L-BFGS-B"), which within bounds is projected L-BFGS and with a
+        penalty that has a prox accelerated proximal gradient; another name in ``agd.update.SOLVERS`` or ``agd.update.METHODS``;
         a rule such as ``agd.update.adam(0.1)``; or an object such as ``agd.update.cg()``. None of the
         names needs a step. ``result.method`` says what was done.
     bounds : sequence of pairs, object with lb and ub, or tree of these, optional
         For an array (low, high) for each entry (with `batch`, of each problem or of all), with None for a
-        side that is open, or an object such as ``scipy.optimize.Bounds``; for a tree, in its structure, one of these for each leaf, or one pair
-        for all its entries. All points at which `fun` is called lie within them.
+        side that is open, or an object such as ``scipy.optimize.Bounds``; for a tree, in its structure,
+        one of these for each leaf, or one pair for all its entries. All points at which `fun` is called lie within them.
     penalty : Penalty, optional
         What is added to `fun`, such as ``agd.loss.L1(0.1)``, for each leaf along its last axis. Beside
         bounds, one that is smooth or treats every entry by itself.

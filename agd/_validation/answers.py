@@ -148,9 +148,7 @@ def _beside(need: str, value: Any, like: Array, dtype: Any) -> Array:
 def _host(need: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{need}; got {'None' if value is None else type(value).__name__}")
-    if isinstance(
-        value, Real
-    ):  # also what NumPy has no dtype for: fractions, integers of any length
+    if isinstance(value, Real):  # also fractions and long integers, which NumPy has no dtype for
         return np.asarray(float(value))
     if isinstance(value, (list, tuple)):
         try:

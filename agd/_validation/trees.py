@@ -116,8 +116,8 @@ def as_bounds(bounds: Any, x0: Tree, batch: int = 0) -> tuple[Tree, Tree]:
     ----------
     bounds : sequence of pairs, object with lb and ub (or low and high), or tree of these
         For an array: a pair (low, high) for each entry (of one problem, where all of a batch share them),
-        with None for a side that is open, or an object such as ``scipy.optimize.Bounds`` or ``agd.loss.Box``. For a tree: in its structure, one
-        of these for each leaf, a single pair for all its entries, or None.
+        with None for a side that is open, or an object such as ``scipy.optimize.Bounds`` or
+        ``agd.loss.Box``. For a tree: in its structure, one of these for each leaf, a single pair for all its entries, or None.
     x0 : tree of arrays
         The point.
     batch : int

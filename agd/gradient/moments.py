@@ -253,7 +253,8 @@ class Moments(Kept):
         Returns
         -------
         value : array, shape (...)
-            As the gradient, in the dtype of the params. Its error is about eps yy: a value far below yy is better taken from the data.
+            As the gradient, in the dtype of the params. Its error is about eps yy: a value far below yy
+            is better taken from the data.
         grad : Params
             With respect to w and b.
         """

@@ -66,8 +66,8 @@ class FISTA:
     -----
     Beck and Teboulle (2009), "A fast iterative shrinkage-thresholding algorithm for linear inverse
     problems"; Scheinberg, Goldfarb and Bai (2014), "Fast first-order methods for composite convex
-    optimization with backtracking", for the sequence t with an L that may fall; O'Donoghue and Candès (2015), "Adaptive restart for accelerated gradient schemes"; Becker,
-    Candès and Grant (2011), "Templates for convex cone problems with applications to sparse signal
+    optimization with backtracking", for the sequence t with an L that may fall; O'Donoghue and Candès
+    (2015), "Adaptive restart for accelerated gradient schemes"; Becker, Candès and Grant (2011), "Templates for convex cone problems with applications to sparse signal
     recovery", section 5.3, for the test by gradients.
 
     Examples
