@@ -175,6 +175,12 @@ class Rescaled:
         return self.base.grad_norm(self.scaling.push_forward(grads), user)
 
     @property
+    def compilable(self) -> bool | None:
+        """Whether a step is worth compiling, and can be: as of the base."""
+        found: bool | None = getattr(self.base, "compilable", True)
+        return found
+
+    @property
     def nonsmooth(self) -> bool:
         """Whether the penalty is left to `prox`."""
         return self.base.nonsmooth
