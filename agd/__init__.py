@@ -14,30 +14,36 @@ them on the CPU, CuPy on the GPU, and PyTorch, JAX and Dask arrays run them too.
 
 from __future__ import annotations
 
-from agd import backends, gradient, linear, loss, run, update
-from agd._validation import ConvergenceWarning
-from agd.gradient import (
-    check_gradient,
-    critical_point,
-    directional_derivative,
-    hessian_vector_product,
-    steepest_direction,
-)
-from agd.line import gradient_descent, loss_fn, train
-from agd.linear import FitResult, fit, path
-from agd.minimize import MinimizeResult, maximize, minimize
-from agd.run import (
-    Deadline,
-    GradTol,
-    MaxEval,
-    MaxIter,
-    Result,
-    Status,
-    StepTol,
-    Stop,
-    ValueTol,
-)
-from agd.update import apply_updates
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agd import backends, gradient, line, linear, loss, run, update
+    from agd._validation import ConvergenceWarning
+    from agd.gradient import (
+        check_gradient,
+        critical_point,
+        directional_derivative,
+        hessian_vector_product,
+        steepest_direction,
+    )
+    from agd.line import gradient_descent, loss_fn, train
+    from agd.linear import FitResult, fit, path
+    from agd.minimize import MinimizeResult, maximize, minimize
+    from agd.run import (
+        Deadline,
+        GradTol,
+        MaxEval,
+        MaxIter,
+        Result,
+        Status,
+        StepTol,
+        Stop,
+        ValueTol,
+    )
+    from agd.update import apply_updates
 
 __all__ = [
     "ConvergenceWarning",
@@ -61,6 +67,7 @@ __all__ = [
     "gradient",
     "gradient_descent",
     "hessian_vector_product",
+    "line",
     "linear",
     "loss",
     "loss_fn",
@@ -74,3 +81,60 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# A name is loaded when it is first asked for (PEP 562), so that a program that imports agd, and may not
+# need it, waits for none of it.
+_ROOMS = ("backends", "gradient", "line", "linear", "loss", "run", "update")
+_NAMES = {
+    "_validation": ("ConvergenceWarning",),
+    "gradient": (
+        "check_gradient",
+        "critical_point",
+        "directional_derivative",
+        "hessian_vector_product",
+        "steepest_direction",
+    ),
+    "line": ("gradient_descent", "loss_fn", "train"),
+    "linear": ("FitResult", "fit", "path"),
+    "minimize": ("MinimizeResult", "maximize", "minimize"),
+    "run": (
+        "Deadline",
+        "GradTol",
+        "MaxEval",
+        "MaxIter",
+        "Result",
+        "Status",
+        "StepTol",
+        "Stop",
+        "ValueTol",
+    ),
+    "update": ("apply_updates",),
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """The package, in which `minimize` is the function and never the module of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What imports a submodule binds it here: it would hide the function.
+        if name == "minimize" and isinstance(value, ModuleType):
+            value = value.minimize
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"agd.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'agd' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"agd.{_WHERE[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -184,10 +184,32 @@ def _import_time(module: str) -> float:
 
 
 def test_import_is_light():
-    code = f"import sys, agd; print([m for m in {HEAVY} if m in sys.modules])"
+    assert _import_time("agd") < 0.2
+
+
+def test_no_name_needs_another_array_library():
+    code = (
+        "import sys, agd\n"
+        "names = [getattr(agd, name) for name in agd.__all__]\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert _import_time("agd") < 0.2
+
+
+@pytest.mark.parametrize(
+    "first", ["import agd.minimize", "from agd.minimize import maximize", "import agd; agd.fit"]
+)
+def test_minimize_is_the_function_however_it_is_reached(first):
+    code = f"{first}\nimport agd\nfrom agd import minimize\nprint(callable(agd.minimize), agd.minimize is minimize)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_the_package_names_what_it_has():
+    assert set(agd.__all__) <= set(dir(agd))
+    with pytest.raises(AttributeError, match="module 'agd' has no attribute 'fti'"):
+        agd.fti  # noqa: B018
 
 
 @pytest.mark.backend("jax")
