@@ -37,13 +37,14 @@ from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
 from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
+from agd.gradient.survey import survey
 from agd.loss import NuclearNorm, Squared, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.fitted import fitted
 from agd.run.path import path
-from agd.run.plan import Plan, plan
+from agd.run.plan import Plan, plan, takes_moments
 from agd.run.refined import refined
 from agd.run.worthwhile import worthwhile
 from agd.update import Rule, resolve
@@ -183,19 +184,15 @@ def _fit(
     auto: bool,
 ) -> tuple[FitResult, str]:
     """Check the values, choose the coordinates, run, and put the result into words."""
-    with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
-        blocks = Blocks.of(*data)
-    # The moments of the squared loss are finite only if the data are: a pass for them tells both.
-    unseen = auto and type(chosen) is Squared and data.weight is None
-    unseen = unseen and not backends.of(data.X).chunked
-    sound = Screened(blocks, None, 1.0, 0) if unseen else screen(blocks, chosen)
+    sound, moments = _sound(data, chosen, penalty, intercept, auto=auto)
+    unseen = sound.n_sync == 0
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     measured = not stop.tests_convergence
-    way = plan(base, start, measured=measured) if auto else None
+    way = plan(base, start, moments, measured=measured) if auto else None
     whole = None if auto else worthwhile(base, mover, stop, callback)
     if way is None and unseen:
-        sound = screen(blocks, chosen)
+        sound = screen(sound.blocks, chosen)
     method, objective, x0, every, columns, reads = way or _coordinates(
         base, mover, start, whole, measured=measured
     )
@@ -212,6 +209,23 @@ def _fit(
     if columns is None:
         return dependence(result, objective)
     return planned(result, columns, quadratic=whitened)
+
+
+def _sound(
+    data: Data, chosen: Loss, penalty: Penalty | None, intercept: bool, *, auto: bool
+) -> tuple[Screened, Moments | None]:
+    """Check the values; chunks, which cost to read, give their moments in the same pass."""
+    chunked = backends.of(data.X).chunked
+    if auto and chunked:
+        blocks = Blocks.uncounted(*data)
+        if takes_moments(LinearObjective(blocks, chosen, penalty, intercept)):
+            return survey(blocks, chosen)
+    with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
+        blocks = Blocks.of(*data)
+    # The moments of the squared loss are finite only if the data are: a pass for them tells both.
+    if auto and type(chosen) is Squared and data.weight is None and not chunked:
+        return Screened(blocks, None, 1.0, 0), None
+    return screen(blocks, chosen), None
 
 
 def _check_penalty(penalty: Any) -> None:

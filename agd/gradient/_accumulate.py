@@ -24,6 +24,7 @@ __all__ = [
     "check_removable",
     "merge",
     "minus",
+    "of_chunk",
     "renormalised",
 ]
 
@@ -81,13 +82,13 @@ def accumulate(blocks: Blocks) -> Sums:
     """
     row = backends.of(blocks.X)
     if row.chunked:
-        of_chunk = functools.partial(_of_chunk, blocks.rows)
-        found: Sums = row.reduce(of_chunk, blocks.cut(), merge)
+        found: Sums = blocks.merged(functools.partial(of_chunk, blocks.rows), merge)
         return found
     return _of_rows(blocks)
 
 
-def _of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums:
+def of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums:
+    """Return the sums over one chunk, which is cut into blocks of `rows` in its turn."""
     return _of_rows(Blocks.of(X, y, weight, rows=rows))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,9 @@ class Blocks:
         The number of rows, or the sum of their weights: what a mean over rows divides by.
     rows : int or None
         How many rows a block has; None leaves it to the backend's table.
+    passes : list of int
+        How often data in chunks were read so far, as its one entry; these blocks and those made of them
+        by `replace` count together.
 
     Examples
     --------
@@ -116,6 +119,15 @@ class Blocks:
     weight: Array | None
     total: Array
     rows: int | None = None
+    passes: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+
+    @classmethod
+    def uncounted(cls, X: Array, y: Array, weight: Array | None = None) -> Blocks:
+        """Take checked data in chunks whose rows are counted on the first pass over them.
+
+        Until then `total` is none: see `agd.gradient.survey`.
+        """
+        return cls(X, y, weight, X)
 
     @classmethod
     def of(
@@ -144,7 +156,7 @@ class Blocks:
     def replace(self, **changes: Any) -> Blocks:
         """Return these blocks with other arrays in the same roles."""
         old = {"X": self.X, "y": self.y, "weight": self.weight, "total": self.total}
-        return Blocks(**{**old, "rows": self.rows, **changes})
+        return Blocks(**{**old, "rows": self.rows, "passes": self.passes, **changes})
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -235,7 +247,7 @@ class Blocks:
             The sum, in memory.
         """
         if self._chunked:
-            return backends.of(self.X).reduce(f, self._chunks, backends.add)
+            return self.merged(f, backends.add)
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
@@ -246,9 +258,28 @@ class Blocks:
     def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
         if self._chunked:
+            self.passes[0] += 1
             return backends.of(self.X).each(f, self._chunks)
         blocks = self.cut(limit)
         return in_order(functools.partial(self._of_block, f), blocks, self._workers(len(blocks)))
+
+    def merged(self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree]) -> Tree:
+        """Merge f(X, y, weight) over chunks, where they live and in a tree: one pass.
+
+        Parameters
+        ----------
+        f : callable
+            As in `sum`.
+        merge : callable
+            ``merge(parts)`` of some neighbours' results; it must be associative.
+
+        Returns
+        -------
+        tree of arrays
+            In memory.
+        """
+        self.passes[0] += 1
+        return backends.of(self.X).reduce(f, self._chunks, merge)
 
     def _workers(self, blocks: int) -> int:
         """Return how many threads to use: of many problems the products have threads of their own."""

@@ -127,10 +127,11 @@ class Moments(Kept):
             In memory, on the device of the data; no copy of X was made beyond a block's.
         """
         with np.errstate(all="ignore"):  # what overflows is infinite, and is seen in what it makes
-            return cls._of(accumulate(blocks))
+            return cls.of_sums(accumulate(blocks))
 
     @classmethod
-    def _of(cls, sums: Sums) -> Moments:
+    def of_sums(cls, sums: Sums) -> Moments:
+        """Divide sums over rows by their weight."""
         mean, mean_rest = renormalised(sums.near, sums.rest)
         mean_y, mean_y_rest = renormalised(sums.near_y, sums.rest_y)
         xp = backends.namespace(sums.xx)
@@ -165,7 +166,7 @@ class Moments(Kept):
         if not isinstance(other, Moments):
             return NotImplemented
         self._check_alike(other)
-        return self._of(merge([self._sums, other._sums]))
+        return self.of_sums(merge([self._sums, other._sums]))
 
     def __sub__(self, other: Moments) -> Moments:
         """Return the moments over the rows that are left when those of `other` are taken away.
@@ -182,7 +183,7 @@ class Moments(Kept):
         self._check_alike(other)
         mine, theirs = self._sums, other._sums
         check_removable(mine, theirs)
-        return self._of(minus(mine, theirs))
+        return self.of_sums(minus(mine, theirs))
 
     def _check_alike(self, other: Moments) -> None:
         for name in ("G", "c", "total"):

@@ -18,7 +18,7 @@ from agd._typing import Array, Loss
 from agd._validation import values
 from agd.gradient.blocks import Blocks
 
-__all__ = ["Screened", "screen"]
+__all__ = ["Screened", "report", "screen"]
 
 TEMPORARY = 64 * 2**20  # bytes: the largest block for the second look, which copies its block
 
@@ -59,7 +59,7 @@ class _Report(NamedTuple):
     not_signs: Any
 
 
-def _report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
+def report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
     """Look a block over: a sum is finite only if all its terms are, and makes no temporary."""
     xp = backends.namespace(y)
     _alike(X, y, weight)
@@ -105,7 +105,7 @@ def _count(mask: Array) -> Array:
     return xp.sum(xp.astype(mask, xp.int32))
 
 
-def screen(blocks: Blocks, loss: Loss) -> Screened:
+def screen(blocks: Blocks, loss: Loss, reports: Array | None = None) -> Screened:
     """Check the values of X, y and the weights; encode the labels of two classes as 0 and 1.
 
     Parameters
@@ -114,6 +114,8 @@ def screen(blocks: Blocks, loss: Loss) -> Screened:
         The data.
     loss : Loss
         It says which targets it can have.
+    reports : array, optional
+        What `report` gave for each block, stacked, where another pass took it along.
 
     Returns
     -------
@@ -126,12 +128,14 @@ def screen(blocks: Blocks, loss: Loss) -> Screened:
         For values that are not finite, negative weights, weights that are all zero, and targets that
         the loss cannot have; it counts them and gives the first position.
     """
-    with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
-        rows = blocks.each(functools.partial(_report, loss))
-    like = rows[0]
-    xp = backends.namespace(like)
-    least_total = xp.min(blocks.total) + xp.zeros_like(like)  # the same in every column of its row
-    read = backends.to_numpy(xp.stack([*rows, least_total])).astype(float)
+    if reports is None:
+        with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
+            rows = blocks.each(functools.partial(report, loss))
+        reports = backends.namespace(rows[0]).stack(rows)
+    xp = backends.namespace(reports)
+    # The same in every column of its row.
+    least_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
+    read = backends.to_numpy(xp.concat([reports, least_total])).astype(float)
     found, total = _Report(*read[:-1].T), read[-1, 0]
     _finite(blocks, found)
     if found.high.max() < found.low.min():

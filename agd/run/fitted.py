@@ -28,6 +28,9 @@ class FitResult(Result):
         The loss that was minimised.
     classes : tuple of float, or None
         For a loss of two classes, the labels of the first and the second.
+    n_passes : int, or None
+        Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
+        None for arrays in memory.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class FitResult(Result):
     intercept: Array | None
     loss: Loss
     classes: tuple[float, float] | None
+    n_passes: int | None = None
 
     def decision_function(self, X: Array) -> Array:
         """Return the linear predictor z = X @ coef + intercept.
@@ -129,7 +133,8 @@ def fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
     """
     known = {field.name: getattr(found, field.name) for field in fields(Result)}
     known["n_sync"] = found.n_sync + sound.n_sync
-    params = found.x
+    params, blocks = found.x, sound.blocks
     return FitResult(
-        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes
-    )
+        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes,
+        n_passes=blocks.passes[0] if backends.of(blocks.X).chunked else None,
+    )  # fmt: skip

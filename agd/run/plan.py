@@ -21,7 +21,7 @@ from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "plan", "takes_moments"]
 
 TALL = 4  # rows to a column: with fewer, a step on the moments costs no less than a pass
 EVEN = 30.0  # condition: below it the moments' answer has lost three digits at most
@@ -55,7 +55,16 @@ class Plan(NamedTuple):
     n_sync: int = 0
 
 
-def plan(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan | None:
+def takes_moments(base: LinearObjective) -> bool:
+    """Return whether `plan` goes by moments: not above 2,000 columns, nor for a prox on few rows."""
+    p = base.blocks.X.shape[-1]
+    on_moments = type(base.loss) is Squared and row_count(base) >= TALL * p
+    return p <= WIDE and (on_moments or not base.nonsmooth)
+
+
+def plan(
+    base: LinearObjective, start: Params | None, moments: Moments | None = None, *, measured: bool
+) -> Plan | None:
     """Choose what fits best.
 
     For the squared loss, alone or with `L2`, that is whitened descent, with a penalty that has a prox
@@ -67,6 +76,8 @@ def plan(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan
         Loss, data and penalty.
     start : Params, optional
         The first point, in the user's coordinates; the best constant model by default.
+    moments : Moments, optional
+        Those of the data, where they are known already.
     measured : bool
         Whether the stopping test measures the gradient in centred and scaled coordinates.
 
@@ -76,16 +87,15 @@ def plan(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan
         None where none of these serves: more than 2,000 columns, a penalty with a prox and another loss
         or few rows, and columns whose moments the dtype cannot hold.
     """
-    p = base.blocks.X.shape[-1]
-    known = type(base.loss) is Squared
-    if p > WIDE or (base.nonsmooth and not (known and row_count(base) >= TALL * p)):
+    if not takes_moments(base):
         return None
-    if not known:
+    if moments is None and type(base.loss) is not Squared:
         some = sample(base.blocks)
         found = None if some is None else _by(Moments.from_blocks(some), base, start, measured)
         if found is not None and found.columns is not None and found.columns.plain:
             return found
-    return _by(Moments.from_blocks(base.blocks), base, start, measured)
+    whole = Moments.from_blocks(base.blocks) if moments is None else moments
+    return _by(whole, base, start, measured)
 
 
 def _by(

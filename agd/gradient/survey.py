@@ -1,0 +1,67 @@
+"""The first pass over data in chunks: what the values are, how many rows there are, and their moments.
+
+Data in memory are asked one question after the other. To read chunks is what costs, so that the first
+pass over them answers all.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss
+from agd.gradient._accumulate import Sums, merge, of_chunk
+from agd.gradient.blocks import Blocks
+from agd.gradient.moments import Moments
+from agd.gradient.screening import Screened, report, screen
+
+__all__ = ["survey"]
+
+
+def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
+    """Check the values of data in chunks, count their rows and sum their moments, in one pass.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Those of `Blocks.uncounted`.
+    loss : Loss
+        It says which targets it can have.
+
+    Returns
+    -------
+    screened : Screened
+        Sound data, with their rows counted.
+    moments : Moments
+        Theirs; of classes as they were given.
+
+    Raises
+    ------
+    ValueError
+        As `agd.gradient.screening.screen`.
+    """
+    look = functools.partial(_look, loss, blocks.rows)
+    with np.errstate(all="ignore"):  # as of `screen` and of `Moments`
+        reports, sums = blocks.merged(look, _joined)
+        moments = Moments.of_sums(sums)
+    xp = backends.namespace(sums.total)
+    counted = blocks.replace(total=xp.astype(sums.total, blocks.resident.dtype))
+    return screen(counted, loss, reports), moments
+
+
+def _look(
+    loss: Loss, rows: int | None, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Sums]:
+    """Look a chunk over, then sum it: a worker in another process has no errstate of the caller's."""
+    with np.errstate(all="ignore"):
+        seen = report(loss, X, y, weight)
+        return seen[None, :], of_chunk(rows, X, y, weight)
+
+
+def _joined(parts: list[Any]) -> tuple[Array, Sums]:
+    xp = backends.namespace(parts[0][0])
+    with np.errstate(all="ignore"):
+        return xp.concat([seen for seen, _ in parts]), merge([sums for _, sums in parts])

@@ -1,0 +1,93 @@
+"""How often data in chunks are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import agd
+
+pytestmark = pytest.mark.backend("dask")
+
+ROWS = 600
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(ROWS, 4))
+    return X, X @ np.arange(4.0) + 1.0 + rng.normal(size=ROWS), rng.uniform(0.1, 1.0, size=ROWS)
+
+
+def _chunked(*arrays):
+    import dask.array as da
+
+    return [da.from_array(x, chunks=(100, *x.shape[1:])) for x in arrays]
+
+
+def _graphs(monkeypatch):
+    """Count the graphs that Dask computes."""
+    import dask.base
+    import dask.threaded
+
+    seen, get = [], dask.threaded.get
+
+    def counted(*args, **kwargs):
+        seen.append(1)
+        return get(*args, **kwargs)
+
+    monkeypatch.setattr(dask.threaded, "get", counted)
+    monkeypatch.setattr(
+        dask.base, "named_schedulers", {**dask.base.named_schedulers, "threads": counted}
+    )
+    return seen
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_squares_are_read_once_and_once_more_to_refine(data, weighted, monkeypatch):
+    import dask
+
+    X, y, weight = data
+    lazy_X, lazy_y, lazy_weight = _chunked(X, y, weight)
+    seen = _graphs(monkeypatch)
+    with dask.config.set(scheduler="threads"):
+        found = agd.fit(lazy_X, lazy_y, sample_weight=lazy_weight if weighted else None)
+    assert found.n_passes == len(seen) == 2
+    known = agd.fit(X, y, sample_weight=weight if weighted else None)
+    assert np.allclose(found.coef, known.coef, rtol=1e-12)
+    assert known.n_passes is None
+
+
+@pytest.mark.parametrize("loss", ["huber", "log_loss", "poisson"])
+def test_each_evaluation_is_one_graph(data, loss, monkeypatch):
+    import dask
+
+    X, y, _ = data
+    y = np.abs(y) if loss == "poisson" else np.where(y > 1.0, 2.0, 1.0) if loss == "log_loss" else y
+    seen = _graphs(monkeypatch)
+    with dask.config.set(scheduler="threads"):
+        found = agd.fit(*_chunked(X, y), loss=loss)
+    assert found.n_passes == len(seen) <= found.nfev + 4
+    assert np.allclose(found.coef, agd.fit(X, y, loss=loss).coef, rtol=1e-6)
+
+
+def test_filtered_rows_are_counted_on_the_way(data):
+    X, y, _ = data
+    lazy_X, lazy_y = _chunked(X, y)
+    keep = lazy_y > 0.0
+    found = agd.fit(lazy_X[keep], lazy_y[keep])
+    assert found.n_passes == 2
+    assert np.allclose(found.coef, agd.fit(X[y > 0.0], y[y > 0.0]).coef, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda X, y: (X.map_blocks(lambda b: b * np.nan), y), "X must be finite|X has .*NaN|NaN"),
+        (lambda X, y: (X[X[:, 0] > 1e9], y[X[:, 0] > 1e9]), "X must have at least one row"),
+    ],
+)
+def test_faults_are_found_on_the_way(data, change, words):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=words):
+        agd.fit(*change(*_chunked(X, y)))
