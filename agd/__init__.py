@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agd import backends, gradient, line, linear, loss, run, update
     from agd._validation import ConvergenceWarning
     from agd.gradient import (
+        Stream,
         check_gradient,
         critical_point,
         directional_derivative,
@@ -57,6 +58,7 @@ __all__ = [
     "Status",
     "StepTol",
     "Stop",
+    "Stream",
     "ValueTol",
     "apply_updates",
     "backends",
@@ -88,6 +90,7 @@ _ROOMS = ("backends", "gradient", "line", "linear", "loss", "run", "update")
 _NAMES = {
     "_validation": ("ConvergenceWarning",),
     "gradient": (
+        "Stream",
         "check_gradient",
         "critical_point",
         "directional_derivative",

@@ -37,6 +37,7 @@ from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
 from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
+from agd.gradient.stream import Stream
 from agd.gradient.survey import survey
 from agd.loss import NuclearNorm, Squared, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
@@ -53,8 +54,8 @@ __all__ = ["FitResult", "fit", "path"]
 
 
 def fit(
-    X: Array,
-    y: Array,
+    X: Array | Stream,
+    y: Array | None = None,
     *,
     loss: str | Loss = "squared_error",
     penalty: Penalty | None = None,
@@ -78,7 +79,7 @@ def fit(
     X : array, shape (n, p) or (..., n, p)
         The rows: an array of any library in ``agd.backends.TABLE``, or what NumPy makes an array of.
         Leading axes are independent problems, each with its own status and count. Integers become
-        the library's default float.
+        the library's default float. A `Stream` of batches gives X, y and the weights anew for each pass.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
     loss : str or Loss

@@ -28,8 +28,8 @@ class Data(NamedTuple):
 
     Attributes
     ----------
-    X : array, shape (..., n, p)
-    y : array, shape (..., n)
+    X : array, shape (..., n, p), or Batches
+    y : array, shape (..., n), or Column
         Several targets that share X, given as (n, k), are the k rows of (k, n) here.
     weight : array, shape (n,) or (..., n), or None
     """
@@ -52,6 +52,11 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     ValueError
         For shapes that do not fit, and for two devices.
     """
+    if isinstance(X, backends.Batches):
+        for name, value in (("y", y), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise ValueError(f"{name} comes with the batches of a stream: leave it out")
+        return Data(X, X.y, X.weight)
     for name, value in (("X", X), ("y", y)):
         if value is None:
             raise ValueError(f"{name} is missing: got None, need an array")
@@ -68,6 +73,8 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
 def as_array(name: str, value: object) -> Array:
     """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither."""
     kind = type(value)
+    if isinstance(value, backends.Batches):
+        raise TypeError(f"{name} must be an array here, got a stream: go through its batches")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array: fill or drop the masked entries first "

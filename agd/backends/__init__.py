@@ -14,6 +14,7 @@ array([1., 2.])
 
 from __future__ import annotations
 
+from agd.backends._batches import Batches, Column
 from agd.backends._questions import (
     add,
     add_up,
@@ -35,6 +36,8 @@ __all__ = [
     "Autodiff",
     "Backend",
     "BackendInfo",
+    "Batches",
+    "Column",
     "Selection",
     "add",
     "add_up",

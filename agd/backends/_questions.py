@@ -12,6 +12,7 @@ import array_api_compat as compat
 import optree
 
 from agd._typing import Array, Namespace, Tree
+from agd.backends._batches import BATCHES
 from agd.backends._row import Backend
 from agd.backends._table import TABLE
 
@@ -26,6 +27,9 @@ __all__ = [
     "of",
     "to_numpy",
 ]
+
+# What is no library's array, and is cut into rows all the same.
+ROWS = (*TABLE, BATCHES)
 
 # Looked up several times a step; a type of array has one namespace and one row.
 _BY_TYPE: dict[type, Namespace] = {}
@@ -103,7 +107,7 @@ def of(x: Array) -> Backend:
     known_row = _ROW_BY_TYPE.get(type(x))
     if known_row is not None:
         return known_row
-    for row in TABLE:
+    for row in ROWS:
         if row.owns(x):
             _ROW_BY_TYPE[type(x)] = row
             return row

@@ -93,6 +93,8 @@ class Backend:
         Whether arrays are cut into chunks already, and lazy; then
         ``chunks(*arrays)`` are their blocks, ``each(f, blocks)`` a function's result for every block,
         and ``reduce(f, blocks, add)`` the sum of these.
+    shared_chunks : bool
+        Whether several chunks are worked on at once, by the library's own threads or processes.
     settle : callable
         ``settle(tree)``: the same arrays, computed; for lazy ones, whose graphs would grow with every
         step.
@@ -129,6 +131,7 @@ class Backend:
     chunks: Callable[..., list[Any]] = _no_chunks
     each: Callable[..., list[Any]] = _no_chunks
     reduce: Callable[..., Any] = _no_chunks
+    shared_chunks: bool = False
     settle: Callable[[Tree], Tree] = _itself
     looks_are_free: bool = False
     autodiff: Autodiff | None = None

@@ -233,6 +233,7 @@ TABLE: tuple[Backend, ...] = (
         chunks=_chunks.chunks,
         each=_chunks.each,
         reduce=_chunks.reduce,
+        shared_chunks=True,
         settle=_chunks.settle,
     ),
     Backend(

@@ -26,6 +26,7 @@ from agd.gradient.function import Bounds, FunctionObjective
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import Rescaled, Scaling
+from agd.gradient.stream import Stream
 
 __all__ = [
     "Blocks",
@@ -37,6 +38,7 @@ __all__ = [
     "Moments",
     "Rescaled",
     "Scaling",
+    "Stream",
     "check_gradient",
     "choose_gradient",
     "column_scaling",

@@ -6,14 +6,15 @@ interpreter would have to wait for.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["allowed", "in_order"]
+__all__ = ["allowed", "alone", "in_order"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,6 +27,16 @@ LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # Whether this is a helper already: a sum within a sum gets no threads of its own.
 _helping: contextvars.ContextVar[bool] = contextvars.ContextVar("helping", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let sums in this context have no threads of their own: those of others are at work already."""
+    token = _helping.set(True)
+    try:
+        yield
+    finally:
+        _helping.reset(token)
 
 
 def allowed() -> int:

@@ -7,6 +7,7 @@ cache (NumPy, CPU torch), the whole array (an accelerator, JAX), a chunk where i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient._cut import itemsize, rows_in_cache
-from agd.gradient._workers import allowed, in_order
+from agd.gradient._workers import allowed, alone, in_order
 
 __all__ = ["Blocks", "backward", "forward"]
 
@@ -158,6 +159,13 @@ class Blocks:
         old = {"X": self.X, "y": self.y, "weight": self.weight, "total": self.total}
         return Blocks(**{**old, "rows": self.rows, "passes": self.passes, **changes})
 
+    def encoded(self, high: float) -> Blocks:
+        """Return these blocks with y 1 where it is the label `high`, else 0."""
+        if isinstance(self.y, backends.Column):
+            return self.replace(y=self.y.encoded(high))
+        xp = backends.namespace(self.y)
+        return self.replace(y=xp.astype(self.y == high, self.y.dtype))
+
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The leading axes: () for one problem."""
@@ -247,7 +255,8 @@ class Blocks:
             The sum, in memory.
         """
         if self._chunked:
-            return self.merged(f, backends.add)
+            shared = backends.of(self.X).shared_chunks
+            return self.merged(functools.partial(_within, f, limit, shared), backends.add)
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
@@ -291,6 +300,19 @@ class Blocks:
         if row.block_bytes(self.X) is None:
             return f(*block)
         return f(row.pack(block[0]), *block[1:])
+
+
+def _within(
+    f: Callable[..., Tree],
+    limit: int | None,
+    shared: bool,
+    X: Array,
+    y: Array,
+    weight: Array | None,
+) -> Tree:
+    """Sum f over the blocks of one chunk; where chunks are shared out already, in one thread."""
+    with alone() if shared else contextlib.nullcontext():
+        return Blocks(X, y, weight, X).sum(f, limit)
 
 
 def _strips(blocks: list[Block], row_bytes: int) -> list[list[Block]]:

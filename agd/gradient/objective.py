@@ -139,6 +139,11 @@ class LinearObjective:
         """The shape of the value: () for one problem."""
         return self.blocks.batch_shape
 
+    @property
+    def compilable(self) -> bool | None:
+        """Whether a step can be compiled: not where it goes through chunks, one after the other."""
+        return None if backends.of(self.blocks.X).chunked else True
+
     def zeros(self) -> Params:
         """Return the parameters at zero, where the data (or its chunks) are."""
         return zeros(self.blocks, self.intercept)
@@ -242,6 +247,8 @@ class LinearObjective:
     def arrays(self) -> Tree:
         """Return the data's arrays: what a compiled step takes as its argument."""
         blocks = self.blocks
+        if self.compilable is None:  # chunks are no arrays: what is compiled has to do without
+            return _Arrays(None, None, None, blocks.total, self.measure)
         return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.measure)
 
     def with_arrays(self, arrays: Any) -> LinearObjective:

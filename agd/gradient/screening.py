@@ -180,9 +180,7 @@ def _two_classes(blocks: Blocks, loss: Loss, found: _Report, least_share: float)
         _fail(blocks, 1, "y", more, third)
     if plain:
         return Screened(blocks, (low, high), least_share, n_sync)
-    xp = backends.namespace(blocks.y)
-    encoded = xp.astype(blocks.y == high, blocks.y.dtype)
-    return Screened(blocks.replace(y=encoded), (low, high), least_share, n_sync)
+    return Screened(blocks.encoded(high), (low, high), least_share, n_sync)
 
 
 def _neither(low: float, high: float, y: Array) -> Array:

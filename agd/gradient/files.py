@@ -1,0 +1,133 @@
+"""Tables in files, read in batches by ``pyarrow.dataset``: Parquet, Feather, CSV."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agd._validation import choice, count
+
+__all__ = ["BATCH_ROWS", "table_batches"]
+
+BATCH_ROWS = 2**16
+
+FORMATS = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
+}
+
+
+def table_batches(
+    paths: str | Path | Sequence[str | Path],
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    weight: str | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Callable[[], Iterator[tuple[Any, ...]]]:
+    """Return a function that goes through a table in batches; parameters as `Stream.from_files`.
+
+    Returns
+    -------
+    callable
+        Gives a new iterator over (X, y) or (X, y, weight), each a NumPy array of float64.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind of file, and for columns that are missing, or no numbers.
+    ImportError
+        If pyarrow is not installed.
+    """
+    rows = count("batch_rows", batch_rows)
+    several = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not several:
+        raise ValueError("paths must name at least one file, got none")
+    data = _dataset([Path(path) for path in several])
+    names = list(data.schema.names)
+    if len(set(names)) != len(names):
+        raise ValueError(f"{several[0]}: columns must have different names, got {names}")
+    taken = [target, *([] if weight is None else [weight])]
+    chosen = [name for name in names if name not in taken] if features is None else list(features)
+    if not chosen:
+        raise ValueError(f"{several[0]}: no column is left to be a feature")
+    for role, one in (("target", target), ("weight", weight), *(("features", f) for f in chosen)):
+        if one is not None:
+            _check_column(str(several[0]), data.schema, role, one)
+    if data.head(1, columns=[target]).num_rows == 0:
+        raise ValueError(f"{several[0]}: has no rows")
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        # Little is read ahead: what waits is memory that the table was to be spared.
+        found = data.to_batches(
+            columns=[*chosen, *taken], batch_size=rows, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in found:
+            columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
+            yield (np.stack(columns[: len(chosen)], axis=-1), *columns[len(chosen) :])
+
+    return batches
+
+
+def _dataset(paths: list[Path]) -> Any:
+    """Open the files, or a folder of them, as one dataset; of CSV, integers are read as floats."""
+    try:
+        import pyarrow as pa
+        import pyarrow.dataset as pads
+    except ImportError as error:
+        raise ImportError(
+            'a table in a file is read by pyarrow, which is not installed: pip install "array-gd[cli]"'
+        ) from error
+    files = [f for path in paths for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [f for f in files if f.suffix.lower() in FORMATS] or files
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: there is no such file")
+    if not files:
+        raise ValueError(f"{paths[0]}: has no file of {', '.join(FORMATS)}")
+    kind = FORMATS[
+        choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
+    ]
+    names = [str(file) for file in files]
+    found = pads.dataset(names, format=kind)
+    if kind != "csv":
+        return found
+    # A column of which the first rows are whole numbers, or missing, may have others further down.
+    floats = {
+        field.name: pa.float64()
+        for field in found.schema
+        if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
+    }
+    options = pads.CsvFileFormat(convert_options=pa.csv.ConvertOptions(column_types=floats))
+    return pads.dataset(names, format=options)
+
+
+def _check_column(path: str, schema: Any, role: str, name: str) -> None:
+    import pyarrow as pa
+
+    if name not in schema.names:
+        near = difflib.get_close_matches(name, schema.names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{path}: {role} {name!r} is no column{hint} (there are {', '.join(map(repr, schema.names))})"
+        )
+    kind, types = schema.field(name).type, pa.types
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+            or types.is_decimal(kind) or types.is_null(kind)):  # fmt: skip
+        raise ValueError(f"{path}: column {name!r} must be numbers, got {kind}")
+
+
+def _numbers(column: Any) -> Any:
+    """Return a column of a batch as float64; what is missing as NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
