@@ -1,85 +1,112 @@
-"""Print one table: case, agd, the best peer, their ratio and its target, the floor, and whether all agree.
+"""Time agd beside its peers, and print two tables: of the cases with their targets, and of growth.
 
-Each case times agd and its peers in turn, round after round, so that a machine whose speed drifts
-slows all of them alike; the table has medians.
+Each case runs in a process of its own; there agd and its peers are timed in turn, round after round, so
+that a machine whose speed drifts slows all of them alike, and the table has medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks import machine, tables
+from benchmarks.children import ask
+from benchmarks.growth import SERIES
+from benchmarks.rooms import DEVICES, ROOMS, names
 
-import agd
-from benchmarks import fits, passes
-from benchmarks.cases import Case, measure
-
-
-def article() -> Case:
-    """Time the article on seven points: the general core beside the three formulas."""
-    x, y = np.asarray(agd.line.X), np.asarray(agd.line.Y)
-    method, stop = agd.update.gradient_descent(8e-3), agd.Stop(5000, grad_tol=0.0, check_every=5000)
-
-    def formulas() -> Any:
-        weights = {"w0": 0.0, "w1": 0.0}
-        for _ in range(5000):
-            _, weights = agd.gradient_descent(x, y, weights, 8e-3)
-        return [weights["w1"], weights["w0"]]
-
-    def core() -> Any:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", agd.ConvergenceWarning)
-            found = agd.fit(x[:, None], y, method=method, stop=stop)
-        return [found.coef[0], found.intercept]
-
-    return Case("the article, 5,000 epochs", {"agd": core, "agd.line": formulas}, np.asarray, 1e-9)
+RESULTS = Path(__file__).parent / "results"
 
 
-def _rows(cases: Iterable[Case], rounds: int) -> Iterator[dict[str, Any]]:
-    print(
-        f"{'case':<46} {'agd':>9}  {'best peer':<22} {'ratio':>6} {'target':>6}  "
-        f"{'floor':>8} {'ratio':>5}  same answer"
+def _jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the jobs of the cases whose room or name has the text that was asked for."""
+    for room in ROOMS if options.device is None else (DEVICES,):
+        for name in names(room):
+            if options.only.lower() in f"{room}: {name}".lower():
+                yield {
+                    "do": "case", "room": room, "name": name, "rows": options.rows,
+                    "rounds": options.rounds, "device": options.device,
+                }  # fmt: skip
+
+
+def _cases(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the cases one after another, with a line for each as it is done."""
+    rows = []
+    for job in _jobs(options):
+        row = {"case": f"{job['room']}: {job['name']}", **ask(job)}
+        rows.append(row)
+        print(f"{row['case']}: {tables.detail(row)}", flush=True)
+        if "stderr" in row:
+            print(row["stderr"], file=sys.stderr)
+    return rows
+
+
+def _growth(options: argparse.Namespace) -> list[dict[str, Any]]:
+    if options.device is not None:
+        return []
+    rows = []
+    for name in SERIES:
+        if options.only.lower() in f"growth: {name}".lower():
+            job = {"do": "growth", "name": name, "rows": options.rows, "rounds": options.rounds}
+            rows.append({"series": name, **ask(job)})
+            print(f"growth: {name}: done", flush=True)
+    return rows
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows (default: 1,000,000)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds at least (default: 5)")
+    parser.add_argument(
+        "--only", default="", help="cases whose 'room: name' has this; rooms: " + ", ".join(ROOMS)
     )
-    for case in cases:
-        row = measure(case, rounds)
-        best = row["best_peer"]
-        peer = f"{best} {row['seconds'][best]:.4f} s" if best else "none installed"
-        ratio, target, times = (_two(row[key]) for key in ("ratio", "target", "over_floor"))
-        floor = "-" if row["floor"] is None else f"{row['floor']:.4f} s"
-        print(
-            f"{case.name:<46} {row['seconds']['agd']:>7.4f} s  {peer:<22} {ratio:>6} {target:>6}  "
-            f"{floor:>8} {times:>5}  {row['agree']}",
-            flush=True,
-        )
-        others = ", ".join(f"{name} {row['seconds'][name]:.4f} s" for name in row["seconds"])
-        print(f"{'':<4}{others}")
-        yield row
-
-
-def _two(number: float | None) -> str:
-    return "-" if number is None else f"{number:.2f}"
+    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument(
+        "--save", action="store_true", help="keep the tables in benchmarks/results/"
+    )
+    parser.add_argument(
+        "--device", help="time arrays there: cupy, torch:cuda, or another of agd.backends.select"
+    )
+    options = parser.parse_args()
+    if options.quick:
+        options.rows = max(options.rows // 10, 100)
+    return options
 
 
 def main() -> int:
-    """Run the cases; exit code 1 if answers differ."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, three rounds")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--json", type=Path, help="write the rows here")
-    options = parser.parse_args()
-    n, rounds = (100_000, 3) if options.quick else (1_000_000, 5)
-    cases = itertools.chain(passes.cases(n), fits.cases(n), (make() for make in (article,)))
-    rows = list(_rows((case for case in cases if options.only in case.name), rounds))
+    """Run the cases; exit code 1 if answers differ, 2 if the device does not answer."""
+    options, selection = _options(), None
+    if options.device is not None:
+        from agd import backends
+
+        try:
+            selection = backends.select(options.device)
+        except (ImportError, RuntimeError, ValueError) as error:
+            print(f"--device {options.device}: {error}", file=sys.stderr)
+            return 2
+    here = machine.described(selection)
+    cases, growth = _cases(options), _growth(options)
+    if not cases and not growth:
+        print(f"--only {options.only}: no case has this in its name", file=sys.stderr)
+        return 2
+    for rows, lay_out in ((cases, tables.case_table), (growth, tables.growth_table)):
+        if rows:
+            print("", lay_out(rows), sep="\n")
+    print("", *tables.missing_lines(cases), sep="\n")
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(row["agree"] for row in rows) else 1
+        whole = {"machine": here, "cases": cases, "growth": growth}
+        options.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        kept = RESULTS / machine.file_name(here)
+        kept.write_text(tables.page(here, cases, growth), encoding="utf-8")
+        print(f"kept in {kept}")
+    sound = all(row.get("agree", False) for row in cases)
+    return 0 if sound and not any("error" in row for row in growth) else 1
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.clocks import Clock, wall
 
 Timed = dict[str, Callable[[], Any]]
 
@@ -16,51 +19,178 @@ Timed = dict[str, Callable[[], Any]]
 SETTLE = 0.1
 
 
+class Quality(NamedTuple):
+    """What all calls are to reach, such as a gradient norm, worked out by plain NumPy from an answer."""
+
+    name: str
+    of: Callable[[Any], float]
+    limit: float
+
+
 class Case(NamedTuple):
     """What is timed: agd's call first, then its peers'; `answer` makes their results comparable.
 
     Attributes
     ----------
-    target : float or None
-        What agd's time is to be, in times of the best peer's.
-    floor : callable or None
+    name : str
+        What the table calls it.
+    calls : dict
+        A callable for ``"agd"`` and for each peer.
+    answer : callable
+        Makes an array of what a call returns.
+    rtol : float
+        How far answers may be apart, relative.
+    target : float or dict, optional
+        What agd's time is to be, in times of the best peer's, or of the named peers'. Of a count: the
+        most that agd may need.
+    floor : callable, optional
         What no call can be quicker than, such as one read of the data; it is timed among them.
     rounds : int
         The least number of rounds: more for calls of a few milliseconds.
+    missing : dict, optional
+        Peers that are not timed, and why.
+    quality : Quality, optional
+        What is to be reached. A peer that misses it is timed, and is not the best peer.
+    count : callable, optional
+        Takes a count from what a call returns: then that is compared, not the time.
     """
 
     name: str
     calls: Timed
     answer: Callable[[Any], Any]
     rtol: float
-    target: float | None = None
+    target: float | Mapping[str, float] | None = None
     floor: Callable[[], Any] | None = None
     rounds: int = 0
+    missing: Mapping[str, str] | None = None
+    quality: Quality | None = None
+    count: Callable[[Any], float] | None = None
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
+def offered(peers: Iterable[tuple[str, Callable[[], Any]]]) -> tuple[Timed, dict[str, str]]:
+    """Make the calls of the peers that are here.
+
+    Parameters
+    ----------
+    peers : iterable of (str, callable)
+        Each peer's name, and what imports it and returns its call.
+
+    Returns
+    -------
+    calls, missing : dict
+        The calls, and why the others cannot be made.
+    """
+    calls: Timed = {}
+    missing: dict[str, str] = {}
+    for name, make in peers:
+        try:
+            calls[name] = make()
+        except ImportError as error:
+            here = isinstance(error, ModuleNotFoundError)
+            missing[name] = "not installed" if here else _reason(error)
+        except Exception as error:  # noqa: BLE001 - a broken peer is a line in the table
+            missing[name] = _reason(error)
+    return calls, missing
+
+
+def present(module: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    """Return the call of a peer whose module can be imported."""
+    importlib.import_module(module)
+    return call
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"fails: {type(error).__name__}: {text[:120]}"
+
+
+def measure(case: Case, rounds: int, clock: Clock = wall) -> dict[str, Any]:
     """Time every call of a case in turn, several times over after a warm-up; the row has medians."""
-    answers = {name: case.answer(call()) for name, call in case.calls.items()}
-    calls = dict(case.calls) if case.floor is None else {**case.calls, "floor": case.floor}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    calls, missing = dict(case.calls), dict(case.missing or {})
+    found = {}
+    for name, call in case.calls.items():
+        try:
+            found[name] = call()
+        except Exception as error:
+            if name == "agd":
+                raise
+            missing[name] = _reason(error)
+            del calls[name]
+    answers = {name: case.answer(value) for name, value in found.items()}
+    if case.count is not None:
+        numbers = {name: float(case.count(value)) for name, value in found.items()}
+        return _row(case, numbers, None, answers, missing)
+    del found
+    timed = calls if case.floor is None else {**calls, "floor": case.floor}
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(max(rounds, case.rounds)):
-        for name, call in calls.items():
+        for name, call in timed.items():
             time.sleep(SETTLE)
-            began = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock(call))
     medians = {name: statistics.median(runs) for name, runs in seconds.items()}
-    floor = medians.pop("floor", None)
-    peers = {name: value for name, value in medians.items() if name != "agd"}
+    return _row(case, medians, medians.pop("floor", None), answers, missing)
+
+
+def _row(
+    case: Case,
+    numbers: dict[str, float],
+    floor: float | None,
+    answers: dict[str, Any],
+    missing: dict[str, str],
+) -> dict[str, Any]:
+    """Compare the numbers and the answers."""
+    reached, apart = _reached(case, answers)
+    peers = {name: x for name, x in numbers.items() if name != "agd" and name not in apart}
     best = min(peers, key=peers.__getitem__) if peers else None
-    agree = all(np.allclose(a, answers["agd"], rtol=case.rtol, atol=1e-6) for a in answers.values())
+    target = case.target
+    if target is None:
+        targets: dict[str, float] = {}
+    elif isinstance(target, Mapping):
+        targets = dict(target)
+    else:
+        targets = {best: target} if best or case.count else {}
     return {
         "case": case.name,
-        "seconds": medians,
+        "unit": "s" if case.count is None else "evaluations",
+        "numbers": numbers,
         "best_peer": best,
-        "ratio": medians["agd"] / peers[best] if best else None,
-        "target": case.target,
+        "ratio": numbers["agd"] / peers[best] if best else None,
+        "targets": [_against(case, numbers, *pair) for pair in targets.items()],
         "floor": floor,
-        "over_floor": medians["agd"] / floor if floor else None,
-        "agree": agree,
+        "over_floor": numbers["agd"] / floor if floor else None,
+        "quality": case.quality and case.quality.name,
+        "limit": case.quality and case.quality.limit,
+        "reached": reached,
+        "apart": apart,
+        "agree": "agd" not in apart and (case.quality is not None or not apart),
+        "missing": missing,
     }
+
+
+def _against(
+    case: Case, numbers: dict[str, float], peer: str | None, target: float
+) -> dict[str, Any]:
+    """Hold agd against one target; without the peer nothing is known."""
+    if case.count is not None:
+        return {"peer": None, "target": target, "ratio": None, "met": numbers["agd"] <= target}
+    ratio = numbers["agd"] / numbers[peer] if peer in numbers else None
+    return {
+        "peer": peer, "target": target, "ratio": ratio, "met": None if ratio is None else ratio <= target,
+    }  # fmt: skip
+
+
+def _reached(case: Case, answers: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Work out what each reached, and who is apart from the others."""
+    mine = answers["agd"]
+    apart = [
+        name
+        for name, theirs in answers.items()
+        if not (
+            np.all(np.isfinite(theirs)) and np.allclose(theirs, mine, rtol=case.rtol, atol=1e-6)
+        )
+    ]
+    if case.quality is None:
+        return {}, apart
+    reached = {name: float(case.quality.of(theirs)) for name, theirs in answers.items()}
+    short = [name for name, value in reached.items() if not value <= case.quality.limit]
+    return reached, [name for name in answers if name in apart or name in short]

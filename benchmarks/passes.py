@@ -6,7 +6,8 @@ torch's autograd and jitted JAX read it twice. The floor is one read of X, by BL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,45 +15,51 @@ import numpy as np
 import agd
 from agd._typing import Params
 from agd.gradient import LinearObjective
-from benchmarks.cases import Case, Timed
+from benchmarks.cases import Case, offered
+
+__all__ = ["CASES"]
 
 B = 0.1  # the intercept
 
 LOSSES = {"log_loss": 0.5, "squared_error": 0.6}
 """Losses and their targets, in times of the best peer's time."""
 
-
-def cases(n: int, p: int = 50, dtype: Any = np.float64) -> Iterator[Case]:
-    """Make a case for each loss, on the same data.
-
-    Parameters
-    ----------
-    n, p : int
-        Rows and columns.
-    dtype : dtype
-        Of X, y and w.
-    """
-    X, y, w = data(n, p, dtype)
-    for loss, target in LOSSES.items():
-        calls: Timed = {
-            "agd": _ours(loss, X, y, w),
-            "numpy": lambda loss=loss: by_hand(loss, X, y, w),
-        }
-        for label, peer in (("scikit-learn", _scikit_learn), ("torch", _torch), ("jax", _jax)):
-            try:
-                calls[label] = peer(loss, X, y, w)
-            except ImportError:
-                print(f"{label} is not installed")
-        rtol = 1e-9 if X.dtype == np.float64 else 1e-3
-        name = f"passes: {loss}, {n:,} x {p} {X.dtype}"
-        yield Case(name, calls, _flat, rtol, target, lambda: X @ w, rounds=15)
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "float64": lambda X: X,
+    "float32": lambda X: X.astype(np.float32),
+    "column-major": np.asfortranarray,
+    # Every second column of a wider table, whose rows are twice as long as what is read of them.
+    "strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+}
 
 
-def data(n: int, p: int, dtype: Any) -> tuple[Any, Any, Any]:
-    """Draw X, classes y and coefficients w."""
+def _case(n: int, loss: str, layout: str, p: int = 50) -> Case:
+    """Make the case of a loss on X of a layout; the targets are for plain float64."""
     rng = np.random.default_rng(0)
-    X, w = rng.normal(size=(n, p)).astype(dtype), (rng.normal(size=p) / p**0.5).astype(dtype)
-    return X, (X @ w + rng.logistic(size=n) > 0.0).astype(dtype), w
+    X = LAYOUTS[layout](rng.normal(size=(n, p)))
+    w = (rng.normal(size=p) / p**0.5).astype(X.dtype)
+    y = (X @ w + rng.logistic(size=n) > 0.0).astype(X.dtype)
+    peers = {"numpy": _by_hand, "scikit-learn": _scikit_learn, "torch": _torch, "jax": _jax}
+    calls, missing = offered(
+        (name, functools.partial(peer, loss, X, y, w)) for name, peer in peers.items()
+    )
+    return Case(
+        f"pass: {loss}, {n:,} x {p} {layout}",
+        {"agd": _ours(loss, X, y, w), **calls},
+        _flat,
+        1e-9 if X.dtype == np.float64 else 1e-3,
+        LOSSES[loss] if layout == "float64" else None,
+        lambda: X @ w,
+        rounds=15,
+        missing=missing,
+    )
+
+
+CASES: dict[str, Callable[[int], Case]] = {
+    f"{loss} {layout}": functools.partial(_case, loss=loss, layout=layout)
+    for layout in LAYOUTS
+    for loss in LOSSES
+}
 
 
 def _flat(found: tuple[Any, ...]) -> Any:
@@ -71,7 +78,11 @@ def _ours(loss: str, X: Any, y: Any, w: Any) -> Any:
     return call
 
 
-def by_hand(loss: str, X: Any, y: Any, w: Any) -> tuple[Any, ...]:
+def _by_hand(loss: str, X: Any, y: Any, w: Any) -> Any:
+    return lambda: two_products(loss, X, y, w)
+
+
+def two_products(loss: str, X: Any, y: Any, w: Any) -> tuple[Any, ...]:
     """Return value and gradient by two products with the whole of X."""
     z = X @ w + X.dtype.type(B)
     if loss == "log_loss":

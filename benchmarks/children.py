@@ -1,0 +1,86 @@
+"""A process for each case: one case's thread pools, settings and memory do not touch the next one's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LIMIT", "ask"]
+
+LIMIT = 1800.0
+"""Seconds that a child may take."""
+
+
+def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
+    """Run one job in a process of its own.
+
+    Parameters
+    ----------
+    job : dict
+        ``do`` is ``"case"`` or ``"growth"``; the rest is what that takes.
+    limit : float
+        Seconds after which the child is stopped.
+
+    Returns
+    -------
+    dict
+        What the child answered; ``error`` in place of it if it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        command = [sys.executable, "-m", "benchmarks.children", json.dumps(job), str(answer)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"stopped after {limit:.0f} s"}
+        if done.returncode == 0 and answer.exists():
+            found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            return found
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no message"
+    return {"error": f"exit code {done.returncode}: {last}", "stderr": done.stderr[-4000:]}
+
+
+def _do(job: dict[str, Any]) -> dict[str, Any]:
+    from benchmarks import growth, rooms
+    from benchmarks.cases import measure
+    from benchmarks.clocks import clock_of, wall
+
+    if job["do"] == "growth":
+        return growth.measured(job["name"], job["rows"], job["rounds"])
+    selection, clock = None, wall
+    if job.get("device"):
+        from agd import backends
+
+        selection = backends.select(job["device"])
+        clock = clock_of(selection.backend.name, selection.device)
+    case = rooms.make(job["room"], job["name"], job["rows"], selection)
+    return measure(case, job["rounds"], clock)
+
+
+def main() -> int:
+    """Do the job of the first argument, and write the answer to the file of the second."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.children", description=__doc__)
+    parser.add_argument("job", type=json.loads)
+    parser.add_argument("answer", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # peers warn of limits that are meant; the answers are checked
+    found = _do(options.job)
+    # Linux counts in kibibytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    options.answer.write_text(json.dumps(found), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,160 @@
+"""The tables: of the cases, of growth, and the page that keeps both for a machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["case_table", "growth_table", "missing_lines", "page", "table"]
+
+CASE_HEAD = (
+    "case",
+    "agd",
+    "best peer",
+    "ratio",
+    "target",
+    "met",
+    "floor",
+    "over floor",
+    "same answer",
+)
+GROWTH_HEAD = ("time against", "sizes", "seconds", "exponent", "of the larger half")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table in Markdown, its columns aligned for a terminal."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit != "s":
+        return f"{value:,.0f}"
+    return f"{value:.2f} s" if value >= 1.0 else f"{value * 1e3:.3g} ms"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _targets(row: dict[str, Any]) -> tuple[str, str]:
+    """Say what was aimed at, beside whom, and whether it was met."""
+    texts = []
+    for aim in row["targets"]:
+        text = f"{aim['target']:g}"
+        if row["unit"] == "s" and aim["peer"] != row["best_peer"]:
+            text += f" of {aim['peer']} (is {_ratio(aim['ratio'])})"
+        texts.append(text)
+    met = [aim["met"] for aim in row["targets"]]
+    if not met:
+        return "-", "-"
+    said = {True: "yes", False: "no", None: "not known"}
+    return "; ".join(texts), "; ".join(said[one] for one in met)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["case"], f"fails: {row['error']}"[:120], *["-"] * (len(CASE_HEAD) - 3), "no"]
+    unit, best = row["unit"], row["best_peer"]
+    peer = f"{best} {_number(row['numbers'][best], unit)}" if best else "none"
+    target, met = _targets(row)
+    same = "yes" if row["agree"] else "no"
+    if row["agree"] and row["apart"]:
+        same = "agd; not " + ", ".join(row["apart"])
+    return [
+        row["case"], _number(row["numbers"]["agd"], unit), peer, _ratio(row["ratio"]), target, met,
+        _number(row["floor"], unit), _ratio(row["over_floor"]), same,
+    ]  # fmt: skip
+
+
+def case_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out the table of the cases."""
+    return table(CASE_HEAD, [_cells(row) for row in rows])
+
+
+def detail(row: dict[str, Any]) -> str:
+    """Give every peer's number and what it reached, for the lines below a case in the terminal."""
+    if "error" in row:
+        return f"fails: {row['error']}"
+    parts = []
+    for name, value in row["numbers"].items():
+        reached = row["reached"].get(name)
+        said = "" if reached is None else f" ({row['quality']} {reached:.3g})"
+        parts.append(f"{name} {_number(value, row['unit'])}{said}")
+    parts += [f"{name} {why}" for name, why in row["missing"].items()]
+    return ", ".join(parts)
+
+
+def growth_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out the table of growth."""
+    return table(
+        GROWTH_HEAD,
+        [
+            [row["series"], f"fails: {row['error']}"[:120], "-", "-", "-"]
+            if "error" in row
+            else [
+                row["series"],
+                ", ".join(_size(size) for size in row["sizes"]),
+                ", ".join(f"{value:.3g}" for value in row["seconds"]),
+                _exponent(row["exponent"]),
+                _exponent(row["upper"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _size(size: int) -> str:
+    power = round(math.log10(size))
+    return f"1e{power}" if power >= 3 and size == 10**power else f"{size}"
+
+
+def _exponent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def missing_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say which peers were not timed, where, and why: once for each reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, why in row.get("missing", {}).items():
+            found.setdefault((name, why), []).append(row["case"])
+    return [f"{name}: {why} ({'; '.join(cases)})" for (name, why), cases in found.items()]
+
+
+def page(
+    machine: dict[str, Any], cases: Sequence[dict[str, Any]], growth: Sequence[dict[str, Any]]
+) -> str:
+    """Write the page of a machine: what it is, both tables, and every number."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    load = machine["load"]
+    lines = [
+        f"# {machine['name']}, {machine['cores']} cores",
+        "",
+        f"Measured on {machine['date']}, {machine['system']}. {versions}.",
+        "",
+    ]
+    if load is not None and load > 1.0:
+        lines += [
+            f"The machine was shared: its load average was {load:.1f} when the run began.",
+            "Calls of one case are interleaved, so that ratios hold better than seconds do.",
+            "",
+        ]
+    lines += [
+        "A ratio is agd's time by the peer's. The floor is one read of the data.",
+        "A target beside a name is held against that peer; without one, against the best.",
+        "", "## Cases", "", case_table(cases), "", "## Growth", "",
+        "The exponent is the slope of log time against log size.", "", growth_table(growth), "",
+        "## Every number", "", *(f"- {row['case']}: {detail(row)}" for row in cases), "",
+    ]  # fmt: skip
+    missing = missing_lines(cases)
+    if missing:
+        lines += ["## Not timed", "", *(f"- {line}" for line in missing), ""]
+    return "\n".join(lines)
