@@ -52,8 +52,9 @@ def _by_hand(xp: Any, loss: str, X: Any, y: Any) -> tuple[Callable[..., Any], Ca
         if loss == "poisson":
             return xp.exp(z) - y, xp.exp(z)
         r = z - y
-        if loss == "huber":
-            return xp.clip(r, -DELTA, DELTA), xp.astype(xp.abs(r) <= DELTA, r.dtype)
+        if loss == "huber":  # a weight above its curvature, with which no step overshoots
+            size = xp.where(xp.abs(r) > DELTA, xp.abs(r), DELTA * xp.ones_like(r))
+            return xp.clip(r, -DELTA, DELTA), DELTA / size
         return r, xp.ones_like(r)
 
     def pair(w: Any, b: Any) -> tuple[Any, ...]:
@@ -68,8 +69,8 @@ def _by_hand(xp: Any, loss: str, X: Any, y: Any) -> tuple[Callable[..., Any], Ca
     return pair, parts
 
 
-def _newton(xp: Any, loss: str, X: Any, y: Any, alpha: float) -> Callable[[float], Any]:
-    """Return Newton's method by hand, to a gradient norm; the first column of A is the intercept's."""
+def _reweighted(xp: Any, loss: str, X: Any, y: Any, alpha: float) -> Callable[[float], Any]:
+    """Return reweighted least squares by hand, to a gradient norm; the first column is the intercept's."""
     A = xp.concat([xp.ones_like(X[:, :1]), X], axis=1)
     n, p = A.shape
     ridge = xp.ones_like(A[0, :]) * alpha
@@ -79,7 +80,7 @@ def _newton(xp: Any, loss: str, X: Any, y: Any, alpha: float) -> Callable[[float
 
     def fit(tol: float) -> Any:
         w = xp.zeros_like(ridge)
-        for _ in range(50):
+        for _ in range(200):
             r, curvature = parts(A @ w)
             g = xp.matrix_transpose(A) @ r / n + ridge * w
             if float(xp.max(xp.abs(g))) <= tol:
@@ -183,7 +184,7 @@ def _fit(n: int, selection: Any, loss: str) -> Case:
     }  # fmt: skip
 
     def by_hand() -> Any:
-        fit = _newton(xp, loss, X, y, alpha)
+        fit = _reweighted(xp, loss, X, y, alpha)
         return lambda: fit(tol)
 
     peers = [(f"{selection.backend.name} by hand", by_hand)]
