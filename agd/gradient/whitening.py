@@ -44,6 +44,14 @@ class Whitening(NamedTuple):
     out_of: Array
     spectrum: Array
 
+    def cast(self, like: Array) -> "Whitening":
+        """Return the same in the dtype of `like`."""
+        xp = backends.namespace(like)
+        parts = {"into": self.into, "out_of": self.out_of, "spectrum": self.spectrum}
+        return self._replace(
+            **{name: xp.astype(part, like.dtype, copy=False) for name, part in parts.items()}
+        )
+
     def out(self, v: Array) -> Array:
         """Return N v, in centred and scaled coordinates, for v (..., p)."""
         return times(self.out_of, v)

@@ -15,6 +15,7 @@ from agd.run.fitted import FitResult
 from agd.run.history import History
 from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.loop import run
+from agd.run.online import Online
 from agd.run.result import Result
 from agd.run.status import Status
 from agd.run.stopping import Stop, as_stop
@@ -30,6 +31,7 @@ __all__ = [
     "History",
     "MaxEval",
     "MaxIter",
+    "Online",
     "Result",
     "Status",
     "StepTol",

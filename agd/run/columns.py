@@ -20,7 +20,7 @@ from agd.loss import Squared
 from agd.run.row import plain
 from agd.run.spectrum import COLUMNS, least_eigenvalue
 
-__all__ = ["WIDE", "Columns", "row_count", "sample", "serve", "whitened"]
+__all__ = ["WIDE", "Columns", "by_moments", "row_count", "sample", "serve", "whitened"]
 
 WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
 
@@ -86,7 +86,7 @@ def whitened(
     tuple of Whitening and Columns, or None
         None for columns whose moments the dtype cannot hold.
     """
-    whitening = _whitened(base, moments, scaling)
+    whitening = by_moments(base, moments, scaling)
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     ends = _ends(whitening, moments)
     single = quadratic and p <= COLUMNS and moments.G.ndim == 2 and base.batch_shape == ()
@@ -103,7 +103,7 @@ def whitened(
     alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
     if (low * most**2 > high).all():
         known = Columns(plain(low), plain(high), least, plain(dead * alone), n_sync=1)
-        return _like(whitening, scaling.shift), known
+        return whitening.cast(scaling.shift), known
     R = triangular(base.blocks, scaling.shift, scaling.scale)
     R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
     whitening, rank = from_factor(R, scaling, ridge_of(base.penalty))
@@ -180,8 +180,8 @@ def _size(base: LinearObjective) -> float:
     return size
 
 
-def _whitened(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
-    """Whiten by the moments, in their dtype."""
+def by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
+    """Whiten by the moments of the columns, in their dtype; parameters as of `whitened`."""
     xp = backends.namespace(moments.G)
     second, _ = moments.quadratic(intercept=base.intercept)
     scale = xp.astype(scaling.scale, second.dtype, copy=False)
@@ -218,13 +218,3 @@ def _least(read: Any, p: int, base: LinearObjective) -> float:
     if base.intercept:
         hessian = np.block([[hessian, mean[:, None]], [mean[None, :], np.ones((1, 1))]])
     return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
-
-
-def _like(whitening: Whitening, like: Array) -> Whitening:
-    """Return the coordinates in the dtype of the data."""
-    xp = backends.namespace(like)
-    return whitening._replace(
-        into=xp.astype(whitening.into, like.dtype, copy=False),
-        out_of=xp.astype(whitening.out_of, like.dtype, copy=False),
-        spectrum=xp.astype(whitening.spectrum, like.dtype, copy=False),
-    )

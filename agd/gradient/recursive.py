@@ -1,0 +1,221 @@
+"""The loss of rows that are gone, as they are remembered: by value, gradient and curvature at one point.
+
+>>> import numpy as np
+>>> from agd.gradient import LinearObjective
+>>> X, y = np.asarray([[0.0], [1.0], [2.0], [4.0]]), np.asarray([1.0, 3.0, 5.0, 9.0])
+>>> first, second = LinearObjective.of(X[:2], y[:2]), LinearObjective.of(X[2:], y[2:])
+>>> past = Remembered.of(first, first.zeros())
+>>> whole = LinearObjective.of(X, y)
+>>> both = Recursive.of(second, past)
+>>> params = whole.zeros()._replace(coef=np.asarray([0.5]))
+>>> bool(np.allclose(both.value_and_grad(params)[0], whole.value_and_grad(params)[0]))
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agd import backends
+from agd._typing import Array, Params, Tree
+from agd.gradient.blocks import forward
+from agd.gradient.moments import Moments
+from agd.gradient.objective import LinearObjective, minus
+from agd.loss import Squared
+
+__all__ = ["Recursive", "Remembered"]
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    r"""A sum of losses over rows, to second order about a point.
+
+    ::
+
+        L(u) = value + g · (u - u0) + (u - u0)' H (u - u0) / 2
+
+    with H = Σ_i s_i l''_i [x_i 1]' [x_i 1]. Of the squared loss that is all there is to it.
+
+    Attributes
+    ----------
+    at : Params
+        The point u0.
+    value : array, shape (...)
+        The sum there.
+    grad : Params
+        Its gradient there.
+    curved : Moments
+        Those of the rows with weights s_i l''_i, which give H.
+    total : array, shape () or (...)
+        Σ_i s_i.
+    """
+
+    at: Params
+    value: Array
+    grad: Params
+    curved: Moments
+    total: Array
+
+    @classmethod
+    def of(
+        cls, objective: LinearObjective, params: Params, limit: float | None = None
+    ) -> Remembered:
+        """Remember rows by their loss at `params`, without its penalty: two passes.
+
+        Parameters
+        ----------
+        objective : LinearObjective
+            Loss and rows.
+        params : Params
+            The point.
+        limit : float, optional
+            Where a row's predictor z is larger, its loss is taken for the parabola that touches it at
+            `limit`: the loss of a row that is far on the right side is flat, and would be forgotten.
+
+        Returns
+        -------
+        Remembered
+            About `params`.
+        """
+        loss: Any = objective.loss if limit is None else _Extended(objective.loss, limit)
+        bare: Any = LinearObjective(objective.blocks, loss, None, objective.intercept)
+        value, grad = bare.value_and_grad(params)
+        total = bare.blocks.total
+        curved = Moments.from_blocks(
+            bare.blocks.replace(weight=_curvatures(bare, params), passes=[0])
+        )
+        return cls(params, value * total, _times(grad, total), curved, total)
+
+    def moved(self, params: Params) -> Remembered:
+        """Return the same function, expanded about another point."""
+        value, grad = self.value_and_grad(params)
+        return replace(self, at=params, value=value, grad=grad)
+
+    def __add__(self, other: Remembered) -> Remembered:
+        """Return the sum over the rows of both, about the point of `other`."""
+        mine = self.moved(other.at)
+        return Remembered(
+            other.at,
+            mine.value + other.value,
+            _plus(mine.grad, other.grad),
+            mine.curved + other.curved,
+            mine.total + other.total,
+        )
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return the sum and its gradient."""
+        d = minus(params, self.at)
+        product = self.curvature_product(d)
+        value = self.value + _dot(self.grad, d) + 0.5 * _dot(product, d)
+        return value, _plus(self.grad, product)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by H."""
+        total = backends.namespace(self.curved.G).astype(self.curved.total, params.coef.dtype)
+        return _times(self.curved.curvature_product(params), total)
+
+
+@dataclass(frozen=True)
+class Recursive(LinearObjective):
+    """The mean loss over rows that are here and rows that are remembered, plus a penalty.
+
+    Attributes
+    ----------
+    past : Remembered
+        The rows that are gone.
+    """
+
+    past: Any = None
+    compilable = None  # evaluated a few times on each batch: to compile it would take longer
+
+    @classmethod
+    def of(cls, here: LinearObjective, past: Remembered) -> Recursive:  # type: ignore[override]
+        """Return the objective over both."""
+        return cls(here.blocks, here.loss, here.penalty, here.intercept, here.measure, past)
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return the value and the gradient; a smooth penalty's among them."""
+        bare = LinearObjective(self.blocks, self.loss, None, self.intercept)
+        value, grad = bare.value_and_grad(params)
+        total = self.blocks.total
+        before, slope = self.past.value_and_grad(params)
+        whole = total + self.past.total
+        value = (value * total + before) / whole
+        grad = _times(_plus(_times(grad, total), slope), 1.0 / whole)
+        if self.penalty is None or not self.penalty.smooth:
+            return value, grad
+        coef = grad.coef + self.penalty.grad(params.coef)
+        return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by what bounds the curvature, but for the loss's: [X 1]' diag(s) [X 1] / m."""
+        bound = self.loss.curvature if self.loss.curvature is not None else 1.0
+        here = _times(super().curvature_product(params), self.blocks.total)
+        # `bound_product` multiplies both by the loss's bound: what is remembered has its curvature in it.
+        there = self.past.curvature_product(params)
+        total = self.blocks.total + self.past.total
+        return _plus(_times(here, 1.0 / total), _times(there, 1.0 / (bound * total)))
+
+    def arrays(self) -> Tree:
+        """Return None: it is not compiled."""
+        return None
+
+    def with_arrays(self, arrays: Tree) -> Recursive:  # noqa: ARG002
+        """Return the objective as it is."""
+        return self
+
+
+def _curvatures(objective: LinearObjective, params: Params) -> Array:
+    """Return s_i l''(z_i, y_i), shape (..., n): exact for squares, else a central difference of slopes."""
+    blocks, loss = objective.blocks, objective.loss
+    xp = backends.namespace(blocks.y)
+    if type(loss) is Squared:
+        curvature = xp.ones_like(blocks.y)
+    else:
+        z = forward(blocks.X, params.coef)
+        z = z if params.intercept is None else z + params.intercept[..., None]
+        h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * (1.0 + xp.abs(z))
+        curvature = _second(loss, z, h, blocks.y)
+    return curvature if blocks.weight is None else curvature * blocks.weight
+
+
+@dataclass(frozen=True)
+class _Extended:
+    """A loss that is continued as a parabola where |z| is beyond a limit."""
+
+    base: Any
+    limit: float
+
+    def _parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        near = backends.namespace(z).clip(z, min=-self.limit, max=self.limit)
+        h = float(backends.namespace(z).finfo(z.dtype).eps) ** (1 / 3) * self.limit
+        return near, z - near, _second(self.base, near, h, y)
+
+    def value(self, z: Array, y: Array) -> Array:
+        near, d, bend = self._parts(z, y)
+        return self.base.value(near, y) + (self.base.slope(near, y) + 0.5 * bend * d) * d
+
+    def slope(self, z: Array, y: Array) -> Array:
+        near, d, bend = self._parts(z, y)
+        return self.base.slope(near, y) + bend * d
+
+
+def _second(loss: Any, z: Array, h: Any, y: Array) -> Array:
+    xp = backends.namespace(z)
+    change = (loss.slope(z + h, y) - loss.slope(z - h, y)) / (2.0 * h)
+    return xp.where(change > 0.0, change, xp.zeros_like(change))
+
+
+def _times(a: Params, factor: Array) -> Params:
+    intercept = None if a.intercept is None else a.intercept * factor
+    return Params(a.coef * factor[..., None], intercept)
+
+
+def _plus(a: Params, b: Params) -> Params:
+    return Params(a.coef + b.coef, None if a.intercept is None else a.intercept + b.intercept)
+
+
+def _dot(a: Params, b: Params) -> Array:
+    total = backends.namespace(a.coef).sum(a.coef * b.coef, axis=-1)
+    return total if a.intercept is None else total + a.intercept * b.intercept

@@ -1,0 +1,253 @@
+"""A linear model that is brought up to date with every batch of rows, and keeps none of them.
+
+>>> import numpy as np
+>>> import agd
+>>> model = agd.Online()
+>>> for day in range(3):
+...     X = np.asarray([[0.0], [1.0], [2.0]]) + day
+...     model = model.partial_fit(X, 2.0 * X[:, 0] + 1.0)
+>>> model.coef.round(6), round(float(model.intercept), 6)
+(array([2.]), 1.0)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss, Params, Penalty
+from agd._validation import Data, as_data, flag, warn_unconverged
+from agd.gradient.blocks import Blocks
+from agd.gradient.columns import column_scaling, relative
+from agd.gradient.moments import Moments
+from agd.gradient.objective import LinearObjective
+from agd.gradient.recursive import Recursive, Remembered
+from agd.gradient.scaling import Rescaled, Scaling
+from agd.gradient.screening import Screened, screen
+from agd.loss import Squared, get
+from agd.run.columns import by_moments
+from agd.run.diagnosis import unconverged
+from agd.run.fitted import FitResult, fitted
+from agd.run.loop import run
+from agd.run.stopping import Stop
+from agd.update.fista import FISTA
+from agd.update.lbfgs import lbfgs
+
+__all__ = ["Online"]
+
+MEMORY = 10  # pairs of L-BFGS
+FLAT = 4.0  # predictor beyond which the loss of a class is all but flat
+
+
+class Online:
+    r"""A linear model for rows that come in batches and go: mean loss plus penalty over all of them so far.
+
+    After each batch it minimises ::
+
+        ( Σ_{rows here} s_i l(x_i · w + b, y_i) + Q(w, b) ) / m + penalty(w)
+
+    where Q is the loss of the rows before, to second order about the model that they left, and m the
+    weight of all. For the squared loss Q is exact: the model is that of `agd.fit` on all rows at once,
+    in whatever order they came (recursive least squares). For other losses it is a fit's but for the
+    third derivatives of the loss, which matter little where batches are of many rows, the classes mixed
+    among them. Rows whose classes
+    a plane separates, as of a batch of one class, are remembered as if their predictors were within ±4.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        As for `agd.fit`.
+    penalty : Penalty, optional
+        As for `agd.fit`.
+    intercept : bool
+        Whether the model has a constant term.
+    classes : tuple of two numbers, optional
+        For a loss of two classes, their labels: the first and the second. By default those of the first
+        batch, which then has to have both.
+
+    Attributes
+    ----------
+    result : FitResult or None
+        What came of the last batch: coefficients, status, certificate; None before the first.
+
+    Notes
+    -----
+    It keeps a few p x p arrays, and nothing that grows with the rows. Spall (2003), *Introduction to
+    Stochastic Search and Optimization*, section 3.2, has the recursion for squares.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> model = agd.Online(loss="log_loss", penalty=agd.loss.L2(0.1), classes=(0, 1))
+    >>> model.partial_fit([[0.0], [1.0], [2.0]], [0, 0, 1]).predict(np.asarray([[-3.0], [9.0]]))
+    array([0., 1.])
+    """
+
+    def __init__(
+        self,
+        loss: str | Loss = "squared_error",
+        *,
+        penalty: Penalty | None = None,
+        intercept: bool = True,
+        classes: tuple[float, float] | None = None,
+    ) -> None:
+        self.loss, self.penalty = get(loss), penalty
+        self.has_intercept = flag("intercept", intercept)
+        self.classes = _labels(classes, self.loss)
+        self.result: FitResult | None = None
+        self._past: Remembered | None = None
+        self._columns: Moments | None = None
+
+    def __repr__(self) -> str:
+        """Give the loss, the penalty, and how much was seen."""
+        seen = 0.0 if self._past is None else float(np.max(backends.to_numpy(self._past.total)))
+        return f"Online(loss={self.loss!r}, penalty={self.penalty!r}, rows of weight {seen:g} seen)"
+
+    @property
+    def coef(self) -> Array:
+        """The coefficients, shape (p,) or (..., p)."""
+        return self._fitted().coef
+
+    @property
+    def intercept(self) -> Array | None:
+        """The constant term, shape () or (...); None if the model has none."""
+        return self._fitted().intercept
+
+    def predict(self, X: Array) -> Array:
+        """Return predictions for rows X (..., n, p), as `FitResult.predict`."""
+        return self._fitted().predict(X)
+
+    def predict_proba(self, X: Array) -> Array:
+        """Return the probabilities of the two classes, as `FitResult.predict_proba`."""
+        return self._fitted().predict_proba(X)
+
+    def _fitted(self) -> FitResult:
+        if self.result is None:
+            raise AttributeError("the model has seen no rows yet: call partial_fit(X, y) first")
+        return self.result
+
+    def partial_fit(self, X: Array, y: Array, sample_weight: Array | None = None) -> Online:
+        """Bring the model up to date with a batch of rows.
+
+        Parameters
+        ----------
+        X : array, shape (n, p) or (..., n, p)
+            Rows, in memory, with the columns, the library and the dtype of those before.
+        y : array, shape (n,), (..., n) or (n, k)
+            Their targets.
+        sample_weight : array, shape (n,), optional
+            A weight of 0 or more for each row.
+
+        Returns
+        -------
+        Online
+            The model itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `agd.fit`, and for columns that are not those of the rows before. The model stays as it
+            was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If descent on this batch ended before it converged.
+        """
+        data = as_data(X, y, sample_weight)
+        if backends.of(data.X).chunked:
+            raise TypeError(
+                "X must be in memory: agd.fit takes data in chunks or batches as a whole"
+            )
+        self._check_alike(data)
+        with backends.current(data.X), np.errstate(all="ignore"):
+            found, past, columns = self._updated(self._screened(data))
+        self.result, self._past, self._columns = found, past, columns
+        self.classes = found.classes
+        if unconverged(found):
+            warn_unconverged(found.message)
+        return self
+
+    def _check_alike(self, data: Data) -> None:
+        if self.result is None:
+            return
+        coef = self.result.coef
+        mine = (backends.of(coef).name, str(coef.dtype), tuple(coef.shape))
+        shape = (*tuple(data.y.shape)[:-1], int(data.X.shape[-1]))
+        here = (backends.of(data.X).name, str(data.X.dtype), shape)
+        for name, got, need in zip(
+            ("library", "dtype", "targets and columns"), here, mine, strict=True
+        ):
+            if got != need:
+                raise ValueError(f"X must have the {name} of the rows before, {need}, got {got}")
+
+    def _screened(self, data: Data) -> Screened:
+        """Check the values, and write the labels of two classes as 0 and 1."""
+        blocks = Blocks.of(*data)
+        if self.classes is None:
+            return screen(blocks, self.loss)
+        sound = screen(blocks, Squared())
+        low, high = self.classes
+        xp, y = backends.namespace(data.y), data.y
+        third = backends.to_numpy(y)[backends.to_numpy((y != low) & (y != high))]
+        if third.size:
+            raise ValueError(
+                f"y must have the classes {low!r} and {high!r}, got {float(third.flat[0])!r} among "
+                f"{third.size} others"
+            )
+        encoded = sound.blocks.replace(y=xp.astype(y == high, y.dtype))
+        return Screened(encoded, self.classes, sound.least_share, sound.n_sync + 1)
+
+    def _updated(self, sound: Screened) -> tuple[FitResult, Remembered, Moments]:
+        """Descend on the batch and the past; return the model, and what to remember."""
+        here = LinearObjective(sound.blocks, self.loss, self.penalty, self.has_intercept)
+        columns = Moments.from_blocks(sound.blocks)
+        columns = columns if self._columns is None else self._columns + columns
+        scaling = column_scaling(here, columns)
+        here = replace(here, measure=scaling)
+        objective = here if self._past is None else Recursive.of(here, self._past)
+        method, there, x0 = self._way(objective, columns, scaling)
+        found = run(method, there, x0, Stop(), grad_tol=relative(x0.coef), check_every=1)
+        result = fitted(found, sound, self.loss)
+        # A row on the wrong side costs at least log 2, so a smaller sum means that there is none: then
+        # nothing holds the model, and all losses have gone flat.
+        apart = self.loss.classes is not None and np.any(
+            result.fun < math.log(2.0) * sound.least_share
+        )
+        now = Remembered.of(here, found.x, FLAT if apart else None)
+        return result, now if self._past is None else self._past + now, columns
+
+    def _way(
+        self, objective: LinearObjective, columns: Moments, scaling: Scaling
+    ) -> tuple[Any, Rescaled, Params]:
+        """Choose the method, its coordinates, and the first point: the last batch's model."""
+        zero = objective.zeros()
+        start = Params(zero.coef, None if zero.intercept is None else zero.intercept + scaling.null)
+        if self.result is not None:
+            start = Params(self.result.coef, self.result.intercept)
+        if objective.nonsmooth:
+            start = objective.prox(start, 0.0)
+            return FISTA(), Rescaled(objective, scaling), scaling.from_user(start)
+        whitening = by_moments(objective, columns, scaling).cast(scaling.shift)
+        there = Rescaled(objective, whitening)
+        return lbfgs(MEMORY, whitened=True), there, whitening.from_user(start)
+
+
+def _labels(classes: Any, loss: Loss) -> tuple[float, float] | None:
+    """Check the labels that were given, if any."""
+    if classes is None:
+        return None
+    if loss.classes is None:
+        raise ValueError(f"classes must be None for loss {loss.name!r}, which has none")
+    try:
+        low, high = (float(label) for label in classes)
+    except (TypeError, ValueError):
+        raise ValueError(f"classes must be two numbers, got {classes!r}") from None
+    if not low < high:
+        raise ValueError(f"classes must be two numbers, the lower first, got {classes!r}")
+    return low, high

@@ -1,0 +1,158 @@
+"""A model that is brought up to date with batches of rows, and keeps none of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import agd
+
+ROWS, STEP = 1200, 200
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(ROWS, 3)) * np.asarray([1.0, 10.0, 0.1]) + np.asarray([0.0, 50.0, 1.0])
+    z = (X - X.mean(axis=0)) / X.std(axis=0) @ np.asarray([0.5, -0.3, 0.8])
+    return X, z, rng.uniform(0.1, 1.0, size=ROWS), rng
+
+
+def _targets(loss, z, rng):
+    if loss == "log_loss":
+        return np.where(rng.uniform(size=ROWS) < 1.0 / (1.0 + np.exp(-z)), 2.0, -1.0)
+    return rng.poisson(np.exp(z)) * 1.0 if loss == "poisson" else z + rng.normal(size=ROWS)
+
+
+def _updated(model, *arrays, step=STEP):
+    for i in range(0, ROWS, step):
+        model = model.partial_fit(*(a[i : min(i + step, ROWS), ...] for a in arrays))
+    return model
+
+
+@pytest.mark.parametrize("penalty", [None, agd.loss.L2(0.1), agd.loss.L1(0.05)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"intercept": False}], ids=str)
+def test_squares_lose_nothing(xp, data, penalty, options):
+    if xp.name == "dask":
+        pytest.skip("a batch is an array in memory")
+    if xp.name == "jax" and (options or penalty != agd.loss.L2(0.1)):
+        pytest.skip("JAX compiles each operation, which takes long: once is enough")
+    X, z, weight, rng = data
+    y = _targets("squared_error", z, rng)
+    model = _updated(agd.Online(penalty=penalty, **options), *map(xp.asarray, (X, y, weight)))
+    known = agd.fit(X, y, sample_weight=weight, penalty=penalty, **options)
+    near = 3e-3 if xp.rtol > 1e-6 else 1e-8
+    assert np.allclose(xp.to_numpy(model.coef), known.coef, rtol=near, atol=near)
+    assert model.coef.dtype == xp.dtype
+    if options:
+        assert model.intercept is None
+    else:
+        assert np.allclose(xp.to_numpy(model.intercept), known.intercept, rtol=10 * near)
+
+
+def test_the_order_of_batches_changes_rounding_only(data):
+    X, z, _, rng = data
+    y = _targets("squared_error", z, rng)
+    back = slice(None, None, -1)
+    one, other = _updated(agd.Online(), X, y), _updated(agd.Online(), X[back], y[back])
+    assert np.allclose(one.coef, other.coef, rtol=1e-10)
+
+
+@pytest.mark.parametrize("penalty", [None, agd.loss.L2(0.01), agd.loss.L1(0.01)], ids=str)
+@pytest.mark.parametrize("loss", ["huber", "log_loss", "poisson"])
+def test_other_losses_are_a_tenth_of_a_standard_error_from_a_fit(data, loss, penalty):
+    X, z, _, rng = data
+    y = _targets(loss, z, rng)
+    model = _updated(agd.Online(loss, penalty=penalty), X, y)
+    known = agd.fit(X, y, loss=loss, penalty=penalty)
+    # A coefficient of a column of spread 1 has a standard error of at least 1/sqrt(n) here.
+    error = np.abs(model.coef - known.coef) * X.std(axis=0) * ROWS**0.5
+    assert error.max() < 0.3
+    once = agd.Online(loss, penalty=penalty).partial_fit(X, y)
+    assert np.allclose(once.coef, known.coef, rtol=1e-5, atol=1e-8)
+
+
+def test_it_is_nearer_than_stochastic_descent(data):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    X, z, _, rng = data
+    X, y = (X - X.mean(axis=0)) / X.std(axis=0), _targets("log_loss", z, rng)
+    known = agd.fit(X, y, loss="log_loss", penalty=agd.loss.L2(0.01))
+    peer = linear_model.SGDClassifier(loss="log_loss", alpha=0.01, random_state=0)
+    for i in range(0, ROWS, STEP):
+        peer.partial_fit(X[i : i + STEP], y[i : i + STEP], classes=[-1.0, 2.0])
+    model = _updated(agd.Online("log_loss", penalty=agd.loss.L2(0.01)), X, y)
+    mine, theirs = (np.abs(coef - known.coef).max() for coef in (model.coef, peer.coef_[0]))
+    assert mine < 0.2 * theirs
+
+
+def test_several_targets_are_as_alone(data):
+    X, z, _, rng = data
+    Y = np.stack([_targets("huber", z, rng) for _ in range(2)], axis=-1)
+    together = _updated(agd.Online("huber"), X, Y)
+    for k in range(2):
+        alone = _updated(agd.Online("huber"), X, Y[:, k])
+        assert np.allclose(together.coef[k], alone.coef, rtol=1e-6)
+
+
+def test_classes_may_come_one_at_a_time():
+    model = agd.Online("log_loss", penalty=agd.loss.L2(0.1), classes=(3, 5))
+    model.partial_fit([[0.0], [1.0]], [3, 3]).partial_fit([[4.0], [5.0]], [5, 5])
+    assert model.predict(np.asarray([[-1.0], [6.0]])).tolist() == [3.0, 5.0]
+    assert np.allclose(model.predict_proba(np.asarray([[2.0]])).sum(), 1.0)
+
+
+def test_small_batches_reach_the_neighbourhood(data):
+    X, z, _, rng = data
+    y = _targets("log_loss", z, rng)
+    with warnings.catch_warnings():  # a few rows may be separated
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        model = _updated(
+            agd.Online("log_loss", penalty=agd.loss.L2(0.01), classes=(-1.0, 2.0)), X, y, step=10
+        )
+    known = agd.fit(X, y, loss="log_loss", penalty=agd.loss.L2(0.01))
+    assert (np.abs(model.coef - known.coef) * X.std(axis=0)).max() < 0.2
+
+
+X2, Y2 = np.asarray([[1.0, 2.0], [2.0, 0.0], [3.0, 1.0]]), np.asarray([1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "words"),
+    [
+        (X2[:, :1], Y2, "targets and columns of the rows before"),
+        (X2.astype("f4"), Y2, "dtype of the rows before, float64, got float32"),
+        (X2 * np.nan, Y2, "X has 6 NaN"),
+        (X2, np.stack([Y2, Y2], -1), "targets and columns of the rows before"),
+    ],
+)
+def test_a_batch_that_does_not_fit_leaves_the_model_as_it_was(X, y, words):
+    model = agd.Online(penalty=agd.loss.L2(0.1)).partial_fit(X2, Y2)
+    before = model.coef
+    with pytest.raises(ValueError, match=words):
+        model.partial_fit(X, y)
+    assert (model.coef == before).all()
+    assert "rows of weight 3 seen" in repr(model)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: agd.Online("hubr"), ValueError, "huber"),
+        (lambda: agd.Online(classes=(0, 1)), ValueError, "classes must be None for loss"),
+        (lambda: agd.Online("log_loss", classes=(1, 0)), ValueError, "the lower first"),
+        (lambda: agd.Online("log_loss", classes=3), ValueError, "classes must be two numbers"),
+        (lambda: agd.Online(intercept=None), TypeError, "intercept"),
+        (lambda: agd.Online().coef, AttributeError, "has seen no rows yet"),
+        (
+            lambda: agd.Online("log_loss", classes=(0, 1)).partial_fit(X2, [0, 1, 2]),
+            ValueError,
+            r"y must have the classes 0.0 and 1.0, got 2.0",
+        ),
+        (lambda: agd.Online().partial_fit(agd.Stream([(X2, Y2)]), None), TypeError, "in memory"),
+    ],
+)
+def test_faults_are_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
