@@ -32,19 +32,20 @@ def _jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def _cases(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _cases(options: argparse.Namespace, here: dict[str, Any]) -> list[dict[str, Any]]:
     """Run the cases one after another, with a line for each as it is done."""
     rows = []
     for job in _jobs(options):
         row = {"case": f"{job['room']}: {job['name']}", **ask(job)}
         rows.append(row)
+        here["load"].append(machine.load())
         print(f"{row['case']}: {tables.detail(row)}", flush=True)
         if "stderr" in row:
             print(row["stderr"], file=sys.stderr)
     return rows
 
 
-def _growth(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _growth(options: argparse.Namespace, here: dict[str, Any]) -> list[dict[str, Any]]:
     if options.device is not None:
         return []
     rows = []
@@ -52,6 +53,7 @@ def _growth(options: argparse.Namespace) -> list[dict[str, Any]]:
         if options.only.lower() in f"growth: {name}".lower():
             job = {"do": "growth", "name": name, "rows": options.rows, "rounds": options.rounds}
             rows.append({"series": name, **ask(job)})
+            here["load"].append(machine.load())
             print(f"growth: {name}: done", flush=True)
     return rows
 
@@ -89,7 +91,8 @@ def main() -> int:
             print(f"--device {options.device}: {error}", file=sys.stderr)
             return 2
     here = machine.described(selection)
-    cases, growth = _cases(options), _growth(options)
+    cases = _cases(options, here)
+    growth = _growth(options, here)
     if not cases and not growth:
         print(f"--only {options.only}: no case has this in its name", file=sys.stderr)
         return 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -67,6 +66,17 @@ def _do(job: dict[str, Any]) -> dict[str, Any]:
     return measure(case, job["rounds"], clock)
 
 
+def _peak() -> int | None:
+    """Return the most memory that this process has had, where the system counts it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # Linux counts in kibibytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def main() -> int:
     """Do the job of the first argument, and write the answer to the file of the second."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.children", description=__doc__)
@@ -75,9 +85,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # peers warn of limits that are meant; the answers are checked
     found = _do(options.job)
-    # Linux counts in kibibytes, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    found["peak_bytes"] = _peak()
     options.answer.write_text(json.dumps(found), encoding="utf-8")
     return 0
 

@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["described", "file_name"]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+__all__ = ["described", "file_name", "load"]
 
 DISTRIBUTIONS = (
     "numpy", "scipy", "scikit-learn", "torch", "jax", "skglm", "glum", "dask", "distributed", "dask-glm",
@@ -33,7 +35,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _load() -> float | None:
+def load() -> float | None:
+    """Return the load average of the last minute, None where it is not counted."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
@@ -73,13 +76,14 @@ def described(selection: Any = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``cores``, ``load`` (of the last minute, None where unknown), ``system``,
-        ``versions`` and ``date``.
+        ``name``, ``cores``, ``load`` (a list, to which later looks are added), ``threads`` (limits
+        that the environment sets), ``system``, ``versions`` and ``date``.
     """
     return {
         "name": _processor() if selection is None else _device(selection),
         "cores": _cores(),
-        "load": _load(),
+        "load": [load()],
+        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
         "system": f"{platform.system()} {platform.machine()}",
         "versions": _versions(),
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),

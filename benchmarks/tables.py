@@ -89,6 +89,8 @@ def detail(row: dict[str, Any]) -> str:
         said = "" if reached is None else f" ({row['quality']} {reached:.3g})"
         parts.append(f"{name} {_number(value, row['unit'])}{said}")
     parts += [f"{name} {why}" for name, why in row["missing"].items()]
+    if row.get("peak_bytes"):
+        parts.append(f"peak memory {row['peak_bytes'] / 2**30:.1f} GiB")
     return ", ".join(parts)
 
 
@@ -134,16 +136,20 @@ def page(
 ) -> str:
     """Write the page of a machine: what it is, both tables, and every number."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    load = machine["load"]
+    loads = [load for load in machine["load"] if load is not None]
     lines = [
         f"# {machine['name']}, {machine['cores']} cores",
         "",
         f"Measured on {machine['date']}, {machine['system']}. {versions}.",
         "",
     ]
-    if load is not None and load > 1.0:
+    if machine["threads"]:
+        limits = ", ".join(f"{name}={value}" for name, value in machine["threads"].items())
+        lines += [f"Threads were limited by {limits}.", ""]
+    if any(load > 1.0 for load in loads):
+        seen = f"{min(loads):.1f} to {max(loads):.1f}"
         lines += [
-            f"The machine was shared: its load average was {load:.1f} when the run began.",
+            f"The machine was shared or busy: its load average was {seen} between the cases.",
             "Calls of one case are interleaved, so that ratios hold better than seconds do.",
             "",
         ]

@@ -179,10 +179,17 @@ def test_the_gap_and_the_gradient_vanish_only_at_the_answer():
 
 def test_the_page_names_the_machine_its_load_and_every_number(at_once):
     row = cases.measure(cases.Case("c", {"agd": sleepy(1.0)}, np.asarray, 1e-9), 1)
-    here = {**machine.described(), "name": "Some CPU @ 3 GHz", "cores": 2, "load": 3.25}
+    here = {
+        **machine.described(),
+        "name": "Some CPU @ 3 GHz",
+        "cores": 2,
+        "load": [3.25, 9.0],
+        "threads": {"OMP_NUM_THREADS": "1"},
+    }
     text = tables.page(here, [row], [])
     assert text.startswith("# Some CPU @ 3 GHz, 2 cores")
-    assert "its load average was 3.2" in text
+    assert "its load average was 3.2 to 9.0" in text
+    assert "limited by OMP_NUM_THREADS=1." in text
     assert f"numpy {np.__version__}" in text
     assert machine.file_name(here) == "some-cpu-3-ghz-2-cores.md"
-    assert "load average" not in tables.page({**here, "load": 0.5}, [row], [])
+    assert "load average" not in tables.page({**here, "load": [0.5, None]}, [row], [])
