@@ -16,6 +16,7 @@ import agd
 from agd.cli import fitting, report
 from agd.cli.files import check_apart, check_target, write_atomically
 from agd.cli.models import Model
+from agd.cli.streaming import fit_stream
 from agd.cli.tables import read
 from agd.cli.wording import for_options
 
@@ -125,6 +126,10 @@ def fit(
         Path | None, typer.Option(help="Draw the loss curve: .png, .svg, .pdf.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Read the table in batches: for one larger than memory."),
+    ] = False,
 ) -> None:
     """Fit a linear model to a table; exit code 1 if it did not converge.
 
@@ -137,7 +142,7 @@ def fit(
     )  # fmt: skip
     job.check(table)
     chosen = agd.backends.select(backend)
-    done = fitting.fit_table(job, read(table), chosen)
+    done = fit_stream(job, table, chosen) if stream else fitting.fit_table(job, read(table), chosen)
     report.say_choice(backend, chosen)
     report.print_fit(done, as_json=json)
     if not done.result.success:

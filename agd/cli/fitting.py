@@ -20,7 +20,7 @@ from agd.cli.plots import KINDS, loss_curve
 from agd.cli.tables import Table
 from agd.cli.wording import for_table
 
-__all__ = ["Done", "Job", "fit_table"]
+__all__ = ["Done", "Job", "fit_table", "keep", "model_of", "progress"]
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,27 @@ class Job:
         not_negative("--l2", self.l2)
         return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
 
+    def check_apart_columns(self, named: list[str] | None) -> None:
+        """Say which column was asked to be two things."""
+        if self.weight == self.target:
+            raise ValueError(f"--weight: {self.weight!r} is the target")
+        if named is None:
+            return
+        if self.target in named:
+            raise ValueError(f"--features: {self.target!r} is the target")
+        if len(set(named)) != len(named):
+            raise ValueError(f"--features: a column is named twice in {self.features!r}")
+
     def columns(self, table: Table) -> list[str]:
         """Return the features; every other column unless they are named."""
         table.require("--target", [self.target])
+        self.check_apart_columns(None)
         if self.weight:
             table.require("--weight", [self.weight])
-            if self.weight == self.target:
-                raise ValueError(f"--weight: {self.weight!r} is the target")
         if self.features:
             named = [name.strip() for name in self.features.split(",")]
             table.require("--features", named)
-            if self.target in named:
-                raise ValueError(f"--features: {self.target!r} is the target")
-            if len(set(named)) != len(named):
-                raise ValueError(f"--features: a column is named twice in {self.features!r}")
+            self.check_apart_columns(named)
             return named
         taken = {self.target, *([self.weight] if self.weight else [])}
         rest = [name for name in table.names if name not in taken]
@@ -131,7 +138,8 @@ class Done:
     model: Model
     result: Any
     scores: dict[str, float]
-    table: Table
+    path: Path
+    rows: int
     backend: str
     seconds: float
 
@@ -159,7 +167,7 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
     X = table.matrix(names, "" if job.features else " (--features names the columns to use)")
     weight = table.numbers(job.weight) if job.weight else None
     began = time.perf_counter()
-    with _progress(job.max_iter) as callback, _worded(job, table, names):
+    with progress(job.max_iter) as callback, _worded(job, table, names):
         result = agd.fit(
             chosen.asarray(X),
             chosen.asarray(y),
@@ -172,15 +180,20 @@ def fit_table(job: Job, table: Table, chosen: Any) -> Done:
             callback=callback,
         )
     seconds = time.perf_counter() - began
-    model = _model(job, names, labels, result, table.rows)
+    model = model_of(job, names, labels, result, table.rows)
     scores = _scores(model, loss, X, y, weight)
+    keep(job, table.path.name, model, result)
+    return Done(model, result, scores, table.path, table.rows, str(chosen), seconds)
+
+
+def keep(job: Job, name: str, model: Model, result: Any) -> None:
+    """Write the model, and draw the curve, where that is asked for."""
     if job.save is not None:
         model.save(job.save)
     if job.plot is not None:
-        title = f"{loss.name} of {table.path.name}\n{result.method}"
+        title = f"{result.loss.name} of {name}\n{result.method}"
         size = "relative gradient" if job.tol is None else "largest gradient entry"
         loss_curve(job.plot, result.history, title, size)
-    return Done(model, result, scores, table, str(chosen), seconds)
 
 
 def _target(job: Job, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
@@ -200,7 +213,7 @@ def _worded(job: Job, table: Table, names: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
+def progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
     """Show a live bar on a terminal, and nothing in a pipe."""
     if not sys.stderr.isatty():
         yield None
@@ -224,7 +237,8 @@ def _progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
         yield show
 
 
-def _model(job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int) -> Model:
+def model_of(job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int) -> Model:
+    """Return the model that is kept: what was fitted, and how."""
     penalty = job.penalty()
     constant = result.intercept
     return Model(

@@ -62,8 +62,8 @@ def print_fit(done: Any, *, as_json: bool) -> None:
         print(json.dumps(_as_dict(done), ensure_ascii=False, allow_nan=False))
         return
     model, result = done.model, done.result
-    print(f"{model.target} from {len(model.features)} columns of {done.table.path.name}, ", end="")
-    print(f"{done.table.rows} rows, loss {model.loss['name']}")
+    print(f"{model.target} from {len(model.features)} columns of {done.path.name}, ", end="")
+    print(f"{done.rows} rows, loss {model.loss['name']}")
     if model.classes is not None:
         print(f"log odds of {_label(model.classes[1])} against {_label(model.classes[0])}")
     print()
@@ -107,7 +107,7 @@ def _as_dict(done: Any) -> dict[str, Any]:
         "evaluations": result.nfev,
         "host_reads": result.n_sync,
         "gradient": result.grad_norm,
-        "rows": done.table.rows,
+        "rows": done.rows,
         "backend": done.backend,
         "seconds": done.seconds,
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from agd._validation import choice, count
 
-__all__ = ["BATCH_ROWS", "table_batches"]
+__all__ = ["BATCH_ROWS", "TableBatches", "table_batches"]
 
 BATCH_ROWS = 2**16
 
@@ -24,6 +25,42 @@ FORMATS = {
 }
 
 
+@dataclass(frozen=True)
+class TableBatches:
+    """A table that is gone through in batches, anew with each call.
+
+    Attributes
+    ----------
+    data : pyarrow.dataset.Dataset
+        The files.
+    features : list of str
+        The columns of X.
+    others : list of str
+        The target, and the weights if there are any.
+    rows : int
+        The most rows in a batch.
+    """
+
+    data: Any
+    features: list[str]
+    others: list[str]
+    rows: int
+
+    def __call__(self) -> Iterator[tuple[Any, ...]]:
+        """Return an iterator over (X, y) or (X, y, weight), each a NumPy array of float64."""
+        # Little is read ahead: what waits is memory that the table was to be spared.
+        found = self.data.to_batches(
+            columns=[*self.features, *self.others],
+            batch_size=self.rows,
+            batch_readahead=2,
+            fragment_readahead=1,
+        )
+        p = len(self.features)
+        for batch in found:
+            columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
+            yield (np.stack(columns[:p], axis=-1), *columns[p:])
+
+
 def table_batches(
     paths: str | Path | Sequence[str | Path],
     target: str,
@@ -31,13 +68,13 @@ def table_batches(
     features: Sequence[str] | None = None,
     weight: str | None = None,
     batch_rows: int = BATCH_ROWS,
-) -> Callable[[], Iterator[tuple[Any, ...]]]:
-    """Return a function that goes through a table in batches; parameters as `Stream.from_files`.
+) -> TableBatches:
+    """Open a table that is gone through in batches; parameters as `Stream.from_files`.
 
     Returns
     -------
-    callable
-        Gives a new iterator over (X, y) or (X, y, weight), each a NumPy array of float64.
+    TableBatches
+        The table.
 
     Raises
     ------
@@ -63,17 +100,7 @@ def table_batches(
             _check_column(str(several[0]), data.schema, role, one)
     if data.head(1, columns=[target]).num_rows == 0:
         raise ValueError(f"{several[0]}: has no rows")
-
-    def batches() -> Iterator[tuple[Any, ...]]:
-        # Little is read ahead: what waits is memory that the table was to be spared.
-        found = data.to_batches(
-            columns=[*chosen, *taken], batch_size=rows, batch_readahead=2, fragment_readahead=1
-        )
-        for batch in found:
-            columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
-            yield (np.stack(columns[: len(chosen)], axis=-1), *columns[len(chosen) :])
-
-    return batches
+    return TableBatches(data, chosen, taken, rows)
 
 
 def _dataset(paths: list[Path]) -> Any:

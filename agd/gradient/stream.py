@@ -89,6 +89,11 @@ class Stream(Batches):
         self.y = Column(shape, y.dtype)
         self.weight = None if weight is None else Column(shape[-1:], weight.dtype)
 
+    @property
+    def rows(self) -> int | None:
+        """The number of rows, once they were gone through; None before."""
+        return self._rows
+
     @classmethod
     def from_files(
         cls,

@@ -1,0 +1,93 @@
+"""A fit of a table that is larger than memory: it is read in batches, anew for each pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import agd
+from agd.cli.fitting import Done, Job, keep, model_of, progress
+from agd.cli.models import Model
+from agd.cli.wording import for_table
+from agd.gradient.files import table_batches
+
+__all__ = ["fit_stream"]
+
+
+def fit_stream(job: Job, path: Path, chosen: Any) -> Done:
+    """Fit a table in batches on the chosen backend; parameters and answer as of `fit_table`.
+
+    Raises
+    ------
+    ValueError
+        As there, and for columns of text: classes have to be numbers here.
+    """
+    named = [name.strip() for name in job.features.split(",")] if job.features else None
+    job.check_apart_columns(named)
+    table = table_batches(path, job.target, features=named, weight=job.weight or None)
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        for batch in table():
+            yield tuple(chosen.asarray(part) for part in batch)
+
+    began = time.perf_counter()
+    try:
+        with progress(job.max_iter) as callback:
+            stream = agd.Stream(batches)
+            result = agd.fit(
+                stream,
+                loss=job.chosen_loss(),
+                penalty=job.penalty(),
+                intercept=job.intercept,
+                method=job.chosen_method(),
+                stop=job.stop(),
+                callback=callback,
+            )
+    except ValueError as error:
+        said = for_table(str(error), path, table.features, job.target, job.weight)
+        raise ValueError(said) from error
+    seconds, rows = time.perf_counter() - began, stream.rows or 0
+    model = model_of(job, table.features, None, result, rows)
+    scores = _scores(model, job.chosen_loss(), table)
+    keep(job, path.name, model, result)
+    return Done(model, result, scores, path, rows, f"{chosen}, in batches", seconds)
+
+
+def _scores(model: Model, loss: Any, table: Any) -> dict[str, float]:
+    """Return the scores of `fit_table` from sums over the batches, in two passes."""
+    total, mean = _mean(table)
+    sums = np.zeros(2)
+    for X, y, *more in table():
+        s = more[0] if more else np.ones_like(y)
+        found = model.predict(X)["prediction"]
+        if model.classes is not None:
+            low, high = model.classes
+            sums += [float(s @ (found == np.where(y == high, high, low))), 0.0]
+        elif loss.name == "poisson":
+            sums += [_deviance(y, found, s), _deviance(y, np.full_like(y, mean), s)]
+        else:
+            sums += [float(s @ (y - found) ** 2), float(s @ (y - mean) ** 2)]
+    left, null = sums / total
+    if model.classes is not None:
+        return {"accuracy": float(left)}
+    name = "D²" if loss.name == "poisson" else "R²"
+    return {name: float(1.0 - left / null) if null > 0.0 else float("nan")}
+
+
+def _mean(table: Any) -> tuple[float, float]:
+    """Return the weight of all rows, and the weighted mean of the target."""
+    total = amount = 0.0
+    for _, y, *more in table():
+        s = more[0] if more else np.ones_like(y)
+        total, amount = total + float(s.sum()), amount + float(s @ y)
+    return total, amount / total
+
+
+def _deviance(y: Any, mean: Any, s: Any) -> float:
+    """Return the summed Poisson deviance, 2 (y log(y / mean) - y + mean)."""
+    term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
+    return float(s @ (2.0 * (term - y + mean)))
