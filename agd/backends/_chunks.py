@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,19 +42,33 @@ def each(f: Callable[..., Tree], blocks: Sequence[Any]) -> list[Any]:
     import dask.base
     from dask.delayed import delayed
 
-    one, compute = delayed(f, pure=False), getattr(dask.base, "compute")  # noqa: B009 - untyped
+    one, compute = delayed(_as_here(f), pure=False), getattr(dask.base, "compute")  # noqa: B009 - untyped
     return list(compute(*(one(*block) for block in blocks)))
 
 
 def reduce(f: Callable[..., Tree], blocks: Sequence[Any], add: Callable[..., Tree]) -> Tree:
-    """Run one graph: f on every block where it lives, the results added up in a tree."""
+    """Run one graph: f on every block where it lives, the results added up in a tree.
+
+    The tree hangs on the number of blocks alone, so that the same call gives the same bits.
+    """
     from dask.delayed import delayed
 
-    one, merge = delayed(f, pure=False), delayed(add, pure=False)
+    one, merge = delayed(_as_here(f), pure=False), delayed(_as_here(add), pure=False)
     parts = [one(*block) for block in blocks]
     while len(parts) > 1:
         parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]
     return parts[0].compute()
+
+
+def _as_here(f: Callable[..., Tree]) -> Callable[..., Tree]:
+    """Return f with the caller's NumPy error state, which other threads and processes do not see."""
+    state = {kind: "warn" if do in {"call", "log"} else do for kind, do in np.geterr().items()}
+    return functools.partial(_in_state, state, f)
+
+
+def _in_state(state: Any, f: Callable[..., Tree], *args: Any) -> Tree:
+    with np.errstate(**state):
+        return f(*args)
 
 
 def settle(tree: Tree) -> Tree:

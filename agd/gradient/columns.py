@@ -62,11 +62,14 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     return mean, size * spread
 
 
-def _null_intercept(blocks: Blocks, loss: Loss) -> Array:
+def _null_intercept(blocks: Blocks, loss: Loss, moments: Moments | None) -> Array:
     """Return the constant z that predicts the weighted mean of y, shape (...); 0 where none does."""
-    total = blocks.sum(_weighted_targets)
-    mean = total / blocks.total
-    xp = backends.namespace(mean)
+    if moments is None:
+        mean = blocks.sum(_weighted_targets) / blocks.total
+        xp = backends.namespace(mean)
+    else:
+        xp, dtype = backends.namespace(moments.mean_y), blocks.total.dtype
+        mean = xp.astype(moments.mean_y, dtype, copy=False)
     z = loss.link(mean)  # infinite at the end of the range
     return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
@@ -166,22 +169,37 @@ def _share(like: Array) -> float:
     return 2.0 * float(backends.namespace(like).finfo(like.dtype).eps) / relative(like)
 
 
-def _null_model(objective: LinearObjective, like: Array) -> tuple[Array, Array, Array]:
+def _null_model(
+    objective: LinearObjective, like: Array, moments: Moments | None
+) -> tuple[Array, Array, Array]:
     """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
     blocks, loss = objective.blocks, objective.loss
-    xp = backends.namespace(like)
-    null = _null_intercept(blocks, loss) if objective.intercept else _zero(objective)
+    xp, total = backends.namespace(like), blocks.total
+    # Data in chunks are not sampled: the moments know their mean.
+    known = moments if backends.of(blocks.X).chunked else None
+    null = _null_intercept(blocks, loss, known) if objective.intercept else _zero(objective)
     h = float(xp.finfo(like.dtype).eps) ** (1 / 3)
-    parts = blocks.each(functools.partial(_null_slopes, loss, null, h, _share(like)))
+    slopes = functools.partial(_null_slopes, loss, null, h, _share(like))
+    if known is not None and loss.classes is not None:
+        parts, total = [slopes(like, *_two_rows(known, like))], xp.ones_like(total)
+    else:
+        parts = blocks.each(slopes)
     lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
-    rms = xp.maximum(_length(lengths), noise) / xp.sqrt(blocks.total)
+    rms = xp.maximum(_length(lengths), noise) / xp.sqrt(total)
     if loss.curvature is None:
-        kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * blocks.total)
+        kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * total)
     else:  # the same for all problems: those that share X share the columns' scales
         kappa = xp.asarray(loss.curvature, dtype=rms.dtype, device=backends.device(rms))
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
+
+
+def _two_rows(moments: Moments, like: Array) -> tuple[Array, Array]:
+    """Return targets and weights of two rows that a constant model cannot tell from all of two classes."""
+    xp, second = backends.namespace(like), moments.mean_y
+    targets = xp.asarray([0.0, 1.0], dtype=like.dtype, device=backends.device(like))
+    return targets, xp.astype(xp.stack([1.0 - second, second]), like.dtype, copy=False)
 
 
 def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array, Array]:
@@ -203,7 +221,7 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
     if moments is not None and type(loss) is Squared:
         null, rms, kappa = _null_known(moments, mean, objective.intercept)
     else:
-        null, rms, kappa = _null_model(objective, mean)
+        null, rms, kappa = _null_model(objective, mean, moments)
     xp = backends.namespace(mean)
     penalty = objective.penalty
     ridge = penalty.curvature if penalty is not None else None

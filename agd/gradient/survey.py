@@ -7,6 +7,7 @@ pass over them answers all.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
     screened : Screened
         Sound data, with their rows counted.
     moments : Moments
-        Theirs; of classes as they were given.
+        Theirs; of two classes, with the targets 0 and 1.
 
     Raises
     ------
@@ -49,7 +50,23 @@ def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
         moments = Moments.of_sums(sums)
     xp = backends.namespace(sums.total)
     counted = blocks.replace(total=xp.astype(sums.total, blocks.resident.dtype))
-    return screen(counted, loss, reports), moments
+    screened = screen(counted, loss, reports)
+    return screened, _encoded(moments, screened.classes)
+
+
+def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
+    """Write two classes as 0 and 1 in the moments too."""
+    if classes is None or classes == (0.0, 1.0):
+        return moments
+    low, high = classes
+    xp, width = backends.namespace(moments.yy), high - low
+    return replace(
+        moments,
+        mean_y=((moments.mean_y - low) + moments.mean_y_rest) / width,
+        mean_y_rest=xp.zeros_like(moments.mean_y_rest),
+        c=moments.c / width,
+        yy=moments.yy / width / width,
+    )
 
 
 def _look(
