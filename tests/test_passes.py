@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import agd
+from agd._typing import Params
+from agd.gradient import LinearObjective
 from agd.gradient.blocks import Blocks
-from agd.loss import Logistic
+from agd.loss import Logistic, Poisson
 
 pytestmark = pytest.mark.backend("dask")
 
@@ -78,7 +80,6 @@ def test_each_evaluation_is_one_graph(data, loss, monkeypatch):
 @pytest.mark.parametrize("intercept", [False, True])
 def test_classes_have_the_null_model_of_the_rows_one_by_one(data, weighted, intercept):
     from agd.gradient.columns import column_scaling
-    from agd.gradient.objective import LinearObjective
     from agd.gradient.survey import survey
 
     X, y, weight = data
@@ -116,3 +117,20 @@ def test_faults_are_found_on_the_way(data, change, words):
     X, y, _ = data
     with pytest.raises(ValueError, match=words):
         agd.fit(*change(*_chunked(X, y)))
+
+
+def test_workers_keep_the_error_state_of_the_caller(data):
+    """NumPy's error state is a thread's own: without the caller's, an overflow warns there."""
+    import dask
+
+    X, _, _ = data
+    lazy, far = _chunked(X, np.ones(ROWS)), Params(np.full(4, 1e3), np.zeros(()))
+    with dask.config.set(scheduler="threads"):
+        objective = LinearObjective.of(*lazy, loss=Poisson())
+        with np.errstate(all="ignore"):
+            assert np.isinf(objective.value_and_grad(far)[0])
+        with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+            objective.value_and_grad(far)
+        with pytest.warns(agd.ConvergenceWarning, match="finite|overflow"):
+            found = agd.fit(*lazy, loss="poisson", method="gd", init=far, stop=agd.Stop(max_iter=3))
+    assert found.status.name == "NON_FINITE"
