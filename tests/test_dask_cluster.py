@@ -107,7 +107,7 @@ def test_a_fit_survives_a_worker_that_is_killed(client, persisted):
         X, y = client.persist([X, y])
         wait([X, y])
     before = client.run(os.getpid)
-    victim = sorted(before.values())[0]
+    victim = min(before.values())
     killer = threading.Timer(0.02, os.kill, (victim, signal.SIGKILL))
 
     def kill(result):

@@ -72,6 +72,7 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
 
 def as_array(name: str, value: object) -> Array:
     """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither."""
+    value = backends.of_frame(name, value)
     kind = type(value)
     if isinstance(value, backends.Batches):
         raise TypeError(f"{name} must be an array here, got a stream: go through its batches")

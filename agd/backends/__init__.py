@@ -15,6 +15,7 @@ array([1., 2.])
 from __future__ import annotations
 
 from agd.backends._batches import Batches, Column
+from agd.backends._chunks import of_frame
 from agd.backends._questions import (
     add,
     add_up,
@@ -48,6 +49,7 @@ __all__ = [
     "is_array",
     "namespace",
     "of",
+    "of_frame",
     "select",
     "to_numpy",
 ]

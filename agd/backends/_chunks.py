@@ -12,7 +12,7 @@ import optree
 
 from agd._typing import Array, Tree
 
-__all__ = ["chunk_to_numpy", "chunks", "each", "reduce", "settle", "to_numpy"]
+__all__ = ["chunk_to_numpy", "chunks", "each", "of_frame", "reduce", "settle", "to_numpy"]
 
 
 def to_numpy(x: Array) -> Any:
@@ -23,6 +23,40 @@ def to_numpy(x: Array) -> Any:
 def chunk_to_numpy(x: Array) -> Any:
     """Copy what a chunk is, NumPy's array or CuPy's, to the host."""
     return x.get() if compat.is_cupy_array(x) else np.asarray(x)
+
+
+def of_frame(name: str, frame: Any) -> Any:
+    """Return a Dask DataFrame, or a Series, as a lazy array with a chunk for each partition.
+
+    Parameters
+    ----------
+    name : str
+        What an error calls it.
+    frame : object
+        A frame; anything else is returned as it is.
+
+    Raises
+    ------
+    TypeError
+        For columns that are not numbers.
+    """
+    if not hasattr(frame, "to_dask_array"):
+        return frame
+    kinds = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
+    for column, kind in kinds.items():
+        if not (getattr(kind, "_is_numeric", False) or getattr(kind, "kind", "O") in "biuf"):
+            raise TypeError(
+                f"{name} must be numbers, got column {column!r} of dtype {kind}: drop it, or encode it"
+            )
+    # Booleans, and what may be missing, would make pandas fall back to Python objects.
+    plain = {column: "float64" for column, kind in kinds.items() if not _plain(kind)}
+    if plain:
+        frame = frame.astype(plain if frame.ndim == 2 else "float64")
+    return frame.to_dask_array()
+
+
+def _plain(kind: Any) -> bool:
+    return isinstance(kind, np.dtype) and kind.kind in "iuf"
 
 
 def chunks(*arrays: Array) -> list[Any]:

@@ -111,7 +111,10 @@ class FitResult(Result):
         if self.classes is None:
             raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
         z = self.decision_function(X)
-        return backends.namespace(z).stack([self.loss.predict(-z), self.loss.predict(z)], axis=-1)
+        signs = backends.namespace(z).asarray([-1.0, 1.0], dtype=z.dtype, device=backends.device(z))
+        return self.loss.predict(
+            z[..., None] * signs
+        )  # lazy rows of unknown number cannot be stacked
 
 
 def fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
