@@ -77,9 +77,10 @@ def fit(
     Parameters
     ----------
     X : array, shape (n, p) or (..., n, p)
-        The rows: an array of any library in ``agd.backends.TABLE``, or what NumPy makes an array of.
-        Leading axes are independent problems, each with its own status and count. Integers become
-        the library's default float. A `Stream` of batches gives X, y and the weights anew for each pass.
+        The rows: an array of any library in ``agd.backends.TABLE``, a Dask DataFrame, or what NumPy makes
+        an array of. Leading axes are independent problems, each with its own status and count. Integers
+        become the library's default float. A `Stream` of batches gives X, y and the weights anew for
+        each pass.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
     loss : str or Loss
