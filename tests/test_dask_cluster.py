@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import SESSION
 
 import agd
 
@@ -18,8 +19,10 @@ ROWS, COLUMNS, CHUNKS = 4000, 5, 4
 
 @pytest.fixture(scope="module")
 def client():
-    distributed = pytest.importorskip("distributed")
+    if SESSION != "dask":  # there it has to be
+        pytest.importorskip("distributed")
     import dask
+    import distributed
 
     quick = {
         "distributed.worker.memory.terminate": False,
