@@ -16,7 +16,7 @@ ROOMS = ("passes", "fits", "smooth", "many", "counts", "distributed", "sparse")
 
 DEVICES = "devices"
 
-FEW = 1000
+FEW = 100
 
 
 def _module(room: str) -> Any:

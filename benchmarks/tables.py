@@ -24,6 +24,7 @@ GROWTH_HEAD = ("time against", "sizes", "seconds", "exponent", "of the larger ha
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table in Markdown, its columns aligned for a terminal."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -98,6 +98,10 @@ def test_events_time_a_call_between_two_looks_at_an_idle_device():
     assert log == ["idle", "record", "call", "record", "wait", "idle"]
 
 
+def test_a_bar_in_a_name_does_not_end_the_cell():
+    assert tables.table(("a",), [["|g| x"]]).splitlines()[-1] == r"| \|g\| x |"
+
+
 def test_a_row_has_the_ratio_to_the_best_peer_and_holds_each_target(at_once):
     calls = {"agd": sleepy(1.0, 0.02), "slow": sleepy(1.0, 0.08), "slower": sleepy(1.0, 0.16)}
     case = cases.Case("c", calls, np.asarray, 1e-9, {"slower": 0.5, "slow": 0.01, "gone": 1.0})
