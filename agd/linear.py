@@ -43,6 +43,7 @@ from agd.loss import NuclearNorm, Squared, get
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
+from agd.run.direct import direct
 from agd.run.fitted import fitted
 from agd.run.path import path
 from agd.run.plan import Plan, plan, takes_moments
@@ -158,11 +159,15 @@ def fit(
     chosen, intercept = get(loss), flag("intercept", intercept)
     _check_penalty(penalty)
     check_callback(callback)
+    auto = isinstance(method, str) and method == "auto"
+    usual = auto and stop is None and init is None and callback is None
     stop = as_stop(stop)
     mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight)
+    found = direct(data, chosen, penalty, intercept) if usual else None
+    if found is not None:
+        return found
     with backends.current(data.X):
-        auto = isinstance(method, str) and method == "auto"
         result, dependent = _fit(
             data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
         )

@@ -57,6 +57,8 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
             if value is not None:
                 raise ValueError(f"{name} comes with the batches of a stream: leave it out")
         return Data(X, X.y, X.weight)
+    if sample_weight is None and _ready(X, y):
+        return Data(X, y, None)
     for name, value in (("X", X), ("y", y)):
         if value is None:
             raise ValueError(f"{name} is missing: got None, need an array")
@@ -68,6 +70,18 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     if sample_weight is None:
         return Data(X, y, None)
     return Data(X, y, _weights(X, move_beside("sample_weight", sample_weight, X, xp, where)))
+
+
+def _ready(X: Any, y: Any) -> bool:
+    """Return whether the two are NumPy's, in double precision, with a target for each row."""
+    return (
+        type(X) is np.ndarray
+        and type(y) is np.ndarray
+        and X.dtype == y.dtype == np.float64
+        and X.ndim > 1
+        and X.shape[:-1] == y.shape
+        and X.size > 0
+    )
 
 
 def as_array(name: str, value: object) -> Array:

@@ -66,7 +66,8 @@ def get(loss: str | Loss) -> Loss:
     Huber(delta=1.35)
     """
     if isinstance(loss, str):
-        found: Loss = LOSSES[choice("loss", loss, tuple(LOSSES))]()
+        known = loss if loss in LOSSES else choice("loss", loss, tuple(LOSSES))
+        found: Loss = LOSSES[known]()
         return found
     methods = (getattr(loss, name, None) for name in ("value", "slope"))
     if isinstance(loss, type) or not all(map(callable, methods)):

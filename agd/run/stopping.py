@@ -122,6 +122,9 @@ class Stop:
         return functools.reduce(operator.or_, [*tests, MaxIter(self.max_iter)])
 
 
+USUAL = Stop()
+
+
 def as_stop(stop: Stop | Criterion | str | None) -> Stop:
     """Return what a user gave as `stop` as a `Stop`.
 
@@ -147,7 +150,7 @@ def as_stop(stop: Stop | Criterion | str | None) -> Stop:
     10000
     """
     if stop is None:
-        return Stop()
+        return USUAL
     if isinstance(stop, Stop):
         return stop
     if isinstance(stop, str) and stop == "gcv":

@@ -1,0 +1,266 @@
+"""The whitened step of a least-squares fit of few rows, on the host, without a loop around it.
+
+A fit that goes well takes one step: from the best constant model to the minimum that the moments know.
+For few rows the loop that would look before and after costs more than the arithmetic. Here the same
+formulas (`agd.gradient.moments`, `columns`, `whitening`, `squares`) are written out for one problem of
+NumPy arrays. Whatever does not go well is left to the loop, which says why.
+"""
+
+# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd._typing import Loss, Params, Penalty
+from agd._validation import Data
+from agd.gradient.columns import relative
+from agd.loss import L2, Squared
+from agd.run.certificate import Certificate
+from agd.run.columns import SMALL, UNEVEN
+from agd.run.fitted import FitResult
+from agd.run.history import History
+from agd.run.plan import EVEN
+from agd.run.spectrum import COLUMNS
+from agd.run.status import Status
+from agd.update.whitened import WhitenedDescent
+
+__all__ = ["direct"]
+
+ROWS = 10_000  # of more the products are shared among threads, in blocks
+EPS = float(np.finfo(np.float64).eps)
+LEAST_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS  # squares below it lose digits
+TOLERANCE = relative(np.zeros(()))
+SHARE = (
+    2.0 * EPS / TOLERANCE
+)  # of a predictor: what rounding makes of it means nothing to the tolerance
+NAME = WhitenedDescent().name
+ADVICE = f"{Status.CONVERGED.advice} (after 1 step)"
+READS = 3  # what the loop reads: the spectrum, and a look before and after the step
+
+
+class _Moments(NamedTuple):
+    """Means and centred second moments; `square` is that of y about the best constant."""
+
+    mean: Any
+    mean_y: float
+    G: Any
+    c: Any
+    yy: float
+
+    @classmethod
+    def of(cls, X: Any, y: Any) -> "_Moments":
+        n = len(y)
+        mean, mean_y = np.add.reduce(X, axis=0) / n, float(np.add.reduce(y)) / n
+        d, e = X - mean, y - mean_y
+        # What rounding took from the means.
+        rest, rest_y = np.add.reduce(d, axis=0) / n, float(np.add.reduce(e)) / n
+        return cls(
+            mean + rest,
+            mean_y + rest_y,
+            d.T @ d / n - rest[:, None] * rest,
+            d.T @ e / n - rest * rest_y,
+            float(e @ e) / n - rest_y * rest_y,
+        )
+
+    def about_zero(self) -> "_Moments":
+        """Return the moments about 0, those of a model without an intercept."""
+        mean, mean_y = self.mean, self.mean_y
+        return _Moments(
+            np.zeros_like(mean), 0.0,
+            self.G + mean[:, None] * mean, self.c + mean * mean_y, self.yy + mean_y * mean_y,
+        )  # fmt: skip
+
+
+class _Coordinates(NamedTuple):
+    """What whitens the columns, and what a gradient is measured by: a `Whitening` of one problem."""
+
+    shift: Any
+    scale: Any
+    root: Any
+    unit: float
+    out_of: Any
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, m: _Moments, ridge: float) -> "_Coordinates | None":
+        variance = m.G.diagonal()
+        spread = np.sqrt(variance)
+        # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
+        if not (spread > 64.0 * EPS * np.abs(m.mean)).all():
+            return None
+        squares = float((variance + m.mean * m.mean).min()), m.yy + m.mean_y * m.mean_y
+        if not (m.yy > 0.0 and min(squares) >= LEAST_SQUARE):
+            return None
+        root = np.hypot(spread, ridge**0.5) if ridge else spread
+        scale = 1.0 / root
+        C = m.G * (scale[:, None] * scale)
+        if ridge:
+            C = C + np.diag(ridge * (scale * scale))
+        if not math.isfinite(float(np.add.reduce(C, axis=None))):
+            return None
+        e, V = np.linalg.eigh(C)
+        low, high = float(e[0]), float(e[-1])
+        if not low * UNEVEN**2 > high:
+            return None
+        unit = max(m.yy**0.5, SHARE * abs(m.mean_y))
+        return cls(m.mean, scale, root, unit, V / np.sqrt(e), low, high)
+
+    @property
+    def passes(self) -> int:
+        """How many passes over the data the step takes."""
+        return 1 if math.sqrt(self.high / self.low) < EVEN else 2
+
+    def step(self, grad: Any) -> Any:
+        """Return the step down a gradient, in the user's coordinates."""
+        return self.scale * (self.out_of @ (self.out_of.T @ (self.scale * grad)))
+
+    def grad_norm(self, grad: Any, slope: float, w: Any, b: float) -> float:
+        """Return the relative size of a gradient, less what rounding of the params makes of it."""
+        size = max(float(np.abs(self.scale * grad).max()), abs(slope))
+        reach = np.abs(self.shift) + self.root
+        rounded = float(reach @ np.abs(w)) + abs(b)
+        return size / (self.unit + SHARE * rounded)
+
+
+class _Point(NamedTuple):
+    """Params, value, and the gradient: centred, and with respect to b."""
+
+    w: Any
+    b: float
+    value: float
+    grad: Any
+    slope: float
+
+
+def direct(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> FitResult | None:
+    """Fit by one whitened step, where the data are few and on the host, and where one is enough.
+
+    Parameters
+    ----------
+    data : Data
+        Checked data; of any kind, size and number of problems.
+    loss : Loss
+        The loss.
+    penalty : Penalty or None
+        The penalty.
+    intercept : bool
+        Whether the model has a constant term.
+
+    Returns
+    -------
+    FitResult or None
+        What the loop would have returned, but for rounding. None for what is not one problem of the
+        squared loss, with no penalty or `L2`, unweighted and in double precision, of at most 64 columns
+        and 131,072 numbers; and for values that are not finite, columns that are dependent, constant,
+        badly conditioned or of extreme size, and a step that leads not to the minimum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd._validation import as_data
+    >>> found = direct(as_data([[1.0], [2.0], [4.0]], [1.0, 2.0, 6.0]), Squared(), None, True)
+    >>> found.coef.round(6), found.nit
+    (array([1.714286]), 1)
+    """
+    X, y, weight = data
+    if type(X) is not np.ndarray or X.dtype != np.float64 or weight is not None:
+        return None
+    if X.ndim != 2 or y.ndim != 1 or X.size > SMALL or len(y) > ROWS or X.shape[1] > COLUMNS:
+        return None
+    if type(loss) is not Squared or type(penalty) not in (L2, type(None)):
+        return None
+    with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
+        return _direct(X, y, loss, penalty, intercept)
+
+
+def _direct(X: Any, y: Any, loss: Loss, penalty: Any, intercept: bool) -> FitResult | None:
+    ridge = 0.0 if penalty is None else float(penalty.alpha)
+    centred = _Moments.of(X, y)
+    m = centred if intercept else centred.about_zero()
+    there = _Coordinates.of(m, ridge)
+    if there is None:
+        return None
+    # The best constant model, as the moments have it.
+    start = _Point(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
+    before = there.grad_norm(*_slopes(start))
+    point = start
+    for _ in range(there.passes):
+        point = _moved(point, there, X, y, ridge, intercept)
+    after = there.grad_norm(*_slopes(point))
+    if not (before > TOLERANCE >= after and math.isfinite(point.value)):
+        return None
+    return _result(
+        start, point, (before, after), there, _least(centred, ridge, intercept), loss, intercept
+    )
+
+
+def _slopes(point: _Point) -> tuple[Any, float, Any, float]:
+    return point.grad, point.slope, point.w, point.b
+
+
+def _moved(
+    point: _Point, there: _Coordinates, X: Any, y: Any, ridge: float, intercept: bool
+) -> _Point:
+    """Step, and look at the data."""
+    n, step = len(y), there.step(point.grad)
+    w, b = point.w - step, point.b
+    if intercept:
+        b = b - point.slope + float(there.shift @ step)
+    r = X @ w + b - y
+    value, grad = 0.5 * float(r @ r) / n, r @ X / n
+    slope = float(np.add.reduce(r)) / n if intercept else 0.0
+    if ridge:
+        value, grad = value + 0.5 * ridge * float(w @ w), grad + ridge * w
+    return _Point(w, b, value, grad - there.shift * slope if intercept else grad, slope)
+
+
+def _least(m: _Moments, ridge: float, intercept: bool) -> float:
+    """Return the least curvature in the user's coordinates, 0 for one that rounding may have made."""
+    p = len(m.mean)
+    hessian = np.empty((p + intercept, p + intercept))
+    np.add(m.G, m.mean[:, None] * m.mean, out=hessian[:p, :p])
+    if ridge:
+        hessian[:p, :p] += ridge * np.eye(p)
+    if intercept:
+        hessian[p, :p] = hessian[:p, p] = m.mean
+        hessian[p, p] = 1.0
+    least = float(np.linalg.eigvalsh(hessian)[0])
+    noise = len(hessian) * EPS * float(np.add.reduce(np.abs(hessian), axis=1).max())
+    return least if least > noise else 0.0
+
+
+def _result(
+    start: _Point,
+    end: _Point,
+    sizes: tuple[float, float],
+    there: _Coordinates,
+    least: float,
+    loss: Loss,
+    intercept: bool,
+) -> FitResult:
+    calls, largest = 1 + there.passes, float(np.abs(end.w).max())
+    size = max(largest, abs(end.b))
+    moved = max(largest, abs(end.b - start.b)) / (size or 1.0)
+    jac = end.grad + there.shift * end.slope if intercept else end.grad
+    x = Params(end.w, np.asarray(end.b) if intercept else None)
+    distance = None
+    if least > 0.0:  # even where the gradient is 0 the point is a rounded one
+        distance = math.hypot(*jac.tolist(), end.slope) / least + EPS * size
+    history = History(
+        np.asarray([0, 1]), np.asarray([start.value, end.value]), np.asarray(sizes),
+        np.asarray([0.0, moved]), np.asarray([1, calls]),
+    )  # fmt: skip
+    certificate = Certificate(
+        sizes[1], TOLERANCE, curvature=there.high, largest_step=2.0 / there.high,
+        least_curvature=there.low, condition=there.high / there.low,
+        distance=distance, source="Hessian",
+    )  # fmt: skip
+    return FitResult(
+        x=x, fun=end.value, jac=Params(jac, np.asarray(end.slope) if intercept else None),
+        nit=1, nfev=calls, njev=calls, status=Status.CONVERGED, success=True, message=ADVICE,
+        history=history, n_sync=READS, method=NAME, certificate=certificate,
+        coef=x.coef, intercept=x.intercept, loss=loss, classes=None,
+    )  # fmt: skip

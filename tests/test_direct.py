@@ -1,0 +1,188 @@
+"""The least-squares step without a loop: it is the loop's, or it is left to the loop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agd
+from agd import linear
+from agd.loss import L2
+
+pytestmark = pytest.mark.backend("numpy")
+
+RNG = np.random.default_rng
+
+
+def by_the_loop(monkeypatch, *data, **kwargs):
+    with monkeypatch.context() as patch:
+        patch.setattr(linear, "direct", lambda *_: None)
+        return agd.fit(*data, **kwargs)
+
+
+def is_direct(X, y, penalty=None, intercept=True):
+    return linear.direct(linear.as_data(X, y), agd.loss.Squared(), penalty, intercept) is not None
+
+
+def close(a, b, scale=1.0):
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * scale)
+
+
+def assert_same(found, known, reach=1.0):
+    """Hold every field against the loop's: counts and words exactly, numbers but for rounding."""
+    for name in ("nit", "nfev", "njev", "status", "success", "message", "n_sync", "method", "loss"):
+        a, b = getattr(found, name), getattr(known, name)
+        assert type(a) is type(b), name
+        assert np.array_equal(a, b), name
+    for name in ("coef", "intercept", "fun"):
+        a, b = getattr(found, name), getattr(known, name)
+        assert type(a) is type(b), name
+        if b is not None:
+            assert np.shape(a) == np.shape(b)
+            largest = 1.0 if name == "coef" else reach
+            close(a, b, scale=largest * np.max(np.abs(known.coef)) + np.max(np.abs(b)))
+    assert found.x.coef is found.coef
+    assert (found.classes, found.n_passes) == (known.classes, known.n_passes)
+    units = reach * (1.0 + float(np.max(np.abs(known.history.value))))
+    for a, b in zip(found.jac, known.jac, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or (a.shape == b.shape and np.abs(a - b).max() < 1e-8 * units)
+    for name, a, b in zip(known.history._fields, found.history, known.history, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), name
+        close(a, b)
+    for field in fields(known.certificate):
+        a, b = getattr(found.certificate, field.name), getattr(known.certificate, field.name)
+        assert type(a) is type(b), field.name
+        if field.name in ("grad_norm", "distance"):  # of rounding alone
+            assert np.shape(a) == np.shape(b)
+        elif isinstance(b, float | np.ndarray):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        else:
+            assert a == b
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(3, 400),
+    p=st.integers(1, 12),
+    seed=st.integers(0, 2**32 - 1),
+    far=st.sampled_from([0.0, 3.0, 1e3]),
+    size=st.sampled_from([1e-8, 1.0, 1e8]),
+    mixed=st.sampled_from([0.0, 0.9, 0.999]),
+    alpha=st.sampled_from([None, 0.0, 1e-3, 2.0]),
+    intercept=st.booleans(),
+    layout=st.sampled_from(["rows", "columns", "every second", "read-only"]),
+)
+def test_the_direct_step_is_the_loops(n, p, seed, far, size, mixed, alpha, intercept, layout):
+    rng = RNG(seed)
+    X = size * (rng.normal(size=(2 * n, p)) + mixed * 10.0 * rng.normal(size=(2 * n, 1)) + far)
+    y = (X[::2] @ rng.normal(size=p)) / size + rng.normal(size=n) + far
+    X = (
+        X[::2]
+        if layout == "every second"
+        else X[::2].copy(order="F" if layout == "columns" else "C")
+    )
+    X.flags.writeable = layout != "read-only"
+    kwargs = {"penalty": None if alpha is None else L2(alpha), "intercept": intercept}
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)  # fewer rows than columns
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        found = agd.fit(X, y, **kwargs)
+        assert_same(found, by_the_loop(patch, X, y, **kwargs), reach=1.0 + np.abs(X).max())
+
+
+def test_the_article_takes_the_direct_step():
+    X, y = np.asarray(agd.line.X, dtype=float)[:, None], np.asarray(agd.line.Y, dtype=float)
+    assert is_direct(X, y)
+    found = agd.fit(X, y)
+    assert found.coef[0] == pytest.approx(0.5, rel=1e-14)
+    assert float(found.intercept) == pytest.approx(5.0, rel=1e-14)
+
+
+def test_the_distance_is_the_gradient_over_the_least_curvature():
+    X, y = RNG(0).normal(size=(30, 4)) + 5.0, RNG(1).normal(size=30)
+    found = agd.fit(X, y)
+    rows = np.column_stack([X, np.ones(30)])
+    mu = np.linalg.eigvalsh(rows.T @ rows / 30)[0]
+    length = np.hypot(np.linalg.norm(found.jac.coef), found.jac.intercept)
+    largest = max(np.abs(found.coef).max(), abs(found.intercept))
+    assert found.certificate.distance == pytest.approx(length / mu + 2.0**-52 * largest, rel=1e-9)
+    exact = np.linalg.lstsq(rows, y, rcond=None)[0]
+    assert np.linalg.norm(found.coef - exact[:4]) < found.certificate.distance + 1e-14
+
+
+def _cases():
+    rng = RNG(0)
+    X = rng.normal(size=(40, 3))
+    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=40)
+    constant = np.column_stack([X, np.full(40, 7.0)])
+    return {
+        "dependent": (np.column_stack([X, X[:, 0] + X[:, 1]]), y),
+        "badly conditioned": (np.column_stack([X, X[:, 0] + 1e-5 * y]), y),
+        "a constant column": (constant, y),
+        "a constant column far away": (np.column_stack([X, 1e9 + 1e-8 * X[:, 0]]), y),
+        "constant targets": (X, np.full(40, 3.0)),
+        "targets of 0": (X, np.zeros(40)),
+        "fewer rows than columns": (X[:2], y[:2]),
+        "one row": (X[:1], y[:1]),
+        "a small column": (X * [1.0, 1e-160, 1.0], y),
+        "small targets": (X, 1e-170 * y),
+        "targets that say nothing of the columns": (X[:6] * 0.0 + np.eye(6)[:, :3], np.eye(6)[5]),
+    }
+
+
+@pytest.mark.parametrize("name", _cases())
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+@pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
+@pytest.mark.parametrize("intercept", [True, False])
+def test_what_is_not_plain_is_fitted_as_by_the_loop(name, intercept, monkeypatch):
+    X, y = _cases()[name]
+    known = by_the_loop(monkeypatch, X, y, intercept=intercept)
+    assert_same(agd.fit(X, y, intercept=intercept), known, reach=1.0 + np.abs(X).max())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dependent",
+        "badly conditioned",
+        "a constant column",
+        "constant targets",
+        "one row",
+        "small targets",
+    ],
+)
+def test_what_needs_words_is_left_to_the_loop(name):
+    assert not is_direct(*_cases()[name])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200, 1e308])
+@pytest.mark.parametrize("which", [0, 1])
+def test_values_that_are_not_finite_or_too_large_are_named_as_by_the_loop(bad, which, monkeypatch):
+    data = RNG(0).normal(size=(20, 2)), RNG(1).normal(size=20)
+    data[which][3, ...] = bad
+    assert not is_direct(*data)
+    outcomes = []
+    for fit in (agd.fit, lambda *data: by_the_loop(monkeypatch, *data)):
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            try:
+                outcomes.append(fit(*data).message)
+            except ValueError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_stop_a_start_and_a_callback_have_their_loop():
+    X, y = RNG(0).normal(size=(20, 2)), RNG(1).normal(size=20)
+    seen = []
+    agd.fit(X, y, callback=lambda result: seen.append(result.nit))
+    assert seen == [1]
+    assert agd.fit(X, y, stop=agd.Stop(grad_tol=1e-8)).certificate.tolerance == 1e-8
+    assert agd.fit(X, y, init=agd.fit(X, y)).nit == 0
