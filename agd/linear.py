@@ -45,6 +45,7 @@ from agd.run.closed import closed
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
 from agd.run.direct import direct
 from agd.run.fitted import fitted
+from agd.run.many import many
 from agd.run.path import path
 from agd.run.plan import Plan, plan, takes_moments
 from agd.run.refined import refined
@@ -164,7 +165,8 @@ def fit(
     stop = as_stop(stop)
     mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight)
-    found = direct(data, chosen, penalty, intercept) if usual else None
+    at_once = direct if data.X.ndim == 2 else many
+    found = at_once(data, chosen, penalty, intercept) if usual else None
     if found is not None:
         return found
     with backends.current(data.X):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -23,11 +23,16 @@ RNG = np.random.default_rng
 def by_the_loop(monkeypatch, *data, **kwargs):
     with monkeypatch.context() as patch:
         patch.setattr(linear, "direct", lambda *_: None)
+        patch.setattr(linear, "many", lambda *_: None)
         return agd.fit(*data, **kwargs)
 
 
 def is_direct(X, y, penalty=None, intercept=True):
     return linear.direct(linear.as_data(X, y), agd.loss.Squared(), penalty, intercept) is not None
+
+
+def is_done_at_once(X, y, penalty=None, intercept=True):
+    return linear.many(linear.as_data(X, y), agd.loss.Squared(), penalty, intercept) is not None
 
 
 def close(a, b, scale=1.0):
@@ -49,6 +54,7 @@ def assert_same(found, known, reach=1.0):
             close(a, b, scale=largest * np.max(np.abs(known.coef)) + np.max(np.abs(b)))
     assert found.x.coef is found.coef
     assert (found.classes, found.n_passes) == (known.classes, known.n_passes)
+    assert found.history.nit.tolist() == known.history.nit.tolist()
     units = reach * (1.0 + float(np.max(np.abs(known.history.value))))
     for a, b in zip(found.jac, known.jac, strict=True):
         assert (a is None) == (b is None)
@@ -186,3 +192,113 @@ def test_a_stop_a_start_and_a_callback_have_their_loop():
     assert seen == [1]
     assert agd.fit(X, y, stop=agd.Stop(grad_tol=1e-8)).certificate.tolerance == 1e-8
     assert agd.fit(X, y, init=agd.fit(X, y)).nit == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    b=st.integers(1, 40),
+    n=st.integers(8, 120),
+    p=st.integers(1, 7),
+    seed=st.integers(0, 2**32 - 1),
+    far=st.sampled_from([0.0, 3.0, 1e3]),
+    size=st.sampled_from([1e-8, 1.0, 1e8]),
+    mixed=st.sampled_from([0.0, 0.5, 10.0]),
+    alpha=st.sampled_from([None, 0.0, 1e-3, 2.0]),
+    intercept=st.booleans(),
+    layout=st.sampled_from(["rows", "columns", "every second", "read-only"]),
+)
+def test_many_steps_at_once_are_the_loops(
+    b, n, p, seed, far, size, mixed, alpha, intercept, layout
+):
+    rng = RNG(seed)
+    X = size * (rng.normal(size=(b, 2 * n, p)) + mixed * rng.normal(size=(b, 2 * n, 1)) + far)
+    y = (X[:, ::2] @ rng.normal(size=p)) / size + rng.normal(size=(b, n)) + far
+    X = (
+        X[:, ::2]
+        if layout == "every second"
+        else X[:, ::2].copy("F" if layout == "columns" else "C")
+    )
+    X.flags.writeable = layout != "read-only"
+    kwargs = {"penalty": None if alpha is None else L2(alpha), "intercept": intercept}
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        found = agd.fit(X, y, **kwargs)
+        assert_same(found, by_the_loop(patch, X, y, **kwargs), reach=1.0 + np.abs(X).max())
+
+
+def _batch(problems=300, n=60, p=5):
+    rng = RNG(0)
+    X = rng.normal(size=(problems, n, p))
+    return X, X @ np.arange(1.0, p + 1.0) + 0.5 + rng.normal(size=(problems, n))
+
+
+def test_many_problems_are_each_the_least_squares_answer(monkeypatch):
+    X, y = _batch(problems=2000)  # more than a piece
+    assert is_done_at_once(X, y)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = agd.fit(X, y)
+    for i in (0, 437, 1999):
+        rows = np.column_stack([X[i], np.ones(60)])
+        exact = np.linalg.lstsq(rows, y[i], rcond=None)[0]
+        np.testing.assert_allclose(found.coef[i], exact[:5], rtol=1e-11)
+        assert found.intercept[i] == pytest.approx(exact[5], rel=1e-11)
+        residual = rows @ exact - y[i]
+        assert found.fun[i] == pytest.approx(residual @ residual / 120, rel=1e-12)
+    again = agd.fit(X, y)
+    assert np.array_equal(found.coef, again.coef)
+    assert np.array_equal(found.intercept, again.intercept)
+
+
+def _spoilt(kind):
+    X, y = _batch()
+    if kind == "dependent columns":
+        X[17, :, 4] = X[17, :, 0] - X[17, :, 1]
+    elif kind == "badly conditioned":
+        X[17, :, 4] = X[17, :, 0] + 1e-6 * X[17, :, 4]
+    elif kind == "condition of 50":
+        X[17, :, 4] = X[17, :, 0] + 0.03 * X[17, :, 4]
+    elif kind == "a constant column":
+        X[17, :, 4] = 3.0
+    elif kind == "constant targets":
+        y[17] = 2.0
+    elif kind == "small targets":
+        y[17] *= 1e-200
+    else:
+        X[17, 3, 4] = {"NaN": math.nan, "infinite": math.inf, "large": 1e200}[kind]
+    return X, y
+
+
+KINDS = ("dependent columns", "badly conditioned", "condition of 50", "a constant column")
+FAULTS = ("constant targets", "small targets", "NaN", "infinite", "large")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *FAULTS])
+def test_one_problem_that_is_not_plain_leaves_all_to_the_loop(kind, monkeypatch):
+    X, y = _spoilt(kind)
+    assert not is_done_at_once(X, y)
+    outcomes = []
+    for fit in (agd.fit, lambda *data: by_the_loop(monkeypatch, *data)):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                found = fit(X, y)
+                outcomes.append((found.message, found.method, found.coef.tolist()))
+            except ValueError as error:
+                outcomes.append(str(error))
+            outcomes[-1] = (outcomes[-1], [str(one.message) for one in warned])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_curvatures_of_many_are_found_when_asked_for():
+    X, y = _batch()
+    certificate = agd.fit(X, y).certificate
+    assert "curvature" not in vars(certificate)
+    Z = (X - X.mean(axis=1, keepdims=True)) / X.std(axis=1, keepdims=True)
+    e = np.linalg.eigvalsh(Z.transpose(0, 2, 1) @ Z / X.shape[1])
+    np.testing.assert_allclose(certificate.condition, e[:, -1] / e[:, 0], rtol=1e-10)
+    np.testing.assert_allclose(certificate.curvature, e[:, -1], rtol=1e-12)
+    np.testing.assert_allclose(certificate.least_curvature, e[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(certificate.largest_step, 2.0 / e[:, -1], rtol=1e-12)
+    assert "L/mu" in repr(certificate)
+    assert replace(certificate, kind="minimum").condition is certificate.condition

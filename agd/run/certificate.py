@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
@@ -88,6 +89,42 @@ class Certificate:
         }
         said += [f"{word} {_short(known[k])}" for k, word in words.items() if known[k] is not None]
         return ", ".join(said)
+
+
+class Deferred(Certificate):
+    """A certificate whose curvatures are found when one of them is first asked for.
+
+    Parameters
+    ----------
+    *args, **known
+        As of `Certificate`.
+    ends : callable, optional
+        Returns the least and the largest curvature: those of the Hessian.
+    """
+
+    _LATER = ("curvature", "largest_step", "least_curvature", "condition")
+
+    def __init__(
+        self, *args: Any, ends: Callable[[], tuple[Any, Any]] | None = None, **known: Any
+    ) -> None:
+        super().__init__(*args, **known)
+        if ends is not None:
+            self.__dict__.update(_ends=ends, source="Hessian")
+            for name in self._LATER:
+                del self.__dict__[name]
+
+    def __getattribute__(self, name: str) -> Any:
+        """Find the curvatures before the first of them is read; the class has a default for each."""
+        if name in Deferred._LATER and name not in (known := super().__getattribute__("__dict__")):
+            low, high = known["_ends"]()
+            with np.errstate(all="ignore"):
+                known.update(
+                    curvature=high,
+                    largest_step=2.0 / high,
+                    least_curvature=low,
+                    condition=high / low,
+                )
+        return super().__getattribute__(name)
 
 
 def _short(value: Any) -> str:
