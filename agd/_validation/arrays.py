@@ -74,14 +74,9 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
 
 def _ready(X: Any, y: Any) -> bool:
     """Return whether the two are NumPy's, in double precision, with a target for each row."""
-    return (
-        type(X) is np.ndarray
-        and type(y) is np.ndarray
-        and X.dtype == y.dtype == np.float64
-        and X.ndim > 1
-        and X.shape[:-1] == y.shape
-        and X.size > 0
-    )
+    if not (type(X) is np.ndarray is type(y) and X.dtype == y.dtype == np.float64):
+        return False
+    return X.ndim > 1 and X.shape[:-1] == y.shape and X.size > 0
 
 
 def as_array(name: str, value: object) -> Array:

@@ -3,7 +3,7 @@
 A fit that goes well takes one step: from the best constant model to the minimum that the moments know.
 For few rows the loop that would look before and after costs more than the arithmetic. Here the same
 formulas (`agd.gradient.moments`, `columns`, `whitening`, `squares`) are written out for one problem of
-NumPy arrays. Whatever does not go well is left to the loop, which says why.
+NumPy arrays, in the same order, so that the answer is the same to the last bit. Whatever does not go well is left to the loop, which says why.
 """
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
@@ -15,6 +15,7 @@ import numpy as np
 
 from agd._typing import Loss, Params, Penalty
 from agd._validation import Data
+from agd.gradient._accumulate import SAMPLE
 from agd.gradient.columns import relative
 from agd.loss import L2, Squared
 from agd.run.certificate import Certificate
@@ -52,17 +53,13 @@ class _Moments(NamedTuple):
     @classmethod
     def of(cls, X: Any, y: Any) -> "_Moments":
         n = len(y)
-        mean, mean_y = np.add.reduce(X, axis=0) / n, float(np.add.reduce(y)) / n
-        d, e = X - mean, y - mean_y
-        # What rounding took from the means.
-        rest, rest_y = np.add.reduce(d, axis=0) / n, float(np.add.reduce(e)) / n
-        return cls(
-            mean + rest,
-            mean_y + rest_y,
-            d.T @ d / n - rest[:, None] * rest,
-            d.T @ e / n - rest * rest_y,
-            float(e @ e) / n - rest_y * rest_y,
-        )
+        some = max(1, n // SAMPLE)
+        near, near_y = _mean(X[::some]), float(_mean(y[::some]))
+        d, e = X - near, y - near_y
+        rest, rest_y = d.T @ np.ones(n) / n, float(np.add.reduce(e)) / n
+        xx, xy = d.T @ d - rest[:, None] * rest * n, d.T @ e - rest * (rest_y * n)
+        yy = float(np.add.reduce(e * e)) - rest_y * rest_y * n
+        return cls(near + rest, near_y + rest_y, xx / n, xy / n, yy / n)
 
     def about_zero(self) -> "_Moments":
         """Return the moments about 0, those of a model without an intercept."""
@@ -71,6 +68,10 @@ class _Moments(NamedTuple):
             np.zeros_like(mean), 0.0,
             self.G + mean[:, None] * mean, self.c + mean * mean_y, self.yy + mean_y * mean_y,
         )  # fmt: skip
+
+
+def _mean(x: Any) -> Any:
+    return np.add.reduce(x, axis=0) / len(x)
 
 
 class _Coordinates(NamedTuple):
@@ -105,8 +106,8 @@ class _Coordinates(NamedTuple):
         low, high = float(e[0]), float(e[-1])
         if not low * UNEVEN**2 > high:
             return None
-        unit = max(m.yy**0.5, SHARE * abs(m.mean_y))
-        return cls(m.mean, scale, root, unit, V / np.sqrt(e), low, high)
+        unit = max(math.sqrt(m.yy), SHARE * abs(m.mean_y))
+        return cls(m.mean, scale, root, unit, V * (1.0 / np.sqrt(e)), low, high)
 
     @property
     def passes(self) -> int:
@@ -121,7 +122,7 @@ class _Coordinates(NamedTuple):
         """Return the relative size of a gradient, less what rounding of the params makes of it."""
         size = max(float(np.abs(self.scale * grad).max()), abs(slope))
         reach = np.abs(self.shift) + self.root
-        rounded = float(reach @ np.abs(w)) + abs(b)
+        rounded = float(np.add.reduce(reach * np.abs(w))) + abs(b)
         return size / (self.unit + SHARE * rounded)
 
 
@@ -152,7 +153,7 @@ def direct(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> 
     Returns
     -------
     FitResult or None
-        What the loop would have returned, but for rounding. None for what is not one problem of the
+        What the loop would have returned. None for what is not one problem of the
         squared loss, with no penalty or `L2`, unweighted and in double precision, of at most 64 columns
         and 131,072 numbers; and for values that are not finite, columns that are dependent, constant,
         badly conditioned or of extreme size, and a step that leads not to the minimum.
@@ -208,12 +209,12 @@ def _moved(
     n, step = len(y), there.step(point.grad)
     w, b = point.w - step, point.b
     if intercept:
-        b = b - point.slope + float(there.shift @ step)
+        b = b - point.slope + float(np.add.reduce(there.shift * step))
     r = X @ w + b - y
-    value, grad = 0.5 * float(r @ r) / n, r @ X / n
+    value, grad = float(np.add.reduce(0.5 * r**2)) / n, X.T @ r / n
     slope = float(np.add.reduce(r)) / n if intercept else 0.0
     if ridge:
-        value, grad = value + 0.5 * ridge * float(w @ w), grad + ridge * w
+        value, grad = value + 0.5 * ridge * float(np.add.reduce(w * w)), grad + ridge * w
     return _Point(w, b, value, grad - there.shift * slope if intercept else grad, slope)
 
 
