@@ -141,9 +141,7 @@ def _problems(blocks: Blocks) -> tuple[int, ...]:
     return axes if axes or blocks.weight is None else tuple(blocks.weight.shape)[:-1]
 
 
-def _of_block(
-    dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bool = False
-) -> Sums:
+def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bool = False) -> Sums:
     """Centre a block about a point among its rows, and sum its squares and products.
 
     With `spare` it is left as it is, which spares a copy, where 0 is as good a centre.
