@@ -341,3 +341,32 @@ def test_moments_are_taken_inside_a_compiled_function():
     want = np.linalg.lstsq(X - X.mean(axis=0), y - y.mean(), rcond=None)[0]
     jax.config.update("jax_enable_x64", True)
     np.testing.assert_allclose(slope(X, y), want, rtol=1e-9)
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize(
+    "kind", ["near 0", "far from 0", "in part", "spikes", "sorted", "reversed", "by columns"]
+)
+def test_moments_of_many_blocks_are_those_about_the_mean(kind):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50_000, 20)) + 0.3, rng.normal(size=50_000)
+    if kind == "far from 0":
+        X += 1e6
+    elif kind == "in part":
+        X[:, 3] += 1e6
+    elif kind == "spikes":  # which few rows do not show
+        X[:, 3] = 0.0
+        X[7::5000, 3] = 1e6
+    elif kind == "sorted":
+        X.sort(axis=0)
+    X = X[::-1] if kind == "reversed" else np.asarray(X, order="F" if kind == "by columns" else "C")
+    blocks = Blocks.of(X, y)
+    found = Moments.from_blocks(blocks)
+    wide = X.astype(np.longdouble)
+    mean, mean_y = wide.mean(axis=0), y.astype(np.longdouble).mean()
+    d, e = np.asarray(wide - mean, dtype=float), np.asarray(y - mean_y, dtype=float)
+    sizes = np.sqrt((d * d).mean(axis=0))
+    np.testing.assert_allclose(found.mean, mean.astype(float), rtol=1e-13, atol=1e-15)
+    assert np.abs((found.G - d.T @ d / 50_000) / np.outer(sizes, sizes)).max() < 1e-13
+    assert np.abs((found.c - d.T @ e / 50_000) / sizes).max() < 1e-13
+    assert found.yy == pytest.approx((e * e).mean(), rel=1e-13)
