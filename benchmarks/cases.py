@@ -53,6 +53,8 @@ class Case(NamedTuple):
         What is to be reached. A peer that misses it is timed, and is not the best peer.
     count : callable, optional
         Takes a count from what a call returns: then that is compared, not the time.
+    atol : float
+        How far answers may be apart, absolute.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Case(NamedTuple):
     missing: Mapping[str, str] | None = None
     quality: Quality | None = None
     count: Callable[[Any], float] | None = None
+    atol: float = 1e-6
 
 
 def offered(peers: Iterable[tuple[str, Callable[[], Any]]]) -> tuple[Timed, dict[str, str]]:
@@ -186,7 +189,8 @@ def _reached(case: Case, answers: dict[str, Any]) -> tuple[dict[str, float], lis
         name
         for name, theirs in answers.items()
         if not (
-            np.all(np.isfinite(theirs)) and np.allclose(theirs, mine, rtol=case.rtol, atol=1e-6)
+            np.all(np.isfinite(theirs))
+            and np.allclose(theirs, mine, rtol=case.rtol, atol=case.atol)
         )
     ]
     if case.quality is None:

@@ -182,6 +182,8 @@ def _logistic(n: int) -> Case:
         {"agd": lambda: _stacked(agd.fit(X, labels, **settings)), **calls},
         np.asarray, 5e-2, {"loop of LogisticRegression": 0.05}, X.sum,
         missing=missing, quality=Quality("|g|inf", norm, limit),
+        # The penalty is all the curvature that is sure: so far apart may two such answers be.
+        atol=2.0 * limit * 6**0.5 / ALPHA,
     )  # fmt: skip
 
 
