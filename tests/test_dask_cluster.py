@@ -11,6 +11,7 @@ import pytest
 from conftest import SESSION
 
 import agd
+from agd.gradient import LinearObjective
 
 pytestmark = pytest.mark.backend("dask")
 
@@ -101,6 +102,21 @@ def test_a_fit_is_numpys_and_gathers_nothing(client, loss, persisted, monkeypatc
     assert found.n_passes == (2 if loss == "squared_error" else found.nfev + 1)
 
 
+def test_a_pass_sends_the_point_once(client):
+    import dask
+    import dask.array as da
+
+    X = da.ones((400, 2000), chunks=(50, 2000))
+    X, y = client.persist([X, X[:, 0]])
+    objective = LinearObjective.of(X, y)
+    # A point has 16,000 bytes, and there are 8 chunks: above the threshold Dask warns, an error here.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "32kB"}):
+        value, grad = objective.value_and_grad(objective.zeros())
+    assert value == 0.5
+    assert np.all(grad.coef == -1.0)
+    assert grad.coef.shape == (2000,)
+
+
 @pytest.mark.parametrize("persisted", [False, True])
 def test_a_fit_survives_a_worker_that_is_killed(client, persisted):
     from distributed import wait
@@ -129,8 +145,6 @@ def test_a_fit_survives_a_worker_that_is_killed(client, persisted):
 
 def test_workers_keep_the_error_state_of_the_caller(client):
     """What overflows in another process is seen by the value, and raises where the caller wants it."""
-    from agd.gradient import LinearObjective
-
     X, y = _data(squares=True)
     objective = LinearObjective.of(X, abs(y), loss=agd.loss.get("poisson"))
     far = objective.zeros()._replace(coef=np.full(COLUMNS, 1e4))
