@@ -104,7 +104,13 @@ def _each(f: Callable[..., Tree], blocks: Iterable[Any]) -> list[Any]:
     return [f(*block) for block in blocks]
 
 
-def _reduce(f: Callable[..., Tree], blocks: Iterable[Any], merge: Callable[..., Tree]) -> Tree:
+def _reduce(
+    f: Callable[..., Tree],
+    blocks: Iterable[Any],
+    merge: Callable[..., Tree],
+    *,
+    small: bool = False,  # noqa: ARG001 - all results are here already
+) -> Tree:
     """Merge in a tree, without holding more than `ARITY` results on each of its levels."""
     levels: list[list[Tree]] = [[]]
     for block in blocks:

@@ -14,6 +14,8 @@ from agd._typing import Array, Tree
 
 __all__ = ["chunk_to_numpy", "chunks", "each", "of_frame", "reduce", "settle", "to_numpy"]
 
+ARITY = 8  # neighbours in the tree
+
 
 def to_numpy(x: Array) -> Any:
     """Compute an array, and copy it to the host."""
@@ -80,18 +82,28 @@ def each(f: Callable[..., Tree], blocks: Sequence[Any]) -> list[Any]:
     return list(compute(*(one(*block) for block in blocks)))
 
 
-def reduce(f: Callable[..., Tree], blocks: Sequence[Any], add: Callable[..., Tree]) -> Tree:
+def reduce(
+    f: Callable[..., Tree],
+    blocks: Sequence[Any],
+    add: Callable[..., Tree],
+    *,
+    small: bool = False,
+) -> Tree:
     """Run one graph: f on every block where it lives, the results added up in a tree.
 
-    The tree hangs on the number of blocks alone, so that the same call gives the same bits.
+    The tree hangs on the number of blocks alone, so that the same call gives the same bits. Its root is
+    here where results are `small`, so that no worker waits for another's.
     """
+    import dask.base
     from dask.delayed import delayed
 
     one, merge = delayed(_as_here(f), pure=False), delayed(_as_here(add), pure=False)
     parts = [one(*block) for block in blocks]
-    while len(parts) > 1:
-        parts = [merge(parts[i : i + 8]) for i in range(0, len(parts), 8)]
-    return parts[0].compute()
+    while len(parts) > (ARITY if small else 1):
+        parts = [merge(parts[i : i + ARITY]) for i in range(0, len(parts), ARITY)]
+    compute = getattr(dask.base, "compute")  # noqa: B009 - untyped
+    found = list(compute(*parts))
+    return add(found) if len(found) > 1 else found[0]
 
 
 def _as_here(f: Callable[..., Tree]) -> Callable[..., Tree]:

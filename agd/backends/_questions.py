@@ -187,7 +187,7 @@ def add_up(f: Callable[..., Tree], *arrays: Array) -> Tree:
     (2, np.float64(3.0))
     """
     row = of(arrays[0])
-    return row.reduce(f, row.chunks(*arrays), add) if row.chunked else f(*arrays)
+    return row.reduce(f, row.chunks(*arrays), add, small=True) if row.chunked else f(*arrays)
 
 
 def default_float(xp: Namespace, where: Any) -> Any:

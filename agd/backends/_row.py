@@ -92,7 +92,7 @@ class Backend:
     chunked : bool
         Whether arrays are cut into chunks already, and lazy; then
         ``chunks(*arrays)`` are their blocks, ``each(f, blocks)`` a function's result for every block,
-        and ``reduce(f, blocks, add)`` the sum of these.
+        and ``reduce(f, blocks, add, small=False)`` the sum of these; of `small` results a few may travel.
     shared_chunks : bool
         Whether several chunks are worked on at once, by the library's own threads or processes.
     settle : callable

@@ -256,7 +256,8 @@ class Blocks:
         """
         if self._chunked:
             shared = backends.of(self.X).shared_chunks
-            return self.merged(functools.partial(_within, f, limit, shared), backends.add)
+            within = functools.partial(_within, f, limit, shared)
+            return self.merged(within, backends.add, small=True)
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
@@ -272,7 +273,9 @@ class Blocks:
         blocks = self.cut(limit)
         return in_order(functools.partial(self._of_block, f), blocks, self._workers(len(blocks)))
 
-    def merged(self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree]) -> Tree:
+    def merged(
+        self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False
+    ) -> Tree:
         """Merge f(X, y, weight) over chunks, where they live and in a tree: one pass.
 
         Parameters
@@ -281,6 +284,9 @@ class Blocks:
             As in `sum`.
         merge : callable
             ``merge(parts)`` of some neighbours' results; it must be associative.
+        small : bool
+            Whether results are so small that a few of them may travel, which saves workers a wait for
+            one another.
 
         Returns
         -------
@@ -288,7 +294,7 @@ class Blocks:
             In memory.
         """
         self.passes[0] += 1
-        return backends.of(self.X).reduce(f, self._chunks, merge)
+        return backends.of(self.X).reduce(f, self._chunks, merge, small=small)
 
     def _workers(self, blocks: int) -> int:
         """Return how many threads to use: of many problems the products have threads of their own."""
