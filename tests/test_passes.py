@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import agd
+from agd import backends
 from agd._typing import Params
 from agd.gradient import LinearObjective
 from agd.gradient.blocks import Blocks
@@ -134,3 +135,18 @@ def test_workers_keep_the_error_state_of_the_caller(data):
         with pytest.warns(agd.ConvergenceWarning, match="finite|overflow"):
             found = agd.fit(*lazy, loss="poisson", method="gd", init=far, stop=agd.Stop(max_iter=3))
     assert found.status.name == "NON_FINITE"
+
+
+@pytest.mark.parametrize("rows", [600, 60, 7])
+def test_a_sum_has_the_same_bits_wherever_its_root_is(data, rows):
+    import dask.array as da
+
+    X, y, _ = data
+    blocks = Blocks.of(da.from_array(X, chunks=(rows, 4)), da.from_array(y, chunks=rows))
+    here, there = (blocks.merged(_products, backends.add, small=small) for small in (True, False))
+    assert np.array_equal(here, there)
+    assert np.allclose(here, X.T @ y, rtol=1e-12)
+
+
+def _products(X, y, weight):
+    return X.T @ y
