@@ -82,7 +82,8 @@ def fit(
         The rows: an array of any library in ``agd.backends.TABLE``, a Dask DataFrame, or what NumPy makes
         an array of. Leading axes are independent problems, each with its own status and count. Integers
         become the library's default float. A `Stream` of batches gives X, y and the weights anew for
-        each pass.
+        each pass. A sparse array or matrix of SciPy or CuPy is read row by row and never made dense: CSR
+        as it is, CSC from a copy to CSR, other formats too, with a warning.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
     loss : str or Loss
@@ -136,6 +137,8 @@ def fit(
 
     Warns
     -----
+    UserWarning
+        If a sparse X had to be copied from another format than CSR or CSC.
     ConvergenceWarning
         If the run ended before it converged; the message says what to do.
     numpy.exceptions.RankWarning

@@ -197,10 +197,10 @@ def test_lists_tables_views_and_negative_strides():
     np.testing.assert_allclose(agd.fit(X[::-1], Y[::-1]).coef, want, rtol=1e-9)
 
 
-def test_sparse_is_refused_for_now():
+def test_sparse_is_refused_where_it_is_not_x():
     sparse = pytest.importorskip("scipy.sparse")
-    with pytest.raises(TypeError, match=r"X is sparse \(csr_array\): pass X.toarray\(\)"):
-        agd.fit(sparse.csr_array(X), Y)
+    with pytest.raises(TypeError, match=r"y is sparse \(csr_array\): pass y.toarray\(\)"):
+        agd.fit(X, sparse.csr_array([Y]))
 
 
 @pytest.mark.backend("torch")

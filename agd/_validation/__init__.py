@@ -8,7 +8,8 @@ what only the values can tell is counted on the device and read in one transfer
 from __future__ import annotations
 
 from agd._validation.answers import as_gradient, as_value
-from agd._validation.arrays import Data, as_data, as_features, as_start
+from agd._validation.arrays import Data, as_data, as_start
+from agd._validation.features import as_features
 from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
     ConvergenceWarning,

@@ -15,7 +15,6 @@ __all__ = [
     "Data",
     "as_array",
     "as_data",
-    "as_features",
     "as_floating",
     "as_start",
     "move_beside",
@@ -48,7 +47,8 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     Raises
     ------
     TypeError
-        For strings, complex or object data, sparse or masked arrays, and arrays of two libraries.
+        For strings, complex or object data, masked arrays, a sparse y or weights, a sparse X of another
+        library than SciPy or CuPy, and arrays of two libraries.
     ValueError
         For shapes that do not fit, and for two devices.
     """
@@ -62,14 +62,26 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     for name, value in (("X", X), ("y", y)):
         if value is None:
             raise ValueError(f"{name} is missing: got None, need an array")
-    X = as_array("X", X)
+    X = _as_matrix(X)
     xp, where = backends.namespace(X), backends.device(X)
     X = as_floating("X", X, xp, where)
     _check_rows(X)
-    y = _target(X, move_beside("y", y, X, xp, where), xp)
+    like = backends.of(X).resident(X) if backends.is_sparse(X) else X
+    y = _target(X, move_beside("y", y, like, xp, where), xp)
     if sample_weight is None:
         return Data(X, y, None)
-    return Data(X, y, _weights(X, move_beside("sample_weight", sample_weight, X, xp, where)))
+    return Data(X, y, _weights(X, move_beside("sample_weight", sample_weight, like, xp, where)))
+
+
+def _as_matrix(X: Any) -> Array:
+    """Take X as `as_array` does, or a sparse matrix row by row."""
+    if not backends.is_sparse(X):
+        return as_array("X", X)
+    if len(X.shape) != 2:
+        raise ValueError(
+            f"a sparse X must have rows and columns, shape (n, p), got shape {X.shape}"
+        )
+    return backends.as_rows("X", X)
 
 
 def _ready(X: Any, y: Any) -> bool:
@@ -91,7 +103,9 @@ def as_array(name: str, value: object) -> Array:
             f"({name}.filled(...)), since agd would not see the mask"
         )
     if hasattr(value, "tocsr") or hasattr(value, "todense"):
-        raise TypeError(f"{name} is sparse ({kind.__name__}): pass {name}.toarray()")
+        dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
+        there = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
+        raise TypeError(f"{name} is sparse ({kind.__name__}): pass {there}{name}.{dense}")
     layout = str(getattr(value, "layout", ""))
     if "sparse" in layout:
         raise TypeError(f"{name} is sparse ({layout}): pass {name}.to_dense()")
@@ -120,7 +134,8 @@ def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
         raise TypeError(f"{name} must be real, got dtype {kind}")
     if xp.isdtype(x.dtype, ("integral", "bool")) or kind.endswith("float16"):
         # Half precision cannot hold a sum over rows: it is widened, as integers are.
-        return xp.astype(x, backends.default_float(xp, where))
+        wide = backends.default_float(xp, where)
+        return x.astype(wide) if backends.is_sparse(x) else xp.astype(x, wide)
     if not xp.isdtype(x.dtype, "real floating"):
         raise TypeError(f"{name} must be real numbers, got dtype {kind}")
     return x
@@ -236,30 +251,6 @@ def _chunked(name: str, X: Array, y: Array) -> Array:
             f"{name} must have shape ({X.shape[0]},), one for each row of X, got {tuple(y.shape)}"
         )
     return y.rechunk((X.chunks[0],))
-
-
-def as_features(X: Any, coef: Array) -> Array:
-    """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
-    if X is None:
-        raise ValueError("X is missing: got None, need an array")
-    X = as_array("X", X)
-    chunks = backends.of(X).chunked  # lazy rows beside coefficients in memory
-    if not chunks:
-        X = move_beside(
-            "X", X, coef, backends.namespace(coef), backends.device(coef), beside="coef"
-        )
-    if X.ndim < 2 or X.shape[-1] != coef.shape[-1]:
-        raise ValueError(
-            f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
-            f"(n, {coef.shape[-1]}); got shape {tuple(X.shape)}"
-        )
-    problems = tuple(coef.shape)[:-1]
-    if X.ndim > 2 and problems and tuple(X.shape)[:-2] != problems:
-        raise ValueError(
-            f"X must have shape (n, {coef.shape[-1]}), or {(*problems, 'n', coef.shape[-1])} with rows of "
-            f"its own for each problem; got shape {tuple(X.shape)}".replace("'n'", "n")
-        )
-    return X
 
 
 def as_start(init: Any, like: Params, intercept: bool) -> Params | None:

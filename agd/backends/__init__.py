@@ -29,6 +29,7 @@ from agd.backends._questions import (
 )
 from agd.backends._row import Autodiff, Backend
 from agd.backends._selection import BackendInfo, Selection, available, select
+from agd.backends._sparse import as_rows, is_sparse, of_parts, transposed
 from agd.backends._table import PROCESS_DEFAULTS, TABLE
 
 __all__ = [
@@ -42,14 +43,18 @@ __all__ = [
     "Selection",
     "add",
     "add_up",
+    "as_rows",
     "available",
     "current",
     "default_float",
     "device",
     "is_array",
+    "is_sparse",
     "namespace",
     "of",
     "of_frame",
+    "of_parts",
     "select",
     "to_numpy",
+    "transposed",
 ]

@@ -14,6 +14,7 @@ import optree
 from agd._typing import Array, Namespace, Tree
 from agd.backends._batches import BATCHES
 from agd.backends._row import Backend
+from agd.backends._sparse import SPARSE, is_sparse
 from agd.backends._table import TABLE
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 # What is no library's array, and is cut into rows all the same.
-ROWS = (*TABLE, BATCHES)
+ROWS = (*TABLE, *SPARSE, BATCHES)
 
 # Looked up several times a step; a type of array has one namespace and one row.
 _BY_TYPE: dict[type, Namespace] = {}
@@ -42,7 +43,7 @@ def namespace(*arrays: Array) -> Namespace:
     Parameters
     ----------
     *arrays : array
-        Arrays of one library.
+        Arrays of one library; of a sparse matrix, by itself, it is that of its entries.
 
     Returns
     -------
@@ -64,7 +65,8 @@ def namespace(*arrays: Array) -> Namespace:
         return compat.array_namespace(*arrays)
     xp = _BY_TYPE.get(type(arrays[0]))
     if xp is None:
-        xp = _BY_TYPE[type(arrays[0])] = compat.array_namespace(arrays[0])
+        like = arrays[0].data if is_sparse(arrays[0]) else arrays[0]
+        xp = _BY_TYPE[type(arrays[0])] = compat.array_namespace(like)
     return xp
 
 
@@ -77,7 +79,7 @@ def device(x: Array) -> Any:
     >>> device(np.zeros(2))
     'cpu'
     """
-    return compat.device(x)
+    return compat.device(x.data if is_sparse(x) else x)
 
 
 def of(x: Array) -> Backend:

@@ -98,6 +98,9 @@ class Backend:
     settle : callable
         ``settle(tree)``: the same arrays, computed; for lazy ones, whose graphs would grow with every
         step.
+    sparse : bool
+        Whether it is a library of sparse matrices, row by row (CSR): what is computed from one is an
+        array of the library that its entries are.
     looks_are_free : bool
         Whether a value is on the host already, so that reading it costs nothing.
     autodiff : Autodiff or None
@@ -133,6 +136,7 @@ class Backend:
     reduce: Callable[..., Any] = _no_chunks
     shared_chunks: bool = False
     settle: Callable[[Tree], Tree] = _itself
+    sparse: bool = False
     looks_are_free: bool = False
     autodiff: Autodiff | None = None
     traces: Callable[..., bool] | None = None

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._typing import Array
 from agd.gradient._cut import itemsize
-from agd.gradient.blocks import Blocks, backward
+from agd.gradient.blocks import Blocks
+from agd.gradient.matrix import (
+    backward,
+    column_counts,
+    column_sums,
+    gram,
+    mapped,
+    shifted,
+    times_rows,
+)
 
 __all__ = [
     "Sums",
@@ -31,6 +40,7 @@ __all__ = [
 CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
 TEMPORARY = 32 * 2**20  # bytes: the largest centred block
 SHORT = 4096  # rows: the longest sum where there is nothing wider than float32 to take it in
+SPARSE_ROWS = 2**18  # of a sparse block at most
 SAMPLE = 64  # rows: as many as give a centre that lies among a block's rows
 
 
@@ -125,6 +135,9 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     """Return how many rows to centre at once: in cache, but for wide X enough of them to pay."""
     X = blocks.X
     n, p = int(X.shape[-2]), int(X.shape[-1])
+    if backends.is_sparse(X):  # products have p² entries for any rows: the more, the better
+        entry_bytes = itemsize(X, dtype) + int(X.indices.dtype.itemsize)
+        return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(X.nnz) * entry_bytes) + 1)
     row_bytes = math.prod((*_problems(blocks), p, itemsize(X, dtype)))
     most = TEMPORARY // row_bytes
     if backends.of(X).block_bytes(X) is not None:
@@ -147,7 +160,10 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
     With `spare` it is left as it is, which spares a copy, where 0 is as good a centre.
     """
     xp, n, centred = backends.namespace(X), X.shape[-2], None
-    X, y = xp.astype(X, dtype, copy=False), xp.astype(y, dtype, copy=False)
+    y = xp.astype(y, dtype, copy=False)
+    if backends.is_sparse(X):
+        return _of_sparse_block(mapped(X, lambda x: xp.astype(x, dtype, copy=False)), y, weight)
+    X = xp.astype(X, dtype, copy=False)
     if n == 0:  # a chunk whose rows were all filtered out
         X, y = _one_zero_row(X, -2), _one_zero_row(y, -1)
         weight = xp.zeros((1,), dtype=dtype, device=backends.device(X))
@@ -180,6 +196,25 @@ def _zero_serves(some: Array, near: Array) -> bool:
     return bool(xp.all(near * near <= xp.mean(d * d, axis=-2)))
 
 
+def _of_sparse_block(X: Array, y: Array, weight: Array | None) -> Sums:
+    """Sum squares and products of a sparse block.
+
+    A column that has an entry in every row is centred as in a dense block. Any other has a 0: its mean is
+    no larger than its spread times the root of its rows, and is subtracted at the end.
+    """
+    xp, n = backends.namespace(X), X.shape[0]
+    like = {"dtype": y.dtype, "device": backends.device(y)}
+    total = rows = xp.full((), float(n), **like)
+    if weight is not None:
+        weight = xp.astype(weight, y.dtype, copy=False)
+        total, rows = xp.sum(weight), xp.sum(xp.astype(weight > 0.0, y.dtype))
+    mean = column_sums(X) / float(n)
+    near = xp.where(column_counts(X, None) == n, mean, xp.zeros_like(mean))
+    near_y = xp.mean(y, axis=-1)
+    known = Sums(total, rows, near, near, near_y, near_y, near, near, near)
+    return _about_mean(known, shifted(X, near), y - near_y[..., None], weight)
+
+
 def _one_zero_row(x: Array, axis: int) -> Array:
     xp, shape = backends.namespace(x), list(x.shape)
     shape[axis] = 1
@@ -193,10 +228,10 @@ def _about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:
         root = xp.ones(d.shape[-2:-1], dtype=d.dtype, device=backends.device(d))
     else:
         root = xp.sqrt(weight)
-        d, e = d * root[..., None], e * root
+        d, e = times_rows(d, root), e * root
     safe = _safe(total)
     rest, rest_y = backward(d, root) / safe[..., None], xp.sum(e * root, axis=-1) / safe
-    xx = xp.matmul(xp.matrix_transpose(d), d) - _outer(rest) * total[..., None, None]
+    xx = gram(d) - _outer(rest) * total[..., None, None]
     xy = backward(d, e) - rest * (rest_y * total)[..., None]
     yy = xp.sum(e * e, axis=-1) - rest_y * rest_y * total
     return known._replace(rest=rest, rest_y=rest_y, xx=xx, xy=xy, yy=yy)

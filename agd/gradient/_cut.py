@@ -7,7 +7,7 @@ from typing import Any
 from agd import backends
 from agd._typing import Array
 
-__all__ = ["itemsize", "rows_in_cache"]
+__all__ = ["itemsize", "rows_in_cache", "sparse_rows_in_cache"]
 
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py): rows contiguous, all within
 # a tenth of the best; columns contiguous, within a fifth.
@@ -18,6 +18,7 @@ __all__ = ["itemsize", "rows_in_cache"]
 MOST_ENTRIES = 400_000
 MOST_ROWS = 10_000
 LEAST_ROWS = 64  # below, a call costs more than its work
+SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache
 
 
 def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
@@ -49,6 +50,31 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
     fit = min(size // row_bytes, MOST_ENTRIES // max(1, columns))
     least = min(LEAST_ROWS, 4 * size // row_bytes)
     return max(1, min(max(fit, least), MOST_ROWS))
+
+
+def sparse_rows_in_cache(X: Array, targets: int, size: int) -> int:
+    """Return how many rows a block of a sparse matrix has.
+
+    Parameters
+    ----------
+    X : sparse matrix, shape (n, p)
+        Row by row.
+    targets : int
+        Entries of y for each row.
+    size : int
+        Bytes that the cache keeps.
+
+    Returns
+    -------
+    int
+        As many as fit on average, within `SPARSE_ROWS`, but with an entry for each column at least: a
+        block's gradient has p numbers, whatever its rows.
+    """
+    n, p = (int(length) for length in X.shape)
+    entries = max(1.0, int(X.nnz) / n)
+    entry_bytes = X.dtype.itemsize + X.indices.dtype.itemsize
+    fit = min(size / (entries * entry_bytes + 2 * targets * X.dtype.itemsize), SPARSE_ROWS)
+    return max(1, min(n, int(max(fit, p / entries))))
 
 
 def itemsize(x: Array, dtype: Any = None) -> int:

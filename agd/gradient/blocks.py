@@ -1,8 +1,8 @@
-"""Data as row blocks: the one place where X is cut up, and where its products are spelt.
+"""Data as row blocks: the one place where X is cut up.
 
 A loss over data is a sum over row blocks, so everything that touches data is `Blocks.sum` of a pure
 function of one block. What a block is, is the only thing that differs: a slice of rows that stays in
-cache (NumPy, CPU torch), the whole array (an accelerator, JAX), a chunk where it lives (Dask).
+cache (NumPy, CPU torch; of a SciPy sparse matrix, a view of its rows), the whole array (an accelerator, JAX), a chunk where it lives (Dask).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient._cut import itemsize, rows_in_cache
+from agd.gradient._cut import itemsize, rows_in_cache, sparse_rows_in_cache
 from agd.gradient._workers import allowed, alone, in_order
+from agd.gradient.matrix import backward, forward, sliced
 
 __all__ = ["Blocks", "backward", "forward"]
 
@@ -29,52 +30,6 @@ Block = tuple[Array, Array, Array | None]
 STRIPS = 32  # parts that threads take in turn
 STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
 ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
-
-
-def forward(X: Array, w: Array) -> Array:
-    """Return X @ w for every problem of the batch.
-
-    Parameters
-    ----------
-    X : array, shape (n, p) or (..., n, p)
-        The rows; one set for all problems, or one for each.
-    w : array, shape (..., p)
-        The coefficients.
-
-    Returns
-    -------
-    array, shape (..., n)
-        The linear predictor, less the intercept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> forward(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([1.0, 1.0]))
-    array([3., 7.])
-    """
-    if X.ndim == 2 and w.ndim == 1:
-        return X @ w
-    xp = backends.namespace(X)
-    if X.ndim == 2:
-        return w @ xp.matrix_transpose(X)
-    return xp.matmul(X, w[..., None])[..., 0]
-
-
-def backward(X: Array, r: Array) -> Array:
-    """Return X.T @ r for every problem of the batch, shape (..., p), for r of shape (..., n).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> backward(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([1.0, 1.0]))
-    array([4., 6.])
-    """
-    xp = backends.namespace(X)
-    if X.ndim == 2 and r.ndim == 1:
-        return xp.matrix_transpose(X) @ r
-    if X.ndim == 2:
-        return r @ X
-    return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
 
 
 def _row_sums(X: Array, y: Array, weight: Array | None) -> Array:
@@ -191,7 +146,10 @@ class Blocks:
         """
         if self._chunked:
             return self._chunks
-        return self._default_cut if limit is None else self._slices(self._rows_per_block(limit))
+        in_cache = backends.of(self.X).block_bytes(self.X) is not None
+        if limit is None or in_cache:  # small as they are
+            return self._default_cut
+        return self._slices(self._rows_per_block(limit))
 
     @property
     def _chunked(self) -> bool:
@@ -216,6 +174,8 @@ class Blocks:
         n, size = int(self.X.shape[-2]), backends.of(self.X).block_bytes(self.X)
         if size is not None:
             targets = math.prod(map(int, self.y.shape[:-1]))
+            if backends.is_sparse(self.X):
+                return sparse_rows_in_cache(self.X, targets, size)
             fit = rows_in_cache(self._columns, targets, itemsize(self.X), size)
         else:
             fit = n if limit is None else limit // (self._columns * itemsize(self.X))
@@ -228,7 +188,7 @@ class Blocks:
         weight = self.weight
         return [
             (
-                self.X[..., i:j, :],
+                sliced(self.X, i, j),
                 self.y[..., i:j],
                 None if weight is None else weight[..., i:j],
             )

@@ -10,7 +10,9 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd.gradient.blocks import Blocks, backward
+from agd.gradient.blocks import Blocks
+from agd.gradient.matrix import backward, column_counts, column_sums, mapped, shifted
+from agd.gradient.matrix import column_peaks as peaks
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Scaling
@@ -23,7 +25,7 @@ def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Arr
     """Sum the columns of a block, and their absolute values; count its rows."""
     xp = backends.namespace(X)
     rows = xp.asarray(float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
-    return xp.sum(X, axis=-2), xp.sum(xp.abs(X), axis=-2), rows
+    return column_sums(X), column_sums(mapped(X, xp.abs)), rows
 
 
 def _second_moments(
@@ -31,10 +33,26 @@ def _second_moments(
 ) -> tuple[Array, Array]:
     """Sum d and d² with the rows' weights, where d = (X - shift) / size."""
     xp = backends.namespace(X)
+    if backends.is_sparse(X):
+        return _sparse_second_moments(shift, size, X, weight)
     d = (X - shift[..., None, :]) / size[..., None, :]
     if weight is None:
         return xp.sum(d, axis=-2), xp.sum(d * d, axis=-2)
     return backward(d, weight), backward(d * d, weight)
+
+
+def _sparse_second_moments(
+    shift: Array, size: Array, X: Array, weight: Array | None
+) -> tuple[Array, Array]:
+    """Sum over the entries, and what the zeros make of it: no large sums cancel."""
+    xp = backends.namespace(X)
+    ones = xp.ones((X.shape[0],), dtype=X.dtype) if weight is None else weight
+    d, zero = shifted(X, shift, size), -shift / size
+    empty = xp.sum(ones) - column_counts(X, weight)
+    full = column_counts(X, None) == X.shape[0]
+    empty = xp.where(full, xp.zeros_like(empty), empty)  # to the last digit, whatever the weights
+    first = backward(d, ones) + empty * zero
+    return first, backward(mapped(d, lambda x: x * x), ones) + empty * zero * zero
 
 
 def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
@@ -119,8 +137,8 @@ def column_peaks(blocks: Blocks) -> Any:
 
 
 def _peaks(X: Array, y: Array, weight: Array | None) -> Array:
-    xp = backends.namespace(X)  # a chunk may be left with no rows
-    return xp.max(xp.abs(X), axis=-2) if X.shape[-2] else xp.zeros_like(X)
+    # A chunk may be left with no rows.
+    return peaks(X) if X.shape[-2] else backends.namespace(X).zeros_like(X)
 
 
 def column_scaling(objective: LinearObjective, moments: Moments | None = None) -> Scaling:

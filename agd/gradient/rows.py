@@ -22,6 +22,7 @@ from typing import Any
 from agd import backends
 from agd._typing import Array
 from agd.gradient.blocks import Blocks
+from agd.gradient.matrix import row_squares, taken
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import TEMPORARY, Rescaled, Scaling
 
@@ -77,7 +78,7 @@ def _taken(blocks: Blocks, rows: Array) -> Blocks:
     xp = backends.namespace(blocks.X)
     weight = blocks.weight
     return blocks.replace(
-        X=xp.take(blocks.X, rows, axis=-2),
+        X=taken(blocks.X, rows),
         y=xp.take(blocks.y, rows, axis=-1),
         weight=None if weight is None else xp.take(weight, rows, axis=-1),
         total=blocks.total * (rows.shape[0] / blocks.X.shape[-2]),
@@ -146,10 +147,10 @@ def _largest_row(
     scaling: Scaling | None, constant: Any, X: Array, y: Array, weight: Array | None
 ) -> Array:
     """Return the largest squared length of a block's rows, times their weights."""
-    xp = backends.namespace(X)
+    xp, shift, scale = backends.namespace(X), None, None
     if scaling is not None:
         # Without an intercept the columns are not centred: their shift is no part of z.
-        shift = scaling.shift if not isinstance(constant, float) else xp.zeros_like(scaling.shift)
-        X = (X - shift[..., None, :]) * scaling.scale[..., None, :]
-    squares = xp.sum(X * X, axis=-1) + constant
+        shift = scaling.shift if not isinstance(constant, float) else None
+        scale = scaling.scale
+    squares = row_squares(X, shift, scale) + constant
     return xp.max(squares if weight is None else squares * weight, axis=-1)

@@ -17,6 +17,7 @@ from agd import backends
 from agd._typing import Array, Loss
 from agd._validation import values
 from agd.gradient.blocks import Blocks
+from agd.gradient.matrix import entries, place
 
 __all__ = ["Screened", "report", "screen"]
 
@@ -68,7 +69,7 @@ def report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
     w = xp.ones_like(y) if weight is None else weight
     positive = xp.where(w > 0.0, w, xp.max(w))
     columns = _Report(
-        X=xp.sum(X),
+        X=xp.sum(entries(X)),
         y=xp.sum(y),
         weight=xp.sum(w),
         least_weight=xp.min(w),
@@ -210,12 +211,16 @@ def _locate(
     which: int, wrong: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Array, Array, int]:
     """Count the wrong values of a block; give the index and the value of the first, and its rows."""
-    x: Array = (X, y, weight)[which]
+    x: Array = (entries(X), y, weight)[which]
     xp = backends.namespace(x)
+    if 0 in x.shape:  # a sparse block without an entry
+        return xp.zeros((), dtype=xp.int32), xp.zeros((2,), dtype=xp.int32), x, int(X.shape[-2])
     flags = xp.reshape(xp.astype(wrong(x), xp.int32), (-1,))
     first = xp.argmax(flags)
     value = xp.take(xp.reshape(x, (-1,)), xp.reshape(first, (1,)))[0]
     index, rest = [], first
+    if which == 0 and backends.is_sparse(X):
+        return xp.sum(flags), xp.stack(place(X, first)), value, int(X.shape[-2])
     for size in reversed(x.shape):
         index.append(rest % size)
         rest = rest // size

@@ -21,7 +21,15 @@ from agd._typing import Array, Params, Penalty
 from agd.gradient.objective import largest
 from agd.gradient.scaling import Scaling
 
-__all__ = ["Whitening", "from_factor", "from_moments", "ridge_of"]
+__all__ = [
+    "Whitening",
+    "axes",
+    "from_factor",
+    "from_moments",
+    "ridge_of",
+    "shortest",
+    "whitening_of",
+]
 
 
 class Whitening(NamedTuple):
@@ -127,6 +135,18 @@ def from_moments(second: Array, scaling: Scaling, kappa: Array, ridge: float) ->
         Whose least curvatures are lost in rounding where they are below eps of the largest: there use
         `from_factor`. The spectrum is NaN where the moments are not finite.
     """
+    e, V, sound = axes(second, scaling, kappa, ridge)
+    xp = backends.namespace(e)
+    found = whitening_of(scaling, e, V)
+    nothing = xp.zeros_like(e) + math.nan
+    return found._replace(spectrum=xp.where(sound[..., None], found.spectrum, nothing))
+
+
+def axes(second: Array, scaling: Scaling, kappa: Array, ridge: float) -> tuple[Array, Array, Array]:
+    """Return e, ascending, and V of the columns' bound on the Hessian, and whether it is finite.
+
+    Parameters are those of `from_moments`.
+    """
     xp = backends.namespace(second)
     D = scaling.scale
     eye = xp.eye(D.shape[-1], dtype=D.dtype, device=backends.device(D))
@@ -138,9 +158,7 @@ def from_moments(second: Array, scaling: Scaling, kappa: Array, ridge: float) ->
     sound = xp.all(xp.isfinite(C), axis=(-2, -1))
     # An eigenvalue routine may raise for what is not finite.
     e, V = xp.linalg.eigh(xp.where(sound[..., None, None], C, eye))
-    found = _whitening(scaling, e, V * live[..., :, None])
-    nothing = xp.zeros_like(e) + math.nan
-    return found._replace(spectrum=xp.where(sound[..., None], found.spectrum, nothing))
+    return e, V * live[..., :, None], sound
 
 
 def from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Array]:
@@ -171,13 +189,14 @@ def from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Ar
     kept = s > p * eps * xp.max(s, axis=-1, keepdims=True)
     V = _turned(Vh)
     e = xp.where(kept, s * s, xp.zeros_like(s))
-    found = _whitening(scaling, xp.flip(e, axis=-1), xp.flip(V, axis=-1))
+    found = whitening_of(scaling, xp.flip(e, axis=-1), xp.flip(V, axis=-1))
     rank = xp.sum(xp.astype(kept, xp.int32), axis=-1)
     null = D[..., :, None] * V * xp.astype(~kept, D.dtype)[..., None, :]
-    return found._replace(out_of=_shortest(found.out_of, D, null)), rank
+    return found._replace(out_of=shortest(found.out_of, D, null)), rank
 
 
-def _whitening(scaling: Scaling, e: Array, V: Array) -> Whitening:
+def whitening_of(scaling: Scaling, e: Array, V: Array) -> Whitening:
+    """Return the coordinates of e and V; those of an e that is 0 or less are left out."""
     xp = backends.namespace(e)
     known = e > 0.0
     root = xp.sqrt(xp.where(known, e, xp.ones_like(e)))
@@ -190,7 +209,7 @@ def _whitening(scaling: Scaling, e: Array, V: Array) -> Whitening:
     )
 
 
-def _shortest(N: Array, D: Array, null: Array) -> Array:
+def shortest(N: Array, D: Array, null: Array) -> Array:
     """Take from D N what lies along the columns of `null`, which X does not see."""
     xp = backends.namespace(N)
     length = xp.sqrt(xp.sum(null * null, axis=-2, keepdims=True))

@@ -12,9 +12,11 @@ from agd._typing import Array
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_peaks
 from agd.gradient.factor import triangular
+from agd.gradient.matrix import sliced
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Scaling
+from agd.gradient.sharpened import SMALL_SHARE, sharpened
 from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
 from agd.loss import Squared
 from agd.run.row import plain
@@ -100,10 +102,15 @@ def whitened(
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
     most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
+    sparse = backends.is_sparse(base.blocks.X)
+    if sparse:  # a few products with X are all that it costs
+        most = min(most, SMALL_SHARE**-0.5)
     alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
     if (low * most**2 > high).all():
         known = Columns(plain(low), plain(high), least, plain(dead * alone), n_sync=1)
         return whitening.cast(scaling.shift), known
+    if sparse:
+        return _sharpened(base, moments, scaling, whitening)
     R = triangular(base.blocks, scaling.shift, scaling.scale)
     R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
     whitening, rank = from_factor(R, scaling, ridge_of(base.penalty))
@@ -114,6 +121,27 @@ def whitened(
     low, high, rank = backends.to_numpy(ends).astype(float)
     missing = plain((p - rank) * alone)
     return whitening, Columns(plain(low), plain(high), least, missing, hard=True, n_sync=2)
+
+
+def _sharpened(
+    base: LinearObjective, moments: Moments, scaling: Scaling, rough: Whitening
+) -> tuple[Whitening, Columns]:
+    """Whiten badly conditioned sparse columns, which have no factor as sparse, by products with them.
+
+    Problems whose curvatures differ keep the coordinates of the moments.
+    """
+    xp, p = backends.namespace(moments.G), moments.G.shape[-1]
+    second, _ = moments.quadratic(intercept=base.intercept)
+    kappa, ridge = _kappa(base, scaling, second), ridge_of(base.penalty)
+    found, rank = rough, p
+    if kappa.ndim == 0 and second.ndim == 2:
+        wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
+        found, rank = sharpened(base.blocks, second, wide, kappa, ridge)
+    values = found.spectrum
+    low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
+    missing = (p - rank) * (ridge == 0.0)
+    columns = Columns(plain(low), plain(high), None, missing, hard=True, n_sync=4)
+    return found._replace(scaling=scaling).cast(scaling.shift), columns
 
 
 def serve(base: LinearObjective, moments: Moments, scale: Array | None = None) -> bool:
@@ -147,7 +175,7 @@ def sample(blocks: Blocks) -> Blocks | None:
     if step < 2:
         return None
     weight = None if blocks.weight is None else blocks.weight[..., ::step]
-    return Blocks.of(blocks.X[..., ::step, :], blocks.y[..., ::step], weight)
+    return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
 
 
 def _small(moments: Moments) -> Array:

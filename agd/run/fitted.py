@@ -52,7 +52,7 @@ class FitResult(Result):
 
         Parameters
         ----------
-        X : array, shape (..., n, p)
+        X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
 
         Returns
@@ -74,7 +74,7 @@ class FitResult(Result):
 
         Parameters
         ----------
-        X : array, shape (..., n, p)
+        X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
 
         Returns
@@ -95,7 +95,7 @@ class FitResult(Result):
 
         Parameters
         ----------
-        X : array, shape (..., n, p)
+        X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
 
         Returns

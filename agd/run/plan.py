@@ -127,9 +127,10 @@ def _whitened(
         same = moments.G.dtype == start.coef.dtype
         # Moments of well conditioned columns leave nothing to refine, nor do those that are wider.
         once = not same or np.max(columns.condition) < EVEN
-        method = WhitenedDescent(3 if columns.hard else 1 if once else 2, accurate=columns.hard)
+        accurate = columns.hard and not backends.is_sparse(base.blocks.X)
+        method = WhitenedDescent(3 if columns.hard else 1 if once else 2, accurate=accurate)
         least = None if columns.least is None else (columns.low, columns.least)
-        squares = WhitenedSquares(base, whitening, moments, columns.hard, least)
+        squares = WhitenedSquares(base, whitening, moments, accurate, least)
         return Plan(method, squares, start, 1, columns, columns.n_sync)
     there = Rescaled(base, whitening)
     x0, every = whitening.from_user(start), _every(base)

@@ -13,6 +13,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Params
+from agd.gradient.matrix import column_sums, gram, times_rows
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import TEMPORARY, Rescaled
 from agd.gradient.squares import WhitenedSquares
@@ -159,8 +160,8 @@ def units(base: LinearObjective, p: int) -> Params:
 def _squares(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
     """Sum x x' and x over the rows of one block, with their weights."""
     xp = backends.namespace(X)
-    weighted = X if weight is None else X * weight[:, None]
-    return xp.matrix_transpose(X) @ weighted, xp.sum(weighted, axis=0)
+    rooted = X if weight is None else times_rows(X, xp.sqrt(weight))
+    return gram(rooted), column_sums(X if weight is None else times_rows(X, weight))
 
 
 def _hessian(base: LinearObjective) -> Array:
