@@ -47,7 +47,7 @@ from agd.run.direct import direct
 from agd.run.fitted import fitted
 from agd.run.many import many
 from agd.run.path import path
-from agd.run.plan import Plan, plan, takes_moments
+from agd.run.plan import Plan, plan, scaled, takes_moments
 from agd.run.refined import refined
 from agd.run.worthwhile import worthwhile
 from agd.update import Rule, resolve
@@ -100,7 +100,8 @@ def fit(
         ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
         descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
         precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates.
-        Above 2,000 columns: accelerated descent in centred and scaled coordinates. With a penalty that
+        Above 2,000 columns: accelerated descent in centred and scaled coordinates; of a sparse X L-BFGS
+        in these, which with a ridge is sooner done from 256 columns on where entries are few. With a penalty that
         is not smooth, accelerated proximal gradient there (``"fista"``): of the squared loss on the
         moments, held against the data, where rows are many. Such a penalty is also handled by
         ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch gradient descent in the
@@ -205,6 +206,8 @@ def _fit(
     whole = None if auto else worthwhile(base, mover, stop, callback)
     if way is None and unseen:
         sound = screen(sound.blocks, chosen)
+    if way is None and auto:
+        way = scaled(base, start, measured=measured)
     method, objective, x0, every, columns, reads = way or _coordinates(
         base, mover, start, whole, measured=measured
     )

@@ -240,7 +240,21 @@ def test_more_columns_than_moments_are_taken_of(loss, penalty):
     X, targets, _ = made(n=300, p=2300, density=0.01, seed=4)
     found, want = both(X, targets[loss], loss=loss, penalty=penalty, stop=Stop(2000, grad_tol=1e-6))
     assert found.success
+    assert penalty.smooth == ("L-BFGS" in found.method)
     close(found, want, 1e-4)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_few_entries_in_many_columns_are_scaled_and_not_whitened(loss):
+    X, targets, weight = made(n=400, p=500, density=0.002)
+    more = {"sample_weight": weight, "penalty": L2(0.1), "stop": Stop(500, grad_tol=1e-8)}
+    found, want = both(X, targets[loss], loss=loss, **more)
+    assert "whitened" not in found.method
+    close(found, want, 1e-5)
+    bad = X.copy()
+    bad.data[3] = np.nan
+    with pytest.raises(ValueError, match="X has 1 NaN or infinite value"):
+        agd.fit(bad, targets[loss], loss=loss, penalty=L2(0.1))
 
 
 @pytest.mark.parametrize("start", ["result", "pair", "coef"])

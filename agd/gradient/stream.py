@@ -183,9 +183,9 @@ def _batch(number: int, batch: Any) -> Data | None:
         found = as_data(*batch)
     except (TypeError, ValueError) as error:
         raise type(error)(f"batch {number}: {error}") from None
-    if found.X.ndim != 2 or backends.of(found.X).chunked:
+    if found.X.ndim != 2 or backends.of(found.X).chunked or backends.is_sparse(found.X):
         raise ValueError(
-            f"batch {number}: X must be an array in memory of shape (n, p), got "
+            f"batch {number}: X must be a dense array in memory of shape (n, p), got "
             f"{type(found.X).__name__} of shape {tuple(found.X.shape)}"
         )
     return found

@@ -15,16 +15,21 @@ from agd.gradient.objective import LinearObjective
 from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.squares import WhitenedSquares
+from agd.gradient.whitening import ridge_of
 from agd.loss import L2, Squared
 from agd.run.columns import WIDE, Columns, row_count, sample, serve, whitened
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
 
-__all__ = ["Plan", "plan", "takes_moments"]
+__all__ = ["Plan", "plan", "scaled", "takes_moments"]
 
 TALL = 4  # rows to a column: with fewer, a step on the moments costs no less than a pass
 EVEN = 30.0  # condition: below it the moments' answer has lost three digits at most
+NARROW, PASSES = (
+    256,
+    400,
+)  # columns, passes over entries: p³ of the factors takes less than a few steps
 MEMORY = 10  # pairs of L-BFGS: in whitened coordinates few are needed
 
 
@@ -56,10 +61,38 @@ class Plan(NamedTuple):
 
 
 def takes_moments(base: LinearObjective) -> bool:
-    """Return whether `plan` goes by moments: not above 2,000 columns, nor for a prox on few rows."""
-    p = base.blocks.X.shape[-1]
+    """Return whether `plan` goes by moments: not above 2,000 columns, nor for a prox on few rows.
+
+    Nor for a sparse X with so few entries that more steps take less than the (p, p) factors; but without
+    a ridge these tell which columns are dependent.
+    """
+    X = base.blocks.X
+    p = X.shape[-1]
     on_moments = type(base.loss) is Squared and row_count(base) >= TALL * p
+    if backends.is_sparse(X) and not base.nonsmooth and ridge_of(base.penalty) > 0.0:
+        return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * X.nnz))
     return p <= WIDE and (on_moments or not base.nonsmooth)
+
+
+def scaled(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan | None:
+    """Choose for a sparse X, a smooth objective and no moments: L-BFGS in scaled coordinates.
+
+    Parameters and returns are those of `plan`.
+    """
+    if base.nonsmooth or not backends.is_sparse(base.blocks.X):
+        return None
+    scaling = column_scaling(base)
+    if measured:
+        base = replace(base, measure=scaling)
+    x0 = scaling.from_user(_null(base, scaling) if start is None else start)
+    return Plan(lbfgs(MEMORY), Rescaled(base, scaling), x0, _every(base))
+
+
+def _null(base: LinearObjective, scaling: Scaling) -> Params:
+    """Return the best constant model."""
+    zero = base.zeros()
+    constant = None if zero.intercept is None else zero.intercept + scaling.null
+    return Params(zero.coef, constant)
 
 
 def plan(
@@ -106,9 +139,7 @@ def _by(
     if measured:
         base = replace(base, measure=scaling)
     if start is None:
-        zero = base.zeros()
-        constant = None if zero.intercept is None else zero.intercept + scaling.null
-        start = Params(zero.coef, constant)
+        start = _null(base, scaling)
     with np.errstate(all="ignore"):
         if base.nonsmooth:
             return _proximal(base, start, moments, scaling)
