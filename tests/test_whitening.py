@@ -229,3 +229,20 @@ def test_badly_conditioned_columns_are_named_for_any_loss(loss):
     named = re.search("condition number ([^:]+):", found.message)
     assert named
     assert float(named[1]) > 1e7
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("seed", [27, 30, 43, 53, 73, 78, 79, 84, 98, 102])
+def test_a_column_that_is_a_multiple_of_another_is_found_wherever_it_lies(seed):
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(50, 6000)), int(rng.integers(2, 12))
+    X = rng.normal(size=(n, p)) * 10 ** rng.uniform(-3, 3, size=p)
+    X = X + rng.normal(size=p) * rng.integers(0, 3) * 10.0
+    X[:, -1] = X[:, 0] * rng.choice([1.0, 2.0, -3.3])
+    y = X @ np.arange(p) + rng.normal(size=n)
+    with pytest.warns(np.exceptions.RankWarning, match=f"rank is {p} of {p + 1}"):
+        found = agd.fit(X, y)
+    design = X - X.mean(axis=0)
+    known = np.linalg.lstsq(design, y - y.mean(), rcond=1e-9)[0]
+    assert np.allclose(design @ found.coef, design @ known, rtol=1e-6, atol=1e-6 * np.std(y))
+    assert np.allclose(found.coef[-1] / found.coef[0], X[0, -1] / X[0, 0], rtol=1e-6)

@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+NOISE = 10  # eps: what a factor of two columns leaves of their difference where there is none
+
+
 class Whitening(NamedTuple):
     """The change of coordinates w = D N v, b = d c - mu · w, and the size of a gradient in them.
 
@@ -186,7 +189,10 @@ def from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Ar
     rows = xp.concat([R, ridge**0.5 * eye * D[..., None, :]], axis=-2)
     _, s, Vh = xp.linalg.svd(rows, full_matrices=False)
     eps = float(xp.finfo(D.dtype).eps)
-    kept = s > p * eps * xp.max(s, axis=-1, keepdims=True)
+    # An entry is known to eps of itself, so that a column far from zero is less well known once centred.
+    reach = xp.max(xp.abs(scaling.shift * D), axis=-1, keepdims=True)
+    noise = (p + NOISE) * eps * xp.where(reach > 1.0, reach, xp.ones_like(reach))
+    kept = s > noise * xp.max(s, axis=-1, keepdims=True)
     V = _turned(Vh)
     e = xp.where(kept, s * s, xp.zeros_like(s))
     found = whitening_of(scaling, xp.flip(e, axis=-1), xp.flip(V, axis=-1))
