@@ -83,6 +83,22 @@ def test_whole_numbers_first_and_fractions_later(tmp_path):
     assert np.allclose(agd.fit(agd.Stream.from_files(path, "y")).coef, 2.0)
 
 
+ALONE = """
+import sys
+import agd
+print(*agd.fit(agd.Stream.from_files(sys.argv[1], "y")).coef)
+"""
+
+
+def test_a_csv_file_is_read_where_nothing_else_has_loaded_its_reader(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n1,2\n2,4\n3,6\n")
+    command = [sys.executable, "-c", ALONE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert np.allclose(float(done.stdout), 2.0)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -107,6 +107,7 @@ def _dataset(paths: list[Path]) -> Any:
     """Open the files, or a folder of them, as one dataset; of CSV, integers are read as floats."""
     try:
         import pyarrow as pa
+        import pyarrow.csv as pacsv
         import pyarrow.dataset as pads
     except ImportError as error:
         raise ImportError(
@@ -132,7 +133,7 @@ def _dataset(paths: list[Path]) -> Any:
         for field in found.schema
         if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
     }
-    options = pads.CsvFileFormat(convert_options=pa.csv.ConvertOptions(column_types=floats))
+    options = pads.CsvFileFormat(convert_options=pacsv.ConvertOptions(column_types=floats))
     return pads.dataset(names, format=options)
 
 
