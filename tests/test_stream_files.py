@@ -114,12 +114,65 @@ def test_a_csv_file_is_read_where_nothing_else_has_loaded_its_reader(tmp_path):
             {"target": "price", "features": ["size"], "batch_rows": 0},
             "batch_rows must be 1 or more",
         ),
+        (
+            {"target": "price", "features": ["size", "price"]},
+            "features must not name column 'price', which is the target",
+        ),
+        (
+            {"target": "price", "features": ["size", "size"]},
+            "features must name each column once, got 'size' twice",
+        ),
+        (
+            {"target": "price", "weight": "price"},
+            "weight must not name column 'price', which is the target",
+        ),
     ],
 )
 def test_columns_that_do_not_serve_are_named(tmp_path, table, options, words):
     WRITE["parquet"](table.append_column("name", pa.array(["a"] * 1000)), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=words):
         agd.Stream.from_files(tmp_path / "t.parquet", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target": 0}, "target must be a column's name, got 0"),
+        (
+            {"target": "price", "features": "size"},
+            "features must be a list of columns, got .* 'size'",
+        ),
+    ],
+)
+def test_columns_go_by_name(tmp_path, table, options, words):
+    WRITE["parquet"](table, tmp_path / "t.parquet")
+    with pytest.raises(TypeError, match=words):
+        agd.Stream.from_files(tmp_path / "t.parquet", **options)
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_whole_numbers_in_one_file_and_fractions_in_another(tmp_path, kind):
+    paths = [tmp_path / f"{part}.{kind}" for part in range(2)]
+    for path, x in zip(paths, ([1, 2], [3.5, 4.0]), strict=True):
+        WRITE[kind](pa.table({"x": x, "y": [2 * each for each in x]}), path)
+    assert np.allclose(agd.fit(agd.Stream.from_files(paths, "y")).coef, 2.0)
+
+
+def test_files_that_do_not_go_together(tmp_path):
+    for name, columns in (
+        ("a", {"x": [1.0], "y": [2.0]}),
+        ("b", {"x": [1.0]}),
+        ("c", {"x": ["one"]}),
+    ):
+        WRITE["parquet"](pa.table(columns), tmp_path / f"{name}.parquet")
+    WRITE["csv"](pa.table({"x": [1.0], "y": [2.0]}), tmp_path / "a.csv")
+    whole = tmp_path / "a.parquet"
+    with pytest.raises(ValueError, match=r"b.parquet: target 'y' is no column \(there are 'x'\)"):
+        agd.Stream.from_files([whole, tmp_path / "b.parquet"], "y")
+    with pytest.raises(ValueError, match=r"c.parquet: column 'x' must be numbers, got string"):
+        agd.Stream.from_files([whole, tmp_path / "c.parquet"], "x", features=["y"])
+    with pytest.raises(ValueError, match=r"files of one kind, got .*a.parquet and .*a.csv"):
+        agd.Stream.from_files([whole, tmp_path / "a.csv"], "y")
 
 
 def test_missing_values_are_found(tmp_path):

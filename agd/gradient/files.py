@@ -79,7 +79,10 @@ def table_batches(
     Raises
     ------
     ValueError
-        For an unknown kind of file, and for columns that are missing, or no numbers.
+        For an unknown kind of file, files of two kinds, and columns that are missing, no numbers, or
+        named twice.
+    TypeError
+        For names of columns that are no strings.
     ImportError
         If pyarrow is not installed.
     """
@@ -92,15 +95,49 @@ def table_batches(
     if len(set(names)) != len(names):
         raise ValueError(f"{several[0]}: columns must have different names, got {names}")
     taken = [target, *([] if weight is None else [weight])]
+    if isinstance(features, str):
+        raise TypeError(f"features must be a list of columns, got the string {features!r}")
     chosen = [name for name in names if name not in taken] if features is None else list(features)
     if not chosen:
         raise ValueError(f"{several[0]}: no column is left to be a feature")
-    for role, one in (("target", target), ("weight", weight), *(("features", f) for f in chosen)):
-        if one is not None:
-            _check_column(str(several[0]), data.schema, role, one)
+    roles = [("target", target), *(("weight", name) for name in taken[1:])]
+    roles += [("features", name) for name in chosen]
+    _check_apart(roles)
+    data = _alike(data, roles)
     if data.head(1, columns=[target]).num_rows == 0:
         raise ValueError(f"{several[0]}: has no rows")
     return TableBatches(data, chosen, taken, rows)
+
+
+def _check_apart(roles: list[tuple[str, str]]) -> None:
+    """Refuse a column with two parts to play: a target among the features explains itself."""
+    known: set[tuple[str, str]] = set()
+    for role, name in roles:
+        if not isinstance(name, str):
+            raise TypeError(f"{role} must be a column's name, got {name!r}")
+        if (role, name) in known:
+            raise ValueError(f"{role} must name each column once, got {name!r} twice")
+        if role != "target" and ("target", name) in known:
+            raise ValueError(f"{role} must not name column {name!r}, which is the target")
+        known.add((role, name))
+
+
+def _alike(data: Any, roles: list[tuple[str, str]]) -> Any:
+    """Check the columns of every file; one that is not of the same type in all is read as float64."""
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+
+    schema = data.schema
+    for part in data.get_fragments():
+        here = part.physical_schema
+        for role, name in roles:
+            _check_column(part.path, here, role, name)
+            at = schema.get_field_index(name)
+            if here.field(name).type != schema.field(at).type:
+                schema = schema.set(at, pa.field(name, pa.float64()))
+    if schema.equals(data.schema):
+        return data
+    return pads.dataset(data.files, format=data.format, schema=schema)
 
 
 def _dataset(paths: list[Path]) -> Any:
@@ -123,6 +160,9 @@ def _dataset(paths: list[Path]) -> Any:
     kind = FORMATS[
         choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
     ]
+    for file in files:
+        if FORMATS.get(file.suffix.lower()) != kind:
+            raise ValueError(f"paths must name files of one kind, got {files[0]} and {file}")
     names = [str(file) for file in files]
     found = pads.dataset(names, format=kind)
     if kind != "csv":

@@ -128,7 +128,10 @@ class Stream(Batches):
         Raises
         ------
         ValueError
-            For an unknown kind of file, and for columns that are missing, or no numbers.
+            For an unknown kind of file, files of two kinds, and columns that are missing, no numbers,
+            or named twice.
+        TypeError
+            For names of columns that are no strings.
         ImportError
             If pyarrow is not installed.
         """
