@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
+
 import numpy as np
 import pytest
 
 import agd
 
 ROWS, STEP = 700, 150
+SPENT = iter([1])
 
 
 @pytest.fixture
@@ -113,6 +117,15 @@ def test_lists_are_batches_too():
     [
         (iter([]), TypeError, "more than once, got an iterator"),
         (3, TypeError, "batches must be an iterable or a function, got int"),
+        (lambda: None, TypeError, r"batches\(\) must return an iterable of \(X, y\), got NoneType"),
+        (
+            lambda: SPENT,
+            TypeError,
+            "a new iterator each time, got the same list_iterator",
+        ),
+        ([(None, np.ones(3))], ValueError, "batch 0: X is missing"),
+        ([(1.0, np.ones(3))], ValueError, "batch 0: X must have rows and columns"),
+        ([(np.ones((0, 2)), np.ones(3))], ValueError, "batch 0: X must have at least one row"),
         ([], ValueError, "at least one row, got none"),
         ([(np.ones((0, 2)), np.ones(0))], ValueError, "at least one row, got none"),
         ([np.ones((3, 2))], TypeError, r"batch 0 must be \(X, y\)"),
@@ -164,6 +177,35 @@ def test_batches_that_change_between_passes_are_refused():
 
     with pytest.raises(ValueError, match="the same on every pass, got 6 rows on one and 9"):
         agd.fit(agd.Stream(batches))
+
+
+def test_batches_that_are_spent_are_said_to_be():
+    left = [[(X2, Y2)], [(X2, Y2)]]
+    stream = agd.Stream(lambda: left.pop() if left else [])
+    with pytest.raises(ValueError, match="the same on every pass, got none on this one"):
+        agd.fit(stream)
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_a_batch_is_let_go_before_the_next_is_made(data, options):
+    X, y, weight = data
+    y = _targets(options.get("loss"), y)
+    held = []
+
+    def batches():
+        last = ()
+        for i in range(0, ROWS, STEP):
+            held.extend(part for part in last if part() is not None)
+            now = tuple(a[i : i + STEP].copy() for a in (X, y, weight))
+            last = tuple(map(weakref.ref, now))
+            yield now
+            del now
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        agd.fit(agd.Stream(batches), **options)
+    assert held == []
 
 
 def test_a_stream_is_no_place_for_arrays():

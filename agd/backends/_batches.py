@@ -90,10 +90,10 @@ class _Source:
         from agd.backends._questions import namespace  # which asks the row below
 
         for X, y, weight in self.batches:
-            if self.high is None:
-                yield X, y, weight
-            else:
-                yield X, namespace(y).astype(y == self.high, y.dtype), weight
+            if self.high is not None:
+                y = namespace(y).astype(y == self.high, y.dtype)  # noqa: PLW2901 - holds no second y
+            yield X, y, weight
+            del X, y, weight  # before the next batch is made
 
 
 def _chunks(X: Batches, y: Column, _: Column | None) -> Any:
@@ -101,7 +101,15 @@ def _chunks(X: Batches, y: Column, _: Column | None) -> Any:
 
 
 def _each(f: Callable[..., Tree], blocks: Iterable[Any]) -> list[Any]:
-    return [f(*block) for block in blocks]
+    return list(_results(f, blocks))
+
+
+def _results(f: Callable[..., Tree], blocks: Iterable[Any]) -> Iterator[Tree]:
+    """Give f of each batch, and hold none while the next one is made."""
+    for block in blocks:
+        found = f(*block)
+        del block
+        yield found
 
 
 def _reduce(
@@ -113,8 +121,8 @@ def _reduce(
 ) -> Tree:
     """Merge in a tree, without holding more than `ARITY` results on each of its levels."""
     levels: list[list[Tree]] = [[]]
-    for block in blocks:
-        levels[0].append(f(*block))
+    for found in _results(f, blocks):
+        levels[0].append(found)
         at = 0
         while len(levels[at]) == ARITY:
             if at + 1 == len(levels):
@@ -125,6 +133,8 @@ def _reduce(
     left: list[Tree] = []
     for level in levels:
         left = [merge([*level, *left])] if level or left else []
+    if not left:
+        raise ValueError("batches must be the same on every pass, got none on this one")
     return left[0]
 
 

@@ -59,6 +59,7 @@ class TableBatches:
         for batch in found:
             columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
             yield (np.stack(columns[:p], axis=-1), *columns[p:])
+            del batch, columns  # before the next ones are read
 
 
 def table_batches(

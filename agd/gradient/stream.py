@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Stream(Batches):
     Raises
     ------
     TypeError
-        For an iterator, which is spent after one pass, and for batches that are no tuples of arrays.
+        For an iterator, which is spent after one pass, a function that returns the same one each time, and
+        for batches that are no tuples of arrays.
     ValueError
         If there is no row, or batches do not fit together.
 
@@ -79,6 +80,8 @@ class Stream(Batches):
             )
         self._batches = batches
         self._rows: int | None = None
+        if callable(batches):
+            _check_renewed(batches)
         first = next(self._checked(None), None)
         if first is None:
             raise ValueError("batches must have at least one row, got none")
@@ -144,6 +147,7 @@ class Stream(Batches):
         for batch in self._checked(self.resident):
             rows += int(batch[0].shape[-2])
             yield batch
+            del batch  # before the next one is made
         if self._rows not in (None, rows):
             raise ValueError(
                 f"batches must be the same on every pass, got {self._rows} rows on one and {rows} on "
@@ -151,12 +155,23 @@ class Stream(Batches):
             )
         self._rows = rows
 
+    def _begun(self) -> Iterator[Any]:
+        """Begin a pass."""
+        made = self._batches() if callable(self._batches) else self._batches
+        if not isinstance(made, Iterable):
+            raise TypeError(
+                f"batches() must return an iterable of (X, y), got {type(made).__name__}"
+            )
+        return iter(made)
+
     def _checked(self, like: Array | None) -> Iterator[Data]:
         """Go through the batches; each is checked beside those before it."""
         weighted = None if like is None else self.weight is not None
-        made = self._batches() if callable(self._batches) else self._batches
-        for number, batch in enumerate(made):
+        number = -1
+        for batch in self._begun():  # enumerate would hold on to a batch
+            number += 1
             found = _batch(number, batch)
+            del batch
             if found is None:
                 continue
             here = found.weight is not None
@@ -170,6 +185,16 @@ class Stream(Batches):
                 _check_targets(number, found.y, self.y)
             weighted = here
             yield found
+            del found
+
+
+def _check_renewed(batches: Callable[[], Any]) -> None:
+    """Refuse a function with one iterator for every pass: the second would find it spent."""
+    made = batches()
+    if hasattr(made, "__next__") and made is batches():
+        raise TypeError(
+            f"batches() must return a new iterator each time, got the same {type(made).__name__} twice"
+        )
 
 
 def _batch(number: int, batch: Any) -> Data | None:
@@ -177,10 +202,7 @@ def _batch(number: int, batch: Any) -> Data | None:
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"batch {number} must be (X, y) or (X, y, sample_weight), got {what}")
-    shape = getattr(batch[0], "shape", None)
-    if (shape is not None and len(shape) > 1 and shape[-2] == 0) or (
-        shape is None and not len(batch[0])
-    ):
+    if _is_empty(batch[0]) and _is_empty(batch[1]):
         return None
     try:
         found = as_data(*batch)
@@ -192,6 +214,14 @@ def _batch(number: int, batch: Any) -> Data | None:
             f"{type(found.X).__name__} of shape {tuple(found.X.shape)}"
         )
     return found
+
+
+def _is_empty(rows: Any) -> bool:
+    """Return whether an array, a table or a list has no rows."""
+    shape = getattr(rows, "shape", None)
+    if shape is None:
+        return isinstance(rows, Sized) and len(rows) == 0
+    return len(shape) > 0 and shape[0] == 0
 
 
 def _check_alike(number: int, X: Array, like: Array) -> None:
