@@ -39,7 +39,8 @@ from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
 from agd.gradient.stream import Stream
 from agd.gradient.survey import survey
-from agd.loss import NuclearNorm, Squared, get
+from agd.loss import Squared, get
+from agd.loss._check import check_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
@@ -162,7 +163,7 @@ def fit(
     array([ 2., -1.])
     """
     chosen, intercept = get(loss), flag("intercept", intercept)
-    _check_penalty(penalty)
+    check_penalty(penalty)
     check_callback(callback)
     auto = isinstance(method, str) and method == "auto"
     usual = auto and stop is None and init is None and callback is None
@@ -241,18 +242,6 @@ def _sound(
     if auto and type(chosen) is Squared and data.weight is None and not chunked:
         return Screened(blocks, None, 1.0, 0), None
     return screen(blocks, chosen), None
-
-
-def _check_penalty(penalty: Any) -> None:
-    if penalty is None:
-        return
-    if isinstance(penalty, type) or not hasattr(penalty, "smooth"):
-        raise TypeError(f"penalty must be an object such as agd.loss.L2(0.1), got {penalty!r}")
-    if isinstance(penalty, NuclearNorm):
-        raise ValueError(  # noqa: TRY004 - a penalty is what it is: it has no place here
-            f"penalty {penalty!r} couples the coefficients of several targets, which fit keeps apart: "
-            f"minimise a function of the matrix of coefficients by agd.minimize(fun, x0, penalty=...)"
-        )
 
 
 def _coordinates(

@@ -207,7 +207,7 @@ def test_minimize_is_the_function_however_it_is_reached(first):
 
 
 def test_the_package_names_what_it_has():
-    assert set(agd.__all__) <= set(dir(agd))
+    assert set(agd.__all__) == {name for name in dir(agd) if not name.startswith("__")}
     with pytest.raises(AttributeError, match="module 'agd' has no attribute 'fti'"):
         agd.fti  # noqa: B018
 

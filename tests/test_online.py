@@ -115,6 +115,36 @@ def test_small_batches_reach_the_neighbourhood(data):
     assert (np.abs(model.coef - known.coef) * X.std(axis=0)).max() < 0.2
 
 
+def test_single_rows_converge(data):
+    X, z, _, rng = data
+    y = _targets("huber", z, rng)
+    model = agd.Online("huber").partial_fit(X[:20], y[:20])
+    for i in range(20, 80):
+        model.partial_fit(X[i : i + 1], y[i : i + 1])
+        assert model.result.success
+    known = agd.fit(X[:80], y[:80], loss="huber")
+    assert np.abs((model.coef - known.coef) * X.std(axis=0)).max() < 0.05
+
+
+def test_rows_at_which_the_model_so_far_overflows():
+    X = np.asarray([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]])
+    model = agd.Online("poisson").partial_fit(X, np.asarray([1.0, 2.0, 2.0, 5.0, 6.0, 11.0]))
+    model.partial_fit(np.asarray([[0.0], [9000.0]]), np.asarray([1.0, 2.0]))
+    assert model.result.success
+    assert np.isfinite(model.partial_fit(X, np.ones(6)).coef).all()
+
+
+@pytest.mark.parametrize("factor", [1e170, 1e300])
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+def test_columns_that_overflow_leave_the_model_as_it_was(factor, loss):
+    model = agd.Online(loss, penalty=agd.loss.L2(0.1)).partial_fit(X2, Y2)
+    before = model.coef
+    with pytest.raises(ValueError, match=r"whose squares can be summed in float64"):
+        model.partial_fit(X2 * factor, Y2)
+    assert (model.coef == before).all()
+    assert model.partial_fit(X2, Y2).result.success
+
+
 X2, Y2 = np.asarray([[1.0, 2.0], [2.0, 0.0], [3.0, 1.0]]), np.asarray([1.0, 2.0, 4.0])
 
 
@@ -144,6 +174,9 @@ def test_a_batch_that_does_not_fit_leaves_the_model_as_it_was(X, y, words):
         (lambda: agd.Online("log_loss", classes=(1, 0)), ValueError, "the lower first"),
         (lambda: agd.Online("log_loss", classes=3), ValueError, "classes must be two numbers"),
         (lambda: agd.Online(intercept=None), TypeError, "intercept"),
+        (lambda: agd.Online(penalty=0.1), TypeError, "penalty must be an object"),
+        (lambda: agd.Online(penalty=agd.loss.L2), TypeError, "penalty must be an object"),
+        (lambda: agd.Online(penalty=agd.loss.NuclearNorm(1.0)), ValueError, "couples the coef"),
         (lambda: agd.Online().coef, AttributeError, "has seen no rows yet"),
         (
             lambda: agd.Online("log_loss", classes=(0, 1)).partial_fit(X2, [0, 1, 2]),

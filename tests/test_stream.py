@@ -70,6 +70,13 @@ def test_squares_need_one_pass_and_one_more_to_refine(data):
     assert agd.fit(_stream(X, y)).n_passes == agd.fit(_stream(X, y, weight)).n_passes == 2
 
 
+def test_a_stream_says_what_it_gives(data):
+    stream = _stream(*data)
+    assert repr(stream) == "Stream(4 columns, numpy, float64, rows not yet counted)"
+    agd.fit(stream)
+    assert repr(stream) == "Stream(4 columns, numpy, float64, 700 rows)"
+
+
 def test_passes_are_counted(data):
     X, y, _ = data
     begun = []
@@ -216,7 +223,7 @@ def test_a_stream_is_no_place_for_arrays():
         agd.fit(stream, sample_weight=ONES)
     with pytest.raises(TypeError, match="X must be an array here, got a stream"):
         agd.fit(X2, Y2).predict(stream)
-    with pytest.raises(ValueError, match=r"rows|chunks"):
+    with pytest.raises(ValueError, match=r"a stream's in batches"):
         agd.fit(stream, method="sgd")
     with pytest.raises(ValueError, match="y is missing"):
         agd.fit(X2)

@@ -92,6 +92,12 @@ class Stream(Batches):
         self.y = Column(shape, y.dtype)
         self.weight = None if weight is None else Column(shape[-1:], weight.dtype)
 
+    def __repr__(self) -> str:
+        """Give the columns, the kind of array, and the rows where they are known."""
+        rows = "rows not yet counted" if self._rows is None else f"{self._rows} rows"
+        kind = f"{backends.of(self.resident).name}, {str(self.dtype).rpartition('.')[2]}"
+        return f"Stream({self.shape[1]} columns, {kind}, {rows})"
+
     @property
     def rows(self) -> int | None:
         """The number of rows, once they were gone through; None before."""

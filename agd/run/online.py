@@ -29,10 +29,12 @@ from agd.gradient.recursive import Recursive, Remembered
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import Squared, get
+from agd.loss._check import check_penalty
 from agd.run.columns import by_moments
-from agd.run.diagnosis import unconverged
+from agd.run.diagnosis import check_range, unconverged
 from agd.run.fitted import FitResult, fitted
 from agd.run.loop import run
+from agd.run.status import Status
 from agd.run.stopping import Stop
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
@@ -54,8 +56,8 @@ class Online:
     weight of all. For the squared loss Q is exact: the model is that of `agd.fit` on all rows at once,
     in whatever order they came (recursive least squares). For other losses it is a fit's but for the
     third derivatives of the loss, which matter little where batches are of many rows, the classes mixed
-    among them. Rows whose classes
-    a plane separates, as of a batch of one class, are remembered as if their predictors were within ±4.
+    among them. Rows whose classes a plane separates, as of a batch of one class, are remembered as if
+    their predictors were within ±4.
 
     Parameters
     ----------
@@ -96,12 +98,14 @@ class Online:
         intercept: bool = True,
         classes: tuple[float, float] | None = None,
     ) -> None:
+        check_penalty(penalty, "Online")
         self.loss, self.penalty = get(loss), penalty
         self.has_intercept = flag("intercept", intercept)
         self.classes = _labels(classes, self.loss)
         self.result: FitResult | None = None
         self._past: Remembered | None = None
         self._columns: Moments | None = None
+        self._slopes: Array | None = None
 
     def __repr__(self) -> str:
         """Give the loss, the penalty, and how much was seen."""
@@ -123,7 +127,7 @@ class Online:
         return self._fitted().predict(X)
 
     def predict_proba(self, X: Array) -> Array:
-        """Return the probabilities of the two classes, as `FitResult.predict_proba`."""
+        """Return the two classes' probabilities, as `FitResult.predict_proba`."""
         return self._fitted().predict_proba(X)
 
     def _fitted(self) -> FitResult:
@@ -151,8 +155,8 @@ class Online:
         Raises
         ------
         ValueError, TypeError
-            As `agd.fit`, and for columns that are not those of the rows before. The model stays as it
-            was.
+            As `agd.fit`, for columns that are not those of the rows before, and where sums of squares
+            overflow. The model stays as it was.
 
         Warns
         -----
@@ -166,8 +170,9 @@ class Online:
             )
         self._check_alike(data)
         with backends.current(data.X), np.errstate(all="ignore"):
-            found, past, columns = self._updated(self._screened(data))
-        self.result, self._past, self._columns = found, past, columns
+            found, *seen = self._updated(self._screened(data))
+        self.result = found
+        self._past, self._columns, self._slopes = seen
         self.classes = found.classes
         if unconverged(found):
             warn_unconverged(found.message)
@@ -203,39 +208,83 @@ class Online:
         encoded = sound.blocks.replace(y=xp.astype(y == high, y.dtype))
         return Screened(encoded, self.classes, sound.least_share, sound.n_sync + 1)
 
-    def _updated(self, sound: Screened) -> tuple[FitResult, Remembered, Moments]:
+    def _updated(self, sound: Screened) -> tuple[FitResult, Remembered, Moments, Array]:
         """Descend on the batch and the past; return the model, and what to remember."""
         here = LinearObjective(sound.blocks, self.loss, self.penalty, self.has_intercept)
         columns = Moments.from_blocks(sound.blocks)
         columns = columns if self._columns is None else self._columns + columns
-        scaling = column_scaling(here, columns)
+        _check_finite(columns)
+        sound = sound._replace(n_sync=sound.n_sync + 1)
+        scaling, slopes = self._scaling(here, columns)
         here = replace(here, measure=scaling)
         objective = here if self._past is None else Recursive.of(here, self._past)
-        method, there, x0 = self._way(objective, columns, scaling)
-        found = run(method, there, x0, Stop(), grad_tol=relative(x0.coef), check_every=1)
+        zero = objective.zeros()
+        null = Params(zero.coef, None if zero.intercept is None else zero.intercept + scaling.null)
+        start = null if self.result is None else Params(self.result.coef, self.result.intercept)
+        found, there = self._descended(objective, columns, scaling, start)
+        if self.result is not None and _broken(found):
+            # The model before may be such that the loss of these rows overflows.
+            found, there = self._descended(objective, columns, scaling, null)
         result = fitted(found, sound, self.loss)
+        if _broken(found):
+            check_range(result, there, given=False)
+            raise ValueError(
+                "the loss is not finite at the best constant model: divide y by a constant"
+            )
         # A row on the wrong side costs at least log 2, so a smaller sum means that there is none: then
         # nothing holds the model, and all losses have gone flat.
         apart = self.loss.classes is not None and np.any(
             result.fun < math.log(2.0) * sound.least_share
         )
         now = Remembered.of(here, found.x, FLAT if apart else None)
-        return result, now if self._past is None else self._past + now, columns
+        return result, now if self._past is None else self._past + now, columns, slopes
 
-    def _way(
-        self, objective: LinearObjective, columns: Moments, scaling: Scaling
-    ) -> tuple[Any, Rescaled, Params]:
-        """Choose the method, its coordinates, and the first point: the last batch's model."""
-        zero = objective.zeros()
-        start = Params(zero.coef, None if zero.intercept is None else zero.intercept + scaling.null)
-        if self.result is not None:
-            start = Params(self.result.coef, self.result.intercept)
-        if objective.nonsmooth:
-            start = objective.prox(start, 0.0)
-            return FISTA(), Rescaled(objective, scaling), scaling.from_user(start)
-        whitening = by_moments(objective, columns, scaling).cast(scaling.shift)
-        there = Rescaled(objective, whitening)
-        return lbfgs(MEMORY, whitened=True), there, whitening.from_user(start)
+    def _scaling(self, here: LinearObjective, columns: Moments) -> tuple[Scaling, Array]:
+        """Return the coordinates, and the sum of squared slopes that give the size of a gradient.
+
+        They are those at the best constant of all rows: at their own, the slopes of few rows may be 0.
+        """
+        scaling = column_scaling(here, columns)
+        xp, loss, blocks = backends.namespace(scaling.null), self.loss, here.blocks
+        if self.has_intercept:
+            z = loss.link(xp.astype(columns.mean_y, scaling.null.dtype))
+            scaling = scaling._replace(null=xp.where(xp.isfinite(z), z, scaling.null))
+        slope = loss.slope(xp.zeros_like(blocks.y) + scaling.null[..., None], blocks.y)
+        square = slope * slope if blocks.weight is None else slope * slope * blocks.weight
+        slopes = xp.sum(square, axis=-1)
+        slopes = slopes if self._slopes is None else self._slopes + slopes
+        rms = xp.sqrt(slopes / xp.astype(columns.total, slopes.dtype))
+        unit = xp.maximum(scaling.unit, rms * scaling.intercept_scale)
+        return scaling._replace(unit=unit), slopes
+
+    def _descended(
+        self, objective: LinearObjective, columns: Moments, scaling: Scaling, start: Params
+    ) -> tuple[Any, Rescaled]:
+        """Choose the method and its coordinates, and run."""
+        method: Any = FISTA() if objective.nonsmooth else lbfgs(MEMORY, whitened=True)
+        coordinates: Any = scaling
+        if not objective.nonsmooth:
+            coordinates = by_moments(objective, columns, scaling).cast(scaling.shift)
+        start = objective.prox(start, 0.0)
+        there, x0 = Rescaled(objective, coordinates), coordinates.from_user(start)
+        tol = relative(x0.coef)
+        return run(method, there, x0, Stop(), grad_tol=tol, check_every=1), there
+
+
+def _broken(found: Any) -> bool:
+    """Return whether a run was not finite at its first point."""
+    failed = (np.asarray(found.status) == Status.NON_FINITE) & (np.asarray(found.nit) == 0)
+    return bool(failed.any())
+
+
+def _check_finite(columns: Moments) -> None:
+    """Refuse rows whose moments overflow: no coordinates are left to descend in."""
+    if not bool(backends.to_numpy(columns.finite)):
+        kind = str(columns.G.dtype).rpartition(".")[2]
+        raise ValueError(
+            f"X and y must be of a size whose squares can be summed in {kind}: divide the columns of X, or "
+            f"y, by a constant"
+        )
 
 
 def _labels(classes: Any, loss: Loss) -> tuple[float, float] | None:

@@ -41,7 +41,8 @@ def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int
         raise ValueError(
             f"{name} draws mini-batches of rows, but this objective has no rows to take: for a "
             f"function pass args whose arrays share their first axis; a Dask array's rows lie in "
-            f"chunks, so bring it into memory (X.compute()) or use method='auto'"
+            f"chunks, and a stream's in batches, so bring them into memory (X.compute()) or use "
+            f"method='auto'"
         )
     size = max(LEAST_BATCH, -(-rows // MOST_BATCHES)) if batch_size is None else batch_size
     size = min(size, rows)
