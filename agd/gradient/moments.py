@@ -18,15 +18,9 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Params, Penalty
-from agd.gradient._accumulate import (
-    Sums,
-    accumulate,
-    check_removable,
-    merge,
-    minus,
-    renormalised,
-)
+from agd.gradient._accumulate import accumulate
 from agd.gradient._kept import Kept
+from agd.gradient._sums import Sums, check_removable, merge, minus, renormalised
 from agd.gradient.blocks import Blocks, forward
 from agd.loss import L2
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd.gradient._accumulate import Sums, merge, of_chunk
+from agd.gradient._accumulate import of_chunk
+from agd.gradient._sums import Sums, merge
 from agd.gradient.blocks import Blocks
 from agd.gradient.moments import Moments
 from agd.gradient.screening import Screened, report, screen
