@@ -10,7 +10,7 @@ from typing import Any
 from agd import backends
 from agd._typing import Array
 from agd.gradient._cut import itemsize
-from agd.gradient._sums import Sums, about_mean, merge
+from agd.gradient._sums import Sums, about_mean, divisor, merge
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import (
     backward,
