@@ -238,9 +238,11 @@ def test_read_only_data_are_not_written_to():
 @pytest.mark.parametrize("penalty", [L2(0.1), L1(0.02)], ids=str)
 def test_more_columns_than_moments_are_taken_of(loss, penalty):
     X, targets, _ = made(n=300, p=2300, density=0.01, seed=4)
-    found, want = both(X, targets[loss], loss=loss, penalty=penalty, stop=Stop(2000, grad_tol=1e-6))
+    # Of 300 rows some of the coefficients are all but free: only a small gradient settles them.
+    found, want = both(X, targets[loss], loss=loss, penalty=penalty, stop=Stop(9000, grad_tol=1e-9))
     assert found.success
     assert penalty.smooth == ("L-BFGS" in found.method)
+    assert np.isclose(found.fun, want.fun, rtol=1e-10)
     close(found, want, 1e-4)
 
 
