@@ -227,3 +227,11 @@ def test_a_stream_is_no_place_for_arrays():
         agd.fit(stream, method="sgd")
     with pytest.raises(ValueError, match="y is missing"):
         agd.fit(X2)
+
+
+def test_the_path_of_a_stream(data):
+    X, y, _ = data
+    found, known = agd.path(_stream(X, y), epochs=[1, 100]), agd.path(X, y, epochs=[1, 100])
+    assert np.allclose(found.coef, known.coef, rtol=1e-9)
+    with pytest.raises(ValueError, match="y is missing"):
+        agd.path(X, epochs=[1])

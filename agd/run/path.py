@@ -30,7 +30,7 @@ __all__ = ["path"]
 
 def path(
     X: Array,
-    y: Array,
+    y: Array | None = None,
     *,
     epochs: int | Sequence[int],
     method: str | Rule | Method = "gd",
