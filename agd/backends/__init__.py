@@ -31,6 +31,7 @@ from agd.backends._row import Autodiff, Backend
 from agd.backends._selection import BackendInfo, Selection, available, select
 from agd.backends._sparse import as_rows, is_sparse, of_parts, transposed
 from agd.backends._table import PROCESS_DEFAULTS, TABLE
+from agd.backends._tree import in_tree
 
 __all__ = [
     "PROCESS_DEFAULTS",
@@ -48,6 +49,7 @@ __all__ = [
     "current",
     "default_float",
     "device",
+    "in_tree",
     "is_array",
     "is_sparse",
     "namespace",

@@ -9,6 +9,7 @@ from typing import Any
 
 from agd._typing import Array, Tree
 from agd.backends._row import Backend
+from agd.backends._tree import in_tree
 
 __all__ = ["BATCHES", "Batches", "Column"]
 
@@ -119,23 +120,11 @@ def _reduce(
     *,
     small: bool = False,  # noqa: ARG001 - all results are here already
 ) -> Tree:
-    """Merge in a tree, without holding more than `ARITY` results on each of its levels."""
-    levels: list[list[Tree]] = [[]]
-    for found in _results(f, blocks):
-        levels[0].append(found)
-        at = 0
-        while len(levels[at]) == ARITY:
-            if at + 1 == len(levels):
-                levels.append([])
-            levels[at + 1].append(merge(levels[at]))
-            levels[at] = []
-            at += 1
-    left: list[Tree] = []
-    for level in levels:
-        left = [merge([*level, *left])] if level or left else []
-    if not left:
+    """Merge f of the batches in a tree."""
+    merged = in_tree(_results(f, blocks), merge, ARITY)
+    if merged is None:
         raise ValueError("batches must be the same on every pass, got none on this one")
-    return left[0]
+    return merged
 
 
 def _resident(x: Any) -> Array:

@@ -20,7 +20,7 @@ from agd.cli.plots import KINDS, loss_curve
 from agd.cli.tables import Table
 from agd.cli.wording import for_table
 
-__all__ = ["Done", "Job", "fit_table", "keep", "model_of", "progress"]
+__all__ = ["Done", "Job", "deviance", "fit_table", "keep", "model_of", "progress"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ class Job:
         not_negative("--l2", self.l2)
         return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
 
+    def named(self) -> list[str] | None:
+        """Return the features that were named; None for all others."""
+        return [name.strip() for name in self.features.split(",")] if self.features else None
+
     def check_apart_columns(self, named: list[str] | None) -> None:
         """Say which column was asked to be two things."""
         if self.weight == self.target:
@@ -112,8 +116,8 @@ class Job:
         self.check_apart_columns(None)
         if self.weight:
             table.require("--weight", [self.weight])
-        if self.features:
-            named = [name.strip() for name in self.features.split(",")]
+        named = self.named()
+        if named is not None:
             table.require("--features", named)
             self.check_apart_columns(named)
             return named
@@ -268,14 +272,14 @@ def _scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, f
         return {"accuracy": float(np.average(found == truth, weights=s))}
     if loss.name == "poisson":
         constant = np.full_like(y, np.average(y, weights=s))
-        null, left = _deviance(y, constant, s), _deviance(y, found, s)
+        null, left = deviance(y, constant, s), deviance(y, found, s)
         return {"D²": 1.0 - left / null if null > 0.0 else float("nan")}
     null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
     left = float(np.average((y - found) ** 2, weights=s))
     return {"R²": 1.0 - left / null if null > 0.0 else float("nan")}
 
 
-def _deviance(y: Any, mean: Any, s: Any) -> float:
-    """Return the mean Poisson deviance, 2 (y log(y / mean) - y + mean)."""
+def deviance(y: Any, mean: Any, s: Any) -> float:
+    """Return the Poisson deviance, 2 (y log(y / mean) - y + mean), summed with weights s."""
     term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
-    return float(np.average(2.0 * (term - y + mean), weights=s))
+    return float(s @ (2.0 * (term - y + mean)))

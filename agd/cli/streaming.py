@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd.cli.fitting import Done, Job, keep, model_of, progress
+from agd.cli.fitting import Done, Job, deviance, keep, model_of, progress
 from agd.cli.models import Model
 from agd.cli.wording import for_table
 from agd.gradient.files import table_batches
@@ -26,7 +26,7 @@ def fit_stream(job: Job, path: Path, chosen: Any) -> Done:
     ValueError
         As there, and for columns of text: classes have to be numbers here.
     """
-    named = [name.strip() for name in job.features.split(",")] if job.features else None
+    named = job.named()
     job.check_apart_columns(named)
     table = table_batches(path, job.target, features=named, weight=job.weight or None)
 
@@ -68,7 +68,7 @@ def _scores(model: Model, loss: Any, table: Any) -> dict[str, float]:
             low, high = model.classes
             sums += [float(s @ (found == np.where(y == high, high, low))), 0.0]
         elif loss.name == "poisson":
-            sums += [_deviance(y, found, s), _deviance(y, np.full_like(y, mean), s)]
+            sums += [deviance(y, found, s), deviance(y, np.full_like(y, mean), s)]
         else:
             sums += [float(s @ (y - found) ** 2), float(s @ (y - mean) ** 2)]
     left, null = sums / total
@@ -85,9 +85,3 @@ def _mean(table: Any) -> tuple[float, float]:
         s = more[0] if more else np.ones_like(y)
         total, amount = total + float(s.sum()), amount + float(s @ y)
     return total, amount / total
-
-
-def _deviance(y: Any, mean: Any, s: Any) -> float:
-    """Return the summed Poisson deviance, 2 (y log(y / mean) - y + mean)."""
-    term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
-    return float(s @ (2.0 * (term - y + mean)))

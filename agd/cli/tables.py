@@ -13,15 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-__all__ = ["Table", "read"]
+from agd.gradient.files import FORMATS
 
-FORMATS = {
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".feather": "feather",
-    ".arrow": "feather",
-}
+__all__ = ["Table", "read"]
 
 NOT_UTF8 = "is not UTF-8 text: save it as UTF-8"
 

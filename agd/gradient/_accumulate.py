@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from agd import backends
@@ -69,25 +68,9 @@ def _of_rows(blocks: Blocks) -> Sums:
     spare = row.looks_are_free and len(cut) > 1
     one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
     size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))
-    return _tree((one_block(dtype, *block) for block in cut), max(2, min(32, TEMPORARY // size)))
-
-
-def _tree(parts: Iterable[Sums], arity: int) -> Sums:
-    """Merge in a tree, without holding more than `arity` parts on each of its levels."""
-    levels: list[list[Sums]] = [[]]
-    for part in parts:
-        levels[0].append(part)
-        at = 0
-        while len(levels[at]) == arity:
-            if at + 1 == len(levels):
-                levels.append([])
-            levels[at + 1].append(merge(levels[at]))
-            levels[at] = []
-            at += 1
-    left: list[Sums] = []
-    for level in levels:
-        left = [merge([*level, *left])] if level or left else []
-    return left[0]
+    parts = (one_block(dtype, *block) for block in cut)
+    merged: Sums = backends.in_tree(parts, merge, max(2, min(32, TEMPORARY // size)))
+    return merged
 
 
 def _rows_per_block(blocks: Blocks, dtype: Any) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from agd._validation import choice, count
 
-__all__ = ["BATCH_ROWS", "TableBatches", "table_batches"]
+__all__ = ["BATCH_ROWS", "FORMATS", "TableBatches", "table_batches"]
 
 BATCH_ROWS = 2**16
 

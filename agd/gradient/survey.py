@@ -46,7 +46,7 @@ def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
         As `agd.gradient.screening.screen`.
     """
     look = functools.partial(_look, loss, blocks.rows)
-    with np.errstate(all="ignore"):  # as of `screen` and of `Moments`
+    with np.errstate(all="ignore"):  # as of `screen` and of `Moments`; it goes with the functions
         reports, sums = blocks.merged(look, _joined)
         moments = Moments.of_sums(sums)
     xp = backends.namespace(sums.total)
@@ -73,13 +73,9 @@ def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
 def _look(
     loss: Loss, rows: int | None, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Sums]:
-    """Look a chunk over, then sum it: a worker in another process has no errstate of the caller's."""
-    with np.errstate(all="ignore"):
-        seen = report(loss, X, y, weight)
-        return seen[None, :], of_chunk(rows, X, y, weight)
+    return report(loss, X, y, weight)[None, :], of_chunk(rows, X, y, weight)
 
 
 def _joined(parts: list[Any]) -> tuple[Array, Sums]:
     xp = backends.namespace(parts[0][0])
-    with np.errstate(all="ignore"):
-        return xp.concat([seen for seen, _ in parts]), merge([sums for _, sums in parts])
+    return xp.concat([seen for seen, _ in parts]), merge([sums for _, sums in parts])

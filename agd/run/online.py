@@ -198,15 +198,16 @@ class Online:
             return screen(blocks, self.loss)
         sound = screen(blocks, Squared())
         low, high = self.classes
-        xp, y = backends.namespace(data.y), data.y
+        y = data.y
         third = backends.to_numpy(y)[backends.to_numpy((y != low) & (y != high))]
         if third.size:
             raise ValueError(
                 f"y must have the classes {low!r} and {high!r}, got {float(third.flat[0])!r} among "
                 f"{third.size} others"
             )
-        encoded = sound.blocks.replace(y=xp.astype(y == high, y.dtype))
-        return Screened(encoded, self.classes, sound.least_share, sound.n_sync + 1)
+        return Screened(
+            sound.blocks.encoded(high), self.classes, sound.least_share, sound.n_sync + 1
+        )
 
     def _updated(self, sound: Screened) -> tuple[FitResult, Remembered, Moments, Array]:
         """Descend on the batch and the past; return the model, and what to remember."""
