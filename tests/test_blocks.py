@@ -15,10 +15,11 @@ from unittest import mock
 import cases
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective
-from agd.gradient._workers import allowed, in_order
+from agd.gradient._workers import allowed, in_order, single_threaded_products
 from agd.loss import Logistic, Squared
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -310,6 +311,34 @@ def test_helpers_see_the_callers_errstate_and_get_no_helpers():
     outer = allowed()
     assert in_order(lambda i: in_order(abs, [i, -i], 2), range(4), 2) == [[i, i] for i in range(4)]
     assert allowed() == outer
+
+
+def _blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_as_they_were():
+    def ask(_):
+        time.sleep(0.001)
+        return _blas_threads()
+
+    with threadpool_limits(3, user_api="blas"):
+        before = _blas_threads()
+        if 3 not in before:
+            pytest.skip("the threads of this BLAS cannot be set")
+        assert {tuple(found) for found in in_order(ask, range(20), workers=2)} == {
+            (1,) * len(before)
+        }
+        assert _blas_threads() == before
+        with pytest.raises(ZeroDivisionError):
+            in_order(lambda i: 1 // i, range(20), workers=2)
+        assert _blas_threads() == before
+        first, second = single_threaded_products(), single_threaded_products()
+        first.__enter__()
+        with second:  # overlapping contexts end in any order
+            first.__exit__(None, None, None)
+            assert set(_blas_threads()) == {1}
+        assert _blas_threads() == before
 
 
 def test_overflow_in_a_thread_is_an_error_where_the_caller_asks_for_one():

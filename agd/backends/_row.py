@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -79,6 +80,9 @@ class Backend:
     pack : callable
         A row block as the library's products take it: itself, or a copy where its strides are such that
         BLAS cannot.
+    product : callable
+        The product of a matrix with a matrix or a vector; where the library is `threaded`, one that
+        leaves the interpreter to other threads meanwhile.
     threaded : bool
         Whether the library's functions run side by side in threads, on one processor each.
     in_place : bool
@@ -124,6 +128,7 @@ class Backend:
     block_bytes: Callable[[Array], int | None]
     in_place: bool
     pack: Callable[[Array], Array] = _itself
+    product: Callable[[Array, Array], Array] = operator.matmul
     threaded: bool = False
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
     resident: Callable[[Array], Array] = _itself

@@ -16,9 +16,7 @@ from agd.backends._row import Backend
 __all__ = ["MODULES", "SPARSE", "as_rows", "is_sparse", "of_parts", "transposed"]
 
 MODULES = ("scipy.sparse", "cupyx.scipy.sparse")
-CACHE_BLOCK = (
-    3 * 2**20
-)  # bytes: as of NumPy's arrays; measured, a third more or less changes nothing
+CACHE_BLOCK = 3 * 2**20  # bytes: measured, a third more or less changes nothing
 
 _KNOWN: dict[type, str] = {}  # asked of X several times a step
 

@@ -23,7 +23,7 @@ __all__ = ["PROCESS_DEFAULTS", "TABLE"]
 # float64, which JAX narrows unless told not to before it is imported.
 PROCESS_DEFAULTS = {"JAX_ENABLE_X64": "1"}
 
-CACHE_BLOCK = 3 * 2**20  # bytes, measured: such a block is in cache for its second product
+CACHE_BLOCK = 4 * 2**20  # bytes, measured: such a block is in cache for its second product
 
 
 def _convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
@@ -164,6 +164,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_convert,
         block_bytes=lambda _: CACHE_BLOCK,
         pack=_numpy_pack,
+        product=np.dot,  # matmul keeps the interpreter's lock where the product has under 500 entries
         threaded=True,
         in_place=True,
         looks_are_free=True,

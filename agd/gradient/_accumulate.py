@@ -61,16 +61,20 @@ def of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums
 
 
 def _of_rows(blocks: Blocks) -> Sums:
-    """Sum block after block, in a tree so that rounding grows with the logarithm of their number."""
+    """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
     X, row = blocks.X, backends.of(blocks.X)
     dtype = accumulator(X)
     cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
     spare = row.looks_are_free and len(cut) > 1
     one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
     size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))
-    parts = (one_block(dtype, *block) for block in cut)
-    merged: Sums = backends.in_tree(parts, merge, max(2, min(32, TEMPORARY // size)))
-    return merged
+    arity = max(2, min(32, TEMPORARY // size))
+
+    def of_strip(strip: list[Any]) -> Sums:
+        merged: Sums = backends.in_tree((one_block(dtype, *block) for block in strip), merge, arity)
+        return merged
+
+    return merge(blocks.by_strips(of_strip, cut, size) if row.threaded else [of_strip(cut)])
 
 
 def _rows_per_block(blocks: Blocks, dtype: Any) -> int:

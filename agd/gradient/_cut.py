@@ -12,10 +12,11 @@ __all__ = ["itemsize", "rows_in_cache", "sparse_rows_in_cache"]
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py): rows contiguous, all within
 # a tenth of the best; columns contiguous, within a fifth.
 #
+# Threads that share a sum take the interpreter's lock in turn, a dozen times a block: small blocks are slow.
 # OpenBLAS shares a product of more than 460,800 entries, and one of two vectors of more than 10,000, among
-# threads of its own. They wait for each other: where the processors are busy, for a hundred times what the
-# product takes.
-MOST_ENTRIES = 400_000
+# threads of its own, unless it is told not to (`_workers`). They wait for each other: where the processors
+# are busy, for a hundred times what the product takes.
+MOST_ENTRIES = 450_000
 MOST_ROWS = 10_000
 LEAST_ROWS = 64  # below, a call costs more than its work
 SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache

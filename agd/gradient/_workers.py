@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["allowed", "alone", "in_order"]
+__all__ = ["allowed", "alone", "in_order", "single_threaded_products"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +35,8 @@ def alone() -> Iterator[None]:
     """Let sums in this context have no threads of their own: those of others are at work already."""
     token = _helping.set(True)
     try:
-        yield
+        with single_threaded_products():
+            yield
     finally:
         _helping.reset(token)
 
@@ -53,6 +55,48 @@ def allowed() -> int:
         if text.isdecimal() and int(text) > 0:
             count = min(count, int(text))
     return min(count, MOST)
+
+
+class _Limit:
+    """How many sums hold the threads of BLAS to one, and what gives these back after the last of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.holders = threading.Lock(), 0
+        self.held: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.holders == 0:
+                self.held = _libraries().limit(limits=1, user_api="blas")
+            self.holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.holders -= 1
+            if self.holders == 0:
+                self.held.restore_original_limits()
+
+
+_limit = _Limit()
+
+
+def single_threaded_products() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which products use the thread that asks for them, and no other.
+
+    Threads that share a sum are as many as there are processors: threads of BLAS beside them would wait
+    for one another, on a busy machine for a hundred times what a product takes.
+
+    The limit is the process's, as BLAS has it. Contexts may overlap in several threads: the last to end
+    gives back what the first found.
+    """
+    return _limit
+
+
+@functools.cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _processors() -> int | None:
@@ -92,6 +136,11 @@ def in_order(f: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
     workers = min(workers, len(items))
     if workers < 2:
         return [f(item) for item in items]
+    with single_threaded_products():
+        return _shared_out(f, items, workers)
+
+
+def _shared_out(f: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
     shared = _Shared(f, items)
     helpers: list[threading.Thread] = []
     try:

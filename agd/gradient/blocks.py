@@ -221,9 +221,30 @@ class Blocks:
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
-        strips = _strips(blocks, self._columns * itemsize(self.X))
         one_strip = functools.partial(_sum_of_strip, functools.partial(self._of_block, f))
-        return backends.add(in_order(one_strip, strips, self._workers(len(blocks))))
+        size = self._columns * itemsize(self.X)
+        return backends.add(self.by_strips(one_strip, blocks, size))
+
+    def by_strips(
+        self, f: Callable[[list[Block]], Tree], blocks: list[Block], size: int
+    ) -> list[Tree]:
+        """Return f of strips, each a few neighbours among the blocks; threads may share them.
+
+        Parameters
+        ----------
+        f : callable
+            A pure function of a list of blocks.
+        blocks : list of tuple
+            All of them, as `cut` gives them.
+        size : int
+            Bytes of a result: how many strips there are hangs on it and on the blocks alone.
+
+        Returns
+        -------
+        list of tree
+            The results, in the order of the strips.
+        """
+        return in_order(f, _strips(blocks, size), self._workers(len(blocks)))
 
     def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
@@ -281,9 +302,9 @@ def _within(
         return Blocks(X, y, weight, X).sum(f, limit)
 
 
-def _strips(blocks: list[Block], row_bytes: int) -> list[list[Block]]:
+def _strips(blocks: list[Block], size: int) -> list[list[Block]]:
     """Deal out the blocks, in order, to parts that are as large as one another."""
-    parts = max(2, min(STRIPS, STRIP_BYTES // row_bytes))
+    parts = max(2, min(STRIPS, STRIP_BYTES // size))
     length = -(-len(blocks) // parts)
     return [blocks[i : i + length] for i in range(0, len(blocks), length)]
 

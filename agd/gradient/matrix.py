@@ -55,7 +55,7 @@ def forward(X: Array, w: Array) -> Array:
     array([3., 7.])
     """
     if X.ndim == 2 and w.ndim == 1:
-        return X @ w
+        return backends.of(X).product(X, w)
     xp = backends.namespace(w)
     if backends.is_sparse(X):
         flat = xp.reshape(w, (-1, w.shape[-1]))
@@ -66,7 +66,7 @@ def forward(X: Array, w: Array) -> Array:
 
 
 def backward(X: Array, r: Array) -> Array:
-    """Return backends.transposed(X) @ r for every problem of the batch, shape (..., p), for r of shape (..., n).
+    """Return X' r for every problem of the batch, shape (..., p), for r of shape (..., n).
 
     Examples
     --------
@@ -78,7 +78,7 @@ def backward(X: Array, r: Array) -> Array:
         return _sparse_backward(X, r)
     xp = backends.namespace(X)
     if X.ndim == 2 and r.ndim == 1:
-        return xp.matrix_transpose(X) @ r
+        return backends.of(X).product(xp.matrix_transpose(X), r)
     if X.ndim == 2:
         return r @ X
     return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
@@ -190,9 +190,11 @@ def times_rows(X: Array, factor: Array) -> Array:
 
 
 def gram(X: Array) -> Array:
-    """Return backends.transposed(X) @ X, an array (..., p, p)."""
+    """Return X' X, an array (..., p, p)."""
     xp = backends.namespace(X)
     if not backends.is_sparse(X):
+        if X.ndim == 2:
+            return backends.of(X).product(xp.matrix_transpose(X), X)
         return xp.matmul(xp.matrix_transpose(X), X)
     n, p = X.shape
     if not backends.of(X).threaded or X.nnz < DENSE * n * p:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from agd import backends
 from agd._typing import Array
 
-__all__ = ["between", "parts"]
+__all__ = ["between", "one_above", "parts"]
 
 
 def parts(s: Array) -> tuple[Array, Array]:
@@ -42,3 +42,18 @@ def between(x: Array, low: float, high: float) -> Array:
     if backends.of(x).autodiff is None:  # the namespace's clip looks for NaN in its limits
         return xp.minimum(xp.maximum(x, low), high)
     return xp.clip(x, low, high)
+
+
+def one_above(s: Array, below: Array) -> Array:
+    """Return 1 where s is above 0, and `below`, which is at most 1, elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one_above(np.asarray([2.0, -3.0]), np.asarray([0.5, 0.5]))
+    array([1. , 0.5])
+    """
+    xp = backends.namespace(s)
+    if backends.of(s).autodiff is None:
+        return xp.maximum(below, xp.astype(s > 0.0, below.dtype))
+    return xp.where(s > 0.0, xp.ones_like(below), below)

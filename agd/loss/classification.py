@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from agd._typing import Array
 from agd.backends import namespace
-from agd.loss._kinks import parts
+from agd.loss._kinks import one_above, parts
 
 __all__ = ["Logistic"]
 
@@ -46,10 +46,10 @@ class Logistic:
         return self.value_and_slope(z, y)[1]
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return both; with s = p + m, max(s, 0) and min(s, 0), neither exponential overflows."""
+        """Return both, from one exponential that does not overflow."""
         side = 1.0 - 2.0 * y
-        p, m, log = _parts_and_log(side * z)
-        return log + p, side * namespace(z).exp(m - log)
+        value, share = _softplus_and_sigmoid(side * z)
+        return value, side * share
 
     def link(self, mean: Array) -> Array:
         """Return the log odds of a share `mean` of the second class."""
@@ -58,19 +58,20 @@ class Logistic:
 
     def predict(self, z: Array) -> Array:
         """Return the probability of the second class, 1 / (1 + exp(-z))."""
-        _, m, log = _parts_and_log(z)
-        return namespace(z).exp(m - log)
+        return _softplus_and_sigmoid(z)[1]
 
     def outside(self, y: Array) -> Array:
         """Return where y is neither 0 nor 1."""
         return (y != 0.0) & (y != 1.0)
 
 
-def _parts_and_log(s: Array) -> tuple[Array, Array, Array]:
-    """Return p = max(s, 0), m = min(s, 0) and l = log1p(exp(-|s|)).
+def _softplus_and_sigmoid(s: Array) -> tuple[Array, Array]:
+    """Return log(1 + exp(s)) and 1 / (1 + exp(-s)).
 
-    The loss is log(1 + exp(s)) = p + l, and its slope 1 / (1 + exp(-s)) = exp(m - l).
+    With e = exp(-|s|) they are max(s, 0) + log1p(e), and 1 / (1 + e) or e / (1 + e) as s is above 0 or
+    below: neither overflows nor cancels.
     """
     xp = namespace(s)
     p, m = parts(s)
-    return p, m, xp.log1p(xp.exp(m - p))
+    e = xp.exp(m - p)
+    return p + xp.log1p(e), one_above(s, e) / (1.0 + e)
