@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import nox
 
@@ -15,6 +16,8 @@ nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 BACKENDS = ("numpy", "strict", "torch", "jax", "dask", "cupy")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = min(CORES, 4)  # each collects every test by itself: more than a few gain little
 
 
 def _cuda_devices() -> int:
@@ -62,7 +65,15 @@ def tests(session: nox.Session, backend: str) -> None:
     session.install(".[cli]", *_group(backend))
     # Doctests are the same on every backend: the numpy session runs them.
     where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
-    session.run("pytest", *where, *session.posargs, env={"AGD_TEST_BACKEND": backend})
+    # A GPU is one device, and its memory is not shared out. Elsewhere workers times threads are the cores.
+    workers = 1 if backend == "cupy" else WORKERS
+    share = [f"--numprocesses={workers}", "--dist=loadgroup"] if workers > 1 else []
+    env = {
+        "AGD_TEST_BACKEND": backend,
+        "OMP_NUM_THREADS": str(max(1, CORES // workers)),
+        "PYTHONDONTWRITEBYTECODE": None,  # the processes that tests start would compile anew
+    }
+    session.run("pytest", *where, *share, *session.posargs, env=env)
 
 
 @nox.session(default=False)

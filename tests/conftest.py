@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,26 @@ def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
     variant = VARIANTS[request.param]
     with variant.flags():
         yield variant.make()
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line here: its exit code, and what it wrote to stdout and to stderr."""
+    from agd.__main__ import main
+
+    def run(*args: Any) -> tuple[int, str, str]:
+        code = main([str(a) for a in args])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Give a table of five rows, whose target is `price`."""
+    path = tmp_path / "small.csv"
+    path.write_text("rooms,area,price\n1,30.5,3\n2,50,5.5\n3,80,7\n4,81,9.5\n5,120,11\n")
+    return path
 
 
 @pytest.fixture

@@ -13,19 +13,9 @@ pytest.importorskip("typer", reason="the command line's extra is not installed")
 import pyarrow.csv
 import pyarrow.parquet
 
-from agd.__main__ import main
 from agd.cli.models import Model
 
 pytestmark = pytest.mark.backend("numpy")
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*args):
-        code = main([str(a) for a in args])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
