@@ -45,7 +45,7 @@ class Problem(NamedTuple):
         )
 
 
-def _stack(*entries: Any) -> Any:
+def stack(*entries: Any) -> Any:
     return backends.namespace(entries[0]).stack(list(entries))
 
 
@@ -100,7 +100,7 @@ def beale_grad(x: Any) -> Any:
         r = c - a + a * b**k
         by_a = by_a + 2.0 * r * (b**k - 1.0)
         by_b = by_b + 2.0 * r * k * a * (b ** (k - 1) if k > 1 else 1.0)
-    return _stack(by_a, by_b)
+    return stack(by_a, by_b)
 
 
 def booth(x: Any) -> Any:
@@ -109,7 +109,7 @@ def booth(x: Any) -> Any:
 
 def booth_grad(x: Any) -> Any:
     p, q = x[0] + 2.0 * x[1] - 7.0, 2.0 * x[0] + x[1] - 5.0
-    return _stack(2.0 * p + 4.0 * q, 4.0 * p + 2.0 * q)
+    return stack(2.0 * p + 4.0 * q, 4.0 * p + 2.0 * q)
 
 
 def himmelblau(x: Any) -> Any:
@@ -118,7 +118,7 @@ def himmelblau(x: Any) -> Any:
 
 def himmelblau_grad(x: Any) -> Any:
     p, q = x[0] ** 2 + x[1] - 11.0, x[0] + x[1] ** 2 - 7.0
-    return _stack(4.0 * x[0] * p + 2.0 * q, 2.0 * p + 4.0 * x[1] * q)
+    return stack(4.0 * x[0] * p + 2.0 * q, 2.0 * p + 4.0 * x[1] * q)
 
 
 def matyas(x: Any) -> Any:
@@ -126,7 +126,7 @@ def matyas(x: Any) -> Any:
 
 
 def matyas_grad(x: Any) -> Any:
-    return _stack(0.52 * x[0] - 0.48 * x[1], 0.52 * x[1] - 0.48 * x[0])
+    return stack(0.52 * x[0] - 0.48 * x[1], 0.52 * x[1] - 0.48 * x[0])
 
 
 def brown(x: Any) -> Any:
@@ -135,7 +135,7 @@ def brown(x: Any) -> Any:
 
 def brown_grad(x: Any) -> Any:
     r = x[0] * x[1] - 2.0
-    return _stack(2.0 * (x[0] - 1e6) + 2.0 * r * x[1], 2.0 * (x[1] - 2e-6) + 2.0 * r * x[0])
+    return stack(2.0 * (x[0] - 1e6) + 2.0 * r * x[1], 2.0 * (x[1] - 2e-6) + 2.0 * r * x[0])
 
 
 # -- three and four variables --------------------------------------------------------------------
@@ -161,7 +161,7 @@ def helical_grad(x: Any) -> Any:
         1000.0 / math.pi * climb / square
     )  # -2000 climb dθ = turn (x1, -x0), since dθ = (-x1, x0)/2π
     out = 200.0 * (radius - 1.0) / radius
-    return _stack(turn * x[1] + out * x[0], -turn * x[0] + out * x[1], 200.0 * climb + 2.0 * x[2])
+    return stack(turn * x[1] + out * x[0], -turn * x[0] + out * x[1], 200.0 * climb + 2.0 * x[2])
 
 
 def powell(x: Any) -> Any:
@@ -172,7 +172,7 @@ def powell(x: Any) -> Any:
 def powell_grad(x: Any) -> Any:
     a, b, c, d = (x[i] for i in range(4))
     p, q, r, s = a + 10 * b, c - d, (b - 2 * c) ** 3, (a - d) ** 3
-    return _stack(2 * p + 40 * s, 20 * p + 4 * r, 10 * q - 8 * r, -10 * q - 40 * s)
+    return stack(2 * p + 40 * s, 20 * p + 4 * r, 10 * q - 8 * r, -10 * q - 40 * s)
 
 
 def wood(x: Any) -> Any:
@@ -184,7 +184,7 @@ def wood(x: Any) -> Any:
 def wood_grad(x: Any) -> Any:
     a, b, c, d = (x[i] for i in range(4))
     p, q, both, apart = b - a * a, d - c * c, 20 * (b + d - 2), 0.2 * (b - d)
-    return _stack(
+    return stack(
         -400 * a * p - 2 * (1 - a),
         200 * p + both + apart,
         -360 * c * q - 2 * (1 - c),
@@ -221,7 +221,7 @@ def saddle(x: Any) -> Any:
 
 
 def saddle_grad(x: Any) -> Any:
-    return _stack(2.0 * x[0], -2.0 * x[1])
+    return stack(2.0 * x[0], -2.0 * x[1])
 
 
 def monkey(x: Any) -> Any:
@@ -229,7 +229,7 @@ def monkey(x: Any) -> Any:
 
 
 def monkey_grad(x: Any) -> Any:
-    return _stack(3.0 * x[0] ** 2 - 3.0 * x[1] ** 2, -6.0 * x[0] * x[1])
+    return stack(3.0 * x[0] ** 2 - 3.0 * x[1] ** 2, -6.0 * x[0] * x[1])
 
 
 def two_wells(x: Any) -> Any:
@@ -237,7 +237,7 @@ def two_wells(x: Any) -> Any:
 
 
 def two_wells_grad(x: Any) -> Any:
-    return _stack(1.0 * x[0], x[1] ** 3 - x[1])
+    return stack(1.0 * x[0], x[1] ** 3 - x[1])
 
 
 _MGH = "Moré, Garbow and Hillstrom (1981), Testing unconstrained optimization software"

@@ -13,7 +13,8 @@ from conftest import SESSION
 import agd
 from agd.gradient import LinearObjective
 
-pytestmark = pytest.mark.backend("dask")
+# One cluster, and so one process of tests where these are shared out.
+pytestmark = [pytest.mark.backend("dask"), pytest.mark.xdist_group("cluster")]
 
 ROWS, COLUMNS, CHUNKS = 4000, 5, 4
 

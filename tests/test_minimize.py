@@ -8,7 +8,7 @@ import numpy as np
 import optree
 import problems
 import pytest
-from bowl import Counted, bowl, bowls, near, on_host, slope, slope_on_host, slopes, total
+from bowl import Counted, bowl, bowls, near, often, on_host, slope, slope_on_host, slopes, total
 
 import agd
 from agd import Stop, backends
@@ -49,7 +49,7 @@ def compiles(xp):
 def test_the_point_keeps_its_structure_library_dtype_and_device(kind, xp):
     x0 = POINTS[kind](xp.asarray)
     before = [xp.to_numpy(leaf) for leaf in optree.tree_leaves(x0)]
-    found = agd.minimize(bowls, x0, jac=slopes, method=QUICK)
+    found = agd.minimize(bowls, x0, jac=slopes, method=QUICK, stop=often(xp))
     assert found.success
     assert isinstance(found.fun, float)
     leaves = optree.tree_leaves(x0)
@@ -112,8 +112,9 @@ def test_functions_that_write_to_their_argument_spoil_nothing(xp):
         x *= 0.0
 
     x0 = xp.asarray([0.0, 1.0])
+    rest = {"method": QUICK, "callback": greedy_look, "stop": often(xp)}
     for jac in (greedy_slope, "3-point"):
-        found = agd.minimize(greedy, x0, jac=jac, method=QUICK, callback=greedy_look)
+        found = agd.minimize(greedy, x0, jac=jac, **rest)
         near(xp, found.x, [2.0, 2.0], digits=4)
         np.testing.assert_array_equal(xp.to_numpy(x0), [0.0, 1.0])
 
@@ -153,7 +154,7 @@ def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
     name = name or ("autodiff" if differentiates(xp) else "2-point")
     fun = Counted(fun)
     jac = Counted(jac) if callable(jac) else jac
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK)
+    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=often(xp))
     assert found.gradient == name
     near(xp, found.x, [3.0, 3.0], digits=4)
     calls = {"2-point": 3, "3-point": 5}.get(name, 1)  # of fun, for a gradient of two entries
@@ -166,12 +167,12 @@ def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
 
 def test_counts_where_the_function_leaves_its_library(xp):
     fun, jac = Counted(on_host), Counted(slope_on_host)
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK)
+    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=often(xp))
     assert (found.gradient, found.success) == ("jac", True)
     assert (found.nfev, found.njev) == (fun.calls, jac.calls)
     assert ("not compiled" in found.method) == compiles(xp)
     fun = Counted(on_host)
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK)
+    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK, stop=often(xp))
     assert (found.gradient, found.success) == ("2-point", True)
     # One call more finds out whether autograd can follow.
     assert found.nfev == 3 * found.njev + (xp.name == "torch")
@@ -202,10 +203,14 @@ def test_further_arguments(xp):
     centre = xp.asarray([1.0, -2.0])
     x0 = xp.asarray([0.0, 0.0])
     for args in ((centre,), centre):
-        found = agd.minimize(bowl, x0, args, jac=slope, method=QUICK)
+        found = agd.minimize(bowl, x0, args, jac=slope, method=QUICK, stop=often(xp))
         near(xp, found.x, [1.0, -2.0])
     found = agd.minimize(
-        lambda x, c, k: k["k"] * bowl(x, c), x0, (centre, {"k": 0.5}), method=QUICK
+        lambda x, c, k: k["k"] * bowl(x, c),
+        x0,
+        (centre, {"k": 0.5}),
+        method=QUICK,
+        stop=often(xp),
     )
     near(xp, found.x, [1.0, -2.0], digits=4)
 

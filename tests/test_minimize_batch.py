@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bowl import Counted, near
+from bowl import Counted, near, often
 
 import agd
 from agd import Status, Stop, backends
@@ -184,7 +184,13 @@ def test_a_penalty_of_each_problem(xp):
     centres = np.asarray([[3.0, 0.5], [-2.0, 0.0]])
     c = xp.asarray(centres)
     found = agd.minimize(
-        scaled, 0.0 * c, (1.0 + 0.0 * c, c), jac=scaled_grad, penalty=agd.loss.L1(1.0), batch=1
+        scaled,
+        0.0 * c,
+        (1.0 + 0.0 * c, c),
+        jac=scaled_grad,
+        penalty=agd.loss.L1(1.0),
+        batch=1,
+        stop=often(xp),
     )
     want = np.sign(centres) * np.maximum(np.abs(centres) - 1.0, 0.0)  # soft thresholds
     near(xp, found.x, want, digits=4)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import problems
 import pytest
-from bowl import bowl, bowls, near, slope, slopes, total
+from bowl import bowl, bowls, near, often, slope, slopes, total
 
 import agd
 from agd import Status, backends
@@ -85,6 +85,7 @@ def test_a_step_too_far_is_cut_back_on_every_library(xp):
         xp.asarray([20.0]),
         jac=lambda x: inside(x, lambda ns, x: 1.0 - 1.0 / x),
         method="steepest_descent",
+        stop=often(xp),
     )
     assert found.success
     near(xp, found.x, [1.0], digits=4)
