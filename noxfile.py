@@ -31,14 +31,17 @@ def _cuda_devices() -> int:
     return count.value if answers else 0
 
 
-def _group(name: str) -> list[str]:
-    return list(nox.project.dependency_groups(PROJECT, name))
+def _install(session: nox.Session, project: str, group: str) -> None:
+    """Install the project and a group's packages; bytecode is written where a module is imported."""
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    packages = nox.project.dependency_groups(PROJECT, group)
+    session.install("--no-compile", project, *packages)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, types, layers, and the conventions of the field."""
-    session.install(".[cli]", *_group("lint"))
+    _install(session, ".[cli]", "lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
@@ -49,7 +52,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the reference from the docstrings; a warning is an error."""
-    session.install(".[cli]", *_group("docs"))
+    _install(session, ".[cli]", "docs")
     session.run(
         "python", "-W", "error", "-m", "pdoc", "--docformat", "numpy", "--math",
         "--output-directory", "build/docs", "agd",
@@ -62,24 +65,20 @@ def tests(session: nox.Session, backend: str) -> None:
     """Run the tests on one backend: here its library must be there, and nothing skips for want of it."""
     if backend == "cupy" and _cuda_devices() == 0:
         session.skip("no CUDA device answers on this machine")
-    session.install(".[cli]", *_group(backend))
+    _install(session, ".[cli]", backend)
     # Doctests are the same on every backend: the numpy session runs them.
     where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
     # A GPU is one device, and its memory is not shared out. Elsewhere workers times threads are the cores.
     workers = 1 if backend == "cupy" else WORKERS
     share = [f"--numprocesses={workers}", "--dist=loadgroup"] if workers > 1 else []
-    env = {
-        "AGD_TEST_BACKEND": backend,
-        "OMP_NUM_THREADS": str(max(1, CORES // workers)),
-        "PYTHONDONTWRITEBYTECODE": None,  # the processes that tests start would compile anew
-    }
+    env = {"AGD_TEST_BACKEND": backend, "OMP_NUM_THREADS": str(max(1, CORES // workers))}
     session.run("pytest", *where, *share, *session.posargs, env=env)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time agd beside its peers; not part of the checks."""
-    session.install(".", *_group("bench"))
+    _install(session, ".", "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
