@@ -22,7 +22,7 @@ from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
 
-__all__ = ["Plan", "plan", "scaled", "takes_moments"]
+__all__ = ["Plan", "every", "null", "plan", "scaled", "takes_moments"]
 
 TALL = 4  # rows to a column: with fewer, a step on the moments costs no less than a pass
 EVEN = 30.0  # condition: below it the moments' answer has lost three digits at most
@@ -84,11 +84,11 @@ def scaled(base: LinearObjective, start: Params | None, *, measured: bool) -> Pl
     scaling = column_scaling(base)
     if measured:
         base = replace(base, measure=scaling)
-    x0 = scaling.from_user(_null(base, scaling) if start is None else start)
-    return Plan(lbfgs(MEMORY), Rescaled(base, scaling), x0, _every(base))
+    x0 = scaling.from_user(null(base, scaling) if start is None else start)
+    return Plan(lbfgs(MEMORY), Rescaled(base, scaling), x0, every(base))
 
 
-def _null(base: LinearObjective, scaling: Scaling) -> Params:
+def null(base: LinearObjective, scaling: Scaling) -> Params:
     """Return the best constant model."""
     zero = base.zeros()
     constant = None if zero.intercept is None else zero.intercept + scaling.null
@@ -139,7 +139,7 @@ def _by(
     if measured:
         base = replace(base, measure=scaling)
     if start is None:
-        start = _null(base, scaling)
+        start = null(base, scaling)
     with np.errstate(all="ignore"):
         if base.nonsmooth:
             return _proximal(base, start, moments, scaling)
@@ -164,8 +164,8 @@ def _whitened(
         squares = WhitenedSquares(base, whitening, moments, accurate, least)
         return Plan(method, squares, start, 1, columns, columns.n_sync)
     there = Rescaled(base, whitening)
-    x0, every = whitening.from_user(start), _every(base)
-    return Plan(lbfgs(MEMORY, whitened=True), there, x0, every, columns, columns.n_sync)
+    x0 = whitening.from_user(start)
+    return Plan(lbfgs(MEMORY, whitened=True), there, x0, every(base), columns, columns.n_sync)
 
 
 def _proximal(
@@ -175,8 +175,9 @@ def _proximal(
         return None
     there = Rescaled(OnMoments.of_data(base, moments), scaling)
     x0 = scaling.from_user(base.prox(start, 0.0))  # the nearest point that is allowed
-    return Plan(FISTA(), there, x0, _every(base), None, 1)
+    return Plan(FISTA(), there, x0, every(base), None, 1)
 
 
-def _every(base: LinearObjective) -> int:
+def every(base: LinearObjective) -> int:
+    """Return how many steps run between two looks: 1 where these cost nothing."""
     return 1 if backends.of(base.blocks.resident).looks_are_free else 10

@@ -19,7 +19,7 @@ from agd.run.row import plain
 from agd.run.status import Status
 from agd.run.stopping import Stop
 
-__all__ = ["refined"]
+__all__ = ["refined", "summed", "told"]
 
 ROUNDS = 5  # each leaves eps condition² of what moments lost; more help only where nothing does
 
@@ -52,9 +52,9 @@ def refined(
     rounds: list[Result] = []
     passes, left = 0, stop.max_iter
     while True:
-        told = None if callback is None else functools.partial(_told, callback, rounds)
+        hear = None if callback is None else functools.partial(told, callback, rounds)
         some = replace(stop, max_iter=left)
-        found = run(method, objective, x0, some, told, grad_tol=grad_tol, check_every=check_every)
+        found = run(method, objective, x0, some, hear, grad_tol=grad_tol, check_every=check_every)
         rounds.append(found)
         value, grad, residual = _on_data(objective, found)
         passes += 1
@@ -84,12 +84,12 @@ def _on_data(objective: Any, found: Result) -> tuple[Any, Params, Any]:
     return plain(read[0]), grad, np.asarray(read[1])
 
 
-def _told(callback: Callable[[Result], object], rounds: list[Result], result: Result) -> object:
+def told(callback: Callable[[Result], object], rounds: list[Result], result: Result) -> object:
     """Tell a callback of a round's result, with the counts of those before."""
-    return callback(_summed([*rounds, result], 0))
+    return callback(summed([*rounds, result], 0))
 
 
-def _summed(rounds: list[Result], passes: int) -> Result:
+def summed(rounds: list[Result], passes: int) -> Result:
     """Return the last round's result with the counts and the history of all."""
     last = rounds[-1]
     nit = sum(np.asarray(one.nit) for one in rounds)
@@ -116,7 +116,7 @@ def _joined(parts: list[History]) -> History:
 def _together(
     rounds: list[Result], value: Any, grad: Params, residual: Any, reached: Any, passes: int
 ) -> Result:
-    found = _summed(rounds, passes)
+    found = summed(rounds, passes)
     certificate = replace(found.certificate, grad_norm=plain(residual))
     changes: dict[str, Any] = {}
     if not (reached | ~np.asarray(found.success)).all():

@@ -1,0 +1,207 @@
+"""Least squares of many columns: conjugate gradients, held against the data at the end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._typing import Array, Method, Params
+from agd.gradient.columns import column_scaling, relative
+from agd.gradient.objective import LinearObjective
+from agd.gradient.row_space import RowSquares
+from agd.gradient.scaling import Rescaled, Scaling
+from agd.gradient.whitening import ridge_of
+from agd.loss import L2, Squared
+from agd.run.columns import row_count
+from agd.run.fitted import FitResult
+from agd.run.loop import run
+from agd.run.plan import Plan, every, null, takes_moments
+from agd.run.refined import summed, told
+from agd.run.result import Result
+from agd.run.row import plain
+from agd.run.status import Status
+from agd.run.stopping import Stop
+from agd.update.linear_cg import LinearCG, RowCG
+
+__all__ = ["conjugate", "few_rows", "held"]
+
+ROUNDS = (
+    5  # each starts from the gradient of the data: more help only where rounding is all there is
+)
+UNEVEN = 100.0  # ratio of the columns' spreads above which the shortest answer takes too many steps
+
+
+def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan | None:
+    """Choose for the squared loss, alone or with `L2`, of columns so many that no moments are formed.
+
+    Of fewer rows than columns that is descent in the span of the rows. Else, and from a point or to a
+    gradient that the user asks for, it is in centred and scaled coordinates; without a penalty in
+    coordinates of one scale, as long as the columns are of about one size, so that the answer from
+    0 is the shortest.
+
+    Parameters
+    ----------
+    base : LinearObjective
+        Loss, data and penalty.
+    start : Params, optional
+        The first point; the best constant model by default.
+    measured : bool
+        Whether the stopping test measures the gradient in centred and scaled coordinates.
+
+    Returns
+    -------
+    Plan or None
+        None for another loss or penalty, and where moments serve.
+    """
+    quadratic = type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
+    if not quadratic or takes_moments(base):
+        return None
+    scaling = column_scaling(base)
+    if measured:
+        base = replace(base, measure=scaling)
+    scaling, even, reads = _coordinates(base, scaling)
+    few = row_count(base) < base.blocks.X.shape[-1] and not backends.of(base.blocks.X).chunked
+    if few and even and measured and start is None:
+        with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
+            rows = RowSquares.of(base, scaling)
+            return Plan(RowCG(), rows, rows.zeros(), every(base), None, reads)
+    there = Rescaled(base, scaling)
+    with np.errstate(all="ignore"):
+        x0 = scaling.from_user(null(base, scaling) if start is None else start)
+    return Plan(LinearCG(), there, x0, every(base), None, reads)
+
+
+def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool, int]:
+    """Return coordinates of one scale where many answers are left open, whether rows serve, and the reads."""
+    if ridge_of(base.penalty) > 0.0 or row_count(base) >= base.blocks.X.shape[-1]:
+        return scaling, True, 0
+    xp, D = backends.namespace(scaling.scale), scaling.scale
+    least = xp.min(D, axis=-1, keepdims=True)
+    ratio = float(np.max(backends.to_numpy(xp.max(D, axis=-1) / least[..., 0])))
+    if not ratio <= UNEVEN:
+        return scaling, False, 1
+    return scaling._replace(scale=xp.zeros_like(D) + least), True, 1
+
+
+def held(
+    method: Method,
+    objective: Any,
+    x0: Any,
+    stop: Stop,
+    callback: Callable[[Result], object] | None = None,
+    *,
+    grad_tol: float | None = None,
+    check_every: int = 10,
+) -> Result:
+    """Minimise by recursion, evaluate the data there, and go on from there while that says so.
+
+    Parameters
+    ----------
+    method, x0, stop, callback, grad_tol, check_every
+        As for `agd.run.run`.
+    objective : RowSquares or Rescaled
+        What `conjugate` chose.
+
+    Returns
+    -------
+    Result
+        The last round's, with value and gradient from the data, and the counts of all rounds. It has
+        converged only if it has by the data's gradient.
+    """
+    rounds: list[Result] = []
+    base, scaling, left, least = objective.base, objective.scaling, stop.max_iter, np.inf
+    while True:
+        hear = None if callback is None else functools.partial(told, callback, rounds)
+        some = replace(stop, max_iter=left)
+        found = run(method, objective, x0, some, hear, grad_tol=grad_tol, check_every=check_every)
+        rounds.append(found)
+        value, grad, residual = _on_data(base, found.x)
+        left -= int(np.max(found.nit))
+        reached = residual <= _limit(found)
+        open_ = np.asarray(found.success) & ~reached
+        idle = (residual > 0.5 * least)[open_].all() or len(rounds) > ROUNDS
+        if idle or left < 1:
+            return _together(rounds, value, grad, residual, open_)
+        least = residual
+        method, objective = LinearCG(), Rescaled(base, scaling)
+        x0 = scaling.from_user(found.x)
+
+
+def _limit(found: Result) -> Any:
+    """Return the gradient that the run was held against; twice its last where it was against none."""
+    limits = optree.tree_leaves(found.certificate.tolerance)
+    limit = functools.reduce(np.maximum, limits, np.asarray(0.0))
+    return np.where(limit > 0.0, limit, 2.0 * np.asarray(found.certificate.grad_norm))
+
+
+def _on_data(base: LinearObjective, params: Params) -> tuple[Any, Params, Any]:
+    """Return value and gradient from the data, and the size of the gradient; one read."""
+    with np.errstate(all="ignore"):
+        value, grad = base.value_and_grad(params)
+        size = base.grad_norm(grad, params)
+        if base.measure is not None:
+            size = size * _rounding(base.measure, params)
+        xp = backends.namespace(value)
+        read = backends.to_numpy(xp.stack([value, size]))
+    return plain(read[0]), grad, np.asarray(read[1])
+
+
+def _rounding(measure: Scaling, params: Params) -> Array:
+    """Return the share of a gradient that rounding of the params does not make, as of whitened columns."""
+    xp = backends.namespace(params.coef)
+    reach = xp.abs(measure.shift) + 1.0 / measure.scale
+    rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
+    if params.intercept is not None:
+        rounded = rounded + xp.abs(params.intercept)
+    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / relative(params.coef)
+    return measure.unit / (measure.unit + share * rounded)
+
+
+def _together(rounds: list[Result], value: Any, grad: Params, residual: Any, open_: Any) -> Result:
+    found = summed(rounds, len(rounds))
+    certificate = replace(found.certificate, grad_norm=plain(residual))
+    changes: dict[str, Any] = {}
+    if open_.any():
+        status = np.where(open_, Status.LINE_SEARCH, found.status)
+        changes = {
+            "status": Status(int(status)) if status.ndim == 0 else status,
+            "success": plain(status == Status.CONVERGED),
+            "message": (
+                "the gradient of the data falls no further by conjugate gradients: the precision of the "
+                "arithmetic is reached (badly conditioned columns); add a penalty, such as "
+                "agd.loss.L2(1e-3), or use float64"
+            ),
+        }
+    return replace(
+        found, fun=value, jac=grad, certificate=certificate, method=rounds[0].method, **changes
+    )
+
+
+def few_rows(result: FitResult, objective: Any) -> str:
+    """Return what to warn of where rows are too few to determine the coefficients; else nothing.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : RowSquares or Rescaled
+        What `conjugate` chose.
+    """
+    base = objective.base
+    n, p = row_count(base), int(result.coef.shape[-1]) + base.intercept
+    if n >= p or ridge_of(base.penalty) > 0.0:
+        return ""
+    constant = " and the intercept" * base.intercept
+    scale = backends.to_numpy(objective.scaling.scale)
+    which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
+    return (
+        f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "
+        f"{int(n)} rows. Many coefficients fit equally well, and these are {which}: drop columns, or add a "
+        f"penalty such as agd.loss.L2(1e-3)"
+    )
