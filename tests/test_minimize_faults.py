@@ -92,9 +92,27 @@ def test_a_step_too_far_is_cut_back_on_every_library(xp):
     assert any(met) or xp.name == "jax"
 
 
+PROXIMAL = ("fista", "proximal_gradient", "projected_gradient")
+
+
+@pytest.mark.parametrize("penalty", [agd.loss.NonNegative(), agd.loss.L1(0.1)])
+@pytest.mark.parametrize("method", PROXIMAL)
+def test_a_penalised_function_that_falls_to_a_wall(method, penalty):
+    found = agd.minimize(
+        lambda x: x[0] if x[0] > 0.5 else math.nan, [1.0], jac=np.ones_like, method=method,
+        penalty=penalty,
+    )  # fmt: skip
+    assert found.status is Status.NON_FINITE
+    assert 0.5 < found.x[0] < 0.51
+
+
 @pytest.mark.parametrize(
-    "method", ["lbfgs", "cg", "steepest_descent", "barzilai_borwein", "heavy_ball"]
-)
+    "method",
+    [
+        "lbfgs", "cg", "steepest_descent", "barzilai_borwein", "heavy_ball", "accelerated",
+        *PROXIMAL,
+    ],
+)  # fmt: skip
 def test_a_function_that_falls_to_a_wall(method):
     found = agd.minimize(
         lambda x: x[0] if x[0] > 0.5 else math.nan, [1.0], jac=np.ones_like, method=method

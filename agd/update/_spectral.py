@@ -24,6 +24,7 @@ class Seen(NamedTuple):
     moved: Array
     curvature: Array
     least_curvature: Array
+    walled: Array
 
 
 def nothing(value: Array, evaluations: int) -> Seen:
@@ -31,7 +32,7 @@ def nothing(value: Array, evaluations: int) -> Seen:
     xp = backends.namespace(value)
     zero = xp.zeros_like(value)
     no = xp.zeros_like(value, dtype=xp.bool)
-    return Seen(zero, zero + evaluations, no, zero, zero, zero)
+    return Seen(zero, zero + evaluations, no, zero, zero, zero, no)
 
 
 def seen(state: Any, old: Point, new: Point, taken: Array, stuck: Array) -> dict[str, Array]:
@@ -48,6 +49,7 @@ def seen(state: Any, old: Point, new: Point, taken: Array, stuck: Array) -> dict
         "moved": xp.where(taken, share_moved(new.x, old.x), state.moved),
         "curvature": xp.maximum(state.curvature, along),
         "least_curvature": xp.where(along > 0.0, xp.minimum(known, along), known),
+        "walled": (state.walled | ~xp.isfinite(new.value)) & (stuck | ~taken),
     }
 
 

@@ -84,7 +84,11 @@ class Descent:
 
 
 class AcceleratedState(NamedTuple):
-    """Value and gradient at the params y_k, the descent point x_k, t_k, and the curvature in use."""
+    """Value and gradient at the params y_k, the descent point x_k, t_k, and the curvature in use.
+
+    Where it backtracks also whether no step moves the params, and whether a trial since the last step
+    that did was not finite; else None.
+    """
 
     value: Array
     grad: Tree
@@ -93,6 +97,8 @@ class AcceleratedState(NamedTuple):
     curvature: Array
     iterations: Array
     evaluations: Array
+    failed: Array | None
+    walled: Array | None
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,10 @@ class Accelerated:
         curvature = first_curvature(objective, params, grad)
         xp = backends.namespace(value)
         zero, one = xp.zeros_like(value), xp.ones_like(value)
-        return AcceleratedState(value, grad, params, one, curvature, zero, one + looks(objective))
+        no = xp.zeros_like(value, dtype=xp.bool) if self.backtracking else None
+        return AcceleratedState(
+            value, grad, params, one, curvature, zero, one + looks(objective), no, no
+        )
 
     def step(
         self, objective: Any, params: Tree, state: AcceleratedState
@@ -171,7 +180,7 @@ class Accelerated:
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
         ahead = optree.tree_map(lambda x, d: x + d, point, _scaled(moved, beta))
-        gone = xp.ones_like(state.value)
+        gone, failed, walled = xp.ones_like(state.value), state.failed, state.walled
         if accept is not None:  # after a refused step everything is as it was, but for L
             ahead = choose(accept, ahead, params)
             following = xp.where(accept, following, state.t)
@@ -184,9 +193,12 @@ class Accelerated:
             ahead, grad = choose(over, point, ahead), choose(over, there[1], grad)
             value = xp.where(over, there[0], value)
             following = xp.where(over, xp.ones_like(t), following)
+            still = _alike(point, params, state.value)
+            failed = state.failed | (accept & still)
+            walled = (state.walled | over | ~xp.isfinite(there[0])) & (still | ~accept)
         return ahead, AcceleratedState(
             value, grad, point, following, curvature,
-            state.iterations + gone, state.evaluations + float(self.evaluations),
+            state.iterations + gone, state.evaluations + float(self.evaluations), failed, walled,
         )  # fmt: skip
 
     def _judge(
@@ -215,6 +227,17 @@ def aligned(c: Array, leaf: Array) -> Array:
         return c
     xp = backends.namespace(leaf)
     return xp.reshape(c, (*c.shape, *(1,) * (leaf.ndim - c.ndim)))
+
+
+def _alike(a: Tree, b: Tree, like: Array) -> Array:
+    """Return for each problem whether no entry of two trees differs."""
+    xp = backends.namespace(like)
+    alike = xp.ones_like(like, dtype=xp.bool)
+    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
+        same = u == v
+        axes = tuple(range(like.ndim, u.ndim))
+        alike = alike & (xp.all(same, axis=axes) if axes else same)
+    return alike
 
 
 def _scaled(tree: Tree, c: Array) -> Tree:

@@ -37,6 +37,7 @@ class FistaState(NamedTuple):
     evaluations: Array
     failed: Array
     moved: Array
+    walled: Array
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class FISTA:
         zero = xp.zeros_like(value)
         known = L if bounded(objective) else zero
         return FistaState(
-            value, grad, start, no, one, L, known, zero, one + looks(objective), no, zero
+            value, grad, start, no, one, L, known, zero, one + looks(objective), no, zero, no
         )
 
     def step(self, objective: Any, params: Tree, state: FistaState) -> tuple[Tree, FistaState]:
@@ -117,6 +118,7 @@ class FISTA:
         enough, raised, seen = self._judge(y, new, state.L)
         still = trial & xp.all(y.x == old.x, axis=-1)
         rises = new.value > old.value + rounding(new.value, old.value)
+        same = xp.all(new.x == old.x, axis=-1)
         # Without momentum a step that is short enough descends, but for rounding.
         taken = trial & enough & (still | ~rises)
         back = (trial & enough & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
@@ -139,8 +141,9 @@ class FISTA:
             curvature=state.curvature if bounded(objective) else xp.maximum(state.curvature, seen),
             iterations=state.iterations + xp.astype(taken, t.dtype),
             evaluations=state.evaluations + 1.0,
-            failed=state.failed | (still & xp.all(new.x == old.x, axis=-1)),
+            failed=state.failed | (still & same),
             moved=xp.where(taken, share_moved(new.x, old.x), state.moved),
+            walled=(state.walled | ~xp.isfinite(new.value)) & (same | ~taken),
         )
         return both.restore(now.x), after
 

@@ -33,6 +33,7 @@ class ProjectedState(NamedTuple):
     moved: Array
     curvature: Array
     least_curvature: Array
+    walled: Array
 
 
 @dataclass(frozen=True)

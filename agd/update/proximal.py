@@ -30,6 +30,7 @@ class ProximalState(NamedTuple):
     moved: Array
     curvature: Array
     least_curvature: Array
+    walled: Array
 
 
 @dataclass(frozen=True)
