@@ -235,3 +235,20 @@ def test_the_path_of_a_stream(data):
     assert np.allclose(found.coef, known.coef, rtol=1e-9)
     with pytest.raises(ValueError, match="y is missing"):
         agd.path(X, epochs=[1])
+
+
+def test_an_objective_of_a_stream(data):
+    X, y, weight = data
+    params = agd.gradient.LinearObjective.of(X, y).zeros()
+    for arrays in ((X, y), (X, y, weight)):
+        whole = agd.gradient.LinearObjective.of(
+            *arrays[:2], sample_weight=weight if len(arrays) > 2 else None
+        )
+        parts = agd.gradient.LinearObjective.of(_stream(*arrays), None)
+        want, found = whole.value_and_grad(params), parts.value_and_grad(params)
+        np.testing.assert_allclose(found[0], want[0], rtol=1e-12)
+        np.testing.assert_allclose(found[1].coef, want[1].coef, rtol=1e-12)
+    with pytest.raises(ValueError, match="y comes with the batches of a stream"):
+        agd.gradient.LinearObjective.of(_stream(X, y), y)
+    with pytest.raises(ValueError, match="y is missing"):
+        agd.gradient.LinearObjective.of(X, None)

@@ -8,40 +8,13 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty, Tree
-from agd.gradient.blocks import Blocks, backward, forward
+from agd._validation import as_data
+from agd.gradient._passes import curved_block, mean_block
+from agd.gradient.blocks import Blocks
 from agd.gradient.curvature import largest_curvature
-from agd.loss import Squared, value_and_slope
+from agd.loss import Squared
 
 __all__ = ["LinearObjective", "largest_curvature", "zeros"]
-
-
-def _mean_block(
-    loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
-) -> tuple[Array, Params]:
-    """Sum the loss and its gradient over the rows of one block."""
-    value, slope = value_and_slope(loss, _predictor(params, X), y)
-    if weight is not None:
-        value, slope = value * weight, slope * weight
-    return _row_sum(value), _pull_back(params, X, slope)
-
-
-def _curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
-    """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
-    z = _predictor(params, X)
-    return _pull_back(params, X, z if weight is None else z * weight)
-
-
-def _predictor(params: Params, X: Array) -> Array:
-    z = forward(X, params.coef)
-    return z if params.intercept is None else z + params.intercept[..., None]
-
-
-def _pull_back(params: Params, X: Array, slope: Array) -> Params:
-    return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
-
-
-def _row_sum(x: Array) -> Array:
-    return backends.namespace(x).sum(x, axis=-1)
 
 
 class _Arrays(NamedTuple):
@@ -102,7 +75,7 @@ class LinearObjective:
     def of(
         cls,
         X: Array,
-        y: Array,
+        y: Array | None,
         *,
         loss: Loss | None = None,
         penalty: Penalty | None = None,
@@ -113,10 +86,10 @@ class LinearObjective:
 
         Parameters
         ----------
-        X : array, shape (n, p) or (..., n, p)
-            The rows.
-        y : array, shape (n,) or (..., n)
-            The targets, with rows last.
+        X : array, shape (n, p) or (..., n, p), or Stream
+            The rows; a stream brings y and the weights along.
+        y : array, shape (n,) or (..., n), or None
+            The targets, with rows last; None beside a stream.
         loss : Loss, optional
             `Squared` by default.
         penalty : Penalty, optional
@@ -130,7 +103,14 @@ class LinearObjective:
         -------
         LinearObjective
             The objective.
+
+        Raises
+        ------
+        ValueError
+            If y is missing, or given beside a stream.
         """
+        if y is None or isinstance(X, backends.Batches):
+            X, y, sample_weight = as_data(X, y, sample_weight)
         blocks = Blocks.of(X, y, sample_weight)
         return cls(blocks, Squared() if loss is None else loss, penalty, intercept)
 
@@ -163,7 +143,7 @@ class LinearObjective:
         grad : Params
             Its gradient.
         """
-        value, grad = self.blocks.sum(functools.partial(_mean_block, self.loss, params))
+        value, grad = self.blocks.sum(functools.partial(mean_block, self.loss, params))
         total = self.blocks.total
         value, grad = value / total, _over(grad, total)
         if self.penalty is None or not self.penalty.smooth:
@@ -173,7 +153,7 @@ class LinearObjective:
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
-        product: Params = self.blocks.sum(functools.partial(_curved_block, params))
+        product: Params = self.blocks.sum(functools.partial(curved_block, params))
         return _over(product, self.blocks.total)
 
     def bound_product(self, params: Params) -> Params:

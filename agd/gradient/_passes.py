@@ -1,0 +1,39 @@
+"""What one pass over the data sums over the rows of a block: the loss and its gradient, and X'X products."""
+
+from __future__ import annotations
+
+from agd import backends
+from agd._typing import Array, Loss, Params
+from agd.gradient.blocks import backward, forward
+from agd.loss import value_and_slope
+
+__all__ = ["curved_block", "mean_block"]
+
+
+def mean_block(
+    loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Params]:
+    """Sum the loss and its gradient over the rows of one block."""
+    value, slope = value_and_slope(loss, _predictor(params, X), y)
+    if weight is not None:
+        value, slope = value * weight, slope * weight
+    return _row_sum(value), _pull_back(params, X, slope)
+
+
+def curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
+    """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
+    z = _predictor(params, X)
+    return _pull_back(params, X, z if weight is None else z * weight)
+
+
+def _predictor(params: Params, X: Array) -> Array:
+    z = forward(X, params.coef)
+    return z if params.intercept is None else z + params.intercept[..., None]
+
+
+def _pull_back(params: Params, X: Array, slope: Array) -> Params:
+    return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
+
+
+def _row_sum(x: Array) -> Array:
+    return backends.namespace(x).sum(x, axis=-1)
