@@ -240,3 +240,51 @@ def test_a_memory_map_larger_than_memory(large, loss):
     known = agd.fit(X, y, loss=loss)
     assert status == "CONVERGED"
     assert np.allclose(np.asarray(numbers, dtype=float), [*known.coef, known.intercept], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "ragged.csv",
+            "a,b,y\n1,2,3\n1,2\n",
+            r"ragged.csv: cannot be read: .*Expected 3 columns, got 2",
+        ),
+        ("none.csv", "", r"none.csv: cannot be read: .*Empty"),
+        (
+            "broken.parquet",
+            "no table at all",
+            r"broken.parquet: cannot be read: Parquet magic bytes",
+        ),
+        ("broken.feather", "no table at all", r"broken.feather: cannot be read: "),
+    ],
+)
+def test_a_file_that_is_broken_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        agd.Stream.from_files(tmp_path / name, "y")
+    assert isinstance(caught.value.__cause__, pa.ArrowException)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"), [("1,2", "Expected 3 columns, got 2"), ("1,x,3", "invalid value 'x'")]
+)
+def test_a_file_that_breaks_further_down_is_named(tmp_path, last, words):
+    path = tmp_path / "late.csv"
+    path.write_text("a,b,y\n" + "1,2,3\n" * 300_000 + last + "\n")
+    with pytest.raises(ValueError, match=f"late.csv: cannot be read: .*{words}"):
+        agd.fit(agd.Stream.from_files(path, "y"))
+
+
+def test_a_broken_page_of_parquet_is_named(tmp_path):
+    path = tmp_path / "page.parquet"
+    values = np.random.default_rng(0).normal(size=50_000)
+    importlib.import_module("pyarrow.parquet").write_table(
+        pa.table({"a": values, "y": values}), path
+    )
+    content = bytearray(path.read_bytes())
+    content[1000:300_000] = b"\xff" * 299_000
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"page.parquet: cannot be read: ") as caught:
+        agd.fit(agd.Stream.from_files(path, "y"))
+    assert caught.value.__cause__ is not None

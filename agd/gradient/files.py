@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,13 @@ class TableBatches:
     rows: int
 
     def __call__(self) -> Iterator[tuple[Any, ...]]:
-        """Return an iterator over (X, y) or (X, y, weight), each a NumPy array of float64."""
+        """Return an iterator over (X, y) or (X, y, weight), each a NumPy array of float64.
+
+        Raises
+        ------
+        ValueError
+            For a file that cannot be read on: it names the file.
+        """
         # Little is read ahead: what waits is memory that the table was to be spared.
         found = self.data.to_batches(
             columns=[*self.features, *self.others],
@@ -56,10 +63,28 @@ class TableBatches:
             fragment_readahead=1,
         )
         p = len(self.features)
-        for batch in found:
-            columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
-            yield (np.stack(columns[:p], axis=-1), *columns[p:])
-            del batch, columns  # before the next ones are read
+        with _named(self.data.files):
+            for batch in found:
+                columns = [_numbers(batch.column(i)) for i in range(batch.num_columns)]
+                yield (np.stack(columns[:p], axis=-1), *columns[p:])
+                del batch, columns  # before the next ones are read
+
+
+@contextlib.contextmanager
+def _named(files: Sequence[str]) -> Iterator[None]:
+    """Turn what pyarrow raises into a ValueError that names the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # missing, not allowed
+            raise
+        told = " ".join(str(error).split())
+        named = [file for file in files if file in told] or list(files)
+        which = named[0] if len(named) == 1 else f"one of {named[0]} to {named[-1]}"
+        why = told.rpartition(f"'{named[0]}': ")[2]  # after the places where pyarrow passed it on
+        raise ValueError(f"{which}: cannot be read: {why}") from error
 
 
 def table_batches(
@@ -80,8 +105,8 @@ def table_batches(
     Raises
     ------
     ValueError
-        For an unknown kind of file, files of two kinds, and columns that are missing, no numbers, or
-        named twice.
+        For an unknown kind of file, files of two kinds, one that is broken, and columns that are
+        missing, no numbers, or named twice.
     TypeError
         For names of columns that are no strings.
     ImportError
@@ -105,7 +130,9 @@ def table_batches(
     roles += [("features", name) for name in chosen]
     _check_apart(roles)
     data = _alike(data, roles)
-    if data.head(1, columns=[target]).num_rows == 0:
+    with _named(data.files):
+        empty = data.head(1, columns=[target]).num_rows == 0
+    if empty:
         raise ValueError(f"{several[0]}: has no rows")
     return TableBatches(data, chosen, taken, rows)
 
@@ -130,7 +157,8 @@ def _alike(data: Any, roles: list[tuple[str, str]]) -> Any:
 
     schema = data.schema
     for part in data.get_fragments():
-        here = part.physical_schema
+        with _named([part.path]):
+            here = part.physical_schema
         for role, name in roles:
             _check_column(part.path, here, role, name)
             at = schema.get_field_index(name)
@@ -165,7 +193,8 @@ def _dataset(paths: list[Path]) -> Any:
         if FORMATS.get(file.suffix.lower()) != kind:
             raise ValueError(f"paths must name files of one kind, got {files[0]} and {file}")
     names = [str(file) for file in files]
-    found = pads.dataset(names, format=kind)
+    with _named(names):
+        found = pads.dataset(names, format=kind)
     if kind != "csv":
         return found
     # A column of which the first rows are whole numbers, or missing, may have others further down.
