@@ -108,6 +108,65 @@ def test_the_direct_step_is_the_loops(n, p, seed, far, size, mixed, alpha, inter
         assert np.array_equal(found.history.grad_norm, known.history.grad_norm)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(12, 400),
+    p=st.integers(1, 8),
+    seed=st.integers(0, 2**32 - 1),
+    far=st.sampled_from([0.0, 3.0]),
+    kind=st.sampled_from([np.float32, np.float64]),
+    weighted=st.booleans(),
+    alpha=st.sampled_from([None, 1e-3, 2.0]),
+    intercept=st.booleans(),
+)
+def test_weights_and_single_precision(n, p, seed, far, kind, weighted, alpha, intercept):
+    rng = RNG(seed)
+    X = (rng.normal(size=(n, p)) + far).astype(kind)
+    y = (X @ rng.normal(size=p) + rng.normal(size=n) + far).astype(kind)
+    weight = (rng.uniform(size=n) * (rng.uniform(size=n) < 0.9)).astype(kind) if weighted else None
+    penalty = None if alpha is None else L2(alpha)
+    kwargs = {"sample_weight": weight, "penalty": penalty, "intercept": intercept}
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        found, known = agd.fit(X, y, **kwargs), by_the_loop(patch, X, y, **kwargs)
+    for name in ("nit", "nfev", "njev", "status", "success", "message", "n_sync", "method"):
+        assert getattr(found, name) == getattr(known, name), name
+    assert found.certificate.tolerance == known.certificate.tolerance
+    assert found.coef.dtype == known.coef.dtype == found.jac.coef.dtype == kind
+    close = 2e4 * np.finfo(kind).eps if kind is np.float64 else 1e-4
+    size = np.abs(known.coef).max() + (abs(float(known.intercept)) if intercept else 0.0)
+    condition = known.certificate.condition or 1.0
+    assert np.abs(found.coef - known.coef).max() <= close * condition * size
+    assert found.fun == pytest.approx(known.fun, rel=close, abs=close)
+    if intercept:
+        assert found.intercept.dtype == kind
+        assert abs(found.intercept - known.intercept) <= close * condition * (1.0 + far) * size
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_weights_are_rows_that_are_repeated(kind):
+    rng = RNG(0)
+    X, y = rng.normal(size=(40, 3)).astype(kind), rng.normal(size=40).astype(kind)
+    times = rng.integers(0, 4, size=40)
+    data = linear.as_data(X, y, times.astype(kind))
+    assert linear.direct(data, agd.loss.Squared(), None, True) is not None
+    found = agd.fit(X, y, sample_weight=times.astype(kind))
+    wide = np.column_stack([X, np.ones(40)]).astype(float).repeat(times, axis=0)
+    want = np.linalg.lstsq(wide, y.repeat(times), rcond=None)[0]
+    np.testing.assert_allclose(found.coef, want[:3], rtol=1e-5 if kind is np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"), [(-1.0, "negative"), (np.nan, "NaN or infinite"), (np.inf, "infinite")]
+)
+def test_weights_that_are_none_are_left_to_the_loop(weight, words):
+    X, y = RNG(0).normal(size=(9, 2)), RNG(1).normal(size=9)
+    with pytest.raises(ValueError, match=words):
+        agd.fit(X, y, sample_weight=np.where(np.arange(9) == 4, weight, 1.0))
+    with pytest.raises(ValueError, match="only zeros"):
+        agd.fit(X, y, sample_weight=np.zeros(9))
+
+
 def test_the_article_takes_the_direct_step():
     X, y = np.asarray(agd.line.X, dtype=float)[:, None], np.asarray(agd.line.Y, dtype=float)
     assert is_direct(X, y)
