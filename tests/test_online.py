@@ -190,3 +190,42 @@ def test_a_batch_that_does_not_fit_leaves_the_model_as_it_was(X, y, words):
 def test_faults_are_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_columns_that_are_dependent_are_said(xp, intercept):
+    if xp.name == "dask":
+        pytest.skip("a batch is an array in memory")
+    X = np.random.default_rng(3).normal(size=(60, 4)) + 1.0
+    y = X[:, 0] + np.random.default_rng(4).normal(size=60)
+    X[:, 3] = X[:, 0] - 2.0 * X[:, 1]
+    model = agd.Online(intercept=intercept)
+    rank = rf"rank is {3 + intercept} of {4 + intercept}"
+    for part in (slice(0, 20), slice(20, 60)):
+        with pytest.warns(np.exceptions.RankWarning, match=rank):
+            model.partial_fit(xp.asarray(X[part]), xp.asarray(y[part]))
+    agd.Online(penalty=agd.loss.L2(0.1), intercept=intercept).partial_fit(X, y)
+    agd.Online(intercept=intercept).partial_fit(X[:, :3], y)
+    agd.Online(intercept=intercept).partial_fit(X[:4], y[:4])  # more rows may tell
+
+
+def test_columns_that_are_constant_are_dependent_on_the_intercept():
+    X = np.random.default_rng(3).normal(size=(30, 2)) + np.asarray([5.0, 0.0])
+    X[:, 1] = 7.0
+    with pytest.warns(np.exceptions.RankWarning, match="rank is 2 of 3"):
+        agd.Online().partial_fit(X, X[:, 0])
+    agd.Online(intercept=False).partial_fit(X, X[:, 0])
+
+
+def test_columns_so_small_that_their_squares_are_lost():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 3)) + 1.0
+    y = X @ [1.0, 2.0, 3.0] + rng.normal(size=90)
+    size = np.asarray([1.0, 1e-170, 1e-300])
+    model = agd.Online()
+    for i in range(0, 90, 30):
+        model.partial_fit(X[i : i + 30] * size, y[i : i + 30])
+    want = agd.fit(X, y)
+    np.testing.assert_allclose(model.coef * size, want.coef, rtol=1e-7)
+    np.testing.assert_allclose(model.predict(X * size), want.predict(X), rtol=1e-7)
+    np.testing.assert_allclose(agd.fit(X * size, y).coef * size, model.coef * size, rtol=1e-6)

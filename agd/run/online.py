@@ -20,7 +20,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty
-from agd._validation import Data, as_data, flag, warn_unconverged
+from agd._validation import Data, as_data, flag, warn_dependent, warn_unconverged
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
 from agd.gradient.moments import Moments
@@ -30,11 +30,11 @@ from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import Squared, get
 from agd.loss._check import check_penalty
+from agd.run._online import broken, check_finite, dependent, in_units, labels, units
 from agd.run.columns import by_moments
 from agd.run.diagnosis import check_range, unconverged
 from agd.run.fitted import FitResult, fitted
 from agd.run.loop import run
-from agd.run.status import Status
 from agd.run.stopping import Stop
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
@@ -78,7 +78,8 @@ class Online:
 
     Notes
     -----
-    It keeps a few p x p arrays, and nothing that grows with the rows. Spall (2003), *Introduction to
+    It keeps a few p x p arrays, and nothing that grows with the rows. From these columns are told to be
+    dependent where rounding leaves nothing of their difference: of a condition number above about 1e7. Spall (2003), *Introduction to
     Stochastic Search and Optimization*, section 3.2, has the recursion for squares.
 
     Examples
@@ -101,11 +102,14 @@ class Online:
         check_penalty(penalty, "Online")
         self.loss, self.penalty = get(loss), penalty
         self.has_intercept = flag("intercept", intercept)
-        self.classes = _labels(classes, self.loss)
+        self.classes = labels(classes, self.loss)
         self.result: FitResult | None = None
         self._past: Remembered | None = None
         self._columns: Moments | None = None
         self._slopes: Array | None = None
+        self._units: Array | None = None
+        self._at: Params | None = None
+        self._rows = 0
 
     def __repr__(self) -> str:
         """Give the loss, the penalty, and how much was seen."""
@@ -162,6 +166,9 @@ class Online:
         -----
         ConvergenceWarning
             If descent on this batch ended before it converged.
+        numpy.exceptions.RankWarning
+            If the columns of all rows so far, once these are more than the columns, are linearly dependent,
+            and no penalty decides between the answers.
         """
         data = as_data(X, y, sample_weight)
         if backends.of(data.X).chunked:
@@ -170,12 +177,22 @@ class Online:
             )
         self._check_alike(data)
         with backends.current(data.X), np.errstate(all="ignore"):
+            # With a penalty, which is of the coefficients as they are, all units stay.
+            first = self.result is None and self.penalty is None
+            unit = units(data.X) if first else self._units
+            if unit is not None:
+                data = data._replace(X=data.X / unit[..., None, :])
             found, *seen = self._updated(self._screened(data))
-        self.result = found
-        self._past, self._columns, self._slopes = seen
-        self.classes = found.classes
+            self._at, self.result, self._units = found.x, in_units(found, unit), unit
+            self._past, self._columns, self._slopes = seen
+            self.classes = found.classes
+            self._rows += int(data.X.shape[-2])
+            open_ = self.penalty is None and self._rows > data.X.shape[-1]
+            message = dependent(seen[1], intercept=self.has_intercept) if open_ else ""
         if unconverged(found):
             warn_unconverged(found.message)
+        if message:
+            warn_dependent(message)
         return self
 
     def _check_alike(self, data: Data) -> None:
@@ -214,20 +231,20 @@ class Online:
         here = LinearObjective(sound.blocks, self.loss, self.penalty, self.has_intercept)
         columns = Moments.from_blocks(sound.blocks)
         columns = columns if self._columns is None else self._columns + columns
-        _check_finite(columns)
+        check_finite(columns)
         sound = sound._replace(n_sync=sound.n_sync + 1)
         scaling, slopes = self._scaling(here, columns)
         here = replace(here, measure=scaling)
         objective = here if self._past is None else Recursive.of(here, self._past)
         zero = objective.zeros()
         null = Params(zero.coef, None if zero.intercept is None else zero.intercept + scaling.null)
-        start = null if self.result is None else Params(self.result.coef, self.result.intercept)
+        start = null if self._at is None else self._at
         found, there = self._descended(objective, columns, scaling, start)
-        if self.result is not None and _broken(found):
+        if self._at is not None and broken(found):
             # The model before may be such that the loss of these rows overflows.
             found, there = self._descended(objective, columns, scaling, null)
         result = fitted(found, sound, self.loss)
-        if _broken(found):
+        if broken(found):
             check_range(result, there, given=False)
             raise ValueError(
                 "the loss is not finite at the best constant model: divide y by a constant"
@@ -238,7 +255,8 @@ class Online:
             result.fun < math.log(2.0) * sound.least_share
         )
         now = Remembered.of(here, found.x, FLAT if apart else None)
-        return result, now if self._past is None else self._past + now, columns, slopes
+        past = now if self._past is None else self._past + now
+        return result, past, columns, slopes
 
     def _scaling(self, here: LinearObjective, columns: Moments) -> tuple[Scaling, Array]:
         """Return the coordinates, and the sum of squared slopes that give the size of a gradient.
@@ -270,34 +288,3 @@ class Online:
         there, x0 = Rescaled(objective, coordinates), coordinates.from_user(start)
         tol = relative(x0.coef)
         return run(method, there, x0, Stop(), grad_tol=tol, check_every=1), there
-
-
-def _broken(found: Any) -> bool:
-    """Return whether a run was not finite at its first point."""
-    failed = (np.asarray(found.status) == Status.NON_FINITE) & (np.asarray(found.nit) == 0)
-    return bool(failed.any())
-
-
-def _check_finite(columns: Moments) -> None:
-    """Refuse rows whose moments overflow: no coordinates are left to descend in."""
-    if not bool(backends.to_numpy(columns.finite)):
-        kind = str(columns.G.dtype).rpartition(".")[2]
-        raise ValueError(
-            f"X and y must be of a size whose squares can be summed in {kind}: divide the columns of X, or "
-            f"y, by a constant"
-        )
-
-
-def _labels(classes: Any, loss: Loss) -> tuple[float, float] | None:
-    """Check the labels that were given, if any."""
-    if classes is None:
-        return None
-    if loss.classes is None:
-        raise ValueError(f"classes must be None for loss {loss.name!r}, which has none")
-    try:
-        low, high = (float(label) for label in classes)
-    except (TypeError, ValueError):
-        raise ValueError(f"classes must be two numbers, got {classes!r}") from None
-    if not low < high:
-        raise ValueError(f"classes must be two numbers, the lower first, got {classes!r}")
-    return low, high
