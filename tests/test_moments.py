@@ -347,9 +347,12 @@ def test_moments_are_taken_inside_a_compiled_function():
 @pytest.mark.parametrize(
     "kind", ["near 0", "far from 0", "in part", "spikes", "sorted", "reversed", "by columns"]
 )
-def test_moments_of_many_blocks_are_those_about_the_mean(kind):
+@pytest.mark.parametrize("p", [20, 40], ids=["narrow", "wide"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_moments_of_many_blocks_are_those_about_the_mean(kind, p, weighted):
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(50_000, 20)) + 0.3, rng.normal(size=50_000)
+    X, y = rng.normal(size=(30_000, p)) + 0.3, rng.normal(size=30_000)
+    weight = rng.uniform(0.0, 2.0, size=30_000) if weighted else None
     if kind == "far from 0":
         X += 1e6
     elif kind == "in part":
@@ -360,13 +363,21 @@ def test_moments_of_many_blocks_are_those_about_the_mean(kind):
     elif kind == "sorted":
         X.sort(axis=0)
     X = X[::-1] if kind == "reversed" else np.asarray(X, order="F" if kind == "by columns" else "C")
-    blocks = Blocks.of(X, y)
-    found = Moments.from_blocks(blocks)
+    if weighted:  # what counts for nothing does not matter
+        weight[::7] = 0.0
+        X[::7] = 1e30
+    found = Moments.from_blocks(Blocks.of(X, y, weight, rows=9_000))
+    if weighted:
+        X, y, weight = (np.delete(a, np.s_[::7], axis=0) for a in (X, y, weight))
+    share = (np.ones(len(y)) if weight is None else weight).astype(np.longdouble)
+    share /= share.sum()
     wide = X.astype(np.longdouble)
-    mean, mean_y = wide.mean(axis=0), y.astype(np.longdouble).mean()
+    mean, mean_y = share @ wide, share @ y.astype(np.longdouble)
     d, e = np.asarray(wide - mean, dtype=float), np.asarray(y - mean_y, dtype=float)
-    sizes = np.sqrt((d * d).mean(axis=0))
+    share = share.astype(float)
+    sizes = np.sqrt(share @ (d * d))
     np.testing.assert_allclose(found.mean, mean.astype(float), rtol=1e-13, atol=1e-15)
-    assert np.abs((found.G - d.T @ d / 50_000) / np.outer(sizes, sizes)).max() < 1e-13
-    assert np.abs((found.c - d.T @ e / 50_000) / sizes).max() < 1e-13
-    assert found.yy == pytest.approx((e * e).mean(), rel=1e-13)
+    assert np.abs((found.G - d.T @ (d * share[:, None])) / np.outer(sizes, sizes)).max() < 1e-13
+    assert np.abs((found.c - d.T @ (e * share)) / sizes).max() < 1e-13
+    assert found.yy == pytest.approx(share @ (e * e), rel=1e-13)
+    assert found.rows == len(y)

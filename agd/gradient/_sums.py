@@ -20,6 +20,7 @@ __all__ = [
     "about_mean",
     "check_removable",
     "divisor",
+    "from_products",
     "merge",
     "minus",
     "outer",
@@ -67,6 +68,18 @@ def about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:
     xy = backward(d, e) - rest * (rest_y * total)[..., None]
     yy = xp.sum(e * e, axis=-1) - rest_y * rest_y * total
     return known._replace(rest=rest, rest_y=rest_y, xx=xx, xy=xy, yy=yy)
+
+
+def from_products(known: Sums, S: Array) -> Sums:
+    """Fill in the same, from S = D' D of D = [d e 1], each row times the root of its weight."""
+    total, p = known.total, S.shape[0] - 2
+    safe = divisor(total)
+    rest, rest_y = S[:p, p + 1] / safe, S[p, p + 1] / safe
+    xx = S[:p, :p] - outer(rest) * total
+    xy = S[:p, p] - rest * (rest_y * total)
+    return known._replace(
+        rest=rest, rest_y=rest_y, xx=xx, xy=xy, yy=S[p, p] - rest_y * rest_y * total
+    )
 
 
 def outer(v: Array) -> Array:
