@@ -146,12 +146,11 @@ def _side_by_side_pays(X: Array, y: Array, weight: Array | None) -> bool:
         or (weight is not None and weight.ndim > 1)
     ):
         return False
-    least: int = 2 if _by_columns(X) else WIDE
-    return X.shape[1] >= least
+    return bool(X.shape[1] >= (2 if _by_columns(X) else WIDE))
 
 
 def _by_columns(X: Array) -> bool:
-    return abs(X.strides[0]) < abs(X.strides[1])
+    return bool(abs(X.strides[0]) < abs(X.strides[1]))
 
 
 def _side_by_side(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:

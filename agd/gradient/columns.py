@@ -80,15 +80,17 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     return mean, size * spread
 
 
-def _null_intercept(blocks: Blocks, loss: Loss, moments: Moments | None) -> Array:
-    """Return the constant z that predicts the weighted mean of y, shape (...); 0 where none does."""
+def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
+    """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
     if moments is None:
-        mean = blocks.sum(_weighted_targets) / blocks.total
-        xp = backends.namespace(mean)
-    else:
-        xp, dtype = backends.namespace(moments.mean_y), blocks.total.dtype
-        mean = xp.astype(moments.mean_y, dtype, copy=False)
-    z = loss.link(mean)  # infinite at the end of the range
+        return blocks.sum(_weighted_targets) / blocks.total
+    xp = backends.namespace(moments.mean_y)
+    return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
+
+
+def _null_predictor(loss: Loss, mean: Array) -> Array:
+    """Return the constant z that predicts a mean; 0 where none does."""
+    xp, z = backends.namespace(mean), loss.link(mean)  # infinite at the end of the range
     return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
 
@@ -195,11 +197,13 @@ def _null_model(
     xp, total = backends.namespace(like), blocks.total
     # Data in chunks are not sampled: the moments know their mean.
     known = moments if backends.of(blocks.X).chunked else None
-    null = _null_intercept(blocks, loss, known) if objective.intercept else _zero(objective)
+    classes = loss.classes is not None
+    mean = _mean_target(blocks, known) if objective.intercept or classes else None
+    null = _null_predictor(loss, mean) if objective.intercept else _zero(objective)
     h = float(xp.finfo(like.dtype).eps) ** (1 / 3)
     slopes = functools.partial(_null_slopes, loss, null, h, _share(like))
-    if known is not None and loss.classes is not None:
-        parts, total = [slopes(like, *_two_rows(known, like))], xp.ones_like(total)
+    if classes:
+        parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
         parts = blocks.each(slopes)
     lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
@@ -213,11 +217,11 @@ def _null_model(
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
 
 
-def _two_rows(moments: Moments, like: Array) -> tuple[Array, Array]:
+def _two_rows(mean: Array, like: Array) -> tuple[Array, Array]:
     """Return targets and weights of two rows that a constant model cannot tell from all of two classes."""
-    xp, second = backends.namespace(like), moments.mean_y
+    xp = backends.namespace(like)
     targets = xp.asarray([0.0, 1.0], dtype=like.dtype, device=backends.device(like))
-    return targets, xp.astype(xp.stack([1.0 - second, second]), like.dtype, copy=False)
+    return targets, xp.astype(xp.stack([1.0 - mean, mean], axis=-1), like.dtype, copy=False)
 
 
 def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array, Array]:

@@ -46,7 +46,7 @@ class Screened(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """One block's sums, extremes and counts."""
+    """One block's sums, extremes and counts; 0 where the loss does not ask, 1 for weights not given."""
 
     X: Any
     y: Any
@@ -66,21 +66,28 @@ def report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
     _alike(X, y, weight)
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out: nothing to find fault with
         return xp.asarray(_NOTHING, dtype=X.dtype, device=backends.device(X))
-    w = xp.ones_like(y) if weight is None else weight
-    positive = xp.where(w > 0.0, w, xp.max(w))
-    columns = _Report(
-        X=xp.sum(entries(X)),
-        y=xp.sum(y),
-        weight=xp.sum(w),
-        least_weight=xp.min(w),
-        least_positive=xp.min(positive),
-        outside=_count(loss.outside(y)),
-        low=xp.min(y),
-        high=xp.max(y),
-        not_binary=_count((y != 0.0) & (y != 1.0)),
-        not_signs=_count((y != -1.0) & (y != 1.0)),
-    )
-    return xp.stack([xp.astype(column, X.dtype) for column in columns])
+    columns = dict.fromkeys(_Report._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y)))
+    columns |= {"X": xp.sum(entries(X)), "y": xp.sum(y)}
+    if weight is None:
+        one = columns["low"] + 1.0
+        columns |= {"weight": one, "least_weight": one, "least_positive": one}
+    else:
+        positive = xp.where(weight > 0.0, weight, xp.max(weight))
+        columns |= {
+            "weight": xp.sum(weight),
+            "least_weight": xp.min(weight),
+            "least_positive": xp.min(positive),
+        }
+    if loss.classes is None:
+        columns["outside"] = _count(loss.outside(y))
+    else:
+        columns |= {
+            "low": xp.min(y),
+            "high": xp.max(y),
+            "not_binary": _count((y != 0.0) & (y != 1.0)),
+            "not_signs": _count((y != -1.0) & (y != 1.0)),
+        }
+    return xp.stack([xp.astype(columns[name], X.dtype) for name in _Report._fields])
 
 
 _NOTHING = tuple(

@@ -43,7 +43,8 @@ class Logistic:
 
     def slope(self, z: Array, y: Array) -> Array:
         """Return sigmoid(z) - y, element by element, without cancellation."""
-        return self.value_and_slope(z, y)[1]
+        side = 1.0 - 2.0 * y
+        return side * _sigmoid(side * z)
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential that does not overflow."""
@@ -58,7 +59,7 @@ class Logistic:
 
     def predict(self, z: Array) -> Array:
         """Return the probability of the second class, 1 / (1 + exp(-z))."""
-        return _softplus_and_sigmoid(z)[1]
+        return _sigmoid(z)
 
     def outside(self, y: Array) -> Array:
         """Return where y is neither 0 nor 1."""
@@ -71,7 +72,12 @@ def _softplus_and_sigmoid(s: Array) -> tuple[Array, Array]:
     With e = exp(-|s|) they are max(s, 0) + log1p(e), and 1 / (1 + e) or e / (1 + e) as s is above 0 or
     below: neither overflows nor cancels.
     """
-    xp = namespace(s)
     p, m = parts(s)
-    e = xp.exp(m - p)
-    return p + xp.log1p(e), one_above(s, e) / (1.0 + e)
+    e = namespace(s).exp(m - p)
+    return p + namespace(s).log1p(e), one_above(s, e) / (1.0 + e)
+
+
+def _sigmoid(s: Array) -> Array:
+    p, m = parts(s)
+    e = namespace(s).exp(m - p)
+    return one_above(s, e) / (1.0 + e)
