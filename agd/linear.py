@@ -51,6 +51,7 @@ from agd.run.many import many
 from agd.run.path import path
 from agd.run.plan import Plan, plan, scaled, takes_moments
 from agd.run.refined import refined
+from agd.run.status import Status
 from agd.run.worthwhile import worthwhile
 from agd.update import Rule, resolve
 from agd.update.linear_cg import LinearCG, RowCG
@@ -102,7 +103,9 @@ def fit(
     method : str, Rule or Method
         ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
         descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
-        precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates.
+        precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates; of
+        many rows on the host it begins where a fit of some of them ends, and ``result.method`` says of how
+        many.
         Above 2,000 columns (of a sparse X with a ridge, from 256 on where entries are few): the squared
         loss by conjugate gradients, held against the data at the end, on the rows where these are fewer;
         without a penalty that gives the shortest answer of columns whose sizes differ by a factor of 100 at
@@ -214,23 +217,36 @@ def _fit(
         sound = screen(sound.blocks, chosen)
     if way is None and auto:
         way = conjugate(base, start, measured=measured) or scaled(base, start, measured=measured)
-    method, objective, x0, every, columns, reads = way or _coordinates(
-        base, mover, start, whole, measured=measured
-    )
-    whitened = isinstance(objective, WhitenedSquares)
-    if whitened:  # a step or two are all: look after each
+    way = way or _coordinates(base, mover, start, whole, measured=measured)
+    found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
+    result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)
+    check_range(result, way.objective, given=start is not None)
+    if isinstance(way.method, (LinearCG, RowCG)):
+        return result, few_rows(result, way.objective)
+    if way.columns is None:
+        return dependence(result, way.objective)
+    return planned(result, way.columns, quadratic=isinstance(way.objective, WhitenedSquares))
+
+
+def _run(
+    way: Plan,
+    stop: Stop,
+    callback: Callable[[Result], object] | None,
+    whole: Moments | None,
+    *,
+    tol: float,
+) -> tuple[Result, Plan]:
+    """Run what was chosen; where that cannot begin, what it says to run otherwise."""
+    method, objective, x0, every = way[:4]
+    if isinstance(objective, WhitenedSquares):  # a step or two are all: look after each
         stop = replace(stop, check_every=1)
     go = _runner(method, objective, whole)
-    tol = relative(base.blocks.resident)
     found = go(method, objective, x0, stop, callback, grad_tol=tol, check_every=every)
-    found = replace(found, n_sync=found.n_sync + reads)
-    result = explained(fitted(found, sound, chosen), objective, sound.least_share)
-    check_range(result, objective, given=start is not None)
-    if go is held:
-        return result, few_rows(result, objective)
-    if columns is None:
-        return dependence(result, objective)
-    return planned(result, columns, quadratic=whitened)
+    if way.otherwise is not None and found.status == Status.NON_FINITE and found.nit == 0:
+        reads = found.n_sync + way.n_sync - way.otherwise.n_sync
+        found, way = _run(way.otherwise, stop, callback, whole, tol=tol)
+        return replace(found, n_sync=found.n_sync + reads), way
+    return replace(found, n_sync=found.n_sync + way.n_sync), way
 
 
 def _runner(method: Any, objective: Any, whole: Moments | None) -> Callable[..., Result]:

@@ -26,7 +26,7 @@ __all__ = ["WIDE", "Columns", "by_moments", "row_count", "sample", "serve", "whi
 
 WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
 
-ENOUGH, SAMPLE = 100, 2**22  # rows to a column, entries of X: a sample has no fewer
+ENOUGH, SAMPLE = 100, 2**20  # rows to a column, entries of X: a sample has no fewer
 SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
 
 
@@ -175,7 +175,11 @@ def sample(blocks: Blocks) -> Blocks | None:
     if step < 2:
         return None
     weight = None if blocks.weight is None else blocks.weight[..., ::step]
-    return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
+    X, y = sliced(blocks.X, None, None, step), blocks.y[..., ::step]
+    small = math.prod(tuple(X.shape)) <= 2 * SAMPLE
+    if small and not backends.is_sparse(X):  # rows far apart are slow to read: it is done once
+        X = backends.namespace(X).asarray(X, copy=True)
+    return Blocks.of(X, y, weight)
 
 
 def _small(moments: Moments) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Method, Params
+from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
@@ -18,6 +19,7 @@ from agd.gradient.squares import WhitenedSquares
 from agd.gradient.whitening import ridge_of
 from agd.loss import L2, Squared
 from agd.run.columns import WIDE, Columns, row_count, sample, serve, whitened
+from agd.run.head_start import head_start, serves
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
@@ -50,6 +52,8 @@ class Plan(NamedTuple):
         What was learned of the columns.
     n_sync : int
         Reads by the host.
+    otherwise : Plan or None
+        What to run where the objective is not finite at x0.
     """
 
     method: Method
@@ -58,6 +62,7 @@ class Plan(NamedTuple):
     check_every: int = 10
     columns: Columns | None = None
     n_sync: int = 0
+    otherwise: Any = None
 
 
 def takes_moments(base: LinearObjective) -> bool:
@@ -122,13 +127,26 @@ def plan(
     """
     if not takes_moments(base):
         return None
-    if moments is None and type(base.loss) is not Squared:
-        some = sample(base.blocks)
-        found = None if some is None else _by(Moments.from_blocks(some), base, start, measured)
+    some = sample(base.blocks) if moments is None and type(base.loss) is not Squared else None
+    if some is not None:
+        found = _by(Moments.from_blocks(some), base, start, measured)
         if found is not None and found.columns is not None and found.columns.plain:
-            return found
+            return _begun(found, some) if start is None and serves(base, some) else found
     whole = Moments.from_blocks(base.blocks) if moments is None else moments
     return _by(whole, base, start, measured)
+
+
+def _begun(found: Plan, some: Blocks) -> Plan:
+    """Begin with a fit of the sample, where that converges."""
+    method: Any = found.method
+    there, x0, reads = head_start(found.objective, method, found.x0, some)
+    if there is None:
+        return found._replace(n_sync=found.n_sync + reads)
+    label = f"{method.name}, begun on {some.X.shape[-2]:,} rows"
+    return found._replace(
+        method=replace(method, label=label), objective=there, x0=x0, check_every=1,
+        n_sync=found.n_sync + reads, otherwise=found,
+    )  # fmt: skip
 
 
 def _by(
