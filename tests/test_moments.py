@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -116,6 +117,18 @@ def test_moments_are_the_textbooks_on_every_library(xp, kind):
     like = Blocks.of(*[None if a is None else xp.asarray(a) for a in data]).resident
     assert backends.of(whole.G).name == backends.of(like).name
     assert backends.device(whole.G) == backends.device(like)
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("kind", ["batch", "batch, weighted", "batch, weighted each"])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_small_problems_are_summed_some_at_a_time(kind, offset):
+    X, y, weight = drawn(kind, offset=offset)
+    size = X[0].nbytes
+    with mock.patch("agd.gradient._accumulate.PROBLEMS", 2 * size):  # two, and then one
+        assert_close(of(X, y, weight), textbook(X, y, weight))
+    with mock.patch("agd.gradient._accumulate.PROBLEMS", size - 1):  # too large: rows are cut
+        assert_close(of(X, y, weight), textbook(X, y, weight))
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -455,3 +456,15 @@ def test_rates_of_each_problem_come_from_their_device():
     for i in range(2):
         alone = trajectory(X, y[i], None, gradient_descent(float(rates[i]))).at([5, 50])
         np.testing.assert_allclose(xp.to_numpy(found.coef)[:, i], alone.coef, rtol=1e-12)
+
+
+@pytest.mark.backend("numpy")
+def test_factors_of_many_problems_are_those_of_each():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(7, 20, 3)), rng.normal(size=(7, 20))
+    moments = Moments.from_blocks(Blocks.of(X, y))
+    whole = Trajectory.of(moments).at([3, 50])
+    with mock.patch("agd.update._spectrum.FACTORED", 2):
+        parts = Trajectory.of(moments).at([3, 50])
+    np.testing.assert_array_equal(parts.coef, whole.coef)
+    np.testing.assert_array_equal(parts.value, whole.value)

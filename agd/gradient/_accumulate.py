@@ -12,6 +12,7 @@ from agd import backends
 from agd._typing import Array
 from agd.gradient._cut import itemsize
 from agd.gradient._sums import Sums, about_mean, divisor, from_products, merge
+from agd.gradient._workers import over_problems
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import (
     backward,
@@ -26,6 +27,7 @@ __all__ = ["accumulate", "accumulator", "of_chunk"]
 
 CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
 TEMPORARY = 32 * 2**20  # bytes: the largest centred block
+PROBLEMS = 2**20  # bytes of several small problems: these, and a centred copy, are in cache
 SHORT = 4096  # rows: the longest sum where there is nothing wider than float32 to take it in
 SPARSE_ROWS = 2**18  # of a sparse block at most
 WIDE = 32  # columns from which y is best multiplied beside them, where rows are contiguous
@@ -68,6 +70,8 @@ def _of_rows(blocks: Blocks) -> Sums:
     """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
     X, row = blocks.X, backends.of(blocks.X)
     dtype = accumulator(X)
+    if row.threaded and _small_problems(blocks, itemsize(X, dtype)):
+        return _of_problems(dtype, blocks)
     cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
     spare = row.looks_are_free and len(cut) > 1
     one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
@@ -79,6 +83,34 @@ def _of_rows(blocks: Blocks) -> Sums:
         return merged
 
     return merge(blocks.by_strips(of_strip, cut, size) if row.threaded else [of_strip(cut)])
+
+
+def _small_problems(blocks: Blocks, size: int) -> bool:
+    """Return whether there are several problems along one axis, each with rows of its own that fit in cache."""
+    X = blocks.X
+    one = math.prod(X.shape[1:]) * size
+    return X.ndim == 3 and X.shape[-2] > 0 and blocks.rows is None and 0 < one <= PROBLEMS
+
+
+def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
+    """Sum some of the problems at a time, all their rows at once."""
+    X, y, weight = blocks.X, blocks.y, blocks.weight
+    size = PROBLEMS // (math.prod(X.shape[1:]) * itemsize(X, dtype))
+    shared = weight is None or weight.ndim == 1
+    if weight is not None:
+        weight = np.broadcast_to(weight, y.shape)
+    arrays = (X, y) if weight is None else (X, y, weight)
+    sums = Sums(*over_problems(functools.partial(_of_piece, dtype), *arrays, size=size))
+    return sums if not shared else sums._replace(total=sums.total[0], rows=sums.rows[0])
+
+
+def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None = None) -> Sums:
+    """Sum some problems; the number of rows, which they share, is written out for each."""
+    found = _of_block(dtype, X, y, weight)
+    if weight is not None:
+        return found
+    total, rows = (np.broadcast_to(part, len(X)) for part in found[:2])
+    return found._replace(total=total, rows=rows)
 
 
 def _rows_per_block(blocks: Blocks, dtype: Any) -> int:

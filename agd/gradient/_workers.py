@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-__all__ = ["allowed", "alone", "in_order", "single_threaded_products"]
+import numpy as np
+
+__all__ = ["allowed", "alone", "in_order", "over_problems", "single_threaded_products"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -160,6 +162,37 @@ def _shared_out(f: Callable[[T], R], items: Sequence[T], workers: int) -> list[R
             if helper.is_alive():
                 helper.join()
     return shared.results()
+
+
+def over_problems(f: Callable[..., tuple[Any, ...]], *arrays: Any, size: int) -> tuple[Any, ...]:
+    """Return f(*arrays) of independent problems along the first axis, some of them at a time.
+
+    Parameters
+    ----------
+    f : callable
+        A pure function of numpy.ndarray that treats problems apart and returns a tuple of arrays.
+    *arrays : numpy.ndarray, shape (b, ...)
+        Its arguments.
+    size : int
+        How many problems at a time; threads share them.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        What f returns, for all problems.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> over_problems(lambda x: (x.sum(axis=1),), np.ones((5, 3)), size=2)
+    (array([3., 3., 3., 3., 3.]),)
+    """
+    starts = range(0, len(arrays[0]), max(1, size))
+    pieces = [[array[i : i + size] for array in arrays] for i in starts]
+    if len(pieces) == 1:
+        return f(*arrays)
+    parts = in_order(lambda piece: f(*piece), pieces, min(allowed(), len(pieces)))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 class _Shared(Generic[T, R]):

@@ -71,8 +71,10 @@ def _pays(base: LinearObjective, stop: Stop) -> bool:
             p <= WIDE
             and moments + (3.0 * p**3 + 1e5) * problems + 5e5 < min(stop.max_iter, STEPS) * step
         )
-    step = n * p * problems + 5e4
-    whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + 1e5) * problems + 5e5
+    # Of many problems a product takes 1 microsecond, however small; factors and evaluations 30.
+    apart, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
+    step = (n * p + apart) * problems + 5e4
+    whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + each) * problems + 5e5
     return bool(p <= WIDE and whole < min(stop.max_iter, STEPS) * step)
 
 

@@ -2,11 +2,14 @@
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Params
+from agd.gradient._workers import over_problems
 from agd.gradient.blocks import backward, forward
 from agd.gradient.moments import Moments
 from agd.update._powers import Steps, what_is_left
@@ -25,6 +28,7 @@ __all__ = [
 
 # What rounding leaves of an eigenvalue 0 of p columns' correlation is below 0.7 p eps in rows by the million.
 ROUNDING = 4.0
+FACTORED = 512  # matrices that a thread factors at a time
 
 
 class Form(NamedTuple):
@@ -116,6 +120,13 @@ def inverse(x: Array) -> Array:
     return xp.where(some, 1.0 / xp.where(some, x, xp.ones_like(x)), xp.zeros_like(x))
 
 
+def _shared(factor: Callable[[Array], Any], A: Array) -> Any:
+    """Return factors of matrices; of many on the host, threads share them."""
+    if A.ndim != 3 or not backends.of(A).threaded:
+        return factor(A)
+    return over_problems(factor, A, size=FACTORED)
+
+
 def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     """Return A, a and the rest of the least-squares problem that has the same loss.
 
@@ -127,7 +138,7 @@ def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     like = {"dtype": G.dtype, "device": backends.device(G)}
     spread = xp.sqrt(xp.clip(xp.linalg.diagonal(G), min=0.0))
     unit = inverse(spread)
-    e, Q = xp.linalg.eigh(G * unit[..., :, None] * unit[..., None, :])
+    e, Q = _shared(xp.linalg.eigh, G * unit[..., :, None] * unit[..., None, :])
     root = xp.sqrt(_known(e, ROUNDING * p * float(xp.finfo(G.dtype).eps)))
     Qt = xp.matrix_transpose(Q)
     a = inverse(root) * forward(Qt, c * unit)
@@ -170,7 +181,7 @@ def spectrum(moments: Moments, form: Form, first: Params, rate: Any) -> Spectrum
     """
     A, a, rest = _root(moments, form)
     xp = backends.namespace(A)
-    U, s, Vt = xp.linalg.svd(A, full_matrices=False)
+    U, s, Vt = _shared(functools.partial(xp.linalg.svd, full_matrices=False), A)
     s = _known(s, A.shape[-1] * float(xp.finfo(A.dtype).eps))
     start = first.coef
     if first.intercept is not None:
