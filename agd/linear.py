@@ -104,7 +104,7 @@ def fit(
         ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
         descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
         precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates; of
-        many rows on the host it begins where a fit of some of them ends, and ``result.method`` says of how
+        many rows on the host, or in chunks there, it begins where a fit of some of them ends, and ``result.method`` says of how
         many.
         Above 2,000 columns (of a sparse X with a ridge, from 256 on where entries are few): the squared
         loss by conjugate gradients, held against the data at the end, on the rows where these are fewer;

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import agd
+from agd.gradient import Blocks
 from agd.loss import L2
+from agd.run.head_start import gathered
 
 LOSSES = {
     "log_loss": lambda z, rng: (rng.uniform(size=z.shape) < 1.0 / (1.0 + np.exp(-z))) * 1.0,
@@ -20,7 +22,10 @@ ROWS = 20_000
 
 @pytest.fixture(autouse=True)
 def small_samples():
-    with mock.patch("agd.run.columns.SAMPLE", 2**12):
+    with (
+        mock.patch("agd.run.columns.SAMPLE", 2**12),
+        mock.patch("agd.run.head_start.WANTED", 2**12),
+    ):
         yield
 
 
@@ -32,15 +37,18 @@ def drawn(loss, seed=0, n=ROWS):
 
 
 def plainly(*args, **options):
-    with mock.patch("agd.run.plan.serves", return_value=False):
+    with (
+        mock.patch("agd.run.plan.serves", return_value=False),
+        mock.patch("agd.run.plan.gathered", return_value=None),
+    ):
         return agd.fit(*args, **options)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["", "weighted", "no intercept", "ridge"])
 def test_the_answer_is_that_of_all_rows(xp, loss, kind):
-    if xp.name not in {"numpy", "torch"}:
-        pytest.skip("a pass costs little beside a launch, or data in chunks are not sampled")
+    if xp.name not in {"numpy", "torch", "dask"}:
+        pytest.skip("a pass costs little beside a launch")
     X, y = drawn(loss)
     options = {"loss": loss, "stop": agd.Stop(grad_tol=1e-9 if xp.rtol < 1e-9 else 1e-4)}
     if kind == "weighted":
@@ -57,6 +65,10 @@ def test_the_answer_is_that_of_all_rows(xp, loss, kind):
     scale = np.maximum(np.abs(np.asarray(plain.coef)), 1e-2)
     assert (np.abs(np.asarray(found.coef) - np.asarray(plain.coef)) / scale).max() < 1e5 * xp.rtol
     assert found.fun == pytest.approx(plain.fun, rel=10 * xp.rtol)
+    if (
+        xp.name == "dask"
+    ):  # one for the sample, and a survey, and the null model where that knows it not
+        assert found.nfev + 2 <= found.n_passes <= found.nfev + 3
 
 
 @pytest.mark.backend("numpy")
@@ -84,6 +96,26 @@ def test_where_the_samples_answer_overflows_the_run_begins_at_the_best_constant(
     assert np.isfinite(found.coef).all()
     plain = plainly(X, y, loss="poisson", penalty=L2(1e-3))
     np.testing.assert_allclose(found.coef, plain.coef, rtol=1e-6)
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_batches_of_a_stream_are_gone_through_less_often(loss):
+    X, y = drawn(loss)
+    stream = agd.Stream(lambda: ((X[i : i + 3001], y[i : i + 3001]) for i in range(0, ROWS, 3001)))
+    found, plain = agd.fit(stream, loss=loss), plainly(stream, loss=loss)
+    assert found.success
+    assert "begun on" in found.method
+    assert found.n_passes < plain.n_passes
+    np.testing.assert_allclose(found.coef, plain.coef, rtol=1e-6)
+
+
+@pytest.mark.backend("numpy")
+def test_no_more_rows_are_gathered_than_are_small():
+    blocks = Blocks.of(np.zeros((10, 200)), np.zeros(10))
+    assert gathered(blocks, mock.Mock(rows=np.asarray(1e9))) is None  # 20,000 rows of 200 columns
+    few = Blocks.of(np.zeros((4000, 2)), np.zeros(4000))
+    assert gathered(few, mock.Mock(rows=np.asarray(4000.0))) is None  # more than an eighth
 
 
 @pytest.mark.backend("numpy")

@@ -24,9 +24,14 @@ from agd.gradient.whitening import Whitening, from_moments, ridge_of
 from agd.run.loop import run
 from agd.run.stopping import Stop
 
-__all__ = ["head_start", "serves"]
+__all__ = ["gathered", "head_start", "serves"]
 
 FEW = 8  # parts that a sample is one of at most: it is fitted in as many passes as all rows are
+ROWS, WANTED, MOST = (
+    100,
+    2**18,
+    2**20,
+)  # rows to a column; entries that rows from chunks have, and may have
 STEPS = 50  # of the sample's fit: one that takes more is hard, and left to the data
 SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no less tells more
 EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
@@ -38,6 +43,43 @@ def serves(base: LinearObjective, some: Blocks) -> bool:
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
         return False
     return bool(some.X.shape[0] * FEW <= X.shape[0])
+
+
+def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
+    """Return some rows of data in chunks, evenly apart in each, in memory; one pass.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    moments : Moments
+        Theirs, which know how many rows there are.
+
+    Returns
+    -------
+    Blocks or None
+        At most 8 MiB, whatever the data's size. None where these rows would not be few, or where the
+        chunks do not lie in the memory of a host.
+    """
+    like, p = blocks.resident, int(blocks.X.shape[-1])
+    rows = max(ROWS * p, WANTED // p)
+    if backends.of(like).block_bytes(like) is None or rows * p > MOST:
+        return None
+    step = int(float(backends.to_numpy(moments.rows)) // rows)
+    if step < FEW:
+        return None
+    X, y, *weight = blocks.merged(functools.partial(_rows_apart, step), _below_each_other)
+    return Blocks.of(X, y, *weight)
+
+
+def _rows_apart(step: int, X: Array, y: Array, weight: Array | None) -> list[Array]:
+    parts = [X, y] if weight is None else [X, y, weight]
+    return [backends.namespace(X).asarray(part[step // 2 :: step], copy=True) for part in parts]
+
+
+def _below_each_other(parts: list[list[Array]]) -> list[Array]:
+    concat = backends.namespace(parts[0][0]).concat
+    return [concat(list(column), axis=0) for column in zip(*parts, strict=True)]
 
 
 def head_start(

@@ -19,7 +19,7 @@ from agd.gradient.squares import WhitenedSquares
 from agd.gradient.whitening import ridge_of
 from agd.loss import L2, Squared
 from agd.run.columns import WIDE, Columns, row_count, sample, serve, whitened
-from agd.run.head_start import head_start, serves
+from agd.run.head_start import gathered, head_start, serves
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
@@ -133,7 +133,17 @@ def plan(
         if found is not None and found.columns is not None and found.columns.plain:
             return _begun(found, some) if start is None and serves(base, some) else found
     whole = Moments.from_blocks(base.blocks) if moments is None else moments
-    return _by(whole, base, start, measured)
+    found = _by(whole, base, start, measured)
+    if start is not None or found is None or not _many_passes(found):
+        return found
+    some = gathered(base.blocks, whole)
+    return found if some is None else _begun(found, some)
+
+
+def _many_passes(found: Plan) -> bool:
+    """Return whether chunks will be gone through time and again, in coordinates that hold."""
+    plain = found.columns is not None and found.columns.plain
+    return plain and isinstance(found.objective, Rescaled) and found.objective.compilable is None
 
 
 def _begun(found: Plan, some: Blocks) -> Plan:
