@@ -101,24 +101,23 @@ def fit(
     intercept : bool
         Whether the model has a constant term.
     method : str, Rule or Method
-        ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments, and
-        descent in coordinates that whiten the columns, refined on the data; by QR and in twice the
-        precision where they are badly conditioned. Other smooth losses: L-BFGS in such coordinates; of
-        many rows on the host, or in chunks there, it begins where a fit of some of them ends, and ``result.method`` says of how
-        many.
-        Above 2,000 columns (of a sparse X with a ridge, from 256 on where entries are few): the squared
-        loss by conjugate gradients, held against the data at the end, on the rows where these are fewer;
-        without a penalty that gives the shortest answer of columns whose sizes differ by a factor of 100 at
-        most. Other losses by accelerated descent in centred and scaled coordinates; of a sparse X by
-        L-BFGS in these. With a penalty that
-        is not smooth, accelerated proximal gradient there (``"fista"``): of the squared loss on the
-        moments, held against the data, where rows are many. Such a penalty is also handled by
-        ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch gradient descent in the
-        data's own units, with learning rate 1/L; of the squared loss with no penalty or L2 the whole run
-        is known in closed form, also of ``"momentum"`` and ``"nesterov"`` with a constant rate, and no
-        step is taken where that is sooner. Another name in ``agd.update.METHODS`` or
-        ``agd.update.SOLVERS``, a rule such as ``agd.update.adam(0.1)``, or an
-        object that follows the protocol `Method`.
+        ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments,
+        and descent in coordinates that whiten the columns, refined on the data; by QR and in twice
+        the precision where they are badly conditioned. Other smooth losses: L-BFGS in such
+        coordinates; of many rows on the host, or in chunks there, it begins where a fit of some of
+        them ends, and ``result.method`` says of how many. Above 2,000 columns (of a sparse X with a
+        ridge, from 256 on where entries are few): the squared loss by conjugate gradients, held
+        against the data at the end, on the rows where these are fewer; without a penalty that gives
+        the shortest answer of columns whose sizes differ by a factor of 100 at most. Other losses
+        by accelerated descent in centred and scaled coordinates; of a sparse X by L-BFGS in these.
+        With a penalty that is not smooth, accelerated proximal gradient there (``"fista"``): of the
+        squared loss on the moments, held against the data, where rows are many. Such a penalty is
+        also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
+        gradient descent in the data's own units, with learning rate 1/L; of the squared loss with
+        no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
+        ``"nesterov"`` with a constant rate, and no step is taken where that is sooner. Another name
+        in ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as
+        ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
         ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``. ``"gcv"`` stops a
