@@ -9,6 +9,7 @@ import pytest
 
 import agd
 from agd.gradient import Blocks
+from agd.gradient.rows import apart
 from agd.loss import L2
 from agd.run.head_start import gathered
 
@@ -79,7 +80,7 @@ def test_few_passes_are_needed_whatever_the_tolerance_measures(loss):
     assert found.success
     assert found.nfev <= 11  # 3 more digits with each two passes
     rough = agd.fit(X, y, loss=loss, stop=agd.Stop(grad_tol=1e-3))
-    assert rough.nfev <= 4
+    assert rough.nfev <= 5
     assert np.abs(rough.jac.coef).max() < 1e-3
 
 
@@ -96,6 +97,14 @@ def test_where_the_samples_answer_overflows_the_run_begins_at_the_best_constant(
     assert np.isfinite(found.coef).all()
     plain = plainly(X, y, loss="poisson", penalty=L2(1e-3))
     np.testing.assert_allclose(found.coef, plain.coef, rtol=1e-6)
+
+
+@pytest.mark.backend("numpy")
+def test_rows_are_drawn_one_of_each_stretch_and_in_no_period():
+    rows = apart(1000, 24, np.zeros(1))
+    np.testing.assert_array_equal(rows // 24, np.arange(41))
+    assert len(set((rows % 24).tolist())) > 12
+    np.testing.assert_array_equal(rows, apart(1000, 24, np.zeros(1)))
 
 
 @pytest.mark.backend("numpy")

@@ -19,6 +19,8 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from agd import backends
 from agd._typing import Array
 from agd.gradient.blocks import Blocks
@@ -26,7 +28,36 @@ from agd.gradient.matrix import row_squares, taken
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import TEMPORARY, Rescaled, Scaling
 
-__all__ = ["batch_curvature", "row_count", "take_rows"]
+__all__ = ["apart", "batch_curvature", "row_count", "take_rows"]
+
+
+def apart(n: int, step: int, like: Array) -> Array:
+    """Return one of every `step` of n rows, drawn from a fixed seed: no period in the rows can be met.
+
+    Parameters
+    ----------
+    n, step : int
+        How many rows, and one of how many.
+    like : array
+        Where the answer goes.
+
+    Returns
+    -------
+    array of int, shape (n // step,)
+        Ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows = apart(12, 4, np.zeros(1))
+    >>> rows // 4
+    array([0, 1, 2])
+    """
+    first = np.arange(n // step) * step
+    drawn = first + np.random.default_rng(n).integers(0, step, size=first.shape)
+    xp = backends.namespace(like)
+    moved: Array = backends.of(like).convert(xp, drawn, xp.int64, backends.device(like))
+    return moved
 
 
 def row_count(objective: Any) -> int | None:

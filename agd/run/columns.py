@@ -12,9 +12,10 @@ from agd._typing import Array
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_peaks
 from agd.gradient.factor import triangular
-from agd.gradient.matrix import sliced
+from agd.gradient.matrix import sliced, taken
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
+from agd.gradient.rows import apart
 from agd.gradient.scaling import Scaling
 from agd.gradient.sharpened import SMALL_SHARE, sharpened
 from agd.gradient.whitening import Whitening, from_factor, from_moments, ridge_of
@@ -174,12 +175,12 @@ def sample(blocks: Blocks) -> Blocks | None:
     step = int(n) // max(ENOUGH * int(p), SAMPLE // int(p))
     if step < 2:
         return None
-    weight = None if blocks.weight is None else blocks.weight[..., ::step]
-    X, y = sliced(blocks.X, None, None, step), blocks.y[..., ::step]
-    small = math.prod(tuple(X.shape)) <= 2 * SAMPLE
-    if small and not backends.is_sparse(X):  # rows far apart are slow to read: it is done once
-        X = backends.namespace(X).asarray(X, copy=True)
-    return Blocks.of(X, y, weight)
+    if int(p) * (int(n) // step) > 2 * SAMPLE:  # large: a view of the rows, not a copy
+        weight = None if blocks.weight is None else blocks.weight[..., ::step]
+        return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
+    xp, rows = backends.namespace(blocks.y), apart(int(n), step, blocks.y)
+    weight = None if blocks.weight is None else xp.take(blocks.weight, rows, axis=-1)
+    return Blocks.of(taken(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
 
 
 def _small(moments: Moments) -> Array:

@@ -19,6 +19,7 @@ from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import forward
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
+from agd.gradient.rows import apart
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.whitening import Whitening, from_moments, ridge_of
 from agd.run.loop import run
@@ -73,8 +74,8 @@ def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
 
 
 def _rows_apart(step: int, X: Array, y: Array, weight: Array | None) -> list[Array]:
-    parts = [X, y] if weight is None else [X, y, weight]
-    return [backends.namespace(X).asarray(part[step // 2 :: step], copy=True) for part in parts]
+    xp, rows = backends.namespace(X), apart(int(y.shape[0]), step, y)
+    return [xp.take(part, rows, axis=0) for part in (X, y, weight) if part is not None]
 
 
 def _below_each_other(parts: list[list[Array]]) -> list[Array]:
