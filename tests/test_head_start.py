@@ -25,6 +25,7 @@ ROWS = 20_000
 def small_samples():
     with (
         mock.patch("agd.run.columns.SAMPLE", 2**12),
+        mock.patch("agd.run.head_start.LARGE", 2**12),
         mock.patch("agd.run.head_start.WANTED", 2**12),
     ):
         yield

@@ -82,7 +82,8 @@ def _of_rows(blocks: Blocks) -> Sums:
         merged: Sums = backends.in_tree((one_block(dtype, *block) for block in strip), merge, arity)
         return merged
 
-    return merge(blocks.by_strips(of_strip, cut, size) if row.threaded else [of_strip(cut)])
+    strips = blocks.by_strips(of_strip, cut, size, heavy=True) if row.threaded else [of_strip(cut)]
+    return merge(strips)
 
 
 def _small_problems(blocks: Blocks, size: int) -> bool:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import optree
 
 from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient._cut import itemsize, rows_in_cache, sparse_rows_in_cache
+from agd.gradient._strips import deal, sum_of_strip
 from agd.gradient._workers import allowed, alone, in_order
 from agd.gradient.matrix import backward, forward, sliced
 
@@ -27,8 +27,6 @@ __all__ = ["Blocks", "backward", "forward"]
 
 Block = tuple[Array, Array, Array | None]
 
-STRIPS = 32  # parts that threads take in turn
-STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
 ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
 
 
@@ -221,12 +219,17 @@ class Blocks:
         blocks = self.cut(limit)
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
-        one_strip = functools.partial(_sum_of_strip, functools.partial(self._of_block, f))
+        one_strip = functools.partial(sum_of_strip, functools.partial(self._of_block, f))
         size = self._columns * itemsize(self.X)
         return backends.add(self.by_strips(one_strip, blocks, size))
 
     def by_strips(
-        self, f: Callable[[list[Block]], Tree], blocks: list[Block], size: int
+        self,
+        f: Callable[[list[Block]], Tree],
+        blocks: list[Block],
+        size: int,
+        *,
+        heavy: bool = False,
     ) -> list[Tree]:
         """Return f of strips, each a few neighbours among the blocks; threads may share them.
 
@@ -238,13 +241,16 @@ class Blocks:
             All of them, as `cut` gives them.
         size : int
             Bytes of a result: how many strips there are hangs on it and on the blocks alone.
+        heavy : bool
+            Whether a block takes longer than a thread takes to wake up.
 
         Returns
         -------
         list of tree
             The results, in the order of the strips.
         """
-        return in_order(f, _strips(blocks, size), self._workers(len(blocks)))
+        workers = self._workers(len(blocks), 2 if heavy else ENOUGH_BLOCKS)
+        return in_order(f, deal(blocks, size), workers)
 
     def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
@@ -252,7 +258,8 @@ class Blocks:
             self.passes[0] += 1
             return backends.of(self.X).each(f, self._chunks)
         blocks = self.cut(limit)
-        return in_order(functools.partial(self._of_block, f), blocks, self._workers(len(blocks)))
+        workers = self._workers(len(blocks), ENOUGH_BLOCKS)
+        return in_order(functools.partial(self._of_block, f), blocks, workers)
 
     def merged(
         self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False
@@ -277,10 +284,10 @@ class Blocks:
         self.passes[0] += 1
         return backends.of(self.X).reduce(f, self._chunks, merge, small=small)
 
-    def _workers(self, blocks: int) -> int:
+    def _workers(self, blocks: int, enough: int) -> int:
         """Return how many threads to use: of many problems the products have threads of their own."""
         threaded = backends.of(self.X).threaded and self.y.ndim == 1
-        return min(allowed(), blocks) if threaded and blocks >= ENOUGH_BLOCKS else 1
+        return min(allowed(), blocks) if threaded and blocks >= enough else 1
 
     def _of_block(self, f: Callable[..., Tree], block: Block) -> Tree:
         row = backends.of(self.X)
@@ -300,17 +307,3 @@ def _within(
     """Sum f over the blocks of one chunk; where chunks are shared out already, in one thread."""
     with alone() if shared else contextlib.nullcontext():
         return Blocks(X, y, weight, X).sum(f, limit)
-
-
-def _strips(blocks: list[Block], size: int) -> list[list[Block]]:
-    """Deal out the blocks, in order, to parts that are as large as one another."""
-    parts = max(2, min(STRIPS, STRIP_BYTES // size))
-    length = -(-len(blocks) // parts)
-    return [blocks[i : i + length] for i in range(0, len(blocks), length)]
-
-
-def _sum_of_strip(f: Callable[[Block], Tree], strip: list[Block]) -> Tree:
-    total, spec = optree.tree_flatten(f(strip[0]))
-    for block in strip[1:]:
-        total = [a + b for a, b in zip(total, optree.tree_leaves(f(block)), strict=True)]
-    return optree.tree_unflatten(spec, total)

@@ -27,7 +27,8 @@ __all__ = ["WIDE", "Columns", "by_moments", "row_count", "sample", "serve", "whi
 
 WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
 
-ENOUGH, SAMPLE = 100, 2**20  # rows to a column, entries of X: a sample has no fewer
+ENOUGH = 100  # rows to a column: a sample has no fewer
+SAMPLE, ROWS = 2**20, 20_000  # entries of X, rows: nor, but for wide or narrow X, of either
 SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
 
 
@@ -172,8 +173,8 @@ def sample(blocks: Blocks) -> Blocks | None:
     if backends.of(blocks.X).chunked:
         return None
     n, p = blocks.X.shape[-2:]
-    step = int(n) // max(ENOUGH * int(p), SAMPLE // int(p))
-    if step < 2:
+    step = int(n) // max(ENOUGH * int(p), min(SAMPLE // int(p), ROWS))
+    if step < 2 or int(n) * int(p) < 2 * SAMPLE:
         return None
     if int(p) * (int(n) // step) > 2 * SAMPLE:  # large: a view of the rows, not a copy
         weight = None if blocks.weight is None else blocks.weight[..., ::step]

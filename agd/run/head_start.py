@@ -8,6 +8,7 @@ it leaves that share of the error, and of passes over all the rows, which are wh
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ ROWS, WANTED, MOST = (
     2**18,
     2**20,
 )  # rows to a column; entries that rows from chunks have, and may have
+LARGE = 2**24  # entries of X in memory: with fewer a pass costs less than what saves some
 STEPS = 50  # of the sample's fit: one that takes more is hard, and left to the data
 SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no less tells more
 EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
@@ -43,7 +45,8 @@ def serves(base: LinearObjective, some: Blocks) -> bool:
     X = base.blocks.X
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
         return False
-    return bool(some.X.shape[0] * FEW <= X.shape[0])
+    large = (X.nnz if backends.is_sparse(X) else math.prod(X.shape)) >= LARGE
+    return bool(large and some.X.shape[0] * FEW <= X.shape[0])
 
 
 def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
