@@ -47,6 +47,14 @@ def _numpy_pack(x: Any) -> Any:
     return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
 
 
+def _numpy_product(a: Any, b: Any) -> Any:
+    """Multiply by `dot`: matmul keeps the interpreter's lock where the product has under 500 entries.
+
+    Rows of a column-major array, which it would copy, are left to matmul.
+    """
+    return np.dot(a, b) if a.flags.forc and b.flags.forc else a @ b
+
+
 def _only(*names: str) -> Callable[[Any, str], Any]:
     """Place for a library with fixed device names, the first of which is its default (None)."""
 
@@ -164,7 +172,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_convert,
         block_bytes=lambda _: CACHE_BLOCK,
         pack=_numpy_pack,
-        product=np.dot,  # matmul keeps the interpreter's lock where the product has under 500 entries
+        product=_numpy_product,
         threaded=True,
         in_place=True,
         looks_are_free=True,
