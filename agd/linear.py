@@ -29,17 +29,14 @@ from agd._validation import (
     warn_dependent,
     warn_unconverged,
 )
-from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.on_moments import OnMoments
 from agd.gradient.scaling import Rescaled
-from agd.gradient.screening import Screened, screen
 from agd.gradient.squares import WhitenedSquares
 from agd.gradient.stream import Stream
-from agd.gradient.survey import survey
-from agd.loss import Squared, get
+from agd.loss import get
 from agd.loss._check import check_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
@@ -49,8 +46,9 @@ from agd.run.direct import direct
 from agd.run.fitted import fitted
 from agd.run.many import many
 from agd.run.path import path
-from agd.run.plan import Plan, plan, scaled, takes_moments
+from agd.run.plan import Plan, plan, scaled
 from agd.run.refined import refined
+from agd.run.sound import looked_at, sound_data
 from agd.run.status import Status
 from agd.run.worthwhile import worthwhile
 from agd.update import Rule, resolve
@@ -205,19 +203,21 @@ def _fit(
     auto: bool,
 ) -> tuple[FitResult, str]:
     """Check the values, choose the coordinates, run, and put the result into words."""
-    sound, moments = _sound(data, chosen, penalty, intercept, auto=auto)
-    unseen = sound.n_sync == 0
+    sound, moments = sound_data(data, chosen, penalty, intercept, auto=auto)
+    unseen = sound.n_sync == 0 or not sound.whole
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     measured = not stop.tests_convergence
     way = plan(base, start, moments, measured=measured) if auto else None
     whole = None if auto else worthwhile(base, mover, stop, callback)
     if way is None and unseen:
-        sound = screen(sound.blocks, chosen)
+        sound = looked_at(sound, chosen)
     if way is None and auto:
         way = conjugate(base, start, measured=measured) or scaled(base, start, measured=measured)
     way = way or _coordinates(base, mover, start, whole, measured=measured)
     found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
+    if not sound.whole and np.any(found.status == Status.NON_FINITE):
+        sound = looked_at(sound, chosen)
     result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)
     check_range(result, way.objective, given=start is not None)
     if isinstance(way.method, (LinearCG, RowCG)):
@@ -255,23 +255,6 @@ def _runner(method: Any, objective: Any, whole: Moments | None) -> Callable[...,
     if isinstance(method, (LinearCG, RowCG)):
         return held
     return refined if isinstance(getattr(objective, "base", None), OnMoments) else run
-
-
-def _sound(
-    data: Data, chosen: Loss, penalty: Penalty | None, intercept: bool, *, auto: bool
-) -> tuple[Screened, Moments | None]:
-    """Check the values; chunks, which cost to read, give their moments in the same pass."""
-    chunked = backends.of(data.X).chunked
-    if auto and chunked:
-        blocks = Blocks.uncounted(*data)
-        if takes_moments(LinearObjective(blocks, chosen, penalty, intercept)):
-            return survey(blocks, chosen)
-    with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
-        blocks = Blocks.of(*data)
-    # The moments of the squared loss are finite only if the data are: a pass for them tells both.
-    if auto and type(chosen) is Squared and data.weight is None and not chunked:
-        return Screened(blocks, None, 1.0, 0), None
-    return screen(blocks, chosen), None
 
 
 def _coordinates(

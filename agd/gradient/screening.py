@@ -37,12 +37,15 @@ class Screened(NamedTuple):
         The smallest positive weight over the sum of the weights.
     n_sync : int
         Reads by the host.
+    whole : bool
+        Whether the values of X were looked at too.
     """
 
     blocks: Blocks
     classes: tuple[float, float] | None
     least_share: float
     n_sync: int
+    whole: bool = True
 
 
 class _Report(NamedTuple):
@@ -60,14 +63,16 @@ class _Report(NamedTuple):
     not_signs: Any
 
 
-def report(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
+def report(loss: Loss, X: Array, y: Array, weight: Array | None, *, whole: bool = True) -> Array:
     """Look a block over: a sum is finite only if all its terms are, and makes no temporary."""
     xp = backends.namespace(y)
     _alike(X, y, weight)
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out: nothing to find fault with
         return xp.asarray(_NOTHING, dtype=X.dtype, device=backends.device(X))
     columns = dict.fromkeys(_Report._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y)))
-    columns |= {"X": xp.sum(entries(X)), "y": xp.sum(y)}
+    columns["y"] = xp.sum(y)
+    if whole:
+        columns["X"] = xp.sum(entries(X))
     if weight is None:
         one = columns["low"] + 1.0
         columns |= {"weight": one, "least_weight": one, "least_positive": one}
@@ -113,7 +118,9 @@ def _count(mask: Array) -> Array:
     return xp.sum(xp.astype(mask, xp.int32))
 
 
-def screen(blocks: Blocks, loss: Loss, reports: Array | None = None) -> Screened:
+def screen(
+    blocks: Blocks, loss: Loss, reports: Array | None = None, *, whole: bool = True
+) -> Screened:
     """Check the values of X, y and the weights; encode the labels of two classes as 0 and 1.
 
     Parameters
@@ -124,6 +131,8 @@ def screen(blocks: Blocks, loss: Loss, reports: Array | None = None) -> Screened
         It says which targets it can have.
     reports : array, optional
         What `report` gave for each block, stacked, where another pass took it along.
+    whole : bool
+        Whether to look at X, which takes as long as a step does, beside y and the weights.
 
     Returns
     -------
@@ -138,7 +147,7 @@ def screen(blocks: Blocks, loss: Loss, reports: Array | None = None) -> Screened
     """
     if reports is None:
         with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
-            rows = blocks.each(functools.partial(report, loss))
+            rows = blocks.each(functools.partial(report, loss, whole=whole))
         reports = backends.namespace(rows[0]).stack(rows)
     xp = backends.namespace(reports)
     # The same in every column of its row.
@@ -159,8 +168,8 @@ def screen(blocks: Blocks, loss: Loss, reports: Array | None = None) -> Screened
         if found.outside.sum() > 0:
             kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
             _fail(blocks, 1, "y", kind, loss.outside)
-        return Screened(blocks, None, least_share, 1)
-    return _two_classes(blocks, loss, found, least_share)
+        return Screened(blocks, None, least_share, 1, whole)
+    return _two_classes(blocks, loss, found, least_share)._replace(whole=whole)
 
 
 def _finite(blocks: Blocks, found: _Report) -> None:
