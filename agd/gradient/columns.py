@@ -10,6 +10,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
+from agd.gradient._beside import beside
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import backward, column_counts, column_sums, mapped, shifted
 from agd.gradient.matrix import column_peaks as peaks
@@ -83,7 +84,7 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
 def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
     """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
     if moments is None:
-        return blocks.sum(_weighted_targets) / blocks.total
+        return beside(blocks).sum(_weighted_targets) / blocks.total
     xp = backends.namespace(moments.mean_y)
     return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
 
@@ -205,7 +206,7 @@ def _null_model(
     if classes:
         parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
-        parts = blocks.each(slopes)
+        parts = beside(blocks).each(slopes)
     lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))

@@ -16,6 +16,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss
 from agd._validation import values
+from agd.gradient._beside import beside
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import entries, place
 
@@ -147,7 +148,8 @@ def screen(
     """
     if reports is None:
         with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
-            rows = blocks.each(functools.partial(report, loss, whole=whole))
+            of = blocks if whole else beside(blocks)
+            rows = of.each(functools.partial(report, loss, whole=whole))
         reports = backends.namespace(rows[0]).stack(rows)
     xp = backends.namespace(reports)
     # The same in every column of its row.
