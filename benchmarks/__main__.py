@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def _jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the jobs of the cases whose room or name has the text that was asked for."""
-    rooms = ROOMS if options.device is None else (DEVICES,)
+    rooms = ROOMS if options.device is None else DEVICES
     asked = options.only.partition(":")[0]
     for room in rooms:
         if asked in (*rooms, "growth") and asked != room:
@@ -36,30 +36,52 @@ def _jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def _cases(options: argparse.Namespace, here: dict[str, Any]) -> list[dict[str, Any]]:
-    """Run the cases one after another, with a line for each as it is done."""
-    rows = []
+def _cases(options: argparse.Namespace, whole: dict[str, Any]) -> None:
+    """Run the cases one after another, with a line for each as it is done, and keep what there is."""
     for job in _jobs(options):
-        row = {"case": f"{job['room']}: {job['name']}", **ask(job)}
-        rows.append(row)
-        here["load"].append(machine.load())
+        key = f"{job['room']}: {job['name']}"
+        row = {"case": key, **ask(job), "key": key}
+        whole["cases"] = [old for old in whole["cases"] if old.get("key") != key] + [row]
+        whole["machine"]["load"].append(machine.load())
         print(f"{row['case']}: {tables.detail(row)}", flush=True)
         if "stderr" in row:
             print(row["stderr"], file=sys.stderr)
-    return rows
+        _keep(options, whole)
 
 
-def _growth(options: argparse.Namespace, here: dict[str, Any]) -> list[dict[str, Any]]:
+def _growth(options: argparse.Namespace, whole: dict[str, Any]) -> None:
     if options.device is not None:
-        return []
-    rows = []
+        return
     for name in SERIES:
         if options.only.lower() in f"growth: {name}".lower():
             job = {"do": "growth", "name": name, "rows": options.rows, "rounds": options.rounds}
-            rows.append({"series": name, **ask(job)})
-            here["load"].append(machine.load())
+            whole["growth"].append({"series": name, **ask(job)})
+            whole["machine"]["load"].append(machine.load())
             print(f"growth: {name}: done", flush=True)
-    return rows
+            _keep(options, whole)
+
+
+def _keep(options: argparse.Namespace, whole: dict[str, Any]) -> Path | None:
+    """Write what there is so far, so that a run that is cut off leaves it; return the page's path."""
+    if options.json is not None:
+        options.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if not options.save:
+        return None
+    RESULTS.mkdir(exist_ok=True)
+    kept = RESULTS / machine.file_name(whole["machine"])
+    kept.write_text(tables.page(*whole.values()), encoding="utf-8")
+    return kept
+
+
+def _joined(options: argparse.Namespace, here: dict[str, Any]) -> dict[str, Any]:
+    """Begin with the cases of an earlier run on this machine, if one is named."""
+    whole: dict[str, Any] = {"machine": here, "cases": [], "growth": []}
+    if options.join is not None:
+        earlier = json.loads(options.join.read_text(encoding="utf-8"))
+        if earlier["machine"]["name"] != here["name"]:
+            raise ValueError(f"--join {options.join}: is of {earlier['machine']['name']}")
+        whole.update({part: earlier[part] for part in ("cases", "growth")})
+    return whole
 
 
 def _options() -> argparse.Namespace:
@@ -70,7 +92,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help="cases whose 'room: name' has this; rooms: " + ", ".join(ROOMS)
     )
-    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--json", type=Path, help="write everything here, after each case")
+    parser.add_argument(
+        "--join", type=Path, help="put the cases of an earlier --json of this machine in the tables"
+    )
     parser.add_argument(
         "--save", action="store_true", help="keep the tables in benchmarks/results/"
     )
@@ -94,23 +119,20 @@ def main() -> int:
         except (ImportError, RuntimeError, ValueError) as error:
             print(f"--device {options.device}: {error}", file=sys.stderr)
             return 2
-    here = machine.described(selection)
-    cases = _cases(options, here)
-    growth = _growth(options, here)
+    try:
+        whole = _joined(options, machine.described(selection))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    _cases(options, whole)
+    _growth(options, whole)
+    cases, growth = whole["cases"], whole["growth"]
     if not cases and not growth:
         print(f"--only {options.only}: no case has this in its name", file=sys.stderr)
         return 2
-    for rows, lay_out in ((cases, tables.case_table), (growth, tables.growth_table)):
-        if rows:
-            print("", lay_out(rows), sep="\n")
-    print("", *tables.missing_lines(cases), sep="\n")
-    if options.json is not None:
-        whole = {"machine": here, "cases": cases, "growth": growth}
-        options.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-    if options.save:
-        RESULTS.mkdir(exist_ok=True)
-        kept = RESULTS / machine.file_name(here)
-        kept.write_text(tables.page(here, cases, growth), encoding="utf-8")
+    print("", *tables.report(whole["machine"], cases, growth), sep="\n")
+    kept = _keep(options, whole)
+    if kept is not None:
         print(f"kept in {kept}")
     sound = all(row.get("agree", False) for row in cases)
     return 0 if sound and not any("error" in row for row in growth) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -25,6 +26,30 @@ class Quality(NamedTuple):
     name: str
     of: Callable[[Any], float]
     limit: float
+
+
+class Traffic(NamedTuple):
+    """What a call has to read, and a copy on the same device that says how fast that can be.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the data.
+    copy : callable
+        Copies something else from the device to the device; it is timed among the calls.
+    moved : int
+        Bytes that the copy reads and writes, both counted.
+    share : float, optional
+        The share of the copy's bandwidth that agd is to reach, if the data are read once.
+    reads : float, optional
+        How many reads of the data, at that bandwidth, agd may take at most.
+    """
+
+    size: int
+    copy: Callable[[], Any]
+    moved: int
+    share: float | None = None
+    reads: float | None = None
 
 
 class Case(NamedTuple):
@@ -55,6 +80,12 @@ class Case(NamedTuple):
         Takes a count from what a call returns: then that is compared, not the time.
     atol : float
         How far answers may be apart, absolute.
+    traffic : Traffic, optional
+        What times are given as a share of the memory's bandwidth by.
+    most : int, optional
+        The largest number of rounds: fewer for calls of many seconds.
+    size : int
+        Rows, where cases of one kind differ by these.
     """
 
     name: str
@@ -68,6 +99,13 @@ class Case(NamedTuple):
     quality: Quality | None = None
     count: Callable[[Any], float] | None = None
     atol: float = 1e-6
+    traffic: Traffic | None = None
+    most: int | None = None
+    size: int = 0
+
+
+class AbsentError(RuntimeError):
+    """A peer that is installed and cannot be timed here; the message says why."""
 
 
 def offered(peers: Iterable[tuple[str, Callable[[], Any]]]) -> tuple[Timed, dict[str, str]]:
@@ -91,6 +129,8 @@ def offered(peers: Iterable[tuple[str, Callable[[], Any]]]) -> tuple[Timed, dict
         except ImportError as error:
             here = isinstance(error, ModuleNotFoundError)
             missing[name] = "not installed" if here else _reason(error)
+        except AbsentError as error:
+            missing[name] = str(error)
         except Exception as error:  # noqa: BLE001 - a broken peer is a line in the table
             missing[name] = _reason(error)
     return calls, missing
@@ -107,8 +147,22 @@ def _reason(error: Exception) -> str:
     return f"fails: {type(error).__name__}: {text[:120]}"
 
 
-def measure(case: Case, rounds: int, clock: Clock = wall) -> dict[str, Any]:
-    """Time every call of a case in turn, several times over after a warm-up; the row has medians."""
+def measure(
+    case: Case, rounds: int, clock: Clock = wall, settle: float | None = None
+) -> dict[str, Any]:
+    """Time every call of a case in turn, several times over after a warm-up; the row has medians.
+
+    Parameters
+    ----------
+    case : Case
+        What is timed.
+    rounds : int
+        How often, at least.
+    clock : callable
+        Takes the time of a call.
+    settle : float, optional
+        Seconds between calls, if not `SETTLE`.
+    """
     calls, missing = dict(case.calls), dict(case.missing or {})
     found = {}
     for name, call in case.calls.items():
@@ -124,14 +178,19 @@ def measure(case: Case, rounds: int, clock: Clock = wall) -> dict[str, Any]:
         numbers = {name: float(case.count(value)) for name, value in found.items()}
         return _row(case, numbers, None, answers, missing)
     del found
-    timed = calls if case.floor is None else {**calls, "floor": case.floor}
+    others = {"floor": case.floor, "copy": case.traffic and case.traffic.copy}
+    timed = calls | {name: call for name, call in others.items() if call is not None}
+    if case.traffic is not None:
+        case.traffic.copy()  # its warm-up
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(max(rounds, case.rounds)):
+    for _ in range(min(max(rounds, case.rounds), case.most or sys.maxsize)):
         for name, call in timed.items():
-            time.sleep(SETTLE)
+            time.sleep(SETTLE if settle is None else settle)
             seconds[name].append(clock(call))
     medians = {name: statistics.median(runs) for name, runs in seconds.items()}
-    return _row(case, medians, medians.pop("floor", None), answers, missing)
+    floor, copy = medians.pop("floor", None), medians.pop("copy", None)
+    row = _row(case, medians, floor, answers, missing)
+    return row if case.traffic is None else _with_traffic(row, case.traffic, copy)
 
 
 def _row(
@@ -154,6 +213,7 @@ def _row(
         targets = {best: target} if best or case.count else {}
     return {
         "case": case.name,
+        "size": case.size,
         "unit": "s" if case.count is None else "evaluations",
         "numbers": numbers,
         "best_peer": best,
@@ -170,16 +230,38 @@ def _row(
     }
 
 
+def _with_traffic(row: dict[str, Any], traffic: Traffic, seconds: float) -> dict[str, Any]:
+    """Add the bandwidth, times in reads of the data at that bandwidth, and the targets of these."""
+    bandwidth = traffic.moved / seconds
+    reads = {name: x * bandwidth / traffic.size for name, x in row["numbers"].items()}
+    aims = []
+    if traffic.share is not None:
+        share = 1.0 / reads["agd"]
+        aims.append(
+            {"of": "bandwidth", "target": traffic.share, "is": share, "met": share >= traffic.share}
+        )
+    if traffic.reads is not None:
+        met = reads["agd"] <= traffic.reads
+        aims.append({"of": "reads", "target": traffic.reads, "is": reads["agd"], "met": met})
+    return {
+        **row,
+        "targets": row["targets"] + aims,
+        "bytes": traffic.size,
+        "bandwidth": bandwidth,
+        "reads": reads,
+    }
+
+
 def _against(
     case: Case, numbers: dict[str, float], peer: str | None, target: float
 ) -> dict[str, Any]:
     """Hold agd against one target; without the peer nothing is known."""
     if case.count is not None:
-        return {"peer": None, "target": target, "ratio": None, "met": numbers["agd"] <= target}
+        met = numbers["agd"] <= target
+        return {"of": "count", "target": target, "is": numbers["agd"], "met": met}
     ratio = numbers["agd"] / numbers[peer] if peer in numbers else None
-    return {
-        "peer": peer, "target": target, "ratio": ratio, "met": None if ratio is None else ratio <= target,
-    }  # fmt: skip
+    met = None if ratio is None else ratio <= target
+    return {"of": "peer", "peer": peer, "target": target, "is": ratio, "met": met}
 
 
 def _reached(case: Case, answers: dict[str, Any]) -> tuple[dict[str, float], list[str]]:

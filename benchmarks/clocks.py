@@ -59,15 +59,23 @@ def clock_of(name: str, device: Any) -> Clock:
     name : str
         The backend's name.
     device : object
-        The library's device; only torch's CUDA devices and CuPy's have events.
+        The library's device; only torch's CUDA devices and CuPy's have events. It becomes the current
+        one, on which events are recorded.
     """
+    if name == "jax":
+        import jax
+
+        return lambda call: wall(lambda: jax.block_until_ready(call()))
     if name == "cupy":
         import cupy
 
+        device.use()
         return events(cupy.cuda.Event, cupy.cuda.Device().synchronize, cupy.cuda.get_elapsed_time)
     if name == "torch" and getattr(device, "type", "cpu") == "cuda":
         import torch
 
+        if device.index is not None:
+            torch.cuda.set_device(device)
         return events(
             lambda: torch.cuda.Event(enable_timing=True),
             torch.cuda.synchronize,

@@ -1,4 +1,4 @@
-"""The cases on a device: agd beside the same array library by hand, torch, and cuML if it is installed.
+"""What the cases of a device share: their shapes, data on host and device, the floor and the copy.
 
 The data are drawn on the host, so that every library has the same, and moved before anything is timed.
 Answers are checked on the host by plain NumPy.
@@ -7,243 +7,160 @@ Answers are checked on the host by plain NumPy.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-import agd
 from agd import backends
-from agd._typing import Params
-from agd.gradient import LinearObjective
-from benchmarks.cases import Case, Quality, offered
-from benchmarks.many import batch
-from benchmarks.plain import gradient_norm, lasso_gap, problem
+from benchmarks.cases import Traffic
+from benchmarks.draws import draw, gradient_norm
 
-__all__ = ["CASES"]
+__all__ = ["DTYPES", "SHAPES", "Problem", "floor", "host", "plain", "problem", "traffic"]
 
-B, ALPHA, LASSO, DELTA = 0.1, 1e-4, 0.05, 1.35
+SHAPES = ((1_000_000, 50), (10_000_000, 20), (200_000, 1_000))
+DTYPES = ("float32", "float64")
+MILLION = 1_000_000
+COPIED = 2**30
+"""Bytes that are copied to measure a bandwidth, if so much is free."""
 
 
-def _host(found: Any) -> Any:
+class Problem(NamedTuple):
+    """Data of a loss, on the host and on the device.
+
+    Attributes
+    ----------
+    loss : str
+        What the targets are of.
+    A, t, w : ndarray
+        Rows, targets and a point, on the host.
+    X, y, coef : array
+        The same on the device.
+    selection : Selection
+        The library and the device.
+    n : int
+        As the cases are asked for: 1,000,000 for the full shapes.
+    """
+
+    loss: str
+    A: Any
+    t: Any
+    w: Any
+    X: Any
+    y: Any
+    coef: Any
+    selection: Any
+    n: int
+
+    @property
+    def xp(self) -> Any:
+        """The library's namespace."""
+        return backends.namespace(self.X)
+
+    @property
+    def by_hand(self) -> str:
+        """What the table calls code that is written by hand in the library."""
+        return f"{self.selection.backend.name} by hand"
+
+    @property
+    def size(self) -> str:
+        """The shape and the dtype, for the table."""
+        return "{:,} x {:,} {}".format(*self.A.shape, self.A.dtype)
+
+    def norm(self, alpha: float) -> Callable[[Any], float]:
+        """Return the gradient norm of an answer, in double precision."""
+        return gradient_norm(self.loss, self.A, self.t, alpha)
+
+    def traffic(self, **targets: float) -> Traffic:
+        """Return what is to be read, and the copy that it is held against."""
+        return traffic(self.A.nbytes, self.selection, self.A.dtype, self.n, **targets)
+
+
+def problem(
+    n: int, selection: Any, loss: str, shape: tuple[int, int], dtype: str = "float64"
+) -> Problem:
+    """Draw a problem and move it.
+
+    Parameters
+    ----------
+    n : int
+        The shape has its full number of rows at a million, and of fewer rows columns are fewer too.
+    selection : Selection
+        Where to.
+    loss, dtype : str
+        Of the targets, and of all numbers.
+    shape : tuple of int
+        Rows and columns of the whole.
+    """
+    rows = max(shape[0] * n // MILLION, 40)
+    p = min(shape[1], max(rows // 20, 3))
+    parts = draw(rows, p, loss, dtype)
+    return Problem(loss, *parts, *(selection.asarray(part) for part in parts), selection, n)
+
+
+def host(part: Any) -> Any:
+    """Return an array of any library as NumPy's, in double precision."""
+    if hasattr(part, "detach"):
+        part = part.detach().cpu().numpy()
+    elif backends.is_array(part):
+        part = backends.to_numpy(part)
+    return np.asarray(part, dtype=np.float64)
+
+
+def plain(found: Any) -> Any:
     """Return coefficients and intercept, or the parts of a tuple, as one vector on the host."""
     if hasattr(found, "coef_"):
         found = (found.coef_, found.intercept_)
     elif hasattr(found, "coef"):
         found = (found.coef, found.intercept)
-    return np.concatenate([np.ravel(_numpy(part)) for part in found]).astype(np.float64)
+    return np.concatenate([host(part).reshape(-1) for part in found])
 
 
-def _numpy(part: Any) -> Any:
-    if hasattr(part, "detach"):
-        return part.detach().cpu().numpy()
-    if backends.is_array(part):
-        return backends.to_numpy(part)
-    return np.asarray(part)
-
-
-def _by_hand(xp: Any, loss: str, X: Any, y: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return (value and gradient) and (slope and curvature) of a loss, as one would write them."""
-
-    def parts(z: Any) -> tuple[Any, Any]:
-        if loss == "log_loss":
-            mean = 1.0 / (1.0 + xp.exp(-z))
-            return mean - y, mean * (1.0 - mean)
-        if loss == "poisson":
-            return xp.exp(z) - y, xp.exp(z)
-        r = z - y
-        if loss == "huber":  # a weight above its curvature, with which no step overshoots
-            size = xp.where(xp.abs(r) > DELTA, xp.abs(r), DELTA * xp.ones_like(r))
-            return xp.clip(r, -DELTA, DELTA), DELTA / size
-        return r, xp.ones_like(r)
-
-    def pair(w: Any, b: Any) -> tuple[Any, ...]:
-        z = X @ w + b
-        if loss == "log_loss":
-            value = xp.mean(xp.logaddexp(xp.zeros_like(z), z) - y * z)
-        else:
-            value = xp.mean((z - y) ** 2) / 2.0
-        r, _ = parts(z)
-        return value, xp.matrix_transpose(X) @ r / X.shape[0], xp.mean(r)
-
-    return pair, parts
-
-
-def _reweighted(xp: Any, loss: str, X: Any, y: Any, alpha: float) -> Callable[[float], Any]:
-    """Return reweighted least squares by hand, to a gradient norm; the first column is the intercept's."""
-    A = xp.concat([xp.ones_like(X[:, :1]), X], axis=1)
-    n, p = A.shape
-    ridge = xp.ones_like(A[0, :]) * alpha
-    ridge = xp.where(xp.arange(p, device=backends.device(X)) == 0, xp.zeros_like(ridge), ridge)
-    identity = xp.eye(p, dtype=X.dtype, device=backends.device(X))
-    _, parts = _by_hand(xp, loss, X, y)
-
-    def fit(tol: float) -> Any:
-        w = xp.zeros_like(ridge)
-        for _ in range(200):
-            r, curvature = parts(A @ w)
-            g = xp.matrix_transpose(A) @ r / n + ridge * w
-            if float(xp.max(xp.abs(g))) <= tol:
-                break
-            H = xp.matrix_transpose(A) @ (A * curvature[:, None]) / n + identity * ridge
-            w = w - xp.linalg.solve(H, g[:, None])[:, 0]
-        return w[1:], w[:1]
-
-    return fit
-
-
-def _torch(loss: str, X: Any, y: Any, w: Any, device: Any) -> Callable[[], Any]:
-    """Return a value and gradient by torch's autograd, on its own device or the first of CUDA."""
-    import torch
-
-    where = device if isinstance(device, torch.device) else torch.device("cuda")
-    A, t, start = (torch.as_tensor(part, device=where) for part in (X, y, w))
-
-    def call() -> Any:
-        coef = start.clone().requires_grad_()
-        b = torch.tensor(B, dtype=A.dtype, device=where, requires_grad=True)
-        z = A @ coef + b
-        if loss == "log_loss":
-            value = torch.nn.functional.binary_cross_entropy_with_logits(z, t)
-        else:
-            value = torch.nn.functional.mse_loss(z, t) / 2.0
-        value.backward()
-        return value.detach(), coef.grad, b.grad
-
-    return call
-
-
-def _cuml(name: str, X: Any, y: Any, **settings: Any) -> Callable[[], Any]:
-    import cuml
-
-    model = getattr(cuml, name)(output_type="numpy", **settings)
-    return lambda: model.fit(X, y)
-
-
-def _floor(X: Any) -> Callable[[], Any]:
+def floor(X: Any) -> Callable[[], Any]:
+    """Return a read of X, by a product with a vector."""
     ones = backends.namespace(X).ones_like(X[0, :])
     return lambda: X @ ones
 
 
-def _pass(n: int, selection: Any, loss: str) -> Case:
-    host, z, rng = problem(n)
-    labels = (z + rng.logistic(size=n) > 0.0) * 1.0
-    w = rng.normal(size=host.shape[1]) / host.shape[1] ** 0.5
-    X, y, coef = (selection.asarray(part) for part in (host, labels, w))
-    xp = backends.namespace(X)
-    objective = LinearObjective.of(X, y, loss=agd.loss.get(loss))
-    params = Params(coef, selection.asarray(np.asarray(B)))
+def traffic(size: int, selection: Any, dtype: Any, n: int, **targets: float) -> Traffic:
+    """Return the traffic of data of a size, held against a copy of 1 GiB, or of what fits.
 
-    def ours() -> Any:
-        value, grad = objective.value_and_grad(params)
-        return value, grad.coef, grad.intercept
-
-    def by_hand() -> Any:
-        pair, _ = _by_hand(xp, loss, X, y)
-        return lambda: pair(coef, B)
-
-    calls, missing = offered(
-        (
-            (f"{selection.backend.name} by hand", by_hand),
-            ("torch", lambda: _torch(loss, host, labels, w, selection.device)),
-        )
-    )
-    return Case(
-        f"pass: {loss}, {n:,} x 50 on {selection}", {"agd": ours, **calls}, _host, 1e-4,
-        {"log_loss": 0.5}.get(loss, 0.6), _floor(X), rounds=15, missing=missing,
-    )  # fmt: skip
-
-
-def _targets(loss: str, z: Any, rng: Any) -> Any:
-    """Draw targets of the kind that a loss is of."""
-    if loss == "log_loss":
-        return (rng.uniform(size=len(z)) < 1.0 / (1.0 + np.exp(-z))) * 1.0
-    if loss == "poisson":
-        return rng.poisson(np.exp(0.5 * z - 0.5)) * 1.0
-    noise = rng.normal(size=len(z))
-    rare = np.arange(len(z)) % 20 == 0
-    return z + (np.where(rare, 30.0 * noise, noise) if loss == "huber" else noise)
+    Parameters
+    ----------
+    size : int
+        Bytes of the data.
+    selection : Selection
+        The device.
+    dtype : dtype
+        NumPy's dtype of what is copied.
+    n : int
+        Below 100,000 the copy is as much smaller.
+    **targets : float
+        ``share`` and ``reads`` of `Traffic`.
+    """
+    count = min(COPIED, COPIED // 100_000 * n) // np.dtype(dtype).itemsize
+    xp, error = selection.xp, None
+    while count > 2**16:
+        try:
+            like = selection.asarray(np.ones(1, dtype=dtype))
+            source = xp.zeros(count, dtype=like.dtype, device=selection.device)
+            copy = _copy(selection, source)
+            copy()  # its result is another array of this size
+        except (MemoryError, RuntimeError) as caught:  # torch's is a RuntimeError
+            error, count = caught, count // 2
+        else:
+            return Traffic(size, copy, 2 * count * np.dtype(dtype).itemsize, **targets)
+    raise RuntimeError(f"no room for a copy of {count} numbers on {selection}") from error
 
 
-CUML: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
-    "squared_error": ("Ridge", lambda n: {"alpha": ALPHA * n}),
-    "log_loss": ("LogisticRegression", lambda n: {"C": 1.0 / (ALPHA * n)}),
-}
+def _copy(selection: Any, source: Any) -> Callable[[], Any]:
+    """Return a copy into an array that is there already, where the library can write to one."""
+    if selection.backend.in_place:
+        return functools.partial(_write, selection.xp.empty_like(source), source)
+    if selection.backend.compiles:
+        return lambda: source.copy().block_until_ready()
+    return lambda: selection.xp.asarray(source, copy=True)
 
 
-def _fit(n: int, selection: Any, loss: str) -> Case:
-    """Time all to a gradient norm: 1e-6, or what the dtype reaches."""
-    host, z, rng = problem(n)
-    t, alpha = _targets(loss, z, rng), 0.0 if loss == "huber" else ALPHA
-    X, y = selection.asarray(host), selection.asarray(t)
-    xp = backends.namespace(X)
-    tol = max(1e-6, 30.0 * float(xp.finfo(X.dtype).eps))
-    chosen: Any = agd.loss.Huber(DELTA) if loss == "huber" else loss
-    settings: Mapping[str, Any] = {
-        "loss": chosen, "penalty": agd.loss.L2(alpha) if alpha else None, "stop": agd.Stop(grad_tol=tol),
-    }  # fmt: skip
-
-    def by_hand() -> Any:
-        fit = _reweighted(xp, loss, X, y, alpha)
-        return lambda: fit(tol)
-
-    peers = [(f"{selection.backend.name} by hand", by_hand)]
-    if loss in CUML:
-        name, more = CUML[loss]
-        peers.append((f"cuML {name}", lambda: _cuml(name, X, y, **more(n))))
-    calls, missing = offered(peers)
-    quality = Quality(
-        "|g|inf", lambda answer: gradient_norm(loss, host, t, alpha, answer), 2.0 * tol
-    )
-    return Case(
-        f"fit: {loss} to gradient {tol:.0e}, {n:,} x 50 on {selection}",
-        {"agd": lambda: agd.fit(X, y, **settings), **calls},
-        _host, 2e-2, None, _floor(X), missing=missing, quality=quality,
-    )  # fmt: skip
-
-
-def _lasso(n: int, selection: Any) -> Case:
-    host, z, rng = problem(n)
-    t = z + rng.normal(size=n)
-    X, y = selection.asarray(host), selection.asarray(t)
-    calls, missing = offered((("cuML Lasso", lambda: _cuml("Lasso", X, y, alpha=LASSO, tol=1e-6)),))
-    gap = Quality("duality gap", lambda answer: lasso_gap(host, t, LASSO, answer), 1e-6)
-    stop = agd.Stop(grad_tol=1e-6)
-    return Case(
-        f"fit: lasso to gap 1e-06, {n:,} x 50 on {selection}",
-        {"agd": lambda: agd.fit(X, y, penalty=agd.loss.L1(LASSO), stop=stop), **calls},
-        _host, 2e-2, None, _floor(X), missing=missing, quality=gap,
-    )  # fmt: skip
-
-
-def _many(n: int, selection: Any) -> Case:
-    X, Y = (selection.asarray(part) for part in batch(max(n // 100, 10)))
-    xp = backends.namespace(X)
-
-    def by_hand() -> Any:
-        def call() -> Any:
-            A = xp.concat([X, xp.ones_like(X[..., :1])], axis=2)
-            T = xp.matrix_transpose(A)
-            w = xp.linalg.solve(T @ A, T @ Y[..., None])[..., 0]
-            return w[..., :-1], w[..., -1]
-
-        return call
-
-    calls, missing = offered(((f"{selection.backend.name} by hand", by_hand),))
-    return Case(
-        f"many: {X.shape[0]:,} squared of 100 x 5 on {selection}",
-        {"agd": lambda: agd.fit(X, Y), **calls},
-        _host, 1e-3, None, lambda: xp.sum(X), missing=missing,
-    )  # fmt: skip
-
-
-CASES: dict[str, Callable[[int, Any], Case]] = {
-    "pass log_loss": functools.partial(_pass, loss="log_loss"),
-    "pass squared_error": functools.partial(_pass, loss="squared_error"),
-    "ridge": functools.partial(_fit, loss="squared_error"),
-    "logistic": functools.partial(_fit, loss="log_loss"),
-    "Poisson": functools.partial(_fit, loss="poisson"),
-    "Huber": functools.partial(_fit, loss="huber"),
-    "lasso": _lasso,
-    "many squared": _many,
-}
+def _write(target: Any, source: Any) -> None:
+    target[...] = source

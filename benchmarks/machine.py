@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime as dt
 import importlib.metadata
 import os
@@ -16,7 +17,8 @@ __all__ = ["described", "file_name", "load"]
 
 DISTRIBUTIONS = (
     "numpy", "scipy", "scikit-learn", "torch", "jax", "skglm", "glum", "dask", "distributed", "dask-glm",
-    "cupy-cuda12x", "cupy-cuda13x", "cuml-cu12", "cuml-cu13",
+    "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "cupy", "cupy-cuda12x", "cupy-cuda13x", "cuml",
+    "cuml-cu12", "cuml-cu13", "pyarrow",
 )  # fmt: skip
 
 
@@ -40,19 +42,85 @@ def load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def _device(selection: Any) -> str:
-    """Name the device itself where its library can."""
+def _device(selection: Any) -> dict[str, str]:
+    """Say what the device is, as its library tells it; ``name`` is always there."""
     name, device = selection.backend.name, selection.device
     if name == "cupy":
-        import cupy
-
-        found = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"]
-        return found.decode() if isinstance(found, bytes) else str(found)
+        return _of_cupy(device)
     if name == "torch" and getattr(device, "type", "cpu") == "cuda":
-        import torch
+        return _of_torch(device)
+    return {"name": getattr(device, "device_kind", "cpu").replace("cpu", _processor())}
 
-        return str(torch.cuda.get_device_name(device))
-    return f"{_processor()} by {selection}"
+
+def _of_cupy(device: Any) -> dict[str, str]:
+    from cupy.cuda import runtime
+
+    found = runtime.getDeviceProperties(device.id)
+    text = found["name"]
+    return _card(
+        text.decode() if isinstance(text, bytes) else str(text),
+        found["totalGlobalMem"],
+        (found["major"], found["minor"]),
+        found["multiProcessorCount"],
+        found.get("l2CacheSize"),
+        runtime=_version(runtime.runtimeGetVersion()),
+    )
+
+
+def _of_torch(device: Any) -> dict[str, str]:
+    import torch
+
+    found = torch.cuda.get_device_properties(device)
+    return _card(
+        found.name,
+        found.total_memory,
+        (found.major, found.minor),
+        found.multi_processor_count,
+        getattr(found, "L2_cache_size", None),
+        runtime=str(torch.version.cuda or torch.version.hip),
+    )
+
+
+def _card(
+    name: str, memory: int, capability: tuple[int, int], cores: int, cache: int | None, runtime: str
+) -> dict[str, str]:
+    """Word a card's properties."""
+    said = {
+        "name": name,
+        "memory": f"{memory / 2**30:.1f} GiB",
+        "compute capability": "{}.{}".format(*capability),
+        "multiprocessors": str(cores),
+        "L2 cache": f"{cache / 2**20:.0f} MiB" if cache else "",
+        "driver": _driver(),
+        "CUDA of the driver": _driver_cuda(),
+        "CUDA runtime": runtime,
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def _version(number: int) -> str:
+    """Write a version that CUDA gives as one number, 12040, with a point."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's kernel module; empty where the system does not show it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module\D*([\d.]+)", text)
+    return found[1] if found else ""
+
+
+def _driver_cuda() -> str:
+    """Return the newest CUDA that the driver knows; empty where there is no driver."""
+    number = ctypes.c_int()
+    try:
+        status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return ""
+    return _version(number.value) if status == 0 else ""
 
 
 def _versions() -> dict[str, str]:
@@ -76,11 +144,14 @@ def described(selection: Any = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``cores``, ``load`` (a list, to which later looks are added), ``threads`` (limits
-        that the environment sets), ``system``, ``versions`` and ``date``.
+        ``name``, ``device`` (what is known of it, empty if that is the processor), ``cores``, ``load``
+        (a list, to which later looks are added), ``threads`` (limits that the environment sets),
+        ``system``, ``versions`` and ``date``.
     """
+    device = {} if selection is None else _device(selection)
     return {
-        "name": _processor() if selection is None else _device(selection),
+        "name": f"{device['name']} by {selection}" if device else _processor(),
+        "device": device,
         "cores": _cores(),
         "load": [load()],
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},

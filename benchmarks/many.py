@@ -11,7 +11,7 @@ import agd
 from benchmarks.cases import Case, Quality, offered
 from benchmarks.plain import coefficients
 
-__all__ = ["CASES", "batch"]
+__all__ = ["CASES", "batch", "batch_norm"]
 
 TIMES, EPOCHS, LR, ALPHA = 200, 100, 0.1, 0.01
 
@@ -21,6 +21,18 @@ def batch(problems: int) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(problems, 100, 5))
     return X, X @ np.arange(5.0) + rng.normal(size=(problems, 100))
+
+
+def batch_norm(X: Any, labels: Any, alpha: float) -> Callable[[Any], float]:
+    """Return the worst gradient norm of many logistic fits, as a function of their (w, intercept)."""
+
+    def norm(answer: Any) -> float:
+        w, b = answer[:, :-1], answer[:, -1:]
+        r = 1.0 / (1.0 + np.exp(-((X @ w[..., None])[..., 0] + b))) - labels
+        slopes = (r[:, None, :] @ X)[:, 0] / 100.0 + alpha * w
+        return float(max(np.abs(slopes).max(), np.abs(r.mean(axis=1)).max()))
+
+    return norm
 
 
 def _problems(n: int) -> int:
@@ -164,11 +176,7 @@ def _logistic(n: int) -> Case:
     X, Y = batch(_problems(n))
     labels = (Y > 0.0) * 1.0
 
-    def norm(answer: Any) -> float:
-        w, b = answer[:, :-1], answer[:, -1:]
-        r = 1.0 / (1.0 + np.exp(-((X @ w[..., None])[..., 0] + b))) - labels
-        slopes = (r[:, None, :] @ X)[:, 0] / 100.0 + ALPHA * w
-        return float(max(np.abs(slopes).max(), np.abs(r.mean(axis=1)).max()))
+    norm = batch_norm(X, labels, ALPHA)
 
     def scikit_learn() -> Any:
         return _looped(_estimator("LogisticRegression", C=1.0 / (ALPHA * 100)), X, labels)

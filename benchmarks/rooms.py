@@ -9,12 +9,13 @@ from typing import Any
 
 from benchmarks.cases import Case
 
-__all__ = ["ROOMS", "make", "names"]
+__all__ = ["DEVICES", "ROOMS", "make", "names"]
 
 ROOMS = ("passes", "fits", "smooth", "many", "counts", "distributed", "sparse")
 """The modules of cases, in the table's order."""
 
-DEVICES = "devices"
+DEVICES = ("device_passes", "device_fits", "device_many", "device_small", "device_cli")
+"""The modules of cases that are timed on a device that is asked for."""
 
 FEW = 100
 
@@ -50,7 +51,7 @@ def make(room: str, name: str, n: int, selection: Any = None) -> Case:
     n : int
         Rows.
     selection : Selection, optional
-        The device that the arrays of the room ``"devices"`` are on.
+        The device that the arrays of the rooms `DEVICES` are on.
 
     Raises
     ------
@@ -63,5 +64,5 @@ def make(room: str, name: str, n: int, selection: Any = None) -> Case:
     if not hasattr(module, "CASES"):
         return next(itertools.islice(module.cases(n), known.index(name), None))
     build = module.CASES[name]
-    case: Case = build(n, selection) if room == DEVICES else build(n)
+    case: Case = build(n, selection) if room in DEVICES else build(n)
     return case

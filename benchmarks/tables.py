@@ -6,7 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["case_table", "growth_table", "missing_lines", "page", "table"]
+from benchmarks.device_cli import pays_from
+
+__all__ = [
+    "case_table", "growth_table", "heading", "missing_lines", "page", "table", "traffic_table",
+]  # fmt: skip
 
 CASE_HEAD = (
     "case",
@@ -18,6 +22,15 @@ CASE_HEAD = (
     "floor",
     "over floor",
     "same answer",
+)
+TRAFFIC_HEAD = (
+    "case",
+    "bandwidth",
+    "a read of X",
+    "agd, reads",
+    "share",
+    "best peer, reads",
+    "floor, reads",
 )
 GROWTH_HEAD = ("time against", "sizes", "seconds", "exponent", "of the larger half")
 
@@ -45,14 +58,20 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
+def _aim(aim: dict[str, Any], best: str | None) -> str:
+    """Word one target, and what is reached where no other column says so."""
+    if aim["of"] == "bandwidth":
+        return f"{aim['target']:.0%} of bandwidth (is {aim['is']:.0%})"
+    if aim["of"] == "reads":
+        return f"{aim['target']:g} reads (is {_ratio(aim['is'])})"
+    if aim["of"] == "count" or aim["peer"] == best:
+        return f"{aim['target']:g}"
+    return f"{aim['target']:g} of {aim['peer']} (is {_ratio(aim['is'])})"
+
+
 def _targets(row: dict[str, Any]) -> tuple[str, str]:
     """Say what was aimed at, beside whom, and whether it was met."""
-    texts = []
-    for aim in row["targets"]:
-        text = f"{aim['target']:g}"
-        if row["unit"] == "s" and aim["peer"] != row["best_peer"]:
-            text += f" of {aim['peer']} (is {_ratio(aim['ratio'])})"
-        texts.append(text)
+    texts = [_aim(aim, row["best_peer"]) for aim in row["targets"]]
     met = [aim["met"] for aim in row["targets"]]
     if not met:
         return "-", "-"
@@ -78,6 +97,22 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def case_table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay out the table of the cases."""
     return table(CASE_HEAD, [_cells(row) for row in rows])
+
+
+def _traffic_cells(row: dict[str, Any]) -> list[str]:
+    read, best, floor = row["bytes"] / row["bandwidth"], row["best_peer"], row["floor"]
+    reads = row["reads"]
+    return [
+        row["case"], f"{row['bandwidth'] / 1e9:,.0f} GB/s", _number(read, "s"), _ratio(reads["agd"]),
+        f"{1.0 / reads['agd']:.0%}", f"{best} {_ratio(reads[best])}" if best else "none",
+        _ratio(floor / read if floor else None),
+    ]  # fmt: skip
+
+
+def traffic_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out times in reads of the data, at the bandwidth of a copy; empty if none was measured."""
+    cells = [_traffic_cells(row) for row in rows if "bandwidth" in row]
+    return table(TRAFFIC_HEAD, cells) if cells else ""
 
 
 def detail(row: dict[str, Any]) -> str:
@@ -129,13 +164,14 @@ def missing_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         for name, why in row.get("missing", {}).items():
             found.setdefault((name, why), []).append(row["case"])
-    return [f"{name}: {why} ({'; '.join(cases)})" for (name, why), cases in found.items()]
+    return [
+        f"{name}: {why} ({'; '.join(cases) if len(cases) < 5 else f'{len(cases)} cases'})"
+        for (name, why), cases in found.items()
+    ]
 
 
-def page(
-    machine: dict[str, Any], cases: Sequence[dict[str, Any]], growth: Sequence[dict[str, Any]]
-) -> str:
-    """Write the page of a machine: what it is, both tables, and every number."""
+def heading(machine: dict[str, Any]) -> list[str]:
+    """Say what was measured on, when and with what, and how busy it was."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     loads = [load for load in machine["load"] if load is not None]
     lines = [
@@ -144,6 +180,10 @@ def page(
         f"Measured on {machine['date']}, {machine['system']}. {versions}.",
         "",
     ]
+    known = {key: value for key, value in machine.get("device", {}).items() if key != "name"}
+    if known:
+        said = ", ".join(f"{key} {value}" for key, value in known.items())
+        lines += [f"The device: {machine['device']['name']}, {said}.", ""]
     if machine["threads"]:
         limits = ", ".join(f"{name}={value}" for name, value in machine["threads"].items())
         lines += [f"Threads were limited by {limits}.", ""]
@@ -154,14 +194,52 @@ def page(
             "Calls of one case are interleaved, so that ratios hold better than seconds do.",
             "",
         ]
-    lines += [
-        "A ratio is agd's time by the peer's. The floor is one read of the data.",
-        "A target beside a name is held against that peer; without one, against the best.",
-        "", "## Cases", "", case_table(cases), "", "## Growth", "",
-        "The exponent is the slope of log time against log size.", "", growth_table(growth), "",
-        "## Every number", "", *(f"- {row['case']}: {detail(row)}" for row in cases), "",
-    ]  # fmt: skip
+    return lines
+
+
+def report(
+    machine: dict[str, Any], cases: Sequence[dict[str, Any]], growth: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Return the lines of the tables, under a heading that says what was measured on.
+
+    Parameters
+    ----------
+    machine : dict
+        As `benchmarks.machine.described` gives it.
+    cases, growth : sequence of dict
+        The rows.
+    """
+    lines = heading(machine)
+    if cases:
+        lines += [
+            "A ratio is agd's time by the peer's. The floor is one read of the data.",
+            "A target beside a name is held against that peer; without one, against the best.",
+            "", "## Cases", "", case_table(cases), "",
+        ]  # fmt: skip
+    lines += [text for line in pays_from(cases) for text in (line, "")]
+    traffic = traffic_table(cases)
+    if traffic:
+        lines += [
+            "## Memory bandwidth", "",
+            "The bandwidth is that of a copy on the device, its reads and writes counted, timed among the",
+            "calls of the same case. At this bandwidth X is read so many times in the time of a call; the",
+            "share is that of the bandwidth if X is read once.", "", traffic, "",
+        ]  # fmt: skip
+    if growth:
+        lines += [
+            "## Growth", "", "The exponent is the slope of log time against log size.", "",
+            growth_table(growth), "",
+        ]  # fmt: skip
     missing = missing_lines(cases)
     if missing:
         lines += ["## Not timed", "", *(f"- {line}" for line in missing), ""]
-    return "\n".join(lines)
+    return lines
+
+
+def page(
+    machine: dict[str, Any], cases: Sequence[dict[str, Any]], growth: Sequence[dict[str, Any]]
+) -> str:
+    """Write the page of a machine: what it is, the tables, and every number."""
+    lines = report(machine, cases, growth)
+    numbers = [f"- {row['case']}: {detail(row)}" for row in cases]
+    return "\n".join([*lines, "## Every number", "", *numbers, ""])
