@@ -38,7 +38,12 @@ def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.children", json.dumps(job), str(answer)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=limit, check=False
+                command,
+                capture_output=True,
+                text=True,
+                timeout=limit,
+                check=False,
+                env={**os.environ, "TMPDIR": folder},  # its temporary files go with the folder
             )
         except subprocess.TimeoutExpired:
             return {"error": f"stopped after {limit:.0f} s"}

@@ -24,7 +24,7 @@ __all__ = ["CASES", "pays_from"]
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 P = 20
 GROUP = 500_000  # rows that are turned into a table's columns at a time
-NUMPY, TABLE = "--backend numpy", "table.parquet"
+NUMPY = "--backend numpy"
 
 
 def _write(path: Path, n: int, loss: str) -> None:
@@ -42,14 +42,14 @@ def _write(path: Path, n: int, loss: str) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _fit(folder: tempfile.TemporaryDirectory[str], loss: str, backend: str) -> Callable[[], Any]:
-    """Return a run of the command in a process of its own; the folder is there as long as the call."""
+def _fit(table: Path, loss: str, backend: str) -> Callable[[], Any]:
+    """Return a run of the command in a process of its own, to what it printed."""
     command = [
-        sys.executable, "-m", "agd", "fit", str(Path(folder.name, TABLE)), "--target", "y", "--loss", loss, "--l2", "1e-4",
+        sys.executable, "-m", "agd", "fit", str(table), "--target", "y", "--loss", loss, "--l2", "1e-4",
         "--backend", backend, "--json",
     ]  # fmt: skip
 
-    def call(_: Any = folder) -> Any:
+    def call() -> Any:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-200:]}")
@@ -64,11 +64,12 @@ def _answer(found: Any) -> Any:
 
 def _case(n: int, selection: Any, loss: str, rows: int) -> Case:
     size = max(rows * n // 1_000_000, 100)
-    folder = tempfile.TemporaryDirectory()
-    _write(Path(folder.name, TABLE), size, loss)
+    # It is removed with the other temporary files of this process, by `benchmarks.children`.
+    table = Path(tempfile.mkdtemp(), "table.parquet")
+    _write(table, size, loss)
     return Case(
         f"cli: {loss}, {size:,} x {P} Parquet",
-        {"agd": _fit(folder, loss, spec(selection)), NUMPY: _fit(folder, loss, "numpy")}, _answer, 1e-3, None, most=5, size=size,
+        {"agd": _fit(table, loss, spec(selection)), NUMPY: _fit(table, loss, "numpy")}, _answer, 1e-3, None, most=5, size=size,
     )  # fmt: skip
 
 

@@ -133,14 +133,22 @@ def test_the_command_times_a_device_beside_the_bandwidth_of_a_copy(tmp_path):
     assert aim["met"] == (1.0 / row["reads"]["agd"] >= 0.7)
     assert "70% of bandwidth (is " in done.stdout
     assert "by numpy (cpu), " in done.stdout
-    again = command(
-        *asked, str(second), "--only", "cli: squared_error, 10,000 rows", "--join", str(first)
-    )
+    again = command(*asked, str(second), "--only", "small: one fit", "--join", str(first))
     assert again.returncode == 0, again.stderr
     kept, fitted = json.loads(second.read_text())["cases"]
     assert kept == row
-    assert fitted["numbers"].keys() == {"agd", "--backend numpy"}
-    assert "agd fit, squared_error: " in again.stdout
+    assert fitted["numbers"]["numpy by hand"] > 0.0
+
+
+def test_the_command_line_that_is_timed_fits_the_rows_that_were_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_cli.tempfile, "tempdir", str(tmp_path))
+    name, here = "cli: log_loss, 10,000 rows", agd.backends.select("numpy")
+    case = rooms.make("device_cli", name, 50_000, here)
+    X, y, _ = draws.draw(500, 20, "log_loss")
+    found = agd.fit(X, y, loss="log_loss", penalty=agd.loss.L2(1e-4))
+    answer = case.answer(case.calls["agd"]())
+    assert answer == pytest.approx(plain.coefficients(found), abs=1e-4)
+    assert (case.size, list(case.calls)) == (500, ["agd", "--backend numpy"])
 
 
 def test_the_size_from_which_a_device_pays_is_that_above_which_it_always_does():
