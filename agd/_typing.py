@@ -49,7 +49,8 @@ class Loss(Protocol):
     """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y.
 
     Where value and slope have something in common, such as an exponential, a loss also has
-    ``value_and_slope(z, y)``, which returns both at once; one that leaves it out is asked for each.
+    ``value_and_slope(z, y)``, which returns both at once; one that leaves it out is asked for each. Where
+    the sum over the rows costs less than its terms it may have ``sum_and_slope(z, y)``, too.
     """
 
     @property

@@ -49,6 +49,7 @@ def test_nothing_public_is_left_out():
         *cases.PENALTIES,
         "LOSSES",
         "get",
+        "sum_and_slope",
         "value_and_slope",
     }
     doors = {"METHODS", "SOLVERS", "Rule", "apply_updates", "resolve", "solver"}

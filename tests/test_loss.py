@@ -9,6 +9,7 @@ import pytest
 import agd
 from agd import loss
 from agd.loss import Huber, Logistic, Poisson
+from agd.loss._logarithms import log1p, sum_of_log1p
 
 LOSSES = pytest.mark.parametrize("case", cases.LOSSES.values(), ids=cases.LOSSES)
 
@@ -23,6 +24,40 @@ def test_known_value_and_slope(case, xp):
         assert got.dtype == xp.dtype
     np.testing.assert_array_equal(xp.to_numpy(case.loss.value(z, y)), xp.to_numpy(got_value))
     np.testing.assert_array_equal(xp.to_numpy(case.loss.slope(z, y)), xp.to_numpy(got_slope))
+
+
+@LOSSES
+@pytest.mark.parametrize("shape", [(1,), (37,), (3, 100), (0,)])
+def test_the_sum_is_that_of_the_values(case, shape, xp):
+    rng = np.random.default_rng(0)
+    z, y = xp.asarray(3.0 * rng.normal(size=shape)), xp.asarray(rng.choice(case.targets, shape))
+    total, slope = loss.sum_and_slope(case.loss, z, y)
+    values, slopes = (xp.to_numpy(part) for part in loss.value_and_slope(case.loss, z, y))
+    np.testing.assert_allclose(
+        xp.to_numpy(total), values.sum(axis=-1), rtol=8.0 * np.finfo(values.dtype).eps
+    )
+    np.testing.assert_array_equal(xp.to_numpy(slope), slopes)
+    assert (total.dtype, tuple(total.shape)) == (xp.dtype, shape[:-1])
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [1, 2, 3, 31, 1000, 10_007])
+def test_logarithms_and_their_sum_keep_the_digits_of_small_numbers(n, dtype):
+    rng, eps = np.random.default_rng(n), np.finfo(dtype).eps
+    for u in (
+        np.exp(-rng.uniform(0.0, 60.0, size=n)),  # of every size
+        np.exp(-rng.uniform(30.0, 80.0, size=n)),  # all lost beside 1
+        np.ones(n),  # the largest, whose product must not overflow
+        np.zeros(n),
+    ):
+        few = u.astype(dtype)
+        want = np.log1p(few.astype(np.longdouble))
+        np.testing.assert_allclose(log1p(few), want, rtol=4.0 * eps, atol=0.0)
+        got = sum_of_log1p(few)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, want.sum(), rtol=8.0 * eps, atol=0.0)
+    assert np.isnan(sum_of_log1p(np.asarray([1.0, np.nan, 0.5])))
 
 
 @pytest.mark.backend("jax")

@@ -64,7 +64,7 @@ def test_lasso_is_coordinate_descents(diabetes, method, alpha):
     # The default stop is as good as 1e-7.
     found = agd.fit(X, y, penalty=L1(alpha), method=method)
     np.testing.assert_allclose(found.coef, want.coef_, rtol=0, atol=1e-7 * size)
-    assert found.nfev <= 400
+    assert found.nfev <= 600  # 241 to 521 for X that differ by rounding
 
 
 @pytest.mark.parametrize("method", NAMES)

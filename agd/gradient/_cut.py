@@ -9,20 +9,21 @@ from agd._typing import Array
 
 __all__ = ["itemsize", "rows_in_cache", "sparse_rows_in_cache"]
 
-# Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py): rows contiguous, all within
-# a tenth of the best; columns contiguous, within a fifth.
+# Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py).
 #
-# Threads that share a sum take the interpreter's lock in turn, a dozen times a block: small blocks are slow.
+# Threads that share a sum take the interpreter's lock in turn, a dozen times a block: small blocks are slow,
+# of few columns up to four times.
+SHARED_ROWS = 65_536
 # OpenBLAS shares a product of more than 460,800 entries, and one of two vectors of more than 10,000, among
-# threads of its own, unless it is told not to (`_workers`). They wait for each other: where the processors
-# are busy, for a hundred times what the product takes.
+# threads of its own, unless it is told not to, as threads of ours do (`_workers`). They wait for each other:
+# where the processors are busy, for a hundred times what the product takes.
 MOST_ENTRIES = 450_000
 MOST_ROWS = 10_000
 LEAST_ROWS = 64  # below, a call costs more than its work
 SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache
 
 
-def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
+def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: int = 0) -> int:
     """Return how many rows a block has that stays in the cache from its first product to its second.
 
     Parameters
@@ -35,22 +36,29 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int) -> int:
         Bytes of an entry.
     size : int
         Bytes that the cache keeps.
+    share : int
+        Where threads may share the blocks, the rows of each if there are just enough blocks for that; else 0.
 
     Returns
     -------
     int
         At least 1. As many rows as fit beside z and the slopes, within `LEAST_ROWS` (unless these take
-        more than four times `size`) and `MOST_ROWS`.
+        more than four times `size`) and `MOST_ROWS`; shared ones, within `share` and `SHARED_ROWS`: of
+        float32 half of these, as rows are added up one after the other.
 
     Examples
     --------
     >>> [rows_in_cache(p, 1, 8, 2 * 2**20) for p in (1, 50, 200, 1000, 5000, 10**7)]
     [10000, 5041, 1297, 261, 64, 1]
+    >>> [rows_in_cache(p, 1, 8, 2 * 2**20, share=10**5) for p in (1, 50, 5000)]
+    [65536, 5041, 64]
     """
     row_bytes = max(1, columns + 2 * targets) * itemsize
     fit = min(size // row_bytes, MOST_ENTRIES // max(1, columns))
     least = min(LEAST_ROWS, 4 * size // row_bytes)
-    return max(1, min(max(fit, least), MOST_ROWS))
+    rows = max(1, min(max(fit, least), MOST_ROWS))
+    most = SHARED_ROWS if itemsize >= 8 else SHARED_ROWS // 2
+    return max(rows, min(size // row_bytes, most, share))
 
 
 def sparse_rows_in_cache(X: Array, targets: int, size: int) -> int:

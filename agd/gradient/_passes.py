@@ -5,7 +5,7 @@ from __future__ import annotations
 from agd import backends
 from agd._typing import Array, Loss, Params
 from agd.gradient.blocks import backward, forward
-from agd.loss import value_and_slope
+from agd.loss import sum_and_slope, value_and_slope
 
 __all__ = ["curved_block", "mean_block"]
 
@@ -14,10 +14,12 @@ def mean_block(
     loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Params]:
     """Sum the loss and its gradient over the rows of one block."""
-    value, slope = value_and_slope(loss, _predictor(params, X), y)
-    if weight is not None:
-        value, slope = value * weight, slope * weight
-    return _row_sum(value), _pull_back(params, X, slope)
+    z = _predictor(params, X)
+    if weight is None:
+        total, slope = sum_and_slope(loss, z, y)
+        return total, _pull_back(params, X, slope)
+    value, slope = value_and_slope(loss, z, y)
+    return _row_sum(value * weight), _pull_back(params, X, slope * weight)
 
 
 def curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:

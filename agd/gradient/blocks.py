@@ -174,7 +174,8 @@ class Blocks:
             targets = math.prod(map(int, self.y.shape[:-1]))
             if backends.is_sparse(self.X):
                 return sparse_rows_in_cache(self.X, targets, size)
-            fit = rows_in_cache(self._columns, targets, itemsize(self.X), size)
+            share = n // ENOUGH_BLOCKS if self._shareable else 0
+            fit = rows_in_cache(self._columns, targets, itemsize(self.X), size, share)
         else:
             fit = n if limit is None else limit // (self._columns * itemsize(self.X))
         return max(1, min(n, fit))
@@ -284,10 +285,13 @@ class Blocks:
         self.passes[0] += 1
         return backends.of(self.X).reduce(f, self._chunks, merge, small=small)
 
+    @property
+    def _shareable(self) -> bool:
+        """Whether threads may share blocks: of many problems the products have threads of their own."""
+        return backends.of(self.X).threaded and self.y.ndim == 1
+
     def _workers(self, blocks: int, enough: int) -> int:
-        """Return how many threads to use: of many problems the products have threads of their own."""
-        threaded = backends.of(self.X).threaded and self.y.ndim == 1
-        return min(allowed(), blocks) if threaded and blocks >= enough else 1
+        return min(allowed(), blocks) if self._shareable and blocks >= enough else 1
 
     def _of_block(self, f: Callable[..., Tree], block: Block) -> Tree:
         row = backends.of(self.X)

@@ -15,6 +15,7 @@ from typing import Any
 
 from agd._typing import Array, Loss
 from agd._validation import choice
+from agd.backends import namespace
 from agd.loss import classification, counts, norms, penalties, regression, sets
 from agd.loss.classification import *
 from agd.loss.counts import *
@@ -23,7 +24,7 @@ from agd.loss.penalties import *
 from agd.loss.regression import *
 from agd.loss.sets import *
 
-__all__ = ["LOSSES", "get", "value_and_slope"]
+__all__ = ["LOSSES", "get", "sum_and_slope", "value_and_slope"]
 __all__ += classification.__all__
 __all__ += counts.__all__
 __all__ += norms.__all__
@@ -104,4 +105,38 @@ def value_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
     if both is None:
         return loss.value(z, y), loss.slope(z, y)
     found: tuple[Array, Array] = both(z, y)
+    return found
+
+
+def sum_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
+    """Return the sum of l(z, y) over the rows, which are the last axis, and dl/dz of each.
+
+    Parameters
+    ----------
+    loss : Loss
+        One with ``sum_and_slope``, where the sum costs less than its terms; else see `value_and_slope`.
+    z : array, shape (..., n)
+        The linear predictor.
+    y : array, shape (..., n)
+        The targets.
+
+    Returns
+    -------
+    sum : array, shape (...)
+        The sum.
+    slope : array, shape (..., n)
+        The slopes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> total, slope = sum_and_slope(get("squared_error"), np.asarray([3.0, 2.0]), np.ones(2))
+    >>> float(total), slope
+    (2.5, array([2., 1.]))
+    """
+    together = getattr(loss, "sum_and_slope", None)
+    if together is None:
+        value, slope = value_and_slope(loss, z, y)
+        return namespace(value).sum(value, axis=-1), slope
+    found: tuple[Array, Array] = together(z, y)
     return found

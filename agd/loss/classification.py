@@ -8,6 +8,7 @@ from typing import ClassVar
 from agd._typing import Array
 from agd.backends import namespace
 from agd.loss._kinks import one_above, parts
+from agd.loss._logarithms import log1p, sum_of_log1p
 
 __all__ = ["Logistic"]
 
@@ -49,8 +50,14 @@ class Logistic:
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential that does not overflow."""
         side = 1.0 - 2.0 * y
-        value, share = _softplus_and_sigmoid(side * z)
-        return value, side * share
+        above, e, share = _sides(side * z)
+        return above + log1p(e), side * share
+
+    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of the losses over the last axis, and the slopes."""
+        side = 1.0 - 2.0 * y
+        above, e, share = _sides(side * z)
+        return namespace(z).sum(above, axis=-1) + sum_of_log1p(e), side * share
 
     def link(self, mean: Array) -> Array:
         """Return the log odds of a share `mean` of the second class."""
@@ -66,18 +73,16 @@ class Logistic:
         return (y != 0.0) & (y != 1.0)
 
 
-def _softplus_and_sigmoid(s: Array) -> tuple[Array, Array]:
-    """Return log(1 + exp(s)) and 1 / (1 + exp(-s)).
+def _sides(s: Array) -> tuple[Array, Array, Array]:
+    """Return max(s, 0), e = exp(-|s|) and 1 / (1 + exp(-s)).
 
-    With e = exp(-|s|) they are max(s, 0) + log1p(e), and 1 / (1 + e) or e / (1 + e) as s is above 0 or
-    below: neither overflows nor cancels.
+    The last is 1 / (1 + e) or e / (1 + e) as s is above 0 or below, and log(1 + exp(s)) is
+    max(s, 0) + log(1 + e): nothing overflows or cancels.
     """
-    p, m = parts(s)
-    e = namespace(s).exp(m - p)
-    return p + namespace(s).log1p(e), one_above(s, e) / (1.0 + e)
+    above, below = parts(s)
+    e = namespace(s).exp(below - above)
+    return above, e, one_above(s, e) / (1.0 + e)
 
 
 def _sigmoid(s: Array) -> Array:
-    p, m = parts(s)
-    e = namespace(s).exp(m - p)
-    return one_above(s, e) / (1.0 + e)
+    return _sides(s)[2]

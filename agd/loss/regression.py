@@ -66,6 +66,11 @@ class Squared(_Location):
         r = z - y
         return 0.5 * r**2, r
 
+    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of the losses over the last axis, and the slopes."""
+        r = z - y
+        return 0.5 * namespace(r).linalg.vecdot(r, r), r
+
 
 @dataclass(frozen=True)
 class Huber(_Location):

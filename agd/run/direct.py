@@ -203,10 +203,12 @@ def _moved(point: _Point, there: _Coordinates, rows: Rows, ridge: float, interce
     if there.kind != np.float64:  # what is looked at is what is returned
         w, b = w.astype(there.kind).astype(float), float(there.kind.type(b))
     r = X @ w + b - y
-    square, n = r**2, len(y) if weight is None else float(np.add.reduce(weight))
-    if weight is not None:
-        square, r = square * weight, r * weight
-    value, grad = float(np.add.reduce(0.5 * square)) / n, X.T @ r / n
+    if weight is None:
+        n, value = len(y), 0.5 * float(np.vecdot(r, r))
+    else:
+        n, value = float(np.add.reduce(weight)), float(np.add.reduce(0.5 * r**2 * weight))
+        r = r * weight
+    value, grad = value / n, X.T @ r / n
     slope = float(np.add.reduce(r)) / n if intercept else 0.0
     if ridge:
         value, grad = value + 0.5 * ridge * float(np.add.reduce(w * w)), grad + ridge * w
