@@ -204,7 +204,7 @@ def _moved(point: _Point, there: _Coordinates, rows: Rows, ridge: float, interce
         w, b = w.astype(there.kind).astype(float), float(there.kind.type(b))
     r = X @ w + b - y
     if weight is None:
-        n, value = len(y), 0.5 * float(np.vecdot(r, r))
+        n, value = float(len(y)), 0.5 * float(np.vecdot(r, r))
     else:
         n, value = float(np.add.reduce(weight)), float(np.add.reduce(0.5 * r**2 * weight))
         r = r * weight
