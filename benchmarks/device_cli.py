@@ -69,7 +69,7 @@ def _case(n: int, selection: Any, loss: str, rows: int) -> Case:
     _write(table, size, loss)
     return Case(
         f"cli: {loss}, {size:,} x {P} Parquet",
-        {"agd": _fit(table, loss, spec(selection)), NUMPY: _fit(table, loss, "numpy")}, _answer, 1e-3, None, most=5, size=size,
+        {"agd": _fit(table, loss, spec(selection)), NUMPY: _fit(table, loss, "numpy")}, _answer, 1e-3, None, most=3, size=size,
     )  # fmt: skip
 
 
