@@ -78,7 +78,7 @@ def tests(session: nox.Session, backend: str) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Time agd beside its peers; not part of the checks."""
-    _install(session, ".", "bench")
+    _install(session, ".[cli]", "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
