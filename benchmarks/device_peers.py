@@ -125,8 +125,7 @@ def on_jax(selection: Any, *parts: Any) -> list[Any]:
 
 def jax_pass(selection: Any, loss: str, A: Any, t: Any, w: Any) -> Callable[[], Any]:
     """Return a jitted value and gradient."""
-    on_jax(selection)
-    return passes.jitted(loss, A, t, w)
+    return passes.jitted(loss, *on_jax(selection, A, t, w))
 
 
 def _jitted(call: Callable[..., Any], *parts: Any) -> Callable[[], Any]:
