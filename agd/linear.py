@@ -208,14 +208,15 @@ def _fit(
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
     measured = not stop.tests_convergence
-    way = plan(base, start, moments, measured=measured) if auto else None
-    whole = None if auto else worthwhile(base, mover, stop, callback)
-    if way is None and unseen:
-        sound = looked_at(sound, chosen)
-    if way is None and auto:
-        way = conjugate(base, start, measured=measured) or scaled(base, start, measured=measured)
-    way = way or _coordinates(base, mover, start, whole, measured=measured)
-    found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
+    with sound.blocks.undisturbed():
+        way = plan(base, start, moments, measured=measured) if auto else None
+        whole = None if auto else worthwhile(base, mover, stop, callback)
+        if way is None and unseen:
+            sound = looked_at(sound, chosen)
+        if way is None and auto:
+            way = conjugate(base, start, measured=measured) or scaled(base, start, measured=measured)
+        way = way or _coordinates(base, mover, start, whole, measured=measured)
+        found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
     result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)

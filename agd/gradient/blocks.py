@@ -20,13 +20,14 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient._cut import itemsize, rows_in_cache, sparse_rows_in_cache
 from agd.gradient._strips import deal, sum_of_strip
-from agd.gradient._workers import allowed, alone, in_order
+from agd.gradient._workers import allowed, alone, in_order, single_threaded_products
 from agd.gradient.matrix import backward, forward, sliced
 
 __all__ = ["Blocks", "backward", "forward"]
 
 Block = tuple[Array, Array, Array | None]
 
+SMALL = 256  # columns: their products with one another take a thread of BLAS no longer than it then waits
 ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
 
 
@@ -284,6 +285,17 @@ class Blocks:
         """
         self.passes[0] += 1
         return backends.of(self.X).reduce(f, self._chunks, merge, small=small)
+
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which BLAS has no threads of its own, where others share these blocks.
+
+        A thread of BLAS, given a share of a small matrix, then waits busily for the next: for some 20 ms
+        it takes a processor from the sum over the blocks that follows. Of more than `SMALL` columns the
+        matrices are worth its help.
+        """
+        shared = self._chunked or self._workers(len(self.cut()), ENOUGH_BLOCKS) > 1
+        small = shared and self.X.shape[-1] <= SMALL
+        return single_threaded_products() if small else contextlib.nullcontext()
 
     @property
     def _shareable(self) -> bool:
