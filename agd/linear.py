@@ -214,7 +214,9 @@ def _fit(
         if way is None and unseen:
             sound = looked_at(sound, chosen)
         if way is None and auto:
-            way = conjugate(base, start, measured=measured) or scaled(base, start, measured=measured)
+            way = conjugate(base, start, measured=measured) or scaled(
+                base, start, measured=measured
+            )
         way = way or _coordinates(base, mover, start, whole, measured=measured)
         found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
     if not sound.whole and np.any(found.status == Status.NON_FINITE):

@@ -125,10 +125,17 @@ def test_moments_are_the_textbooks_on_every_library(xp, kind):
 def test_small_problems_are_summed_some_at_a_time(kind, offset):
     X, y, weight = drawn(kind, offset=offset)
     size = X[0].nbytes
-    with mock.patch("agd.gradient._accumulate.PROBLEMS", 2 * size):  # two, and then one
+    with mock.patch("agd.gradient._problems.TOGETHER", 2 * size):  # two, and then one
         assert_close(of(X, y, weight), textbook(X, y, weight))
-    with mock.patch("agd.gradient._accumulate.PROBLEMS", size - 1):  # too large: rows are cut
+    with mock.patch("agd.gradient._problems.TOGETHER", size - 1):  # too large: rows are cut
         assert_close(of(X, y, weight), textbook(X, y, weight))
+
+
+@pytest.mark.backend("numpy")
+def test_one_problem_far_from_zero_among_small_ones():
+    X, y, _ = drawn("batch", offset=0.0)
+    X = X + np.asarray([0.0, 1e6, 0.0])[:, None, None]  # the first tells nothing of the second
+    assert_close(of(X, y, None), textbook(X, y, None))
 
 
 @pytest.mark.parametrize("kind", SHAPES)

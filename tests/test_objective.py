@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import cases
 import numpy as np
@@ -30,6 +31,10 @@ def problems(draw, targets=(0.0, 1.0)):
     coef = rng.normal(size=p) / np.abs(X).max(axis=0)  # so that exp(z) stays of moderate size
     params = Params(coef, rng.normal() if draw(st.booleans()) else None)
     return X, y, weight, params
+
+
+def two_threads():
+    return mock.patch("agd.gradient._workers.allowed", return_value=2)
 
 
 def of(problem, loss, penalty=None, **changes):
@@ -199,6 +204,35 @@ def test_blocks_of_a_batch_and_of_shared_rows(xp):
         np.testing.assert_allclose(
             xp.to_numpy(grad.intercept), r.mean(axis=1), rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.backend("numpy")
+@LOSSES
+@pytest.mark.parametrize("weights", [None, (), (5,)], ids=["none", "shared", "each"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_small_problems_some_at_a_time_are_each_alone(loss, weights, dtype, intercept):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(5, 40, 3)).astype(dtype)
+    y = rng.integers(0, 2, size=(5, 40)).astype(dtype)
+    weight = None if weights is None else rng.uniform(0.0, 2.0, (*weights, 40)).astype(dtype)
+    W, b = rng.normal(size=(5, 3)).astype(dtype), rng.normal(size=5).astype(dtype)
+    given = {"loss": loss, "intercept": intercept}
+    objective = LinearObjective.of(X, y, sample_weight=weight, **given)
+    with mock.patch("agd.gradient._problems.TOGETHER", 2 * X[0].nbytes), two_threads():
+        value, grad = objective.value_and_grad(Params(W, b if intercept else None))
+    assert (value.dtype, grad.coef.dtype) == (dtype, dtype)
+    for i in range(5):
+        own = None if weight is None else np.broadcast_to(weight, y.shape)[i]
+        alone = LinearObjective.of(X[i], y[i], sample_weight=own, **given)
+        want = alone.value_and_grad(Params(W[i], b[i] if intercept else None))
+        rtol = 50.0 * np.finfo(dtype).eps
+        np.testing.assert_allclose(value[i], want[0], rtol=rtol)
+        np.testing.assert_allclose(grad.coef[i], want[1].coef, rtol=rtol, atol=rtol)
+        if intercept:
+            np.testing.assert_allclose(grad.intercept[i], want[1].intercept, rtol=rtol, atol=rtol)
+        else:
+            assert grad.intercept is None
 
 
 def test_large_data_is_cut_into_blocks_that_fit_the_cache():

@@ -16,7 +16,16 @@ from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Moments
 from agd.loss import L1, L2
 from agd.run import Stop, run
-from agd.update import Descent, Trajectory, adam, constant, gradient_descent, momentum, nesterov
+from agd.update import (
+    Descent,
+    Trajectory,
+    _spectrum,
+    adam,
+    constant,
+    gradient_descent,
+    momentum,
+    nesterov,
+)
 
 hypothesis = pytest.importorskip("hypothesis")
 given, st = hypothesis.given, hypothesis.strategies
@@ -468,3 +477,47 @@ def test_factors_of_many_problems_are_those_of_each():
         parts = Trajectory.of(moments).at([3, 50])
     np.testing.assert_array_equal(parts.coef, whole.coef)
     np.testing.assert_array_equal(parts.value, whole.value)
+
+
+@pytest.mark.backend("numpy")
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    alpha=st.sampled_from([0.0, 0.1]),
+    intercept=st.booleans(),
+    begun=st.booleans(),
+    far=st.sampled_from([0.0, 1.0, 1e5]),
+)
+def test_many_problems_by_their_hessians_are_those_by_the_root(seed, alpha, intercept, begun, far):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(4, 20, 3)) * [1.0, 3.0, 0.5] + far * (np.arange(4) == 2)[:, None, None]
+    y = X @ [1.0, -2.0, 0.5] + rng.normal(size=(4, 20))
+    moments = Moments.from_blocks(Blocks.of(X, y, rng.uniform(0.5, 2.0, size=(4, 20))))
+    given = {"penalty": L2(alpha) if alpha else None, "intercept": intercept}
+    if begun:
+        given["start"] = Params(rng.normal(size=(4, 3)), rng.normal(size=4) if intercept else None)
+    rate = 0.5 / (10.0 + 3.0 * far**2)
+    quick = mock.Mock(wraps=_spectrum._of_hessian)
+    with mock.patch.object(_spectrum, "_of_hessian", quick):
+        found = Trajectory.of(moments, gradient_descent(rate), **given).at([0, 1, 30, 1000])
+    with mock.patch.object(_spectrum, "_of_hessian", return_value=None):
+        want = Trajectory.of(moments, gradient_descent(rate), **given).at([0, 1, 30, 1000])
+    assert quick.call_count == 1
+    for got, known in zip(found, want, strict=True):
+        if isinstance(got, Params):
+            continue
+        if got is not None:
+            np.testing.assert_allclose(got, known, rtol=1e-9, atol=1e-10 * np.abs(known).max())
+
+
+@pytest.mark.backend("numpy")
+def test_a_hessian_that_is_not_even_is_not_taken_for_its_root():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2, 30, 2)) + np.asarray([0.0, 1e3])[:, None, None]
+    moments = Moments.from_blocks(Blocks.of(X, rng.normal(size=(2, 30))))
+    first = Params(np.zeros((2, 2)), np.zeros(2))
+    form = _spectrum.Form(0.0, ahead=False, intercept=True, alpha=0.0)
+    start = np.zeros((2, 3))
+    assert _spectrum._of_hessian(moments, form, start) is None
+    alone = Moments.from_blocks(Blocks.of(X[:1], rng.normal(size=(1, 30))))
+    assert _spectrum._of_hessian(alone, form, start[:1]) is not None
+    assert _spectrum.spectrum(moments, form, first, 0.1).s.shape == (2, 3)

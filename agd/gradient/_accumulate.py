@@ -11,8 +11,8 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd.gradient._cut import itemsize
+from agd.gradient._problems import small_problems, some_at_a_time
 from agd.gradient._sums import Sums, about_mean, divisor, from_products, merge
-from agd.gradient._workers import over_problems
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import (
     backward,
@@ -27,7 +27,6 @@ __all__ = ["accumulate", "accumulator", "of_chunk"]
 
 CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
 TEMPORARY = 32 * 2**20  # bytes: the largest centred block
-PROBLEMS = 2**20  # bytes of several small problems: these, and a centred copy, are in cache
 SHORT = 4096  # rows: the longest sum where there is nothing wider than float32 to take it in
 SPARSE_ROWS = 2**18  # of a sparse block at most
 WIDE = 32  # columns from which y is best multiplied beside them, where rows are contiguous
@@ -70,7 +69,7 @@ def _of_rows(blocks: Blocks) -> Sums:
     """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
     X, row = blocks.X, backends.of(blocks.X)
     dtype = accumulator(X)
-    if row.threaded and _small_problems(blocks, itemsize(X, dtype)):
+    if small_problems(blocks, itemsize(X, dtype)):
         return _of_problems(dtype, blocks)
     cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
     spare = row.looks_are_free and len(cut) > 1
@@ -86,32 +85,42 @@ def _of_rows(blocks: Blocks) -> Sums:
     return merge(strips)
 
 
-def _small_problems(blocks: Blocks, size: int) -> bool:
-    """Return whether there are several problems along one axis, each with rows of its own that fit in cache."""
-    X = blocks.X
-    one = math.prod(X.shape[1:]) * size
-    return X.ndim == 3 and X.shape[-2] > 0 and blocks.rows is None and 0 < one <= PROBLEMS
-
-
 def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
     """Sum some of the problems at a time, all their rows at once."""
-    X, y, weight = blocks.X, blocks.y, blocks.weight
-    size = PROBLEMS // (math.prod(X.shape[1:]) * itemsize(X, dtype))
-    shared = weight is None or weight.ndim == 1
-    if weight is not None:
-        weight = np.broadcast_to(weight, y.shape)
-    arrays = (X, y) if weight is None else (X, y, weight)
-    sums = Sums(*over_problems(functools.partial(_of_piece, dtype), *arrays, size=size))
+    f, size = functools.partial(_of_piece, dtype), itemsize(blocks.X, dtype)
+    sums = Sums(*some_at_a_time(f, blocks, size))
+    shared = blocks.weight is None or blocks.weight.ndim == 1
     return sums if not shared else sums._replace(total=sums.total[0], rows=sums.rows[0])
 
 
-def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None = None) -> Sums:
+def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
     """Sum some problems; the number of rows, which they share, is written out for each."""
-    found = _of_block(dtype, X, y, weight)
     if weight is not None:
-        return found
+        return _of_block(dtype, X, y, weight)
+    X, y = X.astype(dtype, copy=False), y.astype(dtype, copy=False)
+    found = _about_zero(X, y) if _zero_serves(X[0], X[0].mean(axis=0)) else None
+    if found is None:
+        near, near_y = backward(X, np.ones(X.shape[1], dtype=dtype)) / X.shape[1], y.mean(axis=-1)
+        found = _centred(X, y, near, near_y)
     total, rows = (np.broadcast_to(part, len(X)) for part in found[:2])
     return found._replace(total=total, rows=rows)
+
+
+def _about_zero(X: Array, y: Array) -> Sums | None:
+    """Sum some problems without a copy of X; None where 0 is a bad centre for one of them."""
+    n, near_y = X.shape[-2], y.mean(axis=-1)
+    found = _centred(X, y, np.zeros_like(X[:, 0, :]), near_y, X)
+    spread = np.linalg.diagonal(found.xx)
+    return found if (n * found.rest * found.rest <= spread).all() else None
+
+
+def _centred(X: Array, y: Array, near: Array, near_y: Array, d: Array | None = None) -> Sums:
+    """Sum rows of weight 1 about a point among them; `d` is X less that point where it is known."""
+    xp = backends.namespace(X)
+    total = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
+    known = Sums(total, total, near, near, near_y, near_y, near, near, near)
+    d = X - near[..., None, :] if d is None else d
+    return about_mean(known, d, y - near_y[..., None], None)
 
 
 def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
@@ -158,16 +167,14 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
         near, near_y = xp.mean(X[..., ::some, :], axis=-2), xp.mean(y[..., ::some], axis=-1)
         if spare and _zero_serves(X[..., ::some, :], near):
             near, centred = xp.zeros_like(near), backends.of(X).pack(X)
-        total = rows = xp.full((), float(n), dtype=dtype, device=backends.device(X))
-    else:
-        weight = xp.astype(weight, dtype, copy=False)
-        total = xp.sum(weight, axis=-1)
-        rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)
-        near = backward(X, weight) / divisor(total)[..., None]
-        near_y = xp.sum(y * weight, axis=-1) / divisor(total)
-    d = X - near[..., None, :] if centred is None else centred
-    e = y - near_y[..., None]
-    return about_mean(Sums(total, rows, near, near, near_y, near_y, near, near, near), d, e, weight)
+        return _centred(X, y, near, near_y, centred)
+    weight = xp.astype(weight, dtype, copy=False)
+    total = xp.sum(weight, axis=-1)
+    rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)
+    near = backward(X, weight) / divisor(total)[..., None]
+    near_y = xp.sum(y * weight, axis=-1) / divisor(total)
+    known = Sums(total, rows, near, near, near_y, near_y, near, near, near)
+    return about_mean(known, X - near[..., None, :], y - near_y[..., None], weight)
 
 
 def _side_by_side_pays(X: Array, y: Array, weight: Array | None) -> bool:

@@ -7,7 +7,7 @@ from agd._typing import Array, Loss, Params
 from agd.gradient.blocks import backward, forward
 from agd.loss import sum_and_slope, value_and_slope
 
-__all__ = ["curved_block", "mean_block"]
+__all__ = ["curved_block", "flat_block", "mean_block"]
 
 
 def mean_block(
@@ -20,6 +20,19 @@ def mean_block(
         return total, _pull_back(params, X, slope)
     value, slope = value_and_slope(loss, z, y)
     return _row_sum(value * weight), _pull_back(params, X, slope * weight)
+
+
+def flat_block(
+    loss: Loss,
+    X: Array,
+    y: Array,
+    weight: Array | None,
+    coef: Array,
+    intercept: Array | None = None,
+) -> tuple[Array, ...]:
+    """Return the same as a flat tuple, of the problems whose parameters these are."""
+    value, grad = mean_block(loss, Params(coef, intercept), X, y, weight)
+    return (value, grad.coef) if grad.intercept is None else (value, *grad)
 
 
 def curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:

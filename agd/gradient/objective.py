@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd._validation import as_data
-from agd.gradient._passes import curved_block, mean_block
+from agd.gradient._cut import itemsize
+from agd.gradient._passes import curved_block, flat_block, mean_block
+from agd.gradient._problems import small_problems, some_at_a_time
 from agd.gradient.blocks import Blocks
 from agd.gradient.curvature import largest_curvature
 from agd.loss import Squared
@@ -143,13 +145,26 @@ class LinearObjective:
         grad : Params
             Its gradient.
         """
-        value, grad = self.blocks.sum(functools.partial(mean_block, self.loss, params))
+        value, grad = self._summed(params)
         total = self.blocks.total
         value, grad = value / total, _over(grad, total)
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
         coef = grad.coef + self.penalty.grad(params.coef)
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
+
+    def _summed(self, params: Params) -> tuple[Array, Params]:
+        size = itemsize(self.blocks.X)
+        alike = tuple(params.coef.shape)[:-1] == self.batch_shape
+        if not alike or not small_problems(self.blocks, size):
+            found: tuple[Array, Params] = self.blocks.sum(
+                functools.partial(mean_block, self.loss, params)
+            )
+            return found
+        f = functools.partial(flat_block, self.loss)
+        more = (params.coef,) if params.intercept is None else tuple(params)
+        value, *grad = some_at_a_time(f, self.blocks, size, *more)
+        return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""

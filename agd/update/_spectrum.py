@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from agd import backends
 from agd._typing import Array, Params
 from agd.gradient._workers import over_problems
@@ -29,6 +31,7 @@ __all__ = [
 # What rounding leaves of an eigenvalue 0 of p columns' correlation is below 0.7 p eps in rows by the million.
 ROUNDING = 4.0
 FACTORED = 512  # matrices that a thread factors at a time
+EVEN = 1e4  # condition of a Hessian up to which it is taken for its root
 
 
 class Form(NamedTuple):
@@ -120,9 +123,14 @@ def inverse(x: Array) -> Array:
     return xp.where(some, 1.0 / xp.where(some, x, xp.ones_like(x)), xp.zeros_like(x))
 
 
+def _many(A: Array) -> bool:
+    """Return whether these are matrices on the host, one for each of many problems."""
+    return backends.of(A).threaded and A.ndim == 3
+
+
 def _shared(factor: Callable[[Array], Any], A: Array) -> Any:
     """Return factors of matrices; of many on the host, threads share them."""
-    if A.ndim != 3 or not backends.of(A).threaded:
+    if not _many(A):
         return factor(A)
     return over_problems(factor, A, size=FACTORED)
 
@@ -179,21 +187,49 @@ def spectrum(moments: Moments, form: Form, first: Params, rate: Any) -> Spectrum
     Spectrum
         What an evaluation needs.
     """
+    start = first.coef
+    if first.intercept is not None:
+        start = backends.namespace(start).concat([start, first.intercept[..., None]], axis=-1)
+    found = _of_hessian(moments, form, start) if _many(moments.G) else None
+    s, V, along, rest = found or _of_root(moments, form, start)
+    return Spectrum(
+        s=s, V=V, residual=along, rest=rest, start=start, tau=rate * (s * s), rows=moments.rows
+    )
+
+
+def _of_root(moments: Moments, form: Form, start: Array) -> tuple[Array, ...]:
     A, a, rest = _root(moments, form)
     xp = backends.namespace(A)
     U, s, Vt = _shared(functools.partial(xp.linalg.svd, full_matrices=False), A)
     s = _known(s, A.shape[-1] * float(xp.finfo(A.dtype).eps))
-    start = first.coef
-    if first.intercept is not None:
-        start = xp.concat([start, first.intercept[..., None]], axis=-1)
     residual = forward(A, start) - a
     along = backward(U, residual)
     across = residual - forward(U, along)
-    return Spectrum(
-        s=s, V=xp.matrix_transpose(Vt), residual=along,
-        rest=rest + xp.sum(across * across, axis=-1), start=start, tau=rate * (s * s),
-        rows=moments.rows,
-    )  # fmt: skip
+    return s, xp.matrix_transpose(Vt), along, rest + xp.sum(across * across, axis=-1)
+
+
+def _of_hessian(moments: Moments, form: Form, start: Array) -> tuple[Array, ...] | None:
+    """Return the same from the Hessian A'A, in a third of the time; None where a digit would be missed.
+
+    An eigenvalue has the error of the largest one: of those within `EVEN` of one another, as the columns of
+    thousands of problems often are, none loses more than four digits of the sixteen.
+    """
+    G, mean, mean_y, p = moments.G, moments.mean, moments.mean_y, moments.G.shape[-1]
+    H = np.empty((len(G), p + form.intercept, p + form.intercept), dtype=G.dtype)
+    H[:, :p, :p] = G + mean[:, :, None] * mean[:, None, :] + form.alpha * np.eye(p)
+    goal = np.empty_like(H[:, :, 0])
+    goal[:, :p] = moments.c + mean * mean_y[:, None]
+    if form.intercept:
+        H[:, p, :p] = H[:, :p, p] = mean
+        H[:, p, p], goal[:, p] = 1.0, mean_y
+    e, V = _shared(np.linalg.eigh, H)
+    if not (e[:, 0] * EVEN > e[:, -1]).all():
+        return None
+    s = np.sqrt(e)
+    slope = forward(H, start) - goal
+    along = backward(V, slope) / s
+    twice = moments.yy + mean_y * mean_y + np.vecdot(start, slope - goal)  # the loss at the start
+    return s, V, along, np.clip(twice - np.vecdot(along, along), 0.0, None)
 
 
 def evaluated(form: Form, parts: Spectrum, steps: Steps) -> Path:
