@@ -69,7 +69,7 @@ def _of_rows(blocks: Blocks) -> Sums:
     """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
     X, row = blocks.X, backends.of(blocks.X)
     dtype = accumulator(X)
-    if small_problems(blocks, itemsize(X, dtype)):
+    if small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
     cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
     spare = row.looks_are_free and len(cut) > 1
@@ -87,8 +87,7 @@ def _of_rows(blocks: Blocks) -> Sums:
 
 def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
     """Sum some of the problems at a time, all their rows at once."""
-    f, size = functools.partial(_of_piece, dtype), itemsize(blocks.X, dtype)
-    sums = Sums(*some_at_a_time(f, blocks, size))
+    sums = Sums(*some_at_a_time(functools.partial(_of_piece, dtype), blocks, dtype))
     shared = blocks.weight is None or blocks.weight.ndim == 1
     return sums if not shared else sums._replace(total=sums.total[0], rows=sums.rows[0])
 

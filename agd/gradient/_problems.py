@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from agd import backends
 from agd._typing import Array
+from agd.gradient._cut import itemsize
 from agd.gradient._workers import over_problems
 from agd.gradient.blocks import Blocks
 
@@ -18,24 +19,28 @@ __all__ = ["small_problems", "some_at_a_time"]
 TOGETHER = 2**20  # bytes of the X of several problems: these, and a copy, are in cache
 
 
-def small_problems(blocks: Blocks, itemsize: int) -> bool:
+def small_problems(blocks: Blocks, dtype: Any = None) -> bool:
     """Return whether there are several problems along one axis, each with rows of its own that fit in cache.
 
     Parameters
     ----------
     blocks : Blocks
         The data.
-    itemsize : int
-        Bytes of an entry of X, as it is worked on.
+    dtype : dtype, optional
+        What X is worked on in; its own by default.
     """
     X = blocks.X
     if not backends.of(X).threaded or X.ndim != 3 or X.shape[-2] == 0 or blocks.rows is not None:
         return False
-    return bool(0 < math.prod(X.shape[1:]) * itemsize <= TOGETHER)
+    return bool(0 < _bytes(X, dtype) <= TOGETHER)
+
+
+def _bytes(X: Array, dtype: Any) -> int:
+    return int(math.prod(X.shape[1:])) * itemsize(X, dtype)
 
 
 def some_at_a_time(
-    f: Callable[..., tuple[Any, ...]], blocks: Blocks, itemsize: int, *more: Array
+    f: Callable[..., tuple[Any, ...]], blocks: Blocks, dtype: Any = None, more: Sequence[Array] = ()
 ) -> tuple[Any, ...]:
     """Return f(X, y, weight, *more) of small problems.
 
@@ -45,9 +50,9 @@ def some_at_a_time(
         A pure function that treats problems apart and returns a tuple of arrays, theirs first.
     blocks : Blocks
         The data; weights that all problems share are written out for each.
-    itemsize : int
+    dtype : dtype, optional
         As for `small_problems`.
-    *more : array, shape (b, ...)
+    more : sequence of array, shape (b, ...)
         What else f takes of each problem.
 
     Returns
@@ -56,7 +61,7 @@ def some_at_a_time(
         What f returns, for all problems.
     """
     X, y, weight = blocks.X, blocks.y, blocks.weight
-    size = TOGETHER // (math.prod(X.shape[1:]) * itemsize)
+    size = TOGETHER // _bytes(X, dtype)
     if weight is None:
         return over_problems(lambda X, y, *rest: f(X, y, None, *rest), X, y, *more, size=size)
     return over_problems(f, X, y, np.broadcast_to(weight, y.shape), *more, size=size)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd._validation import as_data
-from agd.gradient._cut import itemsize
 from agd.gradient._passes import curved_block, flat_block, mean_block
 from agd.gradient._problems import small_problems, some_at_a_time
 from agd.gradient.blocks import Blocks
@@ -154,16 +153,15 @@ class LinearObjective:
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
 
     def _summed(self, params: Params) -> tuple[Array, Params]:
-        size = itemsize(self.blocks.X)
         alike = tuple(params.coef.shape)[:-1] == self.batch_shape
-        if not alike or not small_problems(self.blocks, size):
+        if not alike or not small_problems(self.blocks):
             found: tuple[Array, Params] = self.blocks.sum(
                 functools.partial(mean_block, self.loss, params)
             )
             return found
         f = functools.partial(flat_block, self.loss)
         more = (params.coef,) if params.intercept is None else tuple(params)
-        value, *grad = some_at_a_time(f, self.blocks, size, *more)
+        value, *grad = some_at_a_time(f, self.blocks, more=more)
         return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
 
     def curvature_product(self, params: Params) -> Params:
