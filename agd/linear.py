@@ -33,6 +33,7 @@ from agd.gradient.columns import column_scaling, relative
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective
 from agd.gradient.on_moments import OnMoments
+from agd.gradient.placed import placed
 from agd.gradient.scaling import Rescaled
 from agd.gradient.squares import WhitenedSquares
 from agd.gradient.stream import Stream
@@ -69,6 +70,7 @@ def fit(
     stop: Stop | Criterion | str | None = None,
     init: Any = None,
     callback: Callable[[Result], object] | None = None,
+    device: str | None = None,
 ) -> FitResult:
     r"""Fit a linear model: minimise mean loss(X w + b, y) + penalty(w) over w and b.
 
@@ -126,6 +128,10 @@ def fit(
     callback : callable, optional
         Called with the result so far every ``stop.check_every`` steps; it ends the run by raising
         StopIteration or returning True.
+    device : str, optional
+        Where to fit NumPy arrays and memory maps, as `agd.backends.select` takes it: ``"cupy"``,
+        ``"torch:cuda"``. They are moved once where they fit into its free memory, and otherwise batch
+        by batch on each pass, as ``Stream.from_arrays`` does. The result is on the device.
 
     Returns
     -------
@@ -137,10 +143,12 @@ def fit(
     ValueError
         For shapes that do not fit, values that are not finite, targets outside the loss's domain,
         weights that are negative or all zero, columns or targets of a size at which the fit overflows,
-        unknown names, arrays on two devices, and a method that cannot handle the penalty.
+        unknown names, arrays on two devices, a stream beside a `device`, and a method that cannot handle the penalty.
     TypeError
         For data that are no real numbers, arrays of two libraries, an `intercept` that is neither True
-        nor False and a `callback` that cannot be called.
+        nor False and a `callback` that cannot be called; beside a `device`, for arrays that are not NumPy's.
+    MemoryError
+        For independent problems that do not fit in the memory of a `device`.
 
     Warns
     -----
@@ -174,7 +182,7 @@ def fit(
     usual = auto and stop is None and init is None and callback is None
     stop = as_stop(stop)
     mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
-    data = as_data(X, y, sample_weight)
+    data = as_data(X, y, sample_weight) if device is None else placed(X, y, sample_weight, device)
     at_once = direct if data.X.ndim == 2 else many
     found = at_once(data, chosen, penalty, intercept) if usual else None
     if found is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from agd.backends._batches import Batches, Column
 from agd.backends._chunks import of_frame
+from agd.backends._feed import Feed, in_words
 from agd.backends._questions import (
     add,
     add_up,
@@ -41,6 +42,7 @@ __all__ = [
     "BackendInfo",
     "Batches",
     "Column",
+    "Feed",
     "Selection",
     "add",
     "add_up",
@@ -50,6 +52,7 @@ __all__ = [
     "default_float",
     "device",
     "in_tree",
+    "in_words",
     "is_array",
     "is_sparse",
     "namespace",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,7 +107,7 @@ def _each(f: Callable[..., Tree], blocks: Iterable[Any]) -> list[Any]:
     return list(_results(f, blocks))
 
 
-def _results(f: Callable[..., Tree], blocks: Iterable[Any]) -> Iterator[Tree]:
+def _results(f: Callable[..., Tree], blocks: Iterable[Any]) -> Generator[Tree]:
     """Give f of each batch, and hold none while the next one is made."""
     for block in blocks:
         found = f(*block)
@@ -121,7 +123,9 @@ def _reduce(
     small: bool = False,  # noqa: ARG001 - all results are here already
 ) -> Tree:
     """Merge f of the batches in a tree."""
-    merged = in_tree(_results(f, blocks), merge, ARITY)
+    # Closed here, so that batches end with the pass when it fails, not when the error is forgotten.
+    with contextlib.closing(_results(f, blocks)) as results:
+        merged = in_tree(results, merge, ARITY)
     if merged is None:
         raise ValueError("batches must be the same on every pass, got none on this one")
     return merged
@@ -129,6 +133,12 @@ def _reduce(
 
 def _resident(x: Any) -> Array:
     return x.resident
+
+
+def _current(x: Any) -> AbstractContextManager[Any]:
+    from agd.backends._questions import current
+
+    return current(x.resident)
 
 
 def _to_numpy(_: Any) -> Any:
@@ -148,6 +158,7 @@ BATCHES = Backend(
     block_bytes=lambda _: None,
     in_place=False,
     resident=_resident,
+    current=_current,
     chunked=True,
     chunks=_chunks,
     each=_each,

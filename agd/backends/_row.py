@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agd._typing import Array, Namespace, Tree
+from agd.backends._feed import Feed
 
 __all__ = ["Autodiff", "Backend"]
 
@@ -25,6 +26,10 @@ def _anywhere(_: Array) -> AbstractContextManager[Any]:
 
 def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _unknown(_: Any) -> int | None:
+    return None
 
 
 def _no_chunks(*_: Any) -> Any:
@@ -114,6 +119,10 @@ class Backend:
         way, so that it runs under a trace.
     needs_device : bool
         Whether the library is of no use without an accelerator.
+    free_bytes : callable
+        ``free_bytes(device)``: how much memory new arrays can take there; None where that is not known.
+    feed : callable
+        ``feed(selection)``: what moves host arrays there, block after block.
     """
 
     name: str
@@ -146,6 +155,8 @@ class Backend:
     autodiff: Autodiff | None = None
     traces: Callable[..., bool] | None = None
     needs_device: bool = False
+    free_bytes: Callable[[Any], int | None] = _unknown
+    feed: Callable[[Any], Feed] = Feed
 
     def certain(self, flags: Array) -> bool:
         """Return whether all flags hold, as far as that can be told without waiting.

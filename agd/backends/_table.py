@@ -14,7 +14,7 @@ import array_api_compat as compat
 import numpy as np
 
 from agd._typing import Array, Namespace
-from agd.backends import _autodiff, _chunks
+from agd.backends import _autodiff, _chunks, _feed
 from agd.backends._row import Backend
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE"]
@@ -88,6 +88,14 @@ def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
         return xp.asarray(data, dtype=dtype)
 
 
+def _cupy_free_bytes(where: Any) -> int:
+    import cupy
+
+    with where:
+        # What the pool keeps and nobody uses is free, too.
+        return int(where.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+
 # -- PyTorch -------------------------------------------------------------------------------------
 
 
@@ -105,6 +113,15 @@ def _torch_to_numpy(x: Array) -> Any:
 
 def _torch_block_bytes(x: Array) -> int | None:
     return CACHE_BLOCK if x.device.type == "cpu" else None
+
+
+def _torch_free_bytes(where: Any) -> int | None:
+    if where.type != "cuda":
+        return None
+    import torch
+
+    kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return int(torch.cuda.mem_get_info(where)[0]) + int(kept)
 
 
 # -- JAX -----------------------------------------------------------------------------------------
@@ -138,6 +155,13 @@ def _jax_compile(f: Callable[..., Any]) -> Callable[..., Any]:
 
     compiled: Callable[..., Any] = jax.jit(f, static_argnums=0)
     return compiled
+
+
+def _jax_free_bytes(where: Any) -> int | None:
+    found = where.memory_stats() or {}  # none on a CPU
+    if "bytes_limit" not in found:
+        return None
+    return int(found["bytes_limit"]) - int(found.get("bytes_in_use", 0))
 
 
 # -- array-api-strict ----------------------------------------------------------------------------
@@ -191,6 +215,8 @@ TABLE: tuple[Backend, ...] = (
         in_place=True,
         current=lambda x: x.device,
         needs_device=True,
+        free_bytes=_cupy_free_bytes,
+        feed=_feed.CupyFeed,
     ),
     Backend(
         name="torch",
@@ -206,6 +232,8 @@ TABLE: tuple[Backend, ...] = (
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
         autodiff=_autodiff.TORCH,
         in_place=True,
+        free_bytes=_torch_free_bytes,
+        feed=_feed.torch_feed,
     ),
     Backend(
         name="jax",
@@ -224,6 +252,7 @@ TABLE: tuple[Backend, ...] = (
         compiles=True,
         block_bytes=_whole,
         in_place=False,
+        free_bytes=_jax_free_bytes,
     ),
     Backend(
         name="dask",

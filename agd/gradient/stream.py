@@ -13,14 +13,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import Data, as_data
-from agd.backends import Batches, Column
+from agd._validation import Data, count
+from agd.backends import Batches, Column, Feed
+from agd.gradient._ahead import ahead
+from agd.gradient._batch_checks import as_batch, check_alike, check_renewed, check_targets
+from agd.gradient._place import array_batches
 from agd.gradient.files import BATCH_ROWS, table_batches
 
 __all__ = ["Stream"]
@@ -29,7 +32,8 @@ __all__ = ["Stream"]
 class Stream(Batches):
     """Rows in batches: what `agd.fit` takes in place of X and y where the data are larger than memory.
 
-    Each pass over the data asks for the batches anew, and holds one at a time.
+    Each pass over the data asks for the batches anew, and holds one at a time; with `device` two, since
+    a thread reads the next one and moves it while the present one is computed with.
 
     Parameters
     ----------
@@ -38,6 +42,10 @@ class Stream(Batches):
         iterated over (a list, a dataset, an object with ``__iter__``), or called (a function that
         returns a new iterator, such as a generator function). All batches have the same columns, are of
         the same library and dtype, and all or none have weights; one without rows is skipped.
+    device : str, optional
+        Where to move the batches, as `agd.backends.select` takes it; they are then of NumPy, or what
+        NumPy makes arrays of. With CUDA devices of CuPy and torch they go through pinned memory, on a
+        stream of their own.
 
     Attributes
     ----------
@@ -47,10 +55,12 @@ class Stream(Batches):
     Raises
     ------
     TypeError
-        For an iterator, which is spent after one pass, a function that returns the same one each time, and
-        for batches that are no tuples of arrays.
+        For an iterator, which is spent after one pass, a function that returns the same one each time,
+        batches that are no tuples of arrays, and those that are to be moved and are not NumPy's.
     ValueError
-        If there is no row, or batches do not fit together.
+        If there is no row, or batches do not fit together; for an unknown backend.
+    ImportError, RuntimeError
+        If the device's library is not installed, or it does not answer.
 
     Notes
     -----
@@ -67,7 +77,9 @@ class Stream(Batches):
     array([0.5])
     """
 
-    def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+    def __init__(
+        self, batches: Iterable[Any] | Callable[[], Iterable[Any]], *, device: str | None = None
+    ) -> None:
         if hasattr(batches, "__next__"):
             raise TypeError(
                 "batches must be such that they can be gone through more than once, got an iterator "
@@ -81,8 +93,9 @@ class Stream(Batches):
         self._batches = batches
         self._rows: int | None = None
         if callable(batches):
-            _check_renewed(batches)
-        first = next(self._checked(None), None)
+            check_renewed(batches)
+        self._where = None if device is None else backends.select(device)
+        first = next(self._checked(None, self._feed()), None)
         if first is None:
             raise ValueError("batches must have at least one row, got none")
         X, y, weight = first
@@ -112,6 +125,7 @@ class Stream(Batches):
         features: Sequence[str] | None = None,
         weight: str | None = None,
         batch_rows: int = BATCH_ROWS,
+        device: str | None = None,
     ) -> Stream:
         """Read a table in batches: a file, several with the same columns, or a folder of them.
 
@@ -128,11 +142,13 @@ class Stream(Batches):
             The column of the rows' weights.
         batch_rows : int
             The most rows in a batch.
+        device : str, optional
+            Where to move the batches, as of `Stream`.
 
         Returns
         -------
         Stream
-            Of NumPy arrays of float64. Missing values become NaN, which a fit refuses.
+            Of NumPy arrays of float64, moved if asked. Missing values become NaN, which a fit refuses.
 
         Raises
         ------
@@ -145,12 +161,59 @@ class Stream(Batches):
             If pyarrow is not installed.
         """
         return cls(
-            table_batches(paths, target, features=features, weight=weight, batch_rows=batch_rows)
+            table_batches(paths, target, features=features, weight=weight, batch_rows=batch_rows),
+            device=device,
         )
 
+    @classmethod
+    def from_arrays(
+        cls,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        device: str | None = None,
+        batch_rows: int | None = None,
+    ) -> Stream:
+        """Cut arrays into batches: rows of a memory map, or of host arrays that a device cannot hold.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array, shapes (n, p), (n,) or (n, k), (n,)
+            As `agd.fit` takes them; to be moved, of NumPy.
+        device : str, optional
+            Where to move the batches, as of `Stream`.
+        batch_rows : int, optional
+            The rows of a batch; by default as many as take 128 MiB, and on a device a quarter of its
+            free memory at most: two batches, and what is made of one, are there at a time.
+
+        Returns
+        -------
+        Stream
+            Its batches are in the order of the rows.
+
+        Raises
+        ------
+        ValueError
+            For shapes that do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import agd
+        >>> X = np.asarray([[1.0], [2.0], [3.0], [4.0]])
+        >>> stream = agd.Stream.from_arrays(X, 0.5 * X[:, 0] + 5.0, device="numpy", batch_rows=3)
+        >>> [batch[0].shape for batch in stream]
+        [(3, 1), (1, 1)]
+        """
+        where = None if device is None else backends.select(device)
+        rows = None if batch_rows is None else count("batch_rows", batch_rows)
+        return cls(array_batches((X, y, sample_weight), where, rows), device=device)
+
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        rows = 0
-        for batch in self._checked(self.resident):
+        rows, feed = 0, self._feed()
+        made = self._checked(self.resident, feed)
+        for batch in made if feed is None else ahead(made, feed.fence):
             rows += int(batch[0].shape[-2])
             yield batch
             del batch  # before the next one is made
@@ -170,13 +233,17 @@ class Stream(Batches):
             )
         return iter(made)
 
-    def _checked(self, like: Array | None) -> Iterator[Data]:
-        """Go through the batches; each is checked beside those before it."""
+    def _feed(self) -> Feed | None:
+        """Return what moves the batches of one pass."""
+        return None if self._where is None else self._where.backend.feed(self._where)
+
+    def _checked(self, like: Array | None, feed: Feed | None) -> Generator[Data]:
+        """Go through the batches; each is checked beside those before it, and moved."""
         weighted = None if like is None else self.weight is not None
         number = -1
         for batch in self._begun():  # enumerate would hold on to a batch
             number += 1
-            found = _batch(number, batch)
+            found = as_batch(number, batch, feed, warn=like is None)
             del batch
             if found is None:
                 continue
@@ -187,67 +254,8 @@ class Stream(Batches):
                     f"{'none' if here else 'have'}: give all batches weights, or none"
                 )
             if like is not None:
-                _check_alike(number, found.X, like)
-                _check_targets(number, found.y, self.y)
+                check_alike(number, found.X, like)
+                check_targets(number, found.y, self.y)
             weighted = here
             yield found
             del found
-
-
-def _check_renewed(batches: Callable[[], Any]) -> None:
-    """Refuse a function with one iterator for every pass: the second would find it spent."""
-    made = batches()
-    if hasattr(made, "__next__") and made is batches():
-        raise TypeError(
-            f"batches() must return a new iterator each time, got the same {type(made).__name__} twice"
-        )
-
-
-def _batch(number: int, batch: Any) -> Data | None:
-    """Check a batch by itself; None for one without rows."""
-    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-        what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise TypeError(f"batch {number} must be (X, y) or (X, y, sample_weight), got {what}")
-    if _is_empty(batch[0]) and _is_empty(batch[1]):
-        return None
-    try:
-        found = as_data(*batch)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"batch {number}: {error}") from None
-    if found.X.ndim != 2 or backends.of(found.X).chunked or backends.is_sparse(found.X):
-        raise ValueError(
-            f"batch {number}: X must be a dense array in memory of shape (n, p), got "
-            f"{type(found.X).__name__} of shape {tuple(found.X.shape)}"
-        )
-    return found
-
-
-def _is_empty(rows: Any) -> bool:
-    """Return whether an array, a table or a list has no rows."""
-    shape = getattr(rows, "shape", None)
-    if shape is None:
-        return isinstance(rows, Sized) and len(rows) == 0
-    return len(shape) > 0 and shape[0] == 0
-
-
-def _check_alike(number: int, X: Array, like: Array) -> None:
-    """Refuse a batch of another library, dtype, device or number of columns."""
-    kinds = [
-        (backends.of(x).name, str(x.dtype), str(backends.device(x)), int(x.shape[-1]))
-        for x in (X, like)
-    ]
-    for name, got, need in zip(
-        ("library", "dtype", "device", "number of columns"), *kinds, strict=True
-    ):
-        if got != need:
-            raise ValueError(
-                f"batch {number}: X must have the {name} of the first batch, {need}, got {got}"
-            )
-
-
-def _check_targets(number: int, y: Array, like: Column) -> None:
-    if tuple(y.shape)[:-1] != like.shape[:-1]:
-        raise ValueError(
-            f"batch {number}: y must have the targets of the first batch, {like.shape[:-1]}, got "
-            f"{tuple(y.shape)[:-1]}"
-        )
