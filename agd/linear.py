@@ -143,10 +143,12 @@ def fit(
     ValueError
         For shapes that do not fit, values that are not finite, targets outside the loss's domain,
         weights that are negative or all zero, columns or targets of a size at which the fit overflows,
-        unknown names, arrays on two devices, a stream beside a `device`, and a method that cannot handle the penalty.
+        unknown names, arrays on two devices, a stream beside a `device`, and a method that cannot
+        handle the penalty.
     TypeError
         For data that are no real numbers, arrays of two libraries, an `intercept` that is neither True
-        nor False and a `callback` that cannot be called; beside a `device`, for arrays that are not NumPy's.
+        nor False and a `callback` that cannot be called; beside a `device`, for arrays that are not
+        NumPy's.
     MemoryError
         For independent problems that do not fit in the memory of a `device`.
 

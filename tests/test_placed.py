@@ -254,9 +254,9 @@ def test_only_host_arrays_are_moved(data):
     strict = pytest.importorskip("array_api_strict")
     X, y, _ = data
     there = strict.asarray(X)
-    with pytest.raises(TypeError, match="X is a array-api-strict array: NumPy arrays"):
+    with pytest.raises(TypeError, match="X is an array of array-api-strict: NumPy arrays"):
         agd.fit(there, y, device="numpy")
-    with pytest.raises(TypeError, match="batch 0: X is a array-api-strict array"):
+    with pytest.raises(TypeError, match="batch 0: X is an array of array-api-strict"):
         agd.Stream([(there, y)], device="numpy")
 
 
@@ -270,7 +270,7 @@ def test_sparse_rows_streams_and_problems_side_by_side(data, full):
     many = np.stack([X, 2.0 * X]), np.stack([y, y])
     assert np.allclose(agd.fit(*many, device="numpy").coef, agd.fit(*many).coef)
     full("numpy", 10_000)
-    with pytest.raises(MemoryError, match=r"take 39.1 KiB on numpy .*of which 9.8 KiB are free"):
+    with pytest.raises(MemoryError, match=r"take 39.1 KiB on numpy .*, where 9.8 KiB are free"):
         agd.fit(*many, device="numpy")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from agd._typing import Array
 
-__all__ = ["CupyFeed", "Feed", "PinnedFeed", "TorchFeed", "in_words", "torch_feed"]
+__all__ = ["CupyFeed", "Feed", "PinnedFeed", "TorchFeed", "in_words", "no_room", "torch_feed"]
 
 PIECE = 16 * 2**20  # bytes of one of two staging buffers: large beside the cost of starting a copy
 
@@ -60,7 +60,7 @@ class PinnedFeed(Feed):
     def move(self, host: Any) -> Array:
         """Return a NumPy array, of a dtype that the device has, as an array there."""
         with self._beside():
-            moved = self._empty(host.shape, host.dtype)
+            moved = self._room_for(host)
             rows = max(1, PIECE // max(1, math.prod(host.shape[1:]) * host.itemsize))
             for k, i in enumerate(range(0, len(host), rows)):
                 self._piece(k % 2, moved[i : i + rows], host[i : i + rows])
@@ -68,6 +68,14 @@ class PinnedFeed(Feed):
             if event is not None:
                 event.synchronize()
         return moved
+
+    def _room_for(self, host: Any) -> Array:
+        try:
+            return self._empty(host.shape, host.dtype)
+        except Exception as error:
+            if not self.selection.backend.out_of_memory(error):
+                raise
+            raise no_room(self.selection, host) from error
 
     def _piece(self, k: int, moved: Array, piece: Any) -> None:
         """Copy a piece by the buffer k, once what was in it has left."""
@@ -201,6 +209,17 @@ class TorchFeed(PinnedFeed):
 def torch_feed(selection: Any) -> Feed:
     """Return what moves to this device of torch's."""
     return TorchFeed(selection) if selection.device.type == "cuda" else Feed(selection)
+
+
+def no_room(selection: Any, host: Any) -> MemoryError:
+    """Return what is raised where a device has no room for a host array."""
+    free = selection.backend.free_bytes(selection.device)
+    left = "" if free is None else f", where {in_words(free)} are free"
+    spec = f"{selection.backend.name}:{selection.device_name}"
+    return MemoryError(
+        f"an array of shape {tuple(host.shape)} takes {in_words(int(host.nbytes))} on {selection}{left}: "
+        f"leave it on the host, and agd.fit(X, y, device={spec!r}) reads it in batches"
+    )
 
 
 def in_words(size: int) -> str:

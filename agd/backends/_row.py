@@ -32,6 +32,10 @@ def _unknown(_: Any) -> int | None:
     return None
 
 
+def _never(_: BaseException) -> bool:
+    return False
+
+
 def _no_chunks(*_: Any) -> Any:
     raise NotImplementedError  # only a backend that is chunked already has chunks to give
 
@@ -121,6 +125,8 @@ class Backend:
         Whether the library is of no use without an accelerator.
     free_bytes : callable
         ``free_bytes(device)``: how much memory new arrays can take there; None where that is not known.
+    out_of_memory : callable
+        ``out_of_memory(error)``: whether the library says by this error that a device's memory ran out.
     feed : callable
         ``feed(selection)``: what moves host arrays there, block after block.
     """
@@ -156,6 +162,7 @@ class Backend:
     traces: Callable[..., bool] | None = None
     needs_device: bool = False
     free_bytes: Callable[[Any], int | None] = _unknown
+    out_of_memory: Callable[[BaseException], bool] = _never
     feed: Callable[[Any], Feed] = Feed
 
     def certain(self, flags: Array) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd._typing import Array, Namespace
+from agd.backends._feed import no_room
 from agd.backends._row import Backend
 from agd.backends._table import TABLE
 
@@ -78,6 +79,11 @@ class Selection:
         array
             The array, in this library and on this device.
 
+        Raises
+        ------
+        MemoryError
+            If the device's memory does not take it.
+
         Examples
         --------
         >>> select("numpy").asarray([1, 2]).dtype
@@ -92,7 +98,12 @@ class Selection:
                 dtype = kinds["float32"]
         if isinstance(host, np.ndarray) and not self.backend.owns(host):
             host = _plain(host)
-        return self.backend.convert(self.xp, host, dtype, self.device)
+        try:
+            return self.backend.convert(self.xp, host, dtype, self.device)
+        except Exception as error:
+            if not self.backend.out_of_memory(error):
+                raise
+            raise no_room(self, host) from error
 
     def __str__(self) -> str:
         """Give the backend and the device as one phrase."""

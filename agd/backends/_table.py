@@ -96,6 +96,12 @@ def _cupy_free_bytes(where: Any) -> int:
         return int(where.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
 
+def _cupy_out_of_memory(error: BaseException) -> bool:
+    import cupy
+
+    return isinstance(error, cupy.cuda.memory.OutOfMemoryError)
+
+
 # -- PyTorch -------------------------------------------------------------------------------------
 
 
@@ -122,6 +128,12 @@ def _torch_free_bytes(where: Any) -> int | None:
 
     kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
     return int(torch.cuda.mem_get_info(where)[0]) + int(kept)
+
+
+def _torch_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 # -- JAX -----------------------------------------------------------------------------------------
@@ -162,6 +174,12 @@ def _jax_free_bytes(where: Any) -> int | None:
     if "bytes_limit" not in found:
         return None
     return int(found["bytes_limit"]) - int(found.get("bytes_in_use", 0))
+
+
+def _jax_out_of_memory(error: BaseException) -> bool:
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 # -- array-api-strict ----------------------------------------------------------------------------
@@ -216,6 +234,7 @@ TABLE: tuple[Backend, ...] = (
         current=lambda x: x.device,
         needs_device=True,
         free_bytes=_cupy_free_bytes,
+        out_of_memory=_cupy_out_of_memory,
         feed=_feed.CupyFeed,
     ),
     Backend(
@@ -233,6 +252,7 @@ TABLE: tuple[Backend, ...] = (
         autodiff=_autodiff.TORCH,
         in_place=True,
         free_bytes=_torch_free_bytes,
+        out_of_memory=_torch_out_of_memory,
         feed=_feed.torch_feed,
     ),
     Backend(
@@ -253,6 +273,7 @@ TABLE: tuple[Backend, ...] = (
         block_bytes=_whole,
         in_place=False,
         free_bytes=_jax_free_bytes,
+        out_of_memory=_jax_out_of_memory,
     ),
     Backend(
         name="dask",

@@ -12,6 +12,7 @@ from agd import backends
 from agd._typing import Array
 from agd.gradient._cut import itemsize
 from agd.gradient._problems import small_problems, some_at_a_time
+from agd.gradient._room import in_room
 from agd.gradient._sums import Sums, about_mean, divisor, from_products, merge
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import (
@@ -71,7 +72,12 @@ def _of_rows(blocks: Blocks) -> Sums:
     dtype = accumulator(X)
     if small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
-    cut = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype)).cut()
+    parts = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype))
+    return in_room(parts, functools.partial(_of_cut, parts, dtype), None)
+
+
+def _of_cut(blocks: Blocks, dtype: Any, cut: list[Any]) -> Sums:
+    X, row = blocks.X, backends.of(blocks.X)
     spare = row.looks_are_free and len(cut) > 1
     one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
     size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))

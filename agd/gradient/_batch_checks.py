@@ -9,7 +9,7 @@ from agd import backends
 from agd._typing import Array
 from agd._validation import Data, as_data
 from agd.backends import Column, Feed
-from agd.gradient._place import dtype_there, host_parts, moved
+from agd.gradient._moving import dtype_there, host_parts, moved
 
 __all__ = ["as_batch", "check_alike", "check_renewed", "check_targets"]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from agd import backends
 from agd._typing import Array
 
-__all__ = ["itemsize", "rows_in_cache", "sparse_rows_in_cache"]
+__all__ = ["columns", "itemsize", "rows_in_cache", "rows_of_block", "sparse_rows_in_cache"]
 
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py).
 #
@@ -21,6 +22,38 @@ MOST_ENTRIES = 450_000
 MOST_ROWS = 10_000
 LEAST_ROWS = 64  # below, a call costs more than its work
 SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache
+
+
+def columns(X: Array) -> int:
+    """Return how many entries a row has, over all problems; 1 at least."""
+    return max(1, math.prod((*map(int, X.shape[:-2]), int(X.shape[-1]))))
+
+
+def rows_of_block(X: Array, targets: int, limit: int | None = None) -> int:
+    """Return how many rows a block has: as many as stay in cache, where the backend's table says so.
+
+    Parameters
+    ----------
+    X : array, shape (n, p) or (..., n, p)
+        The rows; it may be sparse.
+    targets : int
+        Entries of y for each row.
+    limit : int, optional
+        The most bytes of X in a block, where the backend would take the whole array.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    n, size = int(X.shape[-2]), backends.of(X).block_bytes(X)
+    if size is not None and backends.is_sparse(X):
+        return sparse_rows_in_cache(X, targets, size)
+    if size is not None:
+        fit = rows_in_cache(columns(X), targets, itemsize(X), size)
+    else:
+        fit = n if limit is None else limit // (columns(X) * itemsize(X))
+    return max(1, min(n, fit))
 
 
 def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Strips: a few neighbours among the blocks, that a thread takes at a time and sums in their order."""
+"""Blocks as slices of rows, and strips: a few neighbours among them, which a thread sums in their order."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from typing import TypeVar
 
 import optree
 
-from agd._typing import Tree
+from agd._typing import Array, Tree
+from agd.gradient.matrix import sliced
 
-__all__ = ["deal", "sum_of_strip"]
+__all__ = ["deal", "slices", "sum_of_strip"]
 
 T = TypeVar("T")
 
 STRIPS = 32  # parts that threads take in turn
 STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
+
+
+def slices(
+    X: Array, y: Array, weight: Array | None, step: int
+) -> list[tuple[Array, Array, Array | None]]:
+    """Cut X, y and weights into blocks of so many rows; one block is the arrays themselves."""
+    n = X.shape[-2]
+    if step >= n:
+        return [(X, y, weight)]
+    ends = ((i, min(i + step, n)) for i in range(0, n, step))
+    return [
+        (sliced(X, i, j), y[..., i:j], None if weight is None else weight[..., i:j])
+        for i, j in ends
+    ]
 
 
 def deal(blocks: list[T], size: int) -> list[list[T]]:

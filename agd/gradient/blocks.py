@@ -2,7 +2,8 @@
 
 A loss over data is a sum over row blocks, so everything that touches data is `Blocks.sum` of a pure
 function of one block. What a block is, is the only thing that differs: a slice of rows that stays in
-cache (NumPy, CPU torch; of a SciPy sparse matrix, a view of its rows), the whole array (an accelerator, JAX), a chunk where it lives (Dask).
+cache (NumPy, CPU torch; of a SciPy sparse matrix, a view of its rows), the whole array, or parts that its
+memory has room for (an accelerator, JAX), a chunk where it lives (Dask).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient._cut import itemsize, rows_in_cache, sparse_rows_in_cache
-from agd.gradient._strips import deal, sum_of_strip
+from agd.gradient._cut import columns, itemsize, rows_of_block
+from agd.gradient._room import in_room
+from agd.gradient._strips import deal, slices, sum_of_strip
 from agd.gradient._workers import allowed, alone, in_order, single_threaded_products
-from agd.gradient.matrix import backward, forward, sliced
+from agd.gradient.matrix import backward, forward
 
 __all__ = ["Blocks", "backward", "forward"]
 
@@ -58,6 +60,9 @@ class Blocks:
     passes : list of int
         How often data in chunks were read so far, as its one entry; these blocks and those made of them
         by `replace` count together.
+    most : list of int
+        The rows that a block has at most since a device's memory ran out, as its one entry; it is empty
+        where none did. These blocks and those made of them share it.
 
     Examples
     --------
@@ -75,6 +80,7 @@ class Blocks:
     total: Array
     rows: int | None = None
     passes: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    most: list[int] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def uncounted(cls, X: Array, y: Array, weight: Array | None = None) -> Blocks:
@@ -111,7 +117,8 @@ class Blocks:
     def replace(self, **changes: Any) -> Blocks:
         """Return these blocks with other arrays in the same roles."""
         old = {"X": self.X, "y": self.y, "weight": self.weight, "total": self.total}
-        return Blocks(**{**old, "rows": self.rows, "passes": self.passes, **changes})
+        kept = {"rows": self.rows, "passes": self.passes, "most": self.most}
+        return Blocks(**{**old, **kept, **changes})
 
     def encoded(self, high: float) -> Blocks:
         """Return these blocks with y 1 where it is the label `high`, else 0."""
@@ -158,42 +165,23 @@ class Blocks:
     def _chunks(self) -> list[Any]:
         return backends.of(self.X).chunks(self.X, self.y, self.weight)
 
-    @functools.cached_property
-    def _default_cut(self) -> list[Block]:
-        return self._slices(self._rows_per_block(None))
-
     @property
-    def _columns(self) -> int:
-        """Return how many entries of X a row has, over all problems."""
-        return max(1, math.prod((*map(int, self.X.shape[:-2]), int(self.X.shape[-1]))))
+    def _default_cut(self) -> list[Block]:
+        key = self.most[0] if self.most else 0
+        if key not in self._cuts:
+            self._cuts[key] = self._slices(self._rows_per_block(None))
+        return self._cuts[key]
+
+    @functools.cached_property
+    def _cuts(self) -> dict[int, list[Block]]:
+        return {}
 
     def _rows_per_block(self, limit: int | None) -> int:
-        if self.rows is not None:
-            return self.rows
-        n, size = int(self.X.shape[-2]), backends.of(self.X).block_bytes(self.X)
-        if size is not None:
-            targets = math.prod(map(int, self.y.shape[:-1]))
-            if backends.is_sparse(self.X):
-                return sparse_rows_in_cache(self.X, targets, size)
-            share = n // ENOUGH_BLOCKS if self._shareable else 0
-            fit = rows_in_cache(self._columns, targets, itemsize(self.X), size, share)
-        else:
-            fit = n if limit is None else limit // (self._columns * itemsize(self.X))
-        return max(1, min(n, fit))
+        rows = self.rows or rows_of_block(self.X, math.prod(self.batch_shape), limit)
+        return min([rows, *self.most])
 
     def _slices(self, step: int) -> list[Block]:
-        n = self.X.shape[-2]
-        if step >= n:
-            return [(self.X, self.y, self.weight)]
-        weight = self.weight
-        return [
-            (
-                sliced(self.X, i, j),
-                self.y[..., i:j],
-                None if weight is None else weight[..., i:j],
-            )
-            for i, j in ((i, min(i + step, n)) for i in range(0, n, step))
-        ]
+        return slices(self.X, self.y, self.weight, step)
 
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
         """Add up f(X, y, weight) over the blocks, leaf by leaf.
@@ -216,13 +204,15 @@ class Blocks:
         """
         if self._chunked:
             shared = backends.of(self.X).shared_chunks
-            within = functools.partial(_within, f, limit, shared)
+            within = functools.partial(_within, f, limit, shared, self.most)
             return self.merged(within, backends.add, small=True)
-        blocks = self.cut(limit)
+        return in_room(self, functools.partial(self._sum, f), limit)
+
+    def _sum(self, f: Callable[..., Tree], blocks: list[Block]) -> Tree:
         if len(blocks) == 1:
             return self._of_block(f, blocks[0])
         one_strip = functools.partial(sum_of_strip, functools.partial(self._of_block, f))
-        size = self._columns * itemsize(self.X)
+        size = columns(self.X) * itemsize(self.X)
         return backends.add(self.by_strips(one_strip, blocks, size))
 
     def by_strips(
@@ -259,7 +249,9 @@ class Blocks:
         if self._chunked:
             self.passes[0] += 1
             return backends.of(self.X).each(f, self._chunks)
-        blocks = self.cut(limit)
+        return in_room(self, functools.partial(self._each, f), limit)
+
+    def _each(self, f: Callable[..., Tree], blocks: list[Block]) -> list[Tree]:
         workers = self._workers(len(blocks), ENOUGH_BLOCKS)
         return in_order(functools.partial(self._of_block, f), blocks, workers)
 
@@ -316,10 +308,11 @@ def _within(
     f: Callable[..., Tree],
     limit: int | None,
     shared: bool,
+    most: list[int],
     X: Array,
     y: Array,
     weight: Array | None,
 ) -> Tree:
     """Sum f over the blocks of one chunk; where chunks are shared out already, in one thread."""
     with alone() if shared else contextlib.nullcontext():
-        return Blocks(X, y, weight, X).sum(f, limit)
+        return Blocks(X, y, weight, X, most=most).sum(f, limit)

@@ -11,6 +11,7 @@ from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd._validation import as_data
 from agd.gradient._passes import curved_block, flat_block, mean_block
 from agd.gradient._problems import small_problems, some_at_a_time
+from agd.gradient._room import halve
 from agd.gradient.blocks import Blocks
 from agd.gradient.curvature import largest_curvature
 from agd.loss import Squared
@@ -124,6 +125,13 @@ class LinearObjective:
     def compilable(self) -> bool | None:
         """Whether a step can be compiled: not where it goes through chunks, one after the other."""
         return None if backends.of(self.blocks.X).chunked else True
+
+    def halved(self) -> LinearObjective | None:
+        """Return the same objective in blocks of half the rows; None where these are few already."""
+        blocks = self.blocks
+        if not halve(blocks, blocks.cut()):
+            return None
+        return replace(self, blocks=blocks.replace(rows=blocks.most[0]))
 
     def zeros(self) -> Params:
         """Return the parameters at zero, where the data (or its chunks) are."""

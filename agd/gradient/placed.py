@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from agd import backends
 from agd._validation import Data, as_data
-from agd.gradient._place import dtype_there, host_parts, moved, needed_bytes, stand_in
+from agd.gradient._moving import dtype_there, host_parts, moved, needed_bytes, stand_in
 from agd.gradient.stream import Stream
 
 __all__ = ["placed"]
 
-SHARE = (
-    0.875  # of the free memory that X, y and weights may take: the rest is for what is made of them
-)
+# Of the free memory, what X, y and weights may take: the rest is for what is made of them.
+SHARE = 0.875
 
 
 def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
@@ -29,7 +29,7 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
     Returns
     -------
     Data
-        Arrays on the device; a `Stream` where they are known not to fit in its free memory.
+        Arrays on the device; a `Stream` where they do not fit in its free memory.
 
     Raises
     ------
@@ -56,10 +56,12 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
     size = needed_bytes(checked, dtype)
     free = where.backend.free_bytes(where.device)
     if free is None or size <= SHARE * free:  # what is not known is taken to be enough
-        return moved(checked, dtype, where.backend.feed(where))
+        with contextlib.suppress(MemoryError):  # it was not, or not in one piece
+            return moved(checked, dtype, where.backend.feed(where))
     if parts[0].ndim > 2:
+        left = "" if free is None else f", where {backends.in_words(free)} are free"
         raise MemoryError(
-            f"X, y and weights take {backends.in_words(size)} on {where}, of which {backends.in_words(free)} are free: "
-            f"problems side by side cannot be read in batches of rows; fit some of them at a time"
+            f"X, y and weights take {backends.in_words(size)} on {where}{left}: problems side by side "
+            f"cannot be read in batches of rows; fit some of them at a time"
         )
     return as_data(Stream.from_arrays(*parts, device=device), None)

@@ -180,6 +180,12 @@ class Rescaled:
         found: bool | None = getattr(self.base, "compilable", True)
         return found
 
+    def halved(self) -> "Rescaled | None":
+        """Return the same objective over smaller blocks, where the base can have these."""
+        halved = getattr(self.base, "halved", None)
+        base = None if halved is None else halved()
+        return None if base is None else replace(self, base=base)
+
     @property
     def nonsmooth(self) -> bool:
         """Whether the penalty is left to `prox`."""

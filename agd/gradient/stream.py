@@ -23,7 +23,7 @@ from agd._validation import Data, count
 from agd.backends import Batches, Column, Feed
 from agd.gradient._ahead import ahead
 from agd.gradient._batch_checks import as_batch, check_alike, check_renewed, check_targets
-from agd.gradient._place import array_batches
+from agd.gradient._moving import array_batches
 from agd.gradient.files import BATCH_ROWS, table_batches
 
 __all__ = ["Stream"]

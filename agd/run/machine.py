@@ -115,6 +115,7 @@ class Machine:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
         self._compile(backend, method, objective)
+        self._out_of_memory = backend.out_of_memory
         self.method, self.objective, self.wanted = method, objective, Wanted()
         self.n_sync = self.taken = 0
         refreshes = hasattr(method, "refresh")
@@ -160,7 +161,9 @@ class Machine:
                 if i == n - 1:
                     self.before = self._point()
                 mine = None if drawn is None else _entry(drawn, i)
-                self.carry = self.advance(self.task, self.arrays, self.carry, mine)
+                self.carry = self._in_room(
+                    lambda mine=mine: self.advance(self.task, self.arrays, self.carry, mine)
+                )
                 self.taken += 1
                 if self.period and self.taken % self.period == 0:
                     self._refresh()
@@ -172,7 +175,24 @@ class Machine:
         redraw = getattr(self.method, "redraw", None)
         params = self.carry.params
         drawn = None if redraw is None else redraw(self.objective, params, self.taken)
-        self.carry = self.again(self.task, self.arrays, self.carry, drawn)
+        self.carry = self._in_room(lambda: self.again(self.task, self.arrays, self.carry, drawn))
+
+    def _in_room(self, call: Callable[[], Any]) -> Any:
+        """Call what is compiled; where a device's memory runs out, compiled anew for smaller blocks."""
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if not (self._out_of_memory(error) and self._halve()):
+                    raise
+
+    def _halve(self) -> bool:
+        halved = getattr(self.objective, "halved", None)
+        smaller = None if self.arrays is None or halved is None else halved()
+        if smaller is None:  # what is not compiled has cut its blocks by itself
+            return False
+        self.objective, self.task = smaller, _Task(self.method, smaller.with_arrays(None))
+        return True
 
     def look(self, beside: list[Array] | None = None) -> tuple[Row, Any, list[Any]]:
         """Read the row, and other arrays beside it, in one transfer.
@@ -193,8 +213,10 @@ class Machine:
         """
         self.n_sync += 1
         with np.errstate(all="ignore"):
-            rows, self.grad = self.measure(
-                _Look(self.task, self.wanted), self.arrays, self.carry, self.before
+            rows, self.grad = self._in_room(
+                lambda: self.measure(
+                    _Look(self.task, self.wanted), self.arrays, self.carry, self.before
+                )
             )
         parts = [rows, *(beside or ())]
         if len(parts) > 1:

@@ -35,7 +35,7 @@ def _on_host(name: str, value: Any, where: Selection) -> Any:
     found = as_array(name, value)
     if not isinstance(found, np.ndarray):
         raise TypeError(
-            f"{name} is a {backends.of(found).name} array: NumPy arrays, memory maps and lists are moved "
+            f"{name} is an array of {backends.of(found).name}: NumPy arrays, memory maps and lists are moved "
             f"to {where}; leave device out to fit an array where it is"
         )
     return found
