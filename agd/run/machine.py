@@ -160,15 +160,15 @@ class Machine:
             for i in range(n):
                 if i == n - 1:
                     self.before = self._point()
-                mine = None if drawn is None else _entry(drawn, i)
-                self.carry = self._in_room(
-                    lambda mine=mine: self.advance(self.task, self.arrays, self.carry, mine)
-                )
+                self._advance(None if drawn is None else _entry(drawn, i))
                 self.taken += 1
                 if self.period and self.taken % self.period == 0:
                     self._refresh()
                 if self.settle is not None:
                     self.carry = self.settle(self.carry)
+
+    def _advance(self, mine: Tree) -> None:
+        self.carry = self._in_room(lambda: self.advance(self.task, self.arrays, self.carry, mine))
 
     def _refresh(self) -> None:
         """End a period of the method; what it draws for that hangs on the step alone."""
