@@ -68,8 +68,7 @@ def of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums
 
 def _of_rows(blocks: Blocks) -> Sums:
     """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
-    X, row = blocks.X, backends.of(blocks.X)
-    dtype = accumulator(X)
+    dtype = accumulator(blocks.X)
     if small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
     parts = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype))
