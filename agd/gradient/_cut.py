@@ -29,7 +29,7 @@ def columns(X: Array) -> int:
     return max(1, math.prod((*map(int, X.shape[:-2]), int(X.shape[-1]))))
 
 
-def rows_of_block(X: Array, targets: int, limit: int | None = None) -> int:
+def rows_of_block(X: Array, targets: int, limit: int | None = None, *, share: int = 0) -> int:
     """Return how many rows a block has: as many as stay in cache, where the backend's table says so.
 
     Parameters
@@ -40,6 +40,8 @@ def rows_of_block(X: Array, targets: int, limit: int | None = None) -> int:
         Entries of y for each row.
     limit : int, optional
         The most bytes of X in a block, where the backend would take the whole array.
+    share : int
+        As for `rows_in_cache`.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def rows_of_block(X: Array, targets: int, limit: int | None = None) -> int:
     if size is not None and backends.is_sparse(X):
         return sparse_rows_in_cache(X, targets, size)
     if size is not None:
-        fit = rows_in_cache(columns(X), targets, itemsize(X), size)
+        fit = rows_in_cache(columns(X), targets, itemsize(X), size, share)
     else:
         fit = n if limit is None else limit // (columns(X) * itemsize(X))
     return max(1, min(n, fit))

@@ -177,7 +177,8 @@ class Blocks:
         return {}
 
     def _rows_per_block(self, limit: int | None) -> int:
-        rows = self.rows or rows_of_block(self.X, math.prod(self.batch_shape), limit)
+        share = int(self.X.shape[-2]) // ENOUGH_BLOCKS if self._shareable else 0
+        rows = self.rows or rows_of_block(self.X, math.prod(self.batch_shape), limit, share=share)
         return min([rows, *self.most])
 
     def _slices(self, step: int) -> list[Block]:
