@@ -342,6 +342,23 @@ def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_a
         assert _blas_threads() == before
 
 
+@pytest.mark.parametrize(
+    ("n", "p", "targets", "held"),
+    [
+        (250_000, 20, (), True),
+        (250_000, 20, (2,), False),
+        (2_000, 20, (), False),
+        (20_000, 300, (), False),
+    ],
+    ids=["shared by threads", "many targets", "one block", "many columns"],
+)
+def test_a_fit_whose_blocks_are_shared_holds_the_threads_of_blas(n, p, targets, held):
+    X, y = np.zeros((n, p)), np.zeros((*targets, n))
+    with threads(2):
+        context = Blocks.of(X, y).undisturbed()
+    assert (context is single_threaded_products()) is held
+
+
 def test_overflow_in_a_thread_is_an_error_where_the_caller_asks_for_one():
     X, y, _, params = large(200_000, 20)
     huge = Params(np.full_like(params.coef, 1e200), params.intercept)
