@@ -8,7 +8,14 @@ from typing import Any
 from agd import backends
 from agd._typing import Array
 
-__all__ = ["columns", "itemsize", "rows_in_cache", "rows_of_block", "sparse_rows_in_cache"]
+__all__ = [
+    "columns",
+    "itemsize",
+    "row_sums",
+    "rows_in_cache",
+    "rows_of_block",
+    "sparse_rows_in_cache",
+]
 
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py).
 #
@@ -22,6 +29,14 @@ MOST_ENTRIES = 450_000
 MOST_ROWS = 10_000
 LEAST_ROWS = 64  # below, a call costs more than its work
 SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache
+
+
+def row_sums(X: Array, y: Array, weight: Array | None) -> Array:
+    """Count the rows of a block, or add up their weights: shape () or (...,)."""
+    xp = backends.namespace(X)
+    if weight is not None:
+        return xp.sum(weight, axis=-1)
+    return xp.full((), float(y.shape[-1]), dtype=X.dtype, device=backends.device(X))
 
 
 def columns(X: Array) -> int:

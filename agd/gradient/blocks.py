@@ -19,7 +19,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.gradient._cut import columns, itemsize, rows_of_block
+from agd.gradient._cut import columns, itemsize, row_sums, rows_of_block
 from agd.gradient._room import in_room
 from agd.gradient._strips import deal, slices, sum_of_strip
 from agd.gradient._workers import allowed, alone, in_order, single_threaded_products
@@ -31,14 +31,6 @@ Block = tuple[Array, Array, Array | None]
 
 SMALL = 256  # columns: their products with one another take a thread of BLAS no longer than it then waits
 ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
-
-
-def _row_sums(X: Array, y: Array, weight: Array | None) -> Array:
-    """Count the rows of a block, or add up their weights: shape () or (...,)."""
-    xp = backends.namespace(X)
-    if weight is not None:
-        return xp.sum(weight, axis=-1)
-    return xp.asarray(float(y.shape[-1]), dtype=X.dtype, device=backends.device(X))
 
 
 @dataclass(frozen=True)
@@ -111,8 +103,8 @@ class Blocks:
         uncounted = cls(X, y, weight, X, rows)
         with np.errstate(over="ignore"):  # weights whose sum is infinite are said to be by `screen`
             if backends.of(X).chunked:  # rows may be of unknown number: the chunks know
-                return uncounted.replace(total=uncounted.sum(_row_sums))
-            return uncounted.replace(total=_row_sums(X, y, weight))
+                return uncounted.replace(total=uncounted.sum(row_sums))
+            return uncounted.replace(total=row_sums(X, y, weight))
 
     def replace(self, **changes: Any) -> Blocks:
         """Return these blocks with other arrays in the same roles."""
@@ -155,7 +147,7 @@ class Blocks:
         in_cache = backends.of(self.X).block_bytes(self.X) is not None
         if limit is None or in_cache:  # small as they are
             return self._default_cut
-        return self._slices(self._rows_per_block(limit))
+        return self._sliced(limit)
 
     @property
     def _chunked(self) -> bool:
@@ -169,20 +161,17 @@ class Blocks:
     def _default_cut(self) -> list[Block]:
         key = self.most[0] if self.most else 0
         if key not in self._cuts:
-            self._cuts[key] = self._slices(self._rows_per_block(None))
+            self._cuts[key] = self._sliced(None)
         return self._cuts[key]
 
     @functools.cached_property
     def _cuts(self) -> dict[int, list[Block]]:
         return {}
 
-    def _rows_per_block(self, limit: int | None) -> int:
+    def _sliced(self, limit: int | None) -> list[Block]:
         share = int(self.X.shape[-2]) // ENOUGH_BLOCKS if self._shareable else 0
         rows = self.rows or rows_of_block(self.X, math.prod(self.batch_shape), limit, share=share)
-        return min([rows, *self.most])
-
-    def _slices(self, step: int) -> list[Block]:
-        return slices(self.X, self.y, self.weight, step)
+        return slices(self.X, self.y, self.weight, min([rows, *self.most]))
 
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
         """Add up f(X, y, weight) over the blocks, leaf by leaf.
