@@ -189,10 +189,11 @@ def fit(
     found = at_once(data, chosen, penalty, intercept) if usual else None
     if found is not None:
         return found
-    with backends.current(data.X):
+    with backends.current(data.X), backends.counted() as reads:
         result, dependent = _fit(
             data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
         )
+    result = replace(result, n_sync=reads[0])
     if unconverged(result):
         warn_unconverged(result.message)
     if dependent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,11 +74,11 @@ def _dask() -> Xp:
     return Xp("dask", plain.ns, None, plain.dtype, make)
 
 
-def _jax() -> Xp:
+def _jax(device: str) -> Xp:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    return _plain("jax")
+    return _plain(f"jax:{device}")
 
 
 @contextmanager
@@ -115,18 +116,24 @@ VARIANTS = {
     "strict:no_float64": Variant("strict", "array_api_strict", _strict("no_float64"), _strictest),
     "strict:strictest": Variant("strict", "array_api_strict", _strict("device1"), _strictest),
     "torch": Variant("torch", "torch", lambda: _plain("torch")),
-    "jax": Variant("jax", "jax", _jax),
+    "jax": Variant("jax", "jax", lambda: _jax("cpu")),
     "dask": Variant("dask", "dask.array", _dask),
     "cupy": Variant("cupy", "cupy", lambda: _plain("cupy")),
+    "torch:cuda": Variant("torch:cuda", "torch", lambda: _plain("torch:cuda")),
+    "jax:cuda": Variant("jax:cuda", "jax", lambda: _jax("cuda")),
 }
+ON_GPU = ("cupy", "torch:cuda", "jax:cuda")  # sessions
 
 
+@functools.cache
 def missing(session: str) -> str:
     """Say why a session's library cannot be used here; empty where it can."""
     module = next(v.module for v in VARIANTS.values() if v.session == session)
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         return f"{module} is not installed"
-    if session != "cupy":
+    if session not in ON_GPU:
         return ""
-    info = next(b for b in backends.available() if b.name == "cupy")
+    info = next(b for b in backends.available() if b.name == session.partition(":")[0])
+    if info.name != "cupy" and not any(name.startswith(("cuda", "gpu")) for name in info.devices):
+        return f"no CUDA device answers to {info.name}"
     return info.reason

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import VARIANTS, Xp, missing
+from backends import ON_GPU, VARIANTS, Xp, missing
 
 SESSION = os.environ.get("AGD_TEST_BACKEND", "")
 
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, dropped = [], []
     for item in items:
         session = _session(item)
-        if session == "cupy":
+        if session in ON_GPU:
             item.add_marker(pytest.mark.gpu)
         if SESSION and session != SESSION:
             dropped.append(item)

@@ -20,6 +20,8 @@ from agd.backends._feed import Feed, in_words
 from agd.backends._questions import (
     add,
     add_up,
+    clip,
+    counted,
     current,
     default_float,
     device,
@@ -48,6 +50,8 @@ __all__ = [
     "add_up",
     "as_rows",
     "available",
+    "clip",
+    "counted",
     "current",
     "default_float",
     "device",

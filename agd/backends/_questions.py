@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import array_api_compat as compat
@@ -20,6 +22,8 @@ from agd.backends._table import TABLE
 __all__ = [
     "add",
     "add_up",
+    "clip",
+    "counted",
     "current",
     "default_float",
     "device",
@@ -35,6 +39,7 @@ ROWS = (*TABLE, *SPARSE, BATCHES)
 # Looked up several times a step; a type of array has one namespace and one row.
 _BY_TYPE: dict[type, Namespace] = {}
 _ROW_BY_TYPE: dict[type, Backend] = {}
+_READS: ContextVar[list[int] | None] = ContextVar("reads", default=None)
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -128,6 +133,34 @@ def is_array(x: Any) -> bool:
     return any(row.owns(x) for row in TABLE)
 
 
+def clip(x: Array, low: float | Array | None = None, high: float | Array | None = None) -> Array:
+    """Return x within [low, high], without a look at its values: NaN stays.
+
+    A namespace's own may look for NaN in the limits, and pick entries by a mask: on a device that waits
+    until the host knows how many there are.
+
+    Parameters
+    ----------
+    x : array
+        Floating.
+    low, high : float or array, optional
+        The limits; arrays have the shape of x, or one that broadcasts to it.
+
+    Returns
+    -------
+    array, the shape of x
+        A new array, of the same dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clip(np.asarray([-1.0, 0.5, 3.0]), 0.0, 1.0)
+    array([0. , 0.5, 1. ])
+    """
+    own = of(x).clip
+    return namespace(x).clip(x, low, high) if own is None else own(x, low, high)
+
+
 def to_numpy(x: Array) -> Any:
     """Copy an array to the host: the one door out, and what a result's `n_sync` counts.
 
@@ -147,7 +180,35 @@ def to_numpy(x: Array) -> Any:
     >>> to_numpy(np.asarray([1.0]))
     array([1.])
     """
+    count = _READS.get()
+    if count is not None:
+        count[0] += 1
     return of(x).to_numpy(x)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[int]]:
+    """Count the reads by `to_numpy` in this context, but not those of a count within it.
+
+    Yields
+    ------
+    list of int
+        How many there were so far, as its one entry.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with counted() as reads:
+    ...     here = to_numpy(np.ones(1)), to_numpy(np.ones(2))
+    >>> reads
+    [2]
+    """
+    count = [0]
+    token = _READS.set(count)
+    try:
+        yield count
+    finally:
+        _READS.reset(token)
 
 
 def current(x: Array) -> AbstractContextManager[Any]:

@@ -92,6 +92,8 @@ class Backend:
     product : callable
         The product of a matrix with a matrix or a vector; where the library is `threaded`, one that
         leaves the interpreter to other threads meanwhile.
+    clip : callable or None
+        ``clip(x, low, high)``, where the namespace's own looks at values.
     threaded : bool
         Whether the library's functions run side by side in threads, on one processor each.
     in_place : bool
@@ -144,6 +146,7 @@ class Backend:
     in_place: bool
     pack: Callable[[Array], Array] = _itself
     product: Callable[[Array, Array], Array] = operator.matmul
+    clip: Callable[[Array, Any, Any], Array] | None = None
     threaded: bool = False
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
     resident: Callable[[Array], Array] = _itself

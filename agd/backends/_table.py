@@ -88,6 +88,14 @@ def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
         return xp.asarray(data, dtype=dtype)
 
 
+def _cupy_clip(x: Array, low: Any, high: Any) -> Array:
+    import cupy
+
+    # That of array-api-compat picks entries by masks, whose number the host has to read.
+    raised = x if low is None else cupy.maximum(x, low)
+    return raised if high is None else cupy.minimum(raised, high)
+
+
 def _cupy_free_bytes(where: Any) -> int:
     import cupy
 
@@ -111,6 +119,15 @@ def _torch_devices(torch: Any) -> list[str]:
 
 def _torch_place(torch: Any, name: str) -> Any:
     return torch.device(name or "cpu")
+
+
+def _torch_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
+    if where is None or where.type == "cpu":
+        return xp.asarray(data, dtype=dtype, device=where)
+    made = xp.asarray(data, dtype=dtype)
+    # Memory that the device cannot read by itself has left by the time this returns, though nothing that
+    # is queued there was waited for.
+    return made.to(where, non_blocking=not made.is_pinned())
 
 
 def _torch_to_numpy(x: Array) -> Any:
@@ -231,6 +248,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_cupy_convert,
         block_bytes=_whole,
         in_place=True,
+        clip=_cupy_clip,
         current=lambda x: x.device,
         needs_device=True,
         free_bytes=_cupy_free_bytes,
@@ -246,7 +264,7 @@ TABLE: tuple[Backend, ...] = (
         devices=_torch_devices,
         place=_torch_place,
         to_numpy=_torch_to_numpy,
-        convert=_convert,
+        convert=_torch_convert,
         block_bytes=_torch_block_bytes,
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
         autodiff=_autodiff.TORCH,

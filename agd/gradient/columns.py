@@ -25,7 +25,7 @@ __all__ = ["column_peaks", "column_scaling", "relative"]
 def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Array, Array]:
     """Sum the columns of a block, and their absolute values; count its rows."""
     xp = backends.namespace(X)
-    rows = xp.asarray(float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
+    rows = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
     return column_sums(X), column_sums(mapped(X, xp.abs)), rows
 
 
@@ -73,7 +73,7 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     first, second = first / total, second / total
     if not intercept:
         return shift, size * xp.sqrt(second)
-    variance = xp.clip(second - first * first, min=0.0)
+    variance = backends.clip(second - first * first, low=0.0)
     mean = shift + size * first
     # Below this a column is constant but for the rounding of its mean.
     noise = 64.0 * xp.finfo(variance.dtype).eps
@@ -177,7 +177,7 @@ def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array
         return xp.zeros_like(like) * xp.astype(mean, like.dtype), xp.astype(root, like.dtype)
     # Below this a column is constant but for the rounding of its mean.
     noise = 64.0 * float(xp.finfo(like.dtype).eps) * xp.abs(mean)
-    spread = xp.sqrt(xp.clip(variance, min=0.0))
+    spread = xp.sqrt(backends.clip(variance, low=0.0))
     spread = xp.where(spread > noise, spread, xp.zeros_like(spread))
     return xp.astype(mean, like.dtype), xp.astype(spread, like.dtype)
 
@@ -214,14 +214,14 @@ def _null_model(
     if loss.curvature is None:
         kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * total)
     else:  # the same for all problems: those that share X share the columns' scales
-        kappa = xp.asarray(loss.curvature, dtype=rms.dtype, device=backends.device(rms))
+        kappa = xp.full((), loss.curvature, dtype=rms.dtype, device=backends.device(rms))
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
 
 
 def _two_rows(mean: Array, like: Array) -> tuple[Array, Array]:
     """Return targets and weights of two rows that a constant model cannot tell from all of two classes."""
     xp = backends.namespace(like)
-    targets = xp.asarray([0.0, 1.0], dtype=like.dtype, device=backends.device(like))
+    targets = xp.arange(2, dtype=like.dtype, device=backends.device(like))
     return targets, xp.astype(xp.stack([1.0 - mean, mean], axis=-1), like.dtype, copy=False)
 
 
@@ -230,7 +230,7 @@ def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, 
     xp, mean, yy = backends.namespace(like), moments.mean_y, moments.yy
     null = mean if intercept else xp.zeros_like(mean)
     square = yy if intercept else yy + mean * mean
-    rms = xp.maximum(xp.sqrt(xp.clip(square, min=0.0)), _share(like) * xp.abs(null))
+    rms = xp.maximum(xp.sqrt(backends.clip(square, low=0.0)), _share(like) * xp.abs(null))
     one = xp.ones((), dtype=like.dtype, device=backends.device(like))
     return xp.astype(null, like.dtype, copy=False), xp.astype(rms, like.dtype, copy=False), one
 

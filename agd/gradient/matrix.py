@@ -173,7 +173,7 @@ def row_squares(X: Array, shift: Array | None, scale: Array | None) -> Array:
     if shift is None:
         return found
     across = forward(X, weight * shift)
-    return xp.clip(found - 2.0 * across + xp.sum(weight * shift * shift, axis=-1), min=0.0)
+    return backends.clip(found - 2.0 * across + xp.sum(weight * shift * shift, axis=-1), low=0.0)
 
 
 def shifted(X: Array, shift: Array, size: Array | None = None) -> Any:

@@ -188,7 +188,7 @@ class _Extended:
     limit: float
 
     def _parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
-        near = backends.namespace(z).clip(z, min=-self.limit, max=self.limit)
+        near = backends.clip(z, low=-self.limit, high=self.limit)
         h = float(backends.namespace(z).finfo(z.dtype).eps) ** (1 / 3) * self.limit
         return near, z - near, _second(self.base, near, h, y)
 

@@ -215,7 +215,7 @@ class RowSquares:
     def _bound(self, residual: Array, product: Array) -> Array:
         """Return no less than that, without the columns: by the gradient's length, or by that of ρ."""
         xp, total = backends.namespace(residual), self.base.blocks.total
-        square = xp.clip(xp.sum(residual * product, axis=-1), min=0.0)
+        square = backends.clip(xp.sum(residual * product, axis=-1), low=0.0)
         widest = xp.max(self.scaling.scale, axis=-1)
         by_length = widest * self.length * xp.sqrt(square) / total
         return xp.minimum(by_length, xp.sqrt(xp.sum(residual * residual, axis=-1) / total))

@@ -37,9 +37,9 @@ class NonSmooth:
 
 def soft_threshold(w: Array, threshold: float | Array) -> Array:
     """Return sign(w) max(|w| - threshold, 0), entry by entry: exactly 0 within the threshold."""
-    xp = backends.namespace(w)
+    backends.namespace(w)
     # Not by sign(w), which the torch namespace cannot map over a batch.
-    return xp.clip(w - threshold, min=0.0) + xp.clip(w + threshold, max=0.0)
+    return backends.clip(w - threshold, low=0.0) + backends.clip(w + threshold, high=0.0)
 
 
 def root(squares: Array) -> Array:

@@ -94,7 +94,7 @@ class GroupL1(NonSmooth):
         """Return argmin_u value(u) + |u - w|² / (2 step); `step` is the same along the last axis."""
         xp = backends.namespace(w)
         members, lengths, roots = self._lengths(w)
-        left = xp.clip(lengths - (step * self.alpha) * roots, min=0.0)
+        left = backends.clip(lengths - (step * self.alpha) * roots, low=0.0)
         share = left / xp.where(lengths > 0.0, lengths, xp.ones_like(lengths))
         return w * (share @ xp.matrix_transpose(members))
 
@@ -159,7 +159,7 @@ class NuclearNorm(NonSmooth):
         threshold: Any = step
         if getattr(step, "ndim", 0):
             threshold = threshold[..., 0]
-        left = xp.clip(s - threshold * self.alpha, min=0.0)
+        left = backends.clip(s - threshold * self.alpha, low=0.0)
         return (u * left[..., None, :]) @ vh
 
 

@@ -72,7 +72,7 @@ class NonNegative(_Set):
 
     def project(self, w: Array) -> Array:
         """Return max(w, 0)."""
-        return backends.namespace(w).clip(w, min=0.0)
+        return backends.clip(w, low=0.0)
 
 
 @dataclass(frozen=True)
@@ -289,4 +289,4 @@ class Simplex(_Set):
         sums = xp.cumulative_sum(xp.sort(w, axis=-1, descending=True), axis=-1) - self.total
         k = xp.arange(1, w.shape[-1] + 1, dtype=w.dtype, device=backends.device(w))
         theta = xp.max(sums / k, axis=-1, keepdims=True)
-        return xp.clip(w - theta, min=0.0)
+        return backends.clip(w - theta, low=0.0)

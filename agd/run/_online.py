@@ -87,7 +87,7 @@ def dependent(columns: Moments, *, intercept: bool) -> str:
     second, _ = columns.quadratic(intercept=intercept)
     xp, p = backends.namespace(second), second.shape[-1]
     eps, mean = float(xp.finfo(second.dtype).eps), xp.abs(columns.mean)
-    spread = xp.sqrt(xp.clip(xp.linalg.diagonal(second), min=0.0))
+    spread = xp.sqrt(backends.clip(xp.linalg.diagonal(second), low=0.0))
     still = spread <= (64.0 * eps * mean if intercept else 0.0 * mean)
     D = xp.where(still, xp.zeros_like(spread), 1.0 / xp.where(still, xp.ones_like(spread), spread))
     eye = xp.eye(p, dtype=D.dtype, device=backends.device(D))

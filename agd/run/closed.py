@@ -8,6 +8,7 @@ its looks are asked of those, and the end is held against the data.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,9 +82,10 @@ def closed(
     )  # fmt: skip
     found = a_run.ended()
     if found is None:
-        return run(
+        stepped = run(
             method, objective, x0, stop, callback, grad_tol=grad_tol, check_every=check_every
         )
+        return replace(stepped, n_sync=stepped.n_sync + a_run.n_sync)
     return a_run.report(*found, method, gradients[0] if gradients else None)
 
 
@@ -105,7 +107,7 @@ class _Closed:
     ) -> None:
         self.whole, self.view, self.objective = whole, view, objective
         self.stop, self.criterion, self.every = stop, criterion, every
-        self.n_sync, self.passes = 2, 1  # so far: whether the moments are finite, twice
+        self.n_sync, self.passes = 1 if asks_gcv(stop) else 2, 1  # so far: are the moments finite?
         self.floor: Any = 0.0  # of the gradient, where the data's falls no further
         self.compiled = backends.of(whole.parts.s).compiles
         d = math.prod(whole.parts.start.shape)

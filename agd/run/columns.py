@@ -228,7 +228,7 @@ def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
     """Return the loss's curvature: its bound, one for all problems, or that at the null model."""
     xp = backends.namespace(like)
     if base.loss.curvature is not None:
-        return xp.asarray(base.loss.curvature, dtype=like.dtype, device=backends.device(like))
+        return xp.full((), base.loss.curvature, dtype=like.dtype, device=backends.device(like))
     d = xp.astype(scaling.intercept_scale, like.dtype, copy=False)
     return 1.0 / (d * d)
 

@@ -111,7 +111,7 @@ class FitResult(Result):
         if self.classes is None:
             raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
         z = self.decision_function(X)
-        signs = backends.namespace(z).asarray([-1.0, 1.0], dtype=z.dtype, device=backends.device(z))
+        signs = backends.namespace(z).arange(-1, 2, 2, dtype=z.dtype, device=backends.device(z))
         return self.loss.predict(
             z[..., None] * signs
         )  # lazy rows of unknown number cannot be stacked

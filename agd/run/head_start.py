@@ -163,9 +163,9 @@ def _bend(loss: Loss, at: Params, h: float, X: Array, y: Array, weight: Array | 
     """Return the second derivative of each row's loss, times its weight: of a kink, its mean nearby."""
     xp, z = backends.namespace(y), forward(X, at.coef)
     z = z if at.intercept is None else z + at.intercept
-    step = h * xp.clip(xp.abs(z), min=1.0)
+    step = h * backends.clip(xp.abs(z), low=1.0)
     bend = (loss.slope(z + step, y) - loss.slope(z - step, y)) / (2.0 * step)
-    bend = xp.clip(bend, min=0.0)
+    bend = backends.clip(bend, low=0.0)
     return bend if weight is None else bend * weight
 
 

@@ -42,9 +42,9 @@ def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     g, _ = flatten(grad, batch)
     xp = backends.namespace(x)
     if not looks(objective):
-        return xp.clip(xp.sqrt(dot(g, g)), min=1.0)
+        return backends.clip(xp.sqrt(dot(g, g)), low=1.0)
     d = -g * over(xp.ones_like(g[..., 0]), largest(g))[..., None]
-    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * xp.clip(largest(x), min=1.0)
+    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * backends.clip(largest(x), low=1.0)
     _, there = objective.value_and_grad(restore(x + h[..., None] * d))
     change, _ = flatten(there, batch)
     change = change - g

@@ -141,7 +141,7 @@ def _complex(pair: _Pair, turned: Array, steps: Steps) -> Array:
 def _roots(pair: _Pair, tau: Array) -> tuple[Array, Array, Array]:
     """Return mu of both eigenvalues, the smaller first, and their difference."""
     xp = backends.namespace(tau)
-    gap = xp.sqrt(xp.clip(pair.disc, min=0.0))
+    gap = xp.sqrt(backends.clip(pair.disc, low=0.0))
     large = 0.5 * (pair.B + gap)
     return tau / large, large, gap
 

@@ -74,4 +74,4 @@ def corrected(form: Form, parts: Spectrum, steps: Steps, value: Array, grad: Par
     lean = backward(parts.V, off) * inverse(parts.s)
     there = times(left, parts.residual) + lean
     rest = 2.0 * value - xp.sum(there * there, axis=-1)
-    return parts._replace(residual=parts.residual + lean, rest=xp.clip(rest, min=0.0))
+    return parts._replace(residual=parts.residual + lean, rest=backends.clip(rest, low=0.0))

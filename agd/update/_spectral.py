@@ -71,4 +71,4 @@ def spectral(s: Array, y: Array, otherwise: Array) -> Array:
     xp = backends.namespace(s)
     bend = dot(s, y)
     step = over(dot(s, s), bend)
-    return xp.where(bend > 0.0, xp.clip(step, 1e-20, 1e20), otherwise)
+    return xp.where(bend > 0.0, backends.clip(step, 1e-20, 1e20), otherwise)

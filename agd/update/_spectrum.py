@@ -144,13 +144,13 @@ def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     G, c, mean, mean_y = moments.G, moments.c, moments.mean, moments.mean_y
     xp, p = backends.namespace(G), G.shape[-1]
     like = {"dtype": G.dtype, "device": backends.device(G)}
-    spread = xp.sqrt(xp.clip(xp.linalg.diagonal(G), min=0.0))
+    spread = xp.sqrt(backends.clip(xp.linalg.diagonal(G), low=0.0))
     unit = inverse(spread)
     e, Q = _shared(xp.linalg.eigh, G * unit[..., :, None] * unit[..., None, :])
     root = xp.sqrt(_known(e, ROUNDING * p * float(xp.finfo(G.dtype).eps)))
     Qt = xp.matrix_transpose(Q)
     a = inverse(root) * forward(Qt, c * unit)
-    rest = xp.clip(moments.yy - xp.sum(a * a, axis=-1), min=0.0)
+    rest = backends.clip(moments.yy - xp.sum(a * a, axis=-1), low=0.0)
     rows = [root[..., :, None] * (Qt * spread[..., None, :])]
     goals = [a]
     if form.alpha:
@@ -281,7 +281,7 @@ def combined(V: Array, x: Array) -> Array:
     xp = backends.namespace(x)
     largest = float(xp.finfo(x.dtype).max)
     bound = largest / (4.0 * V.shape[-1])
-    total = forward(V, xp.clip(x, min=-bound, max=bound))
+    total = forward(V, backends.clip(x, low=-bound, high=bound))
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
         xp.abs(total) > math.sqrt(largest)
     )

@@ -52,8 +52,8 @@ class ConjugateDirection:
 
 
 def _polak_ribiere(move: Move, g: Array) -> Array:
-    xp = backends.namespace(g)
-    return xp.clip(over(dot(g, move.y), dot(move.before, move.before)), min=0.0)
+    backends.namespace(g)
+    return backends.clip(over(dot(g, move.y), dot(move.before, move.before)), low=0.0)
 
 
 def _hager_zhang(move: Move, g: Array, eta: float) -> Array:
@@ -61,7 +61,7 @@ def _hager_zhang(move: Move, g: Array, eta: float) -> Array:
     d, y = move.direction, move.y
     bend = dot(d, y)
     beta = over(dot(y, g) - 2.0 * over(dot(y, y), bend) * dot(d, g), bend)
-    short = xp.clip(xp.sqrt(dot(move.before, move.before)), max=eta)
+    short = backends.clip(xp.sqrt(dot(move.before, move.before)), high=eta)
     return xp.maximum(beta, -over(xp.ones_like(beta), xp.sqrt(dot(d, d)) * short))
 
 

@@ -162,7 +162,7 @@ class FISTA:
         finite = xp.isfinite(new.value)
         seen = over(xp.where(hidden, turned, 2.0 * bend), square)
         known = finite & (square > 0.0) & xp.isfinite(seen)
-        raised = xp.clip(xp.where(known, seen, 10.0 * L), min=1.5 * L, max=1e3 * L)
+        raised = backends.clip(xp.where(known, seen, 10.0 * L), low=1.5 * L, high=1e3 * L)
         return finite & below, raised, xp.where(known & ~hidden, seen, xp.zeros_like(seen))
 
     def _lowered(

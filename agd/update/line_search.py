@@ -266,7 +266,7 @@ class Backtracking:
         t = trial.step
         bend = xp.where(finite, value - state.origin.value - state.origin.slope * t, full(t, 1.0))
         parabola = -0.5 * state.origin.slope * t * t / xp.where(bend > 0.0, bend, full(bend, 1.0))
-        shorter = xp.where(bend > 0.0, xp.clip(parabola / t, 0.1, 0.5), full(t, 0.5)) * t
+        shorter = xp.where(bend > 0.0, backends.clip(parabola / t, 0.1, 0.5), full(t, 0.5)) * t
         shorter = xp.where(finite, shorter, 0.1 * t)
         trials = state.trials + 1.0
         exhausted = ~accepted & ((trials >= self.max_trials) | (shorter <= state.least))

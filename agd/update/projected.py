@@ -124,7 +124,7 @@ class ProjectedGradient:
         taken = finite & (new.value <= limit + rounding(new.value, old.value))
         bend = new.value - old.value - t * state.fall
         shorter = xp.where(finite & (bend > 0.0), over(-0.5 * t * t * state.fall, bend), 0.1 * t)
-        shorter = xp.clip(shorter, min=0.1 * t, max=0.5 * t)
+        shorter = backends.clip(shorter, low=0.1 * t, high=0.5 * t)
         a = spectral(new.x - old.x, new.g - old.g, GROWTH * state.step)
         a = xp.where(taken, a, state.step)
         now = choose(taken, new, old)

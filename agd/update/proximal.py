@@ -116,7 +116,7 @@ class ProximalGradient:
         taken = finite & (new.value <= limit + rounding(new.value, old.value))
         bend = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
         shorter = xp.where(finite & (bend > 0.0), over(square, bend), 0.1 * a)
-        shorter = xp.clip(shorter, min=0.1 * a, max=0.5 * a)
+        shorter = backends.clip(shorter, low=0.1 * a, high=0.5 * a)
         longer = spectral(s, new.g - old.g, GROWTH * a)
         now = choose(taken, new, old)
         after = ProximalState(

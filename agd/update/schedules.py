@@ -180,7 +180,9 @@ class cosine:  # noqa: N801 - as above
         """Return the rate at step k."""
         if _is_array(k):
             xp = backends.namespace(k)
-            fall = 0.5 * (1.0 + xp.cos(math.pi * (xp.clip(k, max=float(self.steps)) / self.steps)))
+            fall = 0.5 * (
+                1.0 + xp.cos(math.pi * (backends.clip(k, high=float(self.steps)) / self.steps))
+            )
         else:
             fall = 0.5 * (1.0 + math.cos(math.pi * (min(k, self.steps) / self.steps)))
         return self.init * ((1.0 - self.floor) * fall + self.floor)
@@ -234,7 +236,7 @@ class warm_up:  # noqa: N801 - as above
 
 def _above(k: Step) -> Any:
     """Return max(k, 0): a schedule is not asked for steps before its first, even where unused."""
-    return backends.namespace(k).clip(k, min=0.0) if _is_array(k) else max(k, 0)
+    return backends.clip(k, low=0.0) if _is_array(k) else max(k, 0)
 
 
 @dataclass(frozen=True, init=False)

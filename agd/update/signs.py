@@ -220,7 +220,7 @@ def rprop(
     def resized(size: Array, last: Array, g: Array) -> Array:
         xp, same = backends.namespace(g), last * g
         factor = xp.where(same > 0.0, grow + 0.0 * size, shrink + 0.0 * size)
-        return xp.where(same == 0.0, size, xp.clip(factor * size, min=least, max=most))
+        return xp.where(same == 0.0, size, backends.clip(factor * size, low=least, high=most))
 
     def move(size: Array, last: Array, g: Array) -> Array:
         xp = backends.namespace(g)

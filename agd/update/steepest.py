@@ -76,7 +76,7 @@ class SpectralDirection(_Downhill):
             # Where s and y are all but perpendicular this vanishes: not below a tenth of |s| / |y|.
             yy = dot(move.y, move.y)
             step = xp.maximum(over(bend, yy), 0.1 * xp.sqrt(over(dot(move.s, move.s), yy)))
-        return xp.where(bend > 0.0, xp.clip(step, SHORTEST, LONGEST), _unit(d))
+        return xp.where(bend > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
 
 
 class Level(NamedTuple):
@@ -112,7 +112,7 @@ class PolyakDirection(_Downhill):
         xp = backends.namespace(g)
         gap = memory.delta if self.least is None else value - self.least
         step = over(gap, dot(g, g))
-        return xp.where(step > 0.0, xp.clip(step, SHORTEST, LONGEST), _unit(d))
+        return xp.where(step > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
 
 
 def steepest_descent(search: LineSearch | None = None) -> Directed:

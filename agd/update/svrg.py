@@ -178,7 +178,7 @@ class SVRG:
         good = (value < state.value - noise) | ((value <= state.value + noise) & smaller)
         good = good & finite(grad, batch)
         taken = choose(good, state.point, params)
-        rate = xp.clip(xp.where(good, GROWTH * rate, 0.5 * rate), max=LONGEST)
+        rate = backends.clip(xp.where(good, GROWTH * rate, 0.5 * rate), high=LONGEST)
         return taken, state._replace(
             value=xp.where(good, value, state.value),
             grad=choose(good, grad, state.grad),

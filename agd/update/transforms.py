@@ -84,7 +84,7 @@ def clip_by_value(largest: float) -> Rule:
     check_number("largest", largest, 0.0, math.inf, open_end=True)
 
     def clip(g: Array) -> Array:
-        return backends.namespace(g).clip(g, min=-largest, max=largest)
+        return backends.clip(g, low=-largest, high=largest)
 
     return _stateless(lambda grads, _: optree.tree_map(clip, grads))
 

@@ -122,7 +122,7 @@ def _extrapolate(low: Point, trial: Point) -> Array:
     secant = xp.where(
         rise > 0.0, -trial.slope / xp.where(rise > 0.0, rise, full(rise, 1.0)), full(rise, 4.0)
     )
-    return trial.step + gone * xp.clip(secant, 1.1, 4.0)
+    return trial.step + gone * backends.clip(secant, 1.1, 4.0)
 
 
 def _interpolate(low: Point, high: Point) -> Array:
@@ -138,7 +138,7 @@ def _interpolate(low: Point, high: Point) -> Array:
     unit = xp.maximum(xp.abs(theta), xp.maximum(xp.abs(low.slope), xp.abs(slope)))
     unit = xp.where(unit > 0.0, unit, full(unit, 1.0))
     inside = (theta / unit) ** 2 - (low.slope / unit) * (slope / unit)
-    gamma = unit * xp.sqrt(xp.clip(inside, min=0.0)) * sign(h)
+    gamma = unit * xp.sqrt(backends.clip(inside, low=0.0)) * sign(h)
     below = 2.0 * gamma - low.slope + slope
     cubic = (gamma - low.slope + theta) / xp.where(below != 0.0, below, full(below, 1.0))
     # Where rounding hides the difference of the values, the slopes alone still tell.
@@ -149,4 +149,4 @@ def _interpolate(low: Point, high: Point) -> Array:
     share = xp.where(hidden, secant, cubic)
     share = xp.where((inside >= 0.0) & (below != 0.0) | hidden, share, full(h, 0.5))
     # The high end may not be finite: then a tenth of the way to it.
-    return low.step + xp.where(usable, xp.clip(share, 0.1, 0.9), full(h, 0.1)) * length
+    return low.step + xp.where(usable, backends.clip(share, 0.1, 0.9), full(h, 0.1)) * length

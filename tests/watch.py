@@ -1,0 +1,192 @@
+"""Count what brings values from a device to the host: by the library's door, and past it.
+
+On a real device the library under it tells (torch's debug mode for synchronisation, CuPy's methods). The
+same watch runs on libraries that stand in for one: array-api-strict, torch on the CPU, where the operations
+that would wait for a device are known, and JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agd import backends
+
+# Methods of an array by which Python, NumPy or a user sees its values.
+READS = ("__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "__dlpack__")
+METHODS = {
+    "array-api-strict": (*READS, "to_device"),
+    "torch": (*READS, "cpu", "numpy", "item", "tolist", "is_nonzero"),
+    "jax": (*READS, "item", "tolist"),
+    "cupy": (*READS, "get", "item", "tolist"),
+}
+# Operations of torch whose result has a shape, or a branch, that hangs on values: on CUDA they wait.
+WAITING = (
+    "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
+    "equal", "is_nonzero", "repeat_interleave",
+)  # fmt: skip
+# These look at a status of their own, on CUDA, after each call; there is no way around it.
+FACTORISATIONS = ("eigh", "eigvalsh", "svd", "svdvals")
+
+
+class Watch:
+    """What was read: `door` by `backends.to_numpy`, and the places that read otherwise."""
+
+    def __init__(self) -> None:
+        self.door = 0
+        self.past: list[str] = []
+        self._allowed = 0
+
+    @contextlib.contextmanager
+    def allow(self) -> Iterator[None]:
+        self._allowed += 1
+        try:
+            yield
+        finally:
+            self._allowed -= 1
+
+    def note(self, what: str) -> None:
+        if not self._allowed:
+            stack = [at for at in traceback.extract_stack() if "/agd/" in at.filename]
+            where = (
+                f"{stack[-1].filename.rpartition('/agd/')[2]}:{stack[-1].lineno}" if stack else "?"
+            )
+            self.past.append(f"{what} at {where}")
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Watch]]:
+    """Give a function that watches the library and the device of an array until the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(like: Any) -> Watch:
+            seen, name = Watch(), backends.of(like).name
+            lifted = contextlib.nullcontext
+            if name == "torch":
+                lifted = _watch_torch(like, seen, monkeypatch, stack)
+            _watch_methods(type(like), METHODS[name], seen, monkeypatch)
+            _watch_door(like, seen, lifted, monkeypatch)
+            return seen
+
+        yield begin
+
+
+def _watch_methods(cls: type, names: tuple[str, ...], seen: Watch, patch: Any) -> None:
+    for name in names:
+        original = getattr(cls, name, None)
+        if original is None:
+            continue
+
+        def noted(
+            self: Any, *args: Any, _original: Any = original, _name: str = name, **more: Any
+        ) -> Any:
+            seen.note(_name)
+            return _original(self, *args, **more)
+
+        patch.setattr(cls, name, noted)
+
+
+def _watch_door(like: Any, seen: Watch, lifted: Callable[[], Any], patch: Any) -> None:
+    row = backends.of(like)
+
+    def to_numpy(x: Any) -> Any:
+        seen.door += 1
+        with seen.allow(), lifted():
+            return np.array(row.to_numpy(x))
+
+    changed = replace(row, to_numpy=to_numpy)
+    patch.setitem(backends._questions._ROW_BY_TYPE, type(like), changed)
+
+
+def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack) -> Any:
+    """Let what waits for the device raise, where there is one, and be noted on the CPU."""
+    import torch
+
+    lifted: Any = contextlib.nullcontext
+    if like.device.type == "cuda":
+        stack.callback(torch.cuda.set_sync_debug_mode, torch.cuda.get_sync_debug_mode())
+        torch.cuda.set_sync_debug_mode("error")
+        lifted = _lifted
+    else:
+        stack.enter_context(_waiting(seen))
+        _watch_creation(seen, patch)
+    for name in FACTORISATIONS:
+        original = getattr(torch.linalg, name)
+
+        def factorise(*args: Any, _original: Any = original, **more: Any) -> Any:
+            with seen.allow(), lifted():
+                return _original(*args, **more)
+
+        patch.setattr(torch.linalg, name, factorise)
+        patch.setattr(backends.namespace(like).linalg, name, factorise)
+    return lifted
+
+
+@contextlib.contextmanager
+def _lifted() -> Iterator[None]:
+    import torch
+
+    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("error")
+
+
+def _waiting(seen: Watch) -> Any:
+    """Note the operations that would wait for a device."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = func.overloadpacket.__name__
+            if name in WAITING or _picks(name, args):
+                seen.note(name)
+            return func(*args, **(kwargs or {}))
+
+    return Noted()
+
+
+def _picks(name: str, args: Any) -> bool:
+    """Return whether entries are picked by a mask, but to be filled with one number."""
+    import torch
+
+    if name == "index_put_" and args[2].numel() == 1:
+        return False
+    masked = name in {"index", "index_put", "index_put_"}
+    return masked and any(i is not None and i.dtype in {torch.bool, torch.uint8} for i in args[1])
+
+
+def _watch_creation(seen: Watch, patch: Any) -> None:
+    """Note arrays that are made of host numbers, but by `backends`: on CUDA such a copy waits."""
+    import array_api_compat.torch as xp
+    import torch
+
+    for module, name in (
+        (xp, "asarray"),
+        (torch, "asarray"),
+        (torch, "tensor"),
+        (torch, "as_tensor"),
+    ):
+        original = getattr(module, name)
+
+        def made(
+            data: Any, *args: Any, _original: Any = original, _name: str = name, **more: Any
+        ) -> Any:
+            if not isinstance(data, torch.Tensor) and "_torch_convert" not in _callers():
+                seen.note(f"{_name} of {type(data).__name__}")
+            return _original(data, *args, **more)
+
+        patch.setattr(module, name, made)
+
+
+def _callers() -> set[str]:
+    return {at.name for at in traceback.extract_stack()}
