@@ -15,15 +15,13 @@ from unittest import mock
 import cases
 import numpy as np
 import pytest
+from properties import assume, given, st
 from threadpoolctl import threadpool_limits
 
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective
 from agd.gradient._workers import _libraries, allowed, in_order, single_threaded_products
 from agd.loss import Logistic, Squared
-
-hypothesis = pytest.importorskip("hypothesis")
-given, st = hypothesis.given, hypothesis.strategies
 
 LOSSES = pytest.mark.parametrize("loss", [c.loss for c in cases.LOSSES.values()], ids=cases.LOSSES)
 MOST = 300_000  # entries of X: some blocks of it, whatever its columns
@@ -144,7 +142,7 @@ def test_blocks_are_the_two_products(loss, problem, count):
 @given(problem=data(), rows=st.integers(1, 500), seed=st.integers(0, 1000))
 def test_blocks_of_another_size_or_in_another_order_change_rounding_only(problem, rows, seed):
     X, y, weight, params = problem
-    hypothesis.assume(X.shape[-2] <= 200 * rows)  # no thousands of tiny blocks
+    assume(X.shape[-2] <= 200 * rows)  # no thousands of tiny blocks
     order = np.random.default_rng(seed).permutation(y.shape[-1])
     moved = None if weight is None else weight[..., order]
     want, errors = plainly(problem, Logistic())

@@ -8,13 +8,11 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from properties import given, settings, st
 
 import agd
 from agd import linear
 from agd.loss import L2
-
-hypothesis = pytest.importorskip("hypothesis")
-given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 pytestmark = pytest.mark.backend("numpy")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +152,58 @@ def test_a_minimum_is_read_as_often_as_it_says(spec, name, watch):
     found = agd.minimize(bowl, x0, **options)
     assert seen.past == []
     assert seen.door == found.n_sync > 0
+
+
+def test_the_watch_sees_what_goes_past_the_door(watch):
+    torch = pytest.importorskip("torch")
+    x = torch.asarray([1.0, -2.0])
+    seen = watch(x)
+    for read in (lambda: float(x[0]), lambda: bool(x[0] > 0.0), lambda: x[x > 0.0], x.tolist,
+                 lambda: torch.nonzero(x), lambda: torch.asarray(3.0), x.numpy):  # fmt: skip
+        before = len(seen.past)
+        read()
+        assert len(seen.past) > before
+    before = len(seen.past)
+    backends.to_numpy(x)
+    backends.of(x).convert(torch, np.ones(2), None, x.device)
+    x[x > 0.0] = 3.0  # filled with one number: no one counts them
+    assert (seen.door, len(seen.past)) == (1, before)
+
+
+def test_limits_are_kept_as_the_namespace_keeps_them(xp):
+    values = np.asarray([[-2.0, 0.5, np.nan], [3.0, -np.inf, np.inf]])
+    x, low, high = xp.asarray(values), xp.asarray([-1.0, 0.0, 1.0]), xp.asarray([2.0, 0.25, 5.0])
+    host = np.asarray([-1.0, 0.0, 1.0]), np.asarray([2.0, 0.25, 5.0])
+    clips = [backends.clip] if xp.name.startswith("torch") else [backends.clip, _cupys_clip]
+    for clip in clips:
+        for (a, b), (p, q) in zip(
+            [(low, high), (None, high), (low, None), (-1.0, 1.0)],
+            [host, (None, host[1]), (host[0], None), (-1.0, 1.0)],
+            strict=True,
+        ):
+            found = clip(x, a, b)
+            assert found.dtype == x.dtype
+            np.testing.assert_array_equal(xp.to_numpy(found), np.clip(values, p, q))
+
+
+def _cupys_clip(x, low, high):
+    return next(row for row in backends.TABLE if row.name == "cupy").clip(x, low, high)
+
+
+def test_no_module_asks_a_namespace_for_what_it_clips():
+    for path in Path(agd.__file__).parent.rglob("*.py"):
+        if path.parent.name == "backends":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            asked = isinstance(node, ast.Attribute) and node.attr == "clip"
+            assert not asked or ast.unparse(node.value) in {"np", "backends"}, (path, node.lineno)
+
+
+@pytest.mark.backend("torch")
+def test_host_numbers_go_to_a_device_of_torch_without_a_wait():
+    torch = pytest.importorskip("torch")
+    row = backends.of(torch.zeros(1))
+    there = row.convert(
+        backends.namespace(torch.zeros(1)), np.ones((2, 3)), torch.float32, torch.device("meta")
+    )
+    assert (there.device.type, there.dtype, tuple(there.shape)) == ("meta", torch.float32, (2, 3))

@@ -10,14 +10,12 @@ from unittest import mock
 import numpy as np
 import pytest
 from backends import VARIANTS
+from properties import given, st
 
 from agd import backends
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Moments
 from agd.loss import L1, L2
-
-hypothesis = pytest.importorskip("hypothesis")
-given, st = hypothesis.given, hypothesis.strategies
 
 # The leading axes of X, of y and of the weights: everything that shares and everything that does not.
 SHAPES = {

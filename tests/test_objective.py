@@ -8,13 +8,11 @@ from unittest import mock
 import cases
 import numpy as np
 import pytest
+from properties import given, st
 
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Rescaled, column_scaling, largest_curvature
 from agd.loss import L2, Squared
-
-hypothesis = pytest.importorskip("hypothesis")
-given, st = hypothesis.given, hypothesis.strategies
 
 LOSSES = pytest.mark.parametrize("loss", [c.loss for c in cases.LOSSES.values()], ids=cases.LOSSES)
 

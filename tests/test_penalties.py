@@ -8,6 +8,7 @@ import math
 import cases
 import numpy as np
 import pytest
+from properties import given, st
 
 from agd.loss import (
     L1,
@@ -178,8 +179,6 @@ def test_a_matrix_of_low_rank():
 
 # -- properties ----------------------------------------------------------------------------------
 
-hypothesis = pytest.importorskip("hypothesis")
-given, st = hypothesis.given, hypothesis.strategies
 numbers = st.floats(-50.0, 50.0, allow_subnormal=False)
 
 

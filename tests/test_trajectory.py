@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from backends import VARIANTS
+from properties import given, st
 
 import agd
 from agd import backends
@@ -26,9 +27,6 @@ from agd.update import (
     momentum,
     nesterov,
 )
-
-hypothesis = pytest.importorskip("hypothesis")
-given, st = hypothesis.given, hypothesis.strategies
 
 RULES = {
     "gd": lambda lr, _: gradient_descent(lr),

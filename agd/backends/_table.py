@@ -88,12 +88,11 @@ def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
         return xp.asarray(data, dtype=dtype)
 
 
-def _cupy_clip(x: Array, low: Any, high: Any) -> Array:
-    import cupy
-
-    # That of array-api-compat picks entries by masks, whose number the host has to read.
-    raised = x if low is None else cupy.maximum(x, low)
-    return raised if high is None else cupy.minimum(raised, high)
+def _clip(x: Array, low: Any, high: Any) -> Array:
+    # CuPy's by array-api-compat picks entries by masks, whose number the host has to read.
+    xp = compat.array_namespace(x)
+    raised = x if low is None else xp.maximum(x, low)
+    return raised if high is None else xp.minimum(raised, high)
 
 
 def _cupy_free_bytes(where: Any) -> int:
@@ -248,7 +247,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_cupy_convert,
         block_bytes=_whole,
         in_place=True,
-        clip=_cupy_clip,
+        clip=_clip,
         current=lambda x: x.device,
         needs_device=True,
         free_bytes=_cupy_free_bytes,
