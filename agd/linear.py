@@ -166,7 +166,8 @@ def fit(
     -----
     The host reads from the device once to check the data, with ``method="auto"`` once or twice for the
     columns' spectrum (and then after each of the few whitened steps), and once every ``stop.check_every``
-    steps; ``n_sync`` counts these reads.
+    steps; ``n_sync`` counts these reads. (On CUDA, torch's own ``eigh`` and ``svd`` wait for their status
+    as well.)
 
     Examples
     --------

@@ -2,7 +2,8 @@
 
 Tests that ask for `xp` run on every library. Those that ask for none run once, in the numpy session.
 ``AGD_TEST_BACKEND`` names a session: only its tests are kept, and its library has to be there. Without
-it everything runs, and what needs a library that is missing skips, saying so.
+it everything runs, and what needs a library that is missing skips, saying so. Sessions of a GPU are
+``cupy``, ``torch:cuda`` and ``jax:cuda``; ``-m gpu`` keeps all three.
 """
 
 from __future__ import annotations

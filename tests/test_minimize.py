@@ -175,7 +175,7 @@ def test_counts_where_the_function_leaves_its_library(xp):
     found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK, stop=often(xp))
     assert (found.gradient, found.success) == ("2-point", True)
     # One call more finds out whether autograd can follow.
-    assert found.nfev == 3 * found.njev + (xp.name == "torch")
+    assert found.nfev == 3 * found.njev + (xp.name.startswith("torch"))
     assert found.nfev == fun.calls
 
 

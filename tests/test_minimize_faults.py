@@ -89,7 +89,7 @@ def test_a_step_too_far_is_cut_back_on_every_library(xp):
     )
     assert found.success
     near(xp, found.x, [1.0], digits=4)
-    assert any(met) or xp.name == "jax"
+    assert any(met) or xp.name.startswith("jax")
 
 
 PROXIMAL = ("fista", "proximal_gradient", "projected_gradient")

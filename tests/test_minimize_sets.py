@@ -67,7 +67,7 @@ def test_the_nearest_point_of_a_box(xp):
 
 
 def test_the_default_method_within_bounds(xp):
-    if xp.name in {"jax", "dask"}:
+    if xp.name.partition(":")[0] in {"jax", "dask"}:
         pytest.skip("slow to compile or to build: tests of the methods run it there")
     found = agd.minimize(
         problems.booth, xp.asarray([0.0, 0.0]), jac=problems.booth_grad, bounds=[(0, 0.5), (None, 2)]
@@ -156,7 +156,7 @@ def curved_slope(x, a, c):
 @pytest.mark.parametrize("name", SEPARABLE)
 def test_separable_penalties(name, xp):
     penalty, want = SEPARABLE[name]
-    if name not in {"jax": {"L1"}, "dask": {}}.get(xp.name, {name}):
+    if name not in {"jax": {"L1"}, "dask": {}}.get(xp.name.partition(":")[0], {name}):
         pytest.skip("slow to compile or to build: tests of the penalties have the others there")
     args = (xp.asarray(CURVED), xp.asarray(CENTRES))
     x0 = xp.asarray([0.5, 0.5, 0.5, 0.5])

@@ -85,7 +85,9 @@ def test_a_fit_goes_on_in_smaller_blocks(xp, device, options, most):
     assert np.allclose(xp.to_numpy(found.coef), xp.to_numpy(whole.coef), **near)
     if known is not None:
         assert np.allclose(xp.to_numpy(found.coef), known.coef, **near)
-    if options.get("loss") == "huber" and xp.name != "jax":  # whose steps are compiled already
+    if options.get("loss") == "huber" and not xp.name.startswith(
+        "jax"
+    ):  # whose steps are compiled already
         assert max(here.seen) == ROWS
         assert here.seen.count(ROWS) == 1
 
