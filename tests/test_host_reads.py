@@ -216,3 +216,27 @@ def test_host_numbers_go_to_a_device_of_torch_without_a_wait():
         backends.namespace(torch.zeros(1)), np.ones((2, 3)), torch.float32, torch.device("meta")
     )
     assert (there.device.type, there.dtype, tuple(there.shape)) == ("meta", torch.float32, (2, 3))
+
+
+STREAMS = {
+    "squared": {},
+    "huber": {"loss": "huber"},
+    "logistic": {"loss": "log_loss"},
+    "lasso": {"penalty": agd.loss.L1(0.1)},
+    "gd": {"method": "gd", "stop": FEW},
+    "adam": {"method": agd.update.adam(0.1), "loss": "huber", "stop": FEW},
+}
+
+
+@each_device
+@pytest.mark.parametrize("name", STREAMS)
+def test_batches_that_go_to_a_device_are_read_as_often_as_it_says(spec, name, watch):
+    if spec == "jax" and name not in {"squared", "huber"}:
+        pytest.skip("every method is compiled: some stand for all")
+    options = dict(STREAMS[name])
+    host = [backends.to_numpy(part) for part in arrays(spec, options.get("loss", ""))[:2]]
+    stream = agd.Stream.from_arrays(*host, device=spec, batch_rows=16)
+    seen = watch(stream.resident)
+    found = agd.fit(stream, **options)
+    assert seen.past == []
+    assert seen.door == found.n_sync > 0

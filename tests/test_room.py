@@ -245,4 +245,6 @@ def test_the_table_knows_each_librarys_error(name):
         import cupy
 
         assert row.out_of_memory(cupy.cuda.memory.OutOfMemoryError(8, 8))
+        assert row.out_of_memory(cupy.cuda.runtime.CUDARuntimeError(2))
+        assert not row.out_of_memory(cupy.cuda.runtime.CUDARuntimeError(1))
         assert 0 < row.free_bytes(cupy.cuda.Device(0)) <= cupy.cuda.Device(0).mem_info[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -110,8 +111,8 @@ def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack
 
     lifted: Any = contextlib.nullcontext
     if like.device.type == "cuda":
-        stack.callback(torch.cuda.set_sync_debug_mode, torch.cuda.get_sync_debug_mode())
-        torch.cuda.set_sync_debug_mode("error")
+        stack.callback(_waits, torch.cuda.get_sync_debug_mode())
+        _waits("error")
         lifted = _lifted
     else:
         stack.enter_context(_waiting(seen))
@@ -128,15 +129,22 @@ def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack
     return lifted
 
 
-@contextlib.contextmanager
-def _lifted() -> Iterator[None]:
+def _waits(mode: Any) -> None:
+    """Say what becomes of an operation that waits for the device; torch warns that the mode is young."""
     import torch
 
-    torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+@contextlib.contextmanager
+def _lifted() -> Iterator[None]:
+    _waits("default")
     try:
         yield
     finally:
-        torch.cuda.set_sync_debug_mode("error")
+        _waits("error")
 
 
 def _waiting(seen: Watch) -> Any:

@@ -23,6 +23,7 @@ __all__ = ["PROCESS_DEFAULTS", "TABLE"]
 # float64, which JAX narrows unless told not to before it is imported.
 PROCESS_DEFAULTS = {"JAX_ENABLE_X64": "1"}
 
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 CACHE_BLOCK = 4 * 2**20  # bytes, measured: such a block is in cache for its second product
 
 
@@ -106,6 +107,8 @@ def _cupy_free_bytes(where: Any) -> int:
 def _cupy_out_of_memory(error: BaseException) -> bool:
     import cupy
 
+    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # by what does not ask the pool
+        return bool(error.status == OUT_OF_MEMORY)
     return isinstance(error, cupy.cuda.memory.OutOfMemoryError)
 
 
