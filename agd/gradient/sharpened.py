@@ -57,7 +57,7 @@ def sharpened(
     """
     e, V, _ = axes(second, scaling, kappa, ridge)
     xp, D, p = backends.namespace(e), scaling.scale, e.shape[-1]
-    few = max(1, int(xp.sum(xp.astype(e < SMALL_SHARE * xp.max(e), xp.int32))))
+    few = max(1, _count(e < SMALL_SHARE * xp.max(e)))
     V0, V1, e1 = V[:, :few], V[:, few:], e[few:]
     look = functools.partial(_products, blocks, scaling, kappa, ridge)
     H, _ = look(V0)
@@ -66,7 +66,7 @@ def sharpened(
     f, U = xp.linalg.eigh(gram)
     V0, H = V0 @ U, H @ U
     # Centring far from zero leaves as many roundings of what is subtracted.
-    reach = 1.0 + float(xp.max(xp.abs(scaling.shift * D)))
+    reach = 1.0 + float(backends.to_numpy(xp.max(xp.abs(scaling.shift * D))))
     noise = (p + 10.0) * float(xp.finfo(e.dtype).eps) * reach
     kept = f > noise * noise * xp.max(e)
     f = xp.where(kept, f, xp.zeros_like(f))
@@ -75,8 +75,13 @@ def sharpened(
     into = xp.concat([H * (xp.astype(kept, e.dtype) / root)[None, :], found.into[:, few:]], axis=1)
     null = D[:, None] * V0 * xp.astype(~kept, e.dtype)[None, :]
     out_of = shortest(found.out_of, D, null)
-    rank = p - few + int(xp.sum(xp.astype(kept, xp.int32)))
+    rank = p - few + _count(kept)
     return found._replace(into=into, out_of=out_of), rank
+
+
+def _count(flags: Array) -> int:
+    xp = backends.namespace(flags)
+    return int(backends.to_numpy(xp.sum(xp.astype(flags, xp.int32))))
 
 
 def _products(

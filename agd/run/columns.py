@@ -135,14 +135,15 @@ def _sharpened(
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     second, _ = moments.quadratic(intercept=base.intercept)
     kappa, ridge = _kappa(base, scaling, second), ridge_of(base.penalty)
-    found, rank = rough, p
+    found, rank, reads = rough, p, 2
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
         found, rank = sharpened(base.blocks, second, wide, kappa, ridge)
+        reads += 3
     values = found.spectrum
     low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
     missing = (p - rank) * (ridge == 0.0)
-    columns = Columns(plain(low), plain(high), None, missing, hard=True, n_sync=4)
+    columns = Columns(plain(low), plain(high), None, missing, hard=True, n_sync=reads)
     return found._replace(scaling=scaling).cast(scaling.shift), columns
 
 

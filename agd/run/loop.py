@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agd import backends
 from agd._typing import Method, Objective, Tree
 from agd.run.certificate import certified
 from agd.run.criteria import Criterion
@@ -85,8 +86,10 @@ def run(
 
 
 def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
+    result = report()
     try:
-        return callback(report()) is True
+        with backends.counted():  # what a callback reads is no read of the run
+            return callback(result) is True
     except StopIteration:
         return True
 

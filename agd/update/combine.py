@@ -172,7 +172,8 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
             xp = backends.namespace(like)
             if callable(known[name]):
                 return known[name](xp.astype(k, like.dtype))
-            return xp.asarray(known[name], dtype=like.dtype, device=backends.device(like))
+            where = backends.device(like)
+            return backends.of(like).convert(xp, known[name], like.dtype, where)
 
         def init(params: Tree) -> InjectState:
             k = first_count(params, needed=True)
