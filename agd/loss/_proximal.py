@@ -37,7 +37,6 @@ class NonSmooth:
 
 def soft_threshold(w: Array, threshold: float | Array) -> Array:
     """Return sign(w) max(|w| - threshold, 0), entry by entry: exactly 0 within the threshold."""
-    backends.namespace(w)
     # Not by sign(w), which the torch namespace cannot map over a batch.
     return backends.clip(w - threshold, low=0.0) + backends.clip(w + threshold, high=0.0)
 

@@ -52,7 +52,6 @@ class ConjugateDirection:
 
 
 def _polak_ribiere(move: Move, g: Array) -> Array:
-    backends.namespace(g)
     return backends.clip(over(dot(g, move.y), dot(move.before, move.before)), low=0.0)
 
 
