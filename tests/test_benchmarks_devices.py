@@ -112,6 +112,8 @@ def test_targets_of_bandwidth_and_of_reads_are_held(at_once):
 
 
 def test_the_command_line_that_is_timed_fits_the_rows_that_were_drawn(tmp_path, monkeypatch):
+    for module in ("pyarrow", "typer"):
+        pytest.importorskip(module, reason="the command line's extra is not installed")
     monkeypatch.setattr(device_cli.tempfile, "tempdir", str(tmp_path))
     name, here = "cli: log_loss, 10,000 rows", agd.backends.select("numpy")
     case = rooms.make("device_cli", name, 50_000, here)
