@@ -69,7 +69,7 @@ class Squared(_Location):
     def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the slopes."""
         r = z - y
-        return 0.5 * namespace(r).linalg.vecdot(r, r), r
+        return 0.5 * namespace(r).vecdot(r, r), r
 
 
 @dataclass(frozen=True)
