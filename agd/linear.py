@@ -257,10 +257,8 @@ def _run(
     go = _runner(method, objective, whole)
     found = go(method, objective, x0, stop, callback, grad_tol=tol, check_every=every)
     if way.otherwise is not None and found.status == Status.NON_FINITE and found.nit == 0:
-        reads = found.n_sync + way.n_sync - way.otherwise.n_sync
-        found, way = _run(way.otherwise, stop, callback, whole, tol=tol)
-        return replace(found, n_sync=found.n_sync + reads), way
-    return replace(found, n_sync=found.n_sync + way.n_sync), way
+        return _run(way.otherwise, stop, callback, whole, tol=tol)
+    return found, way
 
 
 def _runner(method: Any, objective: Any, whole: Moments | None) -> Callable[..., Result]:

@@ -9,7 +9,7 @@ from typing import Any
 import agd
 from benchmarks import device_hand, device_peers
 from benchmarks.cases import Case, Quality, offered
-from benchmarks.devices import DTYPES, SHAPES, Problem, floor, plain, problem
+from benchmarks.devices import SHAPES, Problem, crossed, floor, plain, problem
 from benchmarks.plain import lasso_gap
 
 __all__ = ["CASES", "TOL"]
@@ -88,14 +88,7 @@ def _lasso(n: int, selection: Any) -> Case:
     )  # fmt: skip
 
 
-CASES: dict[str, Callable[[int, Any], Case]] = {
-    f"fit: {loss}, {shape[0]:,} x {shape[1]:,} {dtype}": functools.partial(
-        _fit, loss=loss, shape=shape, dtype=dtype
-    )
-    for shape in SHAPES
-    for loss in ("squared_error", "log_loss")
-    for dtype in DTYPES
-}
+CASES = crossed("fit", _fit)
 CASES["fit: Poisson"] = functools.partial(_fit, loss="poisson")
 CASES["fit: Huber"] = functools.partial(_fit, loss="huber")
 CASES["fit: lasso"] = _lasso

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from agd._typing import Params
 from agd.gradient import LinearObjective
 from benchmarks import device_hand, device_peers
 from benchmarks.cases import Case, offered
-from benchmarks.devices import DTYPES, SHAPES, Problem, floor, plain, problem
+from benchmarks.devices import Problem, crossed, floor, plain, problem
 
 __all__ = ["CASES"]
 
@@ -56,11 +55,4 @@ def _pass(n: int, selection: Any, loss: str, shape: tuple[int, int], dtype: str)
     )  # fmt: skip
 
 
-CASES: dict[str, Callable[[int, Any], Case]] = {
-    f"pass: {loss}, {shape[0]:,} x {shape[1]:,} {dtype}": functools.partial(
-        _pass, loss=loss, shape=shape, dtype=dtype
-    )
-    for shape in SHAPES
-    for loss in ("squared_error", "log_loss")
-    for dtype in DTYPES
-}
+CASES = crossed("pass", _pass)

@@ -16,7 +16,7 @@ from agd import backends
 from benchmarks.cases import Traffic
 from benchmarks.draws import draw, gradient_norm
 
-__all__ = ["DTYPES", "SHAPES", "Problem", "floor", "host", "plain", "problem", "traffic"]
+__all__ = ["DTYPES", "SHAPES", "Problem", "crossed", "floor", "host", "plain", "problem", "traffic"]
 
 SHAPES = ((1_000_000, 50), (10_000_000, 20), (200_000, 1_000))
 DTYPES = ("float32", "float64")
@@ -74,6 +74,26 @@ class Problem(NamedTuple):
     def traffic(self, **targets: float) -> Traffic:
         """Return what is to be read, and the copy that it is held against."""
         return traffic(self.A.nbytes, self.selection, self.A.dtype, self.n, **targets)
+
+
+def crossed(kind: str, build: Callable[..., Any]) -> dict[str, Callable[[int, Any], Any]]:
+    """Return cases of a kind for each shape, squared and logistic, in both precisions.
+
+    Parameters
+    ----------
+    kind : str
+        What their names begin with.
+    build : callable
+        Takes n, the selection, and by name the loss, the shape and the dtype.
+    """
+    return {
+        f"{kind}: {loss}, {shape[0]:,} x {shape[1]:,} {dtype}": functools.partial(
+            build, loss=loss, shape=shape, dtype=dtype
+        )
+        for shape in SHAPES
+        for loss in ("squared_error", "log_loss")
+        for dtype in DTYPES
+    }
 
 
 def problem(

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarked import at_once, command
 
 import agd
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one under test
-
 from benchmarks import (
     cases,
     clocks,
@@ -26,15 +20,7 @@ from benchmarks import (
     tables,
 )
 
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "benchmarks", "--rounds", "1", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "SETTLE", 0.0)
+__all__ = ["at_once"]
 
 
 def sleepy(value: Any, seconds: float = 0.0) -> Any:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmarked import at_once, command
 
 import agd
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one under test
-
 from benchmarks import (
     cases,
     clocks,
@@ -29,16 +24,7 @@ from benchmarks import (
     tables,
 )
 
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "benchmarks", "--rounds", "1", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "SETTLE", 0.0)
-
+__all__ = ["at_once"]
 
 # The libraries that are peers of every case: each case is held against what is written by hand.
 PEERS = ("torch", "jax", "cuML")

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from watch import watch
+from watch import SPECS, silent, watch
 
 import agd
 from agd import backends
 
-__all__ = ["watch"]
+__all__ = ["silent", "watch"]
 
-SPECS = {
-    "device1": pytest.param("array-api-strict:device1", marks=pytest.mark.backend("strict")),
-    "torch": pytest.param("torch", marks=pytest.mark.backend("torch")),
-    "jax": pytest.param("jax", marks=pytest.mark.backend("jax")),
-    "cupy": pytest.param("cupy", marks=pytest.mark.gpu),
-    "torch:cuda": pytest.param("torch:cuda", marks=pytest.mark.backend("torch:cuda")),
-}
+pytestmark = pytest.mark.usefixtures("silent")
+
 each_device = pytest.mark.parametrize("spec", SPECS.values())
 
 FEW = agd.Stop(max_iter=12, check_every=5)
@@ -100,14 +94,6 @@ def arrays(spec, loss="squared_error", targets=0, problems=0, columns=4, size=1.
     where = backends.select(spec)
     weight = where.asarray(rng.uniform(0.5, 1.5, size=40)) if weighted else None
     return where.asarray(X), where.asarray(y.astype(float)), weight
-
-
-@pytest.fixture(autouse=True)
-def _silent():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", agd.ConvergenceWarning)
-        warnings.simplefilter("ignore", np.exceptions.RankWarning)
-        yield
 
 
 @each_device

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import agd
 from agd import backends
 
 # Methods of an array by which Python, NumPy or a user sees its values.
@@ -59,6 +60,25 @@ class Watch:
                 f"{stack[-1].filename.rpartition('/agd/')[2]}:{stack[-1].lineno}" if stack else "?"
             )
             self.past.append(f"{what} at {where}")
+
+
+SPECS = {
+    "device1": pytest.param("array-api-strict:device1", marks=pytest.mark.backend("strict")),
+    "torch": pytest.param("torch", marks=pytest.mark.backend("torch")),
+    "jax": pytest.param("jax", marks=pytest.mark.backend("jax")),
+    "cupy": pytest.param("cupy", marks=pytest.mark.gpu),
+    "torch:cuda": pytest.param("torch:cuda", marks=pytest.mark.backend("torch:cuda")),
+}
+"""What is watched: devices, and what stands in for one."""
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    """Let fits be cut short, and columns be dependent, without a word."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        yield
 
 
 @pytest.fixture

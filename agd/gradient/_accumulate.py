@@ -13,7 +13,7 @@ from agd._typing import Array
 from agd.gradient._cut import itemsize
 from agd.gradient._problems import small_problems, some_at_a_time
 from agd.gradient._room import in_room
-from agd.gradient._sums import Sums, about_mean, divisor, from_products, merge
+from agd.gradient._sums import Sums, about, about_mean, divisor, from_products, merge
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import (
     backward,
@@ -122,9 +122,8 @@ def _centred(X: Array, y: Array, near: Array, near_y: Array, d: Array | None = N
     """Sum rows of weight 1 about a point among them; `d` is X less that point where it is known."""
     xp = backends.namespace(X)
     total = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
-    known = Sums(total, total, near, near, near_y, near_y, near, near, near)
     d = X - near[..., None, :] if d is None else d
-    return about_mean(known, d, y - near_y[..., None], None)
+    return about_mean(about(total, total, near, near_y), d, y - near_y[..., None], None)
 
 
 def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
@@ -177,7 +176,7 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
     rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)
     near = backward(X, weight) / divisor(total)[..., None]
     near_y = xp.sum(y * weight, axis=-1) / divisor(total)
-    known = Sums(total, rows, near, near, near_y, near_y, near, near, near)
+    known = about(total, rows, near, near_y)
     return about_mean(known, X - near[..., None, :], y - near_y[..., None], weight)
 
 
@@ -213,7 +212,7 @@ def _side_by_side(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
     D[:, p + 1] = 1.0
     if weight is not None:
         D *= np.sqrt(weight)[:, None]
-    return from_products(Sums(total, rows, near, near, near_y, near_y, near, near, near), gram(D))
+    return from_products(about(total, rows, near, near_y), gram(D))
 
 
 def _zero_serves(some: Array, near: Array) -> bool:
@@ -241,7 +240,7 @@ def _of_sparse_block(X: Array, y: Array, weight: Array | None) -> Sums:
     mean = column_sums(X) / float(n)
     near = xp.where(column_counts(X, None) == n, mean, xp.zeros_like(mean))
     near_y = xp.mean(y, axis=-1)
-    known = Sums(total, rows, near, near, near_y, near_y, near, near, near)
+    known = about(total, rows, near, near_y)
     return about_mean(known, shifted(X, near), y - near_y[..., None], weight)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from agd import backends
 
-__all__ = ["halve", "in_room"]
+__all__ = ["again", "halve", "in_room"]
 
 T = TypeVar("T")
 
@@ -36,14 +36,21 @@ def in_room(blocks: Any, use: Callable[[list[Any]], T], limit: int | None) -> T:
     Exception
         The library's own, where blocks of a few rows do not fit either.
     """
+    ran_out = backends.of(blocks.X).out_of_memory
+    return again(lambda: use(blocks.cut(limit)), ran_out, lambda: halve(blocks, blocks.cut(limit)))
+
+
+def again(
+    call: Callable[[], T], ran_out: Callable[[BaseException], bool], shrink: Callable[[], bool]
+) -> T:
+    """Call until memory lasts: `shrink` lets the next call take less, and returns whether it could."""
     while True:
-        cut = blocks.cut(limit)
         try:
-            return use(cut)
+            return call()
         except Exception as error:
-            if not (backends.of(blocks.X).out_of_memory(error) and halve(blocks, cut)):
+            if not (ran_out(error) and shrink()):
                 raise
-        # Here the error is gone, and with its frames what the pass had made.
+        # Here the error is gone, and with its frames what the call had made.
 
 
 def halve(blocks: Any, cut: list[Any]) -> bool:

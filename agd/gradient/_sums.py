@@ -17,6 +17,7 @@ from agd.gradient.matrix import backward, gram, times_rows
 
 __all__ = [
     "Sums",
+    "about",
     "about_mean",
     "check_removable",
     "divisor",
@@ -52,6 +53,11 @@ class Sums(NamedTuple):
     xx: Array
     xy: Array
     yy: Array
+
+
+def about(total: Array, rows: Array, near: Array, near_y: Array) -> Sums:
+    """Return weights and a centre, in whose places stand what the rest of the sums is to replace."""
+    return Sums(total, rows, near, near, near_y, near_y, near, near, near)
 
 
 def about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:

@@ -46,8 +46,6 @@ class Columns(NamedTuple):
         By how many directions the columns fall short of full rank.
     hard : bool
         Whether their condition is such that the moments do not serve, and they were factored.
-    n_sync : int
-        Reads by the host.
     """
 
     low: Any
@@ -55,7 +53,6 @@ class Columns(NamedTuple):
     least: float | None
     missing: Any
     hard: bool = False
-    n_sync: int = 1
 
     @property
     def plain(self) -> bool:
@@ -109,7 +106,7 @@ def whitened(
         most = min(most, SMALL_SHARE**-0.5)
     alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
     if (low * most**2 > high).all():
-        known = Columns(plain(low), plain(high), least, plain(dead * alone), n_sync=1)
+        known = Columns(plain(low), plain(high), least, plain(dead * alone))
         return whitening.cast(scaling.shift), known
     if sparse:
         return _sharpened(base, moments, scaling, whitening)
@@ -122,7 +119,7 @@ def whitened(
     )
     low, high, rank = backends.to_numpy(ends).astype(float)
     missing = plain((p - rank) * alone)
-    return whitening, Columns(plain(low), plain(high), least, missing, hard=True, n_sync=2)
+    return whitening, Columns(plain(low), plain(high), least, missing, hard=True)
 
 
 def _sharpened(
@@ -135,15 +132,14 @@ def _sharpened(
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     second, _ = moments.quadratic(intercept=base.intercept)
     kappa, ridge = _kappa(base, scaling, second), ridge_of(base.penalty)
-    found, rank, reads = rough, p, 2
+    found, rank = rough, p
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
         found, rank = sharpened(base.blocks, second, wide, kappa, ridge)
-        reads += 3
     values = found.spectrum
     low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
     missing = (p - rank) * (ridge == 0.0)
-    columns = Columns(plain(low), plain(high), None, missing, hard=True, n_sync=reads)
+    columns = Columns(plain(low), plain(high), None, missing, hard=True)
     return found._replace(scaling=scaling).cast(scaling.shift), columns
 
 

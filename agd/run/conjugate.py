@@ -65,28 +65,28 @@ def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) ->
     scaling = column_scaling(base)
     if measured:
         base = replace(base, measure=scaling)
-    scaling, even, reads = _coordinates(base, scaling)
+    scaling, even = _coordinates(base, scaling)
     few = row_count(base) < base.blocks.X.shape[-1] and not backends.of(base.blocks.X).chunked
     if few and even and measured and start is None:
         with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
             rows = RowSquares.of(base, scaling)
-            return Plan(RowCG(), rows, rows.zeros(), every(base), None, reads)
+            return Plan(RowCG(), rows, rows.zeros(), every(base))
     there = Rescaled(base, scaling)
     with np.errstate(all="ignore"):
         x0 = scaling.from_user(null(base, scaling) if start is None else start)
-    return Plan(LinearCG(), there, x0, every(base), None, reads)
+    return Plan(LinearCG(), there, x0, every(base))
 
 
-def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool, int]:
-    """Return coordinates of one scale where many answers are left open, whether rows serve, and the reads."""
+def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool]:
+    """Return coordinates of one scale where many answers are left open, and whether rows serve."""
     if ridge_of(base.penalty) > 0.0 or row_count(base) >= base.blocks.X.shape[-1]:
-        return scaling, True, 0
+        return scaling, True
     xp, D = backends.namespace(scaling.scale), scaling.scale
     least = xp.min(D, axis=-1, keepdims=True)
     ratio = float(np.max(backends.to_numpy(xp.max(D, axis=-1) / least[..., 0])))
     if not ratio <= UNEVEN:
-        return scaling, False, 1
-    return scaling._replace(scale=xp.zeros_like(D) + least), True, 1
+        return scaling, False
+    return scaling._replace(scale=xp.zeros_like(D) + least), True
 
 
 def held(

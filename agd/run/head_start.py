@@ -88,7 +88,7 @@ def _below_each_other(parts: list[list[Array]]) -> list[Array]:
 
 def head_start(
     there: Rescaled, method: Any, x0: Params, some: Blocks
-) -> tuple[Rescaled | None, Params, int]:
+) -> tuple[Rescaled | None, Params]:
     """Fit a sample, and return where and in which coordinates to go on with all rows.
 
     Parameters
@@ -109,8 +109,6 @@ def head_start(
         where the sample's fit does not converge.
     x0 : Params
         The sample's minimum there.
-    n_sync : int
-        Reads by the host.
     """
     rough: Any = there.scaling
     sampled = replace(there.base, blocks=some, measure=rough.scaling)
@@ -124,12 +122,12 @@ def head_start(
         check_every=1,
     )
     if not found.success:
-        return None, x0, found.n_sync
+        return None, x0
     whitening = _newton(sampled, rough.scaling, found.x)
     sound = float(backends.to_numpy(_evenness(whitening))) < EVEN
     if not sound:
         whitening = rough
-    return replace(there, scaling=whitening), whitening.from_user(found.x), found.n_sync + 1
+    return replace(there, scaling=whitening), whitening.from_user(found.x)
 
 
 def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:

@@ -10,6 +10,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Carry, Method, Tree
+from agd.gradient._room import again
 from agd.run.row import Row, Wanted, measured
 
 __all__ = ["Machine"]
@@ -179,12 +180,7 @@ class Machine:
 
     def _in_room(self, call: Callable[[], Any]) -> Any:
         """Call what is compiled; where a device's memory runs out, compiled anew for smaller blocks."""
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                if not (self._out_of_memory(error) and self._halve()):
-                    raise
+        return again(call, self._out_of_memory, self._halve)
 
     def _halve(self) -> bool:
         halved = getattr(self.objective, "halved", None)

@@ -50,8 +50,6 @@ class Plan(NamedTuple):
         How many steps run between two looks, where the user does not say.
     columns : Columns or None
         What was learned of the columns.
-    n_sync : int
-        Reads by the host.
     otherwise : Plan or None
         What to run where the objective is not finite at x0.
     """
@@ -61,7 +59,6 @@ class Plan(NamedTuple):
     x0: Params
     check_every: int = 10
     columns: Columns | None = None
-    n_sync: int = 0
     otherwise: Any = None
 
 
@@ -149,14 +146,13 @@ def _many_passes(found: Plan) -> bool:
 def _begun(found: Plan, some: Blocks) -> Plan:
     """Begin with a fit of the sample, where that converges."""
     method: Any = found.method
-    there, x0, reads = head_start(found.objective, method, found.x0, some)
+    there, x0 = head_start(found.objective, method, found.x0, some)
     if there is None:
-        return found._replace(n_sync=found.n_sync + reads)
+        return found
     label = f"{method.name}, begun on {some.X.shape[-2]:,} rows"
     return found._replace(
-        method=replace(method, label=label), objective=there, x0=x0, check_every=1,
-        n_sync=found.n_sync + reads, otherwise=found,
-    )  # fmt: skip
+        method=replace(method, label=label), objective=there, x0=x0, check_every=1, otherwise=found
+    )
 
 
 def _by(
@@ -190,10 +186,10 @@ def _whitened(
         method = WhitenedDescent(3 if columns.hard else 1 if once else 2, accurate=accurate)
         least = None if columns.least is None else (columns.low, columns.least)
         squares = WhitenedSquares(base, whitening, moments, accurate, least)
-        return Plan(method, squares, start, 1, columns, columns.n_sync)
+        return Plan(method, squares, start, 1, columns)
     there = Rescaled(base, whitening)
     x0 = whitening.from_user(start)
-    return Plan(lbfgs(MEMORY, whitened=True), there, x0, every(base), columns, columns.n_sync)
+    return Plan(lbfgs(MEMORY, whitened=True), there, x0, every(base), columns)
 
 
 def _proximal(
@@ -203,7 +199,7 @@ def _proximal(
         return None
     there = Rescaled(OnMoments.of_data(base, moments), scaling)
     x0 = scaling.from_user(base.prox(start, 0.0))  # the nearest point that is allowed
-    return Plan(FISTA(), there, x0, every(base), None, 1)
+    return Plan(FISTA(), there, x0, every(base))
 
 
 def every(base: LinearObjective) -> int:

@@ -214,11 +214,12 @@ def _of_hessian(moments: Moments, form: Form, start: Array) -> tuple[Array, ...]
     An eigenvalue has the error of the largest one: of those within `EVEN` of one another, as the columns of
     thousands of problems often are, none loses more than four digits of the sixteen.
     """
-    G, mean, mean_y, p = moments.G, moments.mean, moments.mean_y, moments.G.shape[-1]
-    H = np.empty((len(G), p + form.intercept, p + form.intercept), dtype=G.dtype)
-    H[:, :p, :p] = G + mean[:, :, None] * mean[:, None, :] + form.alpha * np.eye(p)
+    mean, mean_y, p = moments.mean, moments.mean_y, moments.G.shape[-1]
+    second, cross = moments.quadratic(intercept=False)  # about 0, as the run has it
+    H = np.empty((len(second), p + form.intercept, p + form.intercept), dtype=second.dtype)
+    H[:, :p, :p] = second + form.alpha * np.eye(p)
     goal = np.empty_like(H[:, :, 0])
-    goal[:, :p] = moments.c + mean * mean_y[:, None]
+    goal[:, :p] = cross
     if form.intercept:
         H[:, p, :p] = H[:, :p, p] = mean
         H[:, p, p], goal[:, p] = 1.0, mean_y
