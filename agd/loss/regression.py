@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from agd._typing import Array
 from agd._validation import positive
-from agd.backends import namespace
+from agd.backends import namespace, of
 from agd.loss._kinks import between
 
 __all__ = ["Huber", "Squared"]
@@ -68,8 +68,10 @@ class Squared(_Location):
 
     def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the slopes."""
-        r = z - y
-        return 0.5 * namespace(r).vecdot(r, r), r
+        xp, r = namespace(z), z - y
+        # Torch's namespace moves axes for an inner product, which its vmap cannot.
+        total = xp.vecdot(r, r) if of(r).threaded else xp.sum(r * r, axis=-1)
+        return 0.5 * total, r
 
 
 @dataclass(frozen=True)
