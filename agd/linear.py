@@ -51,7 +51,7 @@ from agd.run.plan import Plan, plan, scaled
 from agd.run.refined import refined
 from agd.run.sound import looked_at, sound_data
 from agd.run.status import Status
-from agd.run.worthwhile import worthwhile
+from agd.run.worthwhile import tells, worthwhile
 from agd.update import Rule, resolve
 from agd.update.linear_cg import LinearCG, RowCG
 
@@ -215,7 +215,8 @@ def _fit(
     auto: bool,
 ) -> tuple[FitResult, str]:
     """Check the values, choose the coordinates, run, and put the result into words."""
-    sound, moments = sound_data(data, chosen, penalty, intercept, auto=auto)
+    told = functools.partial(tells, method=mover, stop=stop, callback=callback)
+    sound, moments = sound_data(data, chosen, penalty, intercept, auto=auto, tells=told)
     unseen = sound.n_sync == 0 or not sound.whole
     base = LinearObjective(sound.blocks, chosen, penalty, intercept)
     start = as_start(init, base.zeros(), intercept)
@@ -223,7 +224,7 @@ def _fit(
     with sound.blocks.undisturbed():
         way = plan(base, start, moments, measured=measured) if auto else None
         whole = None if auto else worthwhile(base, mover, stop, callback)
-        if way is None and unseen:
+        if way is None and whole is None and unseen:
             sound = looked_at(sound, chosen)
         if way is None and auto:
             way = conjugate(base, start, measured=measured) or scaled(

@@ -127,7 +127,7 @@ def test_small_problems_are_summed_some_at_a_time(kind, offset):
     size = X[0].nbytes
     with mock.patch("agd.gradient._problems.TOGETHER", 2 * size):  # two, and then one
         assert_close(of(X, y, weight), textbook(X, y, weight))
-    with mock.patch("agd.gradient._problems.TOGETHER", size - 1):  # too large: rows are cut
+    with mock.patch("agd.gradient._problems.SMALL", size - 1):  # too large: rows are cut
         assert_close(of(X, y, weight), textbook(X, y, weight))
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from agd import backends
 from agd._typing import Params
 from agd.gradient import LinearObjective
 from agd.loss import L1, L2
-from agd.run import GCV, MaxEval, MaxIter, Status, Stop
+from agd.run import GCV, MaxEval, MaxIter, Status, Stop, hindsight
 from agd.run.closed import closed
 from agd.run.path import path
 from agd.run.worthwhile import worthwhile
@@ -267,6 +268,31 @@ def test_gcv_is_refused_where_the_whole_run_is_not_known():
         agd.fit(X, labels, stop=GCV() | agd.GradTol(1e-3), method="gd")
     with pytest.raises(TypeError, match="or 'gcv', got 'gvc'"):
         agd.fit(X, y, stop="gvc", method="gd")
+
+
+@quiet
+def test_what_the_moments_have_right_is_looked_at_once():
+    X, y, _ = data(batch=(3,))
+    exact = X @ np.ones(X.shape[-1])  # what is left in the end of its loss, the moments have lost
+    for targets, epochs, times in ((y, 100, 1), (exact, 600, 2)):
+        stop = Stop(epochs, grad_tol=0.0, check_every=epochs)
+        looks = mock.Mock(wraps=hindsight.scanned)
+        with mock.patch("agd.run.closed.scanned", looks):
+            fast, slow = both(X, targets, method=gradient_descent(0.1), stop=stop)
+        assert looks.call_count == times
+        assert fast.nit.tolist() == slow.nit.tolist() == [epochs] * 3
+        np.testing.assert_allclose(fast.fun, slow.fun, rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("stop", [None, "gcv"])
+def test_the_moments_find_what_is_not_finite(wrong, stop):
+    X, y, weight = data()
+    X[7, 2] = wrong
+    weight[7] = 0.0
+    for given in ({}, {"sample_weight": weight}):
+        with pytest.raises(ValueError, match=r"X has 1 NaN or infinite value.* X\[7, 2\]"):
+            agd.fit(X, y, method="gd", stop=stop, **given)
 
 
 @quiet

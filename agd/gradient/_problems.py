@@ -16,7 +16,9 @@ from agd.gradient.blocks import Blocks
 
 __all__ = ["small_problems", "some_at_a_time"]
 
-TOGETHER = 2**20  # bytes of the X of several problems: these, and a copy, are in cache
+SMALL = 2**20  # bytes of X of a problem: it, and a copy, are in cache
+# Of the X of several: in cache yet, and long enough that threads seldom wait for the interpreter's lock (measured).
+TOGETHER = 4 * 2**20
 
 
 def small_problems(blocks: Blocks, dtype: Any = None) -> bool:
@@ -32,7 +34,7 @@ def small_problems(blocks: Blocks, dtype: Any = None) -> bool:
     X = blocks.X
     if not backends.of(X).threaded or X.ndim != 3 or X.shape[-2] == 0 or blocks.rows is not None:
         return False
-    return bool(0 < _bytes(X, dtype) <= TOGETHER)
+    return bool(0 < _bytes(X, dtype) <= SMALL)
 
 
 def _bytes(X: Array, dtype: Any) -> int:

@@ -36,6 +36,9 @@ from agd.update import Trajectory
 __all__ = ["closed"]
 
 ROUNDS = 6  # of holding the end against the data: more change nothing
+AGREED = (
+    1e-9  # of loss and gradient: what a run may differ from its loop by, and less so before its end
+)
 BUDGET = 2**22  # entries of the points that are looked at together
 SIZES = (64, 1024)  # looks together: few, and at the most
 
@@ -151,7 +154,7 @@ class _Closed:
             status = beside(scan, held.row)
             denied = (scan.status == Status.CONVERGED) & (status == RUNNING)
             right = right or again
-            if right and not denied.any():
+            if (right or self._agree(scan.row, held.row)) and not denied.any():
                 return scan._replace(status=np.where(status == RUNNING, scan.status, status)), held
             if right:  # what is left is rounding: the loop goes on with it, and so do its looks
                 self.floor = np.where(denied, held.row.grad_norm, self.floor)
@@ -188,6 +191,15 @@ class _Closed:
         sound = np.isfinite(row.value).all() and np.isfinite(row.grad_norm).all()
         row = row._replace(moved=scan.row.moved)
         return _Held(scan.steps, row, x, value, grad) if sound else None
+
+    def _agree(self, row: Row, data: Row) -> bool:
+        """Return whether loss and gradient at the end are the data's, so that nothing is to be put right."""
+        most = max(AGREED, 4.0 * self.eps)
+        off = [
+            abs(ours - theirs) <= most * theirs
+            for ours, theirs in zip(row[:2], data[:2], strict=True)
+        ]
+        return all(part.all() for part in off)
 
     def _correct(self, scan: Scan, held: _Held) -> bool:
         """Put the moments right, where the data are no less exact there: a run that went far up is."""

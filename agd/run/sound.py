@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from agd import backends
@@ -19,7 +21,13 @@ __all__ = ["looked_at", "sound_data"]
 
 
 def sound_data(
-    data: Data, chosen: Loss, penalty: Penalty | None, intercept: bool, *, auto: bool
+    data: Data,
+    chosen: Loss,
+    penalty: Penalty | None,
+    intercept: bool,
+    *,
+    auto: bool,
+    tells: Callable[[LinearObjective], bool],
 ) -> tuple[Screened, Moments | None]:
     """Check the values, as far as no later pass does.
 
@@ -31,6 +39,8 @@ def sound_data(
         The objective's.
     auto : bool
         Whether the method is chosen here.
+    tells : callable
+        Whether the values of X are looked at where a given method's run is looked for in closed form.
 
     Returns
     -------
@@ -40,17 +50,17 @@ def sound_data(
         Those of chunks, which cost to read: of the same pass.
     """
     chunked = backends.of(data.X).chunked
-    if auto and chunked:
-        blocks = Blocks.uncounted(*data)
-        if takes_moments(LinearObjective(blocks, chosen, penalty, intercept)):
-            return survey(blocks, chosen)
+    uncounted = LinearObjective(Blocks.uncounted(*data), chosen, penalty, intercept)
+    if auto and chunked and takes_moments(uncounted):
+        return survey(uncounted.blocks, chosen)
     with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
         blocks = Blocks.of(*data)
     # The moments of the squared loss are finite only if the data are: a pass for them tells both.
     if auto and type(chosen) is Squared and data.weight is None and not chunked:
         return Screened(blocks, None, 1.0, 0), None
-    # So is a gradient over all rows only if X is: a run that ends well has looked at it.
-    told = auto and not chunked and takes_moments(LinearObjective(blocks, chosen, penalty))
+    # So is a gradient over all rows only if X is: a run that ends well has looked at it, and so has one in
+    # closed form.
+    told = not chunked and (takes_moments(uncounted) if auto else tells(uncounted))
     return screen(blocks, chosen, whole=not told), None
 
 

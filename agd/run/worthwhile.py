@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from agd import backends
 from agd._typing import Method
@@ -17,7 +18,7 @@ from agd.run.stopping import Stop
 from agd.run.tolerances import GCV
 from agd.update import Descent, Trajectory
 
-__all__ = ["asks_gcv", "worthwhile"]
+__all__ = ["asks_gcv", "tells", "worthwhile"]
 
 STEPS = 400  # that a run takes where it may take more: fewer only where columns are even
 
@@ -49,13 +50,30 @@ def worthwhile(
     A pass for the moments takes as long as 10 + p / 25 steps, measured from 5 to 2,000 columns, and their
     factors take 3 p³ products.
     """
-    known = isinstance(method, Descent) and Trajectory.knows(method.rule)
-    known = known and type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
-    timed = any(isinstance(part, Deadline) for part in stop.criterion().parts())
-    if not known or timed or callback is not None or not (asks_gcv(stop) or _pays(base, stop)):
+    if not _had_at_once(base, method, stop, callback):
         return None
     moments = Moments.from_blocks(base.blocks)
     return moments if asks_gcv(stop) or serve(base, moments) else None
+
+
+def tells(
+    base: LinearObjective,
+    method: Method,
+    stop: Stop,
+    callback: Callable[[Result], object] | None = None,
+) -> bool:
+    """Return whether `worthwhile` returns moments only of finite data; parameters as there."""
+    return not asks_gcv(stop) and _had_at_once(base, method, stop, callback)
+
+
+def _had_at_once(base: LinearObjective, method: Method, stop: Stop, callback: Any) -> bool:
+    """Return whether the moments give the run, and sooner, should they serve."""
+    known = isinstance(method, Descent) and Trajectory.knows(method.rule)
+    known = known and type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
+    timed = any(isinstance(part, Deadline) for part in stop.criterion().parts())
+    if not known or timed or callback is not None:
+        return False
+    return asks_gcv(stop) or _pays(base, stop)
 
 
 def _pays(base: LinearObjective, stop: Stop) -> bool:

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._typing import Array, Params
 from agd.gradient.blocks import backward
+from agd.update._epochs import along, evaluated, times
 from agd.update._powers import Steps, what_is_left
-from agd.update._spectrum import Form, Spectrum, combined, evaluated, inverse, times
+from agd.update._spectrum import Form, Spectrum, inverse
 
-__all__ = ["Through", "corrected", "last_step", "seen"]
+__all__ = ["Through", "corrected", "seen"]
 
 
 class Through(NamedTuple):
@@ -23,28 +24,28 @@ class Through(NamedTuple):
 
 def seen(through: Through, arrays: Any, parts: Spectrum, steps: Steps) -> Any:
     """Return the function of the path and of the last step."""
-    path = evaluated(through.form, parts, steps)
-    moved = last_step(through.form, parts, steps)
-    return through.function(through.constant, arrays, path, moved)
+    form = through.form
+    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
+    share = _last_step(form, parts, steps, left, gone)
+    path, (moved,) = along(form, parts, left, gone, share)
+    xp = backends.namespace(moved)
+    return through.function(through.constant, arrays, path, xp.max(xp.abs(moved), axis=-1))
 
 
-def last_step(form: Form, parts: Spectrum, steps: Steps) -> Array:
-    """Return the largest change of a parameter in the k-th step, 0 for k = 0; parameters as in `evaluated`.
+def _last_step(form: Form, parts: Spectrum, steps: Steps, left: Array, gone: Array) -> Array:
+    """Return how much of the first distance the k-th step went, 0 for k = 0; parameters as in `along`.
 
     It is not the difference of two points, in which a small step drowns.
     """
     xp = backends.namespace(steps.k)
     none = steps.k == 0.0
     before = Steps(xp.where(none, steps.k, steps.k - 1.0), ~steps.odd & ~none)
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, before)
+    more, less = what_is_left(form.beta, form.ahead, parts.tau, before)
     if form.beta == 0.0:
-        change = parts.tau * left
+        share = parts.tau * more
     else:
-        now, lost = what_is_left(form.beta, form.ahead, parts.tau, steps)
-        change = xp.where(xp.abs(now) < 0.5, left - now, lost - gone)
-    change = xp.where(none, xp.zeros_like(change), change)
-    moved = combined(parts.V, times(change, parts.residual * inverse(parts.s)))
-    return xp.max(xp.abs(moved), axis=-1)
+        share = xp.where(xp.abs(left) < 0.5, more - left, gone - less)
+    return xp.where(none, xp.zeros_like(share), share)
 
 
 def corrected(form: Form, parts: Spectrum, steps: Steps, value: Array, grad: Params) -> Spectrum:

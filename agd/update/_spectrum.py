@@ -1,4 +1,4 @@
-"""The squared loss in its singular directions, and the point of a run there after k steps."""
+"""The squared loss in its singular directions."""
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
@@ -14,23 +14,12 @@ from agd._typing import Array, Params
 from agd.gradient._workers import over_problems
 from agd.gradient.blocks import backward, forward
 from agd.gradient.moments import Moments
-from agd.update._powers import Steps, what_is_left
 
-__all__ = [
-    "Form",
-    "Path",
-    "Spectrum",
-    "combined",
-    "evaluated",
-    "inverse",
-    "score",
-    "spectrum",
-    "times",
-]
+__all__ = ["Form", "Spectrum", "inverse", "spectrum"]
 
 # What rounding leaves of an eigenvalue 0 of p columns' correlation is below 0.7 p eps in rows by the million.
 ROUNDING = 4.0
-FACTORED = 512  # matrices that a thread factors at a time
+FACTORED = 2048  # matrices that a thread factors at a time: of fewer, threads wait for one another
 EVEN = 1e4  # condition of a Hessian up to which it is taken for its root
 
 
@@ -83,30 +72,6 @@ class Spectrum(NamedTuple):
     start: Array
     tau: Array
     rows: Array
-
-
-class Path(NamedTuple):
-    """A run at K epochs; without the first axis where one was asked for.
-
-    Attributes
-    ----------
-    coef : array, shape (K, ..., p)
-        The coefficients.
-    intercept : array, shape (K, ...), or None
-        The constant terms.
-    value : array, shape (K, ...)
-        The loss, with the penalty.
-    grad : Params
-        Its gradient with respect to both.
-    grad_norm : array, shape (K, ...)
-        The gradient's largest absolute entry.
-    """
-
-    coef: Array
-    intercept: Array | None
-    value: Array
-    grad: Params
-    grad_norm: Array
 
 
 def _known(x: Array, unit: float) -> Array:
@@ -231,76 +196,3 @@ def _of_hessian(moments: Moments, form: Form, start: Array) -> tuple[Array, ...]
     along = backward(V, slope) / s
     twice = moments.yy + mean_y * mean_y + np.vecdot(start, slope - goal)  # the loss at the start
     return s, V, along, np.clip(twice - np.vecdot(along, along), 0.0, None)
-
-
-def evaluated(form: Form, parts: Spectrum, steps: Steps) -> Path:
-    """Return the run after k steps.
-
-    Parameters
-    ----------
-    form : Form
-        The rule and the model.
-    parts : Spectrum
-        The problem.
-    steps : Steps
-        k, shape (K, ..., 1).
-
-    Returns
-    -------
-    Path
-        The points, the loss and its gradient there.
-    """
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    return _path(form, parts, left, gone)
-
-
-def _path(form: Form, parts: Spectrum, left: Array, gone: Array) -> Path:
-    xp = backends.namespace(left)
-    residual = times(left, parts.residual)
-    moved = times(gone, parts.residual * inverse(parts.s))
-    point = parts.start - combined(parts.V, moved)
-    slope = combined(parts.V, residual * parts.s)
-    value = 0.5 * (xp.sum(residual * residual, axis=-1) + parts.rest)
-    norm = xp.max(xp.abs(slope), axis=-1)
-    grad, where = _split(form, slope), _split(form, point)
-    return Path(where.coef, where.intercept, value, grad, norm)
-
-
-def _split(form: Form, t: Array) -> Params:
-    return Params(t[..., :-1], t[..., -1]) if form.intercept else Params(t, None)
-
-
-def times(factor: Array, x: Array) -> Array:
-    """Return their product, and 0 where x is 0: what stands at the minimum stays, however others grow."""
-    xp = backends.namespace(x)
-    product = factor * x
-    return xp.where(x == 0.0, xp.zeros_like(product), product)
-
-
-def combined(V: Array, x: Array) -> Array:
-    """Return V x, infinite where it is beyond the floats, never the NaN of two infinities."""
-    xp = backends.namespace(x)
-    largest = float(xp.finfo(x.dtype).max)
-    bound = largest / (4.0 * V.shape[-1])
-    total = forward(V, backends.clip(x, low=-bound, high=bound))
-    beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
-        xp.abs(total) > math.sqrt(largest)
-    )
-    return xp.where(beyond, xp.sign(total) * math.inf, total)
-
-
-def score(form: Form, parts: Spectrum, steps: Steps) -> Array:
-    """Return the generalised cross-validation score after k steps; parameters as in `evaluated`."""
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    path = _path(form, parts, left, gone)
-    xp = backends.namespace(left)
-    # The trace of the hat matrix Σ (1 - q_k) v'Hv / s², H the Hessian without the penalty's part.
-    width = parts.V.shape[-2] - form.intercept
-    ridge = form.alpha * xp.sum(parts.V[..., :width, :] ** 2, axis=-2)
-    share = 1.0 - ridge * inverse(parts.s) ** 2
-    dof = xp.sum(gone * share, axis=-1)
-    error = 2.0 * path.value - form.alpha * xp.sum(path.coef * path.coef, axis=-1)
-    free = 1.0 - dof / parts.rows
-    sound = (free > 64.0 * float(xp.finfo(free.dtype).eps)) & xp.isfinite(error)
-    result = error / xp.where(sound, free * free, xp.ones_like(free))
-    return xp.where(sound, result, xp.full_like(result, math.inf))

@@ -22,12 +22,13 @@ from agd._typing import Array, Params, Penalty
 from agd._validation import as_start, count
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, ridge
+from agd.update._epochs import Path, evaluated, score
 from agd.update._powers import as_epochs, as_steps
 from agd.update._quadratic import Quadratic, as_rate, check_finite, constant_rule, is_constant
 from agd.update._rule import Rule
 from agd.update._search import BestEpoch, smallest
 from agd.update._seen import Through, corrected, seen
-from agd.update._spectrum import Form, Path, Spectrum, evaluated, score, spectrum
+from agd.update._spectrum import Form, Spectrum, spectrum
 
 __all__ = ["BestEpoch", "Path", "Trajectory"]
 
