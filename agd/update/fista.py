@@ -115,9 +115,10 @@ class FISTA:
         target = both.forward(y, 1.0 / state.L)
         new = both.at(choose(state.pending, y.x, target))
         trial = ~state.pending
-        enough, raised, seen = self._judge(y, new, state.L)
+        quadratic = getattr(objective, "quadratic", False)
+        enough, raised, seen = self._judge(y, new, state.L, by_slopes=quadratic)
         still = trial & xp.all(y.x == old.x, axis=-1)
-        rises = new.value > old.value + rounding(new.value, old.value)
+        rises = _risen(both, old, new) if quadratic else new.value > old.value + rounding(new.value, old.value)
         same = xp.all(new.x == old.x, axis=-1)
         # Without momentum a step that is short enough descends, but for rounding.
         taken = trial & enough & (still | ~rises)
@@ -147,19 +148,20 @@ class FISTA:
         )
         return both.restore(now.x), after
 
-    def _judge(self, y: Point, new: Point, L: Array) -> tuple[Array, Array, Array]:
+    def _judge(
+        self, y: Point, new: Point, L: Array, *, by_slopes: bool
+    ) -> tuple[Array, Array, Array]:
         """Say whether L bounds the curvature on the way from y, what L to try if not, and the curvature."""
         xp = backends.namespace(L)
-        d = new.x - y.x
+        d, finite = new.x - y.x, xp.isfinite(new.value)
         square = dot(d, d)
         bend = new.smooth - y.smooth - dot(y.g, d)
         turned = dot(new.g - y.g, d)
         noise = rounding(new.smooth, y.smooth)
-        hidden = 0.5 * L * square <= noise
+        hidden = xp.ones_like(finite) if by_slopes else 0.5 * L * square <= noise
         eps = float(xp.finfo(L.dtype).eps)
         by_slope = turned <= L * square + 16.0 * eps * xp.sqrt(dot(new.g, new.g) * square)
         below = xp.where(hidden, by_slope, bend <= 0.5 * L * square + noise)
-        finite = xp.isfinite(new.value)
         seen = over(xp.where(hidden, turned, 2.0 * bend), square)
         known = finite & (square > 0.0) & xp.isfinite(seen)
         raised = backends.clip(xp.where(known, seen, 10.0 * L), low=1.5 * L, high=1e3 * L)
@@ -200,6 +202,19 @@ class FISTA:
         # The function is only asked where the penalty is finite, and within bounds.
         ahead = choose(plain, new.x, both.prox(ahead, 0.0))
         return new._replace(x=ahead), ~plain
+
+
+def _risen(both: Composite, old: Point, new: Point) -> Array:
+    """Return whether the value of a quadratic plus the penalty has risen, but for rounding.
+
+    Of a quadratic the gradients tell, (g + g_old) · d / 2: its values may be small differences of large terms.
+    """
+    d, slope = new.x - old.x, new.g + old.g
+    before, after = both.penalty(old.x), both.penalty(new.x)
+    xp = backends.namespace(before)
+    eps = float(xp.finfo(before.dtype).eps)
+    noise = rounding(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
+    return 0.5 * dot(slope, d) + (after - before) > noise
 
 
 def _eased(taken: Array, L: Array, state: FistaState) -> Array:
