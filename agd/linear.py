@@ -110,11 +110,13 @@ def fit(
         against the data at the end, on the rows where these are fewer; without a penalty that gives
         the shortest answer of columns whose sizes differ by a factor of 100 at most. Other losses
         by accelerated descent in centred and scaled coordinates; of a sparse X by L-BFGS in these.
-        With a penalty that is not smooth, accelerated proximal gradient there (``"fista"``): of the
-        squared loss on the moments, held against the data, where rows are many. Such a penalty is
-        also handled by ``"proximal_gradient"`` and ``"projected_gradient"``. ``"gd"``: full-batch
-        gradient descent in the data's own units, with learning rate 1/L; of the squared loss with
-        no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
+        With a penalty that is not smooth, proximal gradient there: of the squared loss accelerated
+        (``"fista"``), on the moments, held against the data, where rows are many; of one problem on
+        NumPy with a penalty that acts entry by entry and at most 256 columns each step goes on to
+        the minimum over the entries that are free. Of other losses with steps of
+        Barzilai and Borwein (``"proximal_gradient"``). ``"projected_gradient"`` handles sets.
+        ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L; of
+        the squared loss with no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
         ``"nesterov"`` with a constant rate, and no step is taken where that is sooner. Another name
         in ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as
         ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.

@@ -525,6 +525,7 @@ def test_a_start_outside_of_the_set_is_moved_into_it():
 def test_names():
     squared = agd.loss.Squared()
     assert isinstance(resolve("auto", squared, prox=True), FISTA)
+    assert isinstance(resolve("auto", agd.loss.Huber(), prox=True), ProximalGradient)
     for name in NAMES[1:]:
         assert resolve(name, squared, prox=True).name
     assert resolve("auto", squared).name.startswith("accelerated gradient descent")

@@ -84,6 +84,30 @@ class OnMoments(LinearObjective):
         product: Params = self.moments.curvature_product(params)
         return product
 
+    def hessian(self, shift: Array, scale: Array, intercept_scale: Array) -> Array:
+        """Return the Hessian in the coordinates of a `Scaling`, shape (..., d, d); d counts the intercept.
+
+        Parameters
+        ----------
+        shift, scale, intercept_scale : array
+            Those of the scaling.
+        """
+        G, mean = self.moments.G, self.moments.mean
+        xp = backends.namespace(G)
+        shift, scale, unit = (
+            xp.astype(x, G.dtype, copy=False) for x in (shift, scale, intercept_scale)
+        )
+        off = mean - shift
+        H = G + off[..., :, None] * off[..., None, :]
+        H = H * scale[..., :, None] * scale[..., None, :]
+        if self.intercept:
+            side = (off * scale * unit[..., None] + xp.zeros_like(H[..., 0]))[..., None]
+            corner = (unit * unit)[..., None, None] + xp.zeros_like(side[..., :1, :])
+            right = xp.concat([side, corner], axis=-2)
+            H = xp.concat([H, xp.matrix_transpose(side)], axis=-2)
+            H = xp.concat([H, right], axis=-1)
+        return xp.astype(H, self.blocks.total.dtype, copy=False)
+
     def arrays(self) -> Tree:
         """Return None: it is not compiled."""
         return None

@@ -167,6 +167,13 @@ class Rescaled:
         pulled: Params = self.scaling.pull_back(product)
         return pulled
 
+    def hessian(self) -> Array:
+        """Return the Hessian in these coordinates, of an objective on moments."""
+        base: Any = self.base
+        scaling = self.scaling
+        known: Array = base.hessian(scaling.shift, scaling.scale, scaling.intercept_scale)
+        return known
+
     def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
         user = self.scaling.to_user(params)

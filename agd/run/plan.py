@@ -20,6 +20,7 @@ from agd.gradient.whitening import ridge_of
 from agd.loss import L2, Squared
 from agd.run.columns import WIDE, Columns, row_count, sample, serve, whitened
 from agd.run.head_start import gathered, head_start, serves
+from agd.update.faces import Faces
 from agd.update.fista import FISTA
 from agd.update.lbfgs import lbfgs
 from agd.update.whitened import WhitenedDescent
@@ -70,7 +71,7 @@ def takes_moments(base: LinearObjective) -> bool:
     """
     X = base.blocks.X
     p = X.shape[-1]
-    on_moments = type(base.loss) is Squared and row_count(base) >= TALL * p
+    on_moments = type(base.loss) is Squared and (row_count(base) >= TALL * p or _faces_pay(base))
     if backends.is_sparse(X) and not base.nonsmooth and ridge_of(base.penalty) > 0.0:
         return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * X.nnz))
     return p <= WIDE and (on_moments or not base.nonsmooth)
@@ -103,7 +104,7 @@ def plan(
     """Choose what fits best.
 
     For the squared loss, alone or with `L2`, that is whitened descent, with a penalty that has a prox
-    FISTA on the moments; for any other smooth loss L-BFGS in whitened coordinates.
+    FISTA on the moments, and `Faces` where these serve; for any other smooth loss L-BFGS in whitened coordinates.
 
     Parameters
     ----------
@@ -199,7 +200,15 @@ def _proximal(
         return None
     there = Rescaled(OnMoments.of_data(base, moments), scaling)
     x0 = scaling.from_user(base.prox(start, 0.0))  # the nearest point that is allowed
-    return Plan(FISTA(), there, x0, every(base))
+    method: Any = Faces() if _faces_pay(base) else FISTA()
+    return Plan(method, there, x0, every(base))
+
+
+def _faces_pay(base: LinearObjective) -> bool:
+    """Return whether it is one problem on the host, whose columns are solved for as soon as a step is taken."""
+    separable = base.penalty is not None and base.penalty.separable
+    host = backends.of(base.blocks.resident).looks_are_free
+    return separable and host and base.batch_shape == () and base.blocks.X.shape[-1] <= NARROW
 
 
 def every(base: LinearObjective) -> int:

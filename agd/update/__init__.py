@@ -20,6 +20,7 @@ from typing import Any
 
 from agd._typing import Loss, Method
 from agd._validation import choice
+from agd.loss import Squared
 from agd.update import (
     adam_family,
     adam_variants,
@@ -158,7 +159,10 @@ def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
         return _method(method)
     unbounded = loss.curvature is None
     if method == "auto":
-        return FISTA() if prox else Accelerated(backtracking=unbounded)
+        if not prox:
+            return Accelerated(backtracking=unbounded)
+        # Of no quadratic a step of FISTA asks twice, and as many steps are taken (measured).
+        return FISTA() if isinstance(loss, Squared) else ProximalGradient()
     if isinstance(method, str) and method in SOLVERS:
         return _scaled(SOLVERS[method]())
     rule = (

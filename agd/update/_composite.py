@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.update._vector import flatten, largest, over
+from agd.update._vector import dot, flatten, largest, over
 
-__all__ = ["Composite", "Point", "bounded", "rounding", "share_moved"]
+__all__ = ["Composite", "Point", "bounded", "rise", "rounding", "share_moved"]
 
 
 class Point(NamedTuple):
@@ -84,6 +84,19 @@ def rounding(*values: Array) -> Array:
     for value in values[1:]:
         size = xp.maximum(size, xp.abs(value))
     return 16.0 * eps * size
+
+
+def rise(both: Composite, old: Point, new: Point) -> tuple[Array, Array]:
+    """Return how far the value of a quadratic plus the penalty rises, and how much of it may be rounding.
+
+    Of a quadratic the gradients tell, (g + g_old) · d / 2: its values may be small differences of large terms.
+    """
+    d, slope = new.x - old.x, new.g + old.g
+    before, after = both.penalty(old.x), both.penalty(new.x)
+    xp = backends.namespace(before)
+    eps = float(xp.finfo(before.dtype).eps)
+    noise = rounding(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
+    return 0.5 * dot(slope, d) + (after - before), noise
 
 
 def share_moved(new: Array, old: Array) -> Array:

@@ -11,6 +11,7 @@ from agd.update._composite import (
     Composite,
     Point,
     bounded,
+    rise,
     rounding,
     share_moved,
 )
@@ -118,7 +119,10 @@ class FISTA:
         quadratic = getattr(objective, "quadratic", False)
         enough, raised, seen = self._judge(y, new, state.L, by_slopes=quadratic)
         still = trial & xp.all(y.x == old.x, axis=-1)
-        rises = _risen(both, old, new) if quadratic else new.value > old.value + rounding(new.value, old.value)
+        change, noise = new.value - old.value, rounding(new.value, old.value)
+        if quadratic:
+            change, noise = rise(both, old, new)
+        rises = change > noise
         same = xp.all(new.x == old.x, axis=-1)
         # Without momentum a step that is short enough descends, but for rounding.
         taken = trial & enough & (still | ~rises)
@@ -202,19 +206,6 @@ class FISTA:
         # The function is only asked where the penalty is finite, and within bounds.
         ahead = choose(plain, new.x, both.prox(ahead, 0.0))
         return new._replace(x=ahead), ~plain
-
-
-def _risen(both: Composite, old: Point, new: Point) -> Array:
-    """Return whether the value of a quadratic plus the penalty has risen, but for rounding.
-
-    Of a quadratic the gradients tell, (g + g_old) · d / 2: its values may be small differences of large terms.
-    """
-    d, slope = new.x - old.x, new.g + old.g
-    before, after = both.penalty(old.x), both.penalty(new.x)
-    xp = backends.namespace(before)
-    eps = float(xp.finfo(before.dtype).eps)
-    noise = rounding(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
-    return 0.5 * dot(slope, d) + (after - before) > noise
 
 
 def _eased(taken: Array, L: Array, state: FistaState) -> Array:
