@@ -203,6 +203,18 @@ def test_the_minimum_of_faces_is_the_minimum(seed, shape, penalty, intercept, li
     np.testing.assert_allclose(moved.coef, at.coef, atol=1e-8 * np.abs(X).max() * np.abs(y).max())
 
 
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("kind", ["float16", "float32", "longdouble", ">f8"])
+def test_faces_of_any_kind_of_number(kind):
+    X, y = data()
+    found = agd.fit(X.astype(kind), y.astype(kind), penalty=L1(0.5))
+    assert found.success
+    assert found.method == FACES
+    np.testing.assert_allclose(
+        found.coef.astype(float), agd.fit(X, y, penalty=L1(0.5)).coef, rtol=0.1, atol=0.02
+    )
+
+
 def test_powers_of_one_column_take_a_few_steps():
     rng = np.random.default_rng(0)
     x = np.linspace(0.0, 1.0, 100)

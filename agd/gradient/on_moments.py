@@ -87,6 +87,8 @@ class OnMoments(LinearObjective):
     def hessian(self, shift: Array, scale: Array, intercept_scale: Array) -> Array:
         """Return the Hessian in the coordinates of a `Scaling`, shape (..., d, d); d counts the intercept.
 
+        It is in the dtype of the moments.
+
         Parameters
         ----------
         shift, scale, intercept_scale : array
@@ -106,7 +108,7 @@ class OnMoments(LinearObjective):
             right = xp.concat([side, corner], axis=-2)
             H = xp.concat([H, xp.matrix_transpose(side)], axis=-2)
             H = xp.concat([H, right], axis=-1)
-        return xp.astype(H, self.blocks.total.dtype, copy=False)
+        return H
 
     def arrays(self) -> Tree:
         """Return None: it is not compiled."""

@@ -16,6 +16,9 @@ from agd.update.fista import FISTA, FistaState
 __all__ = ["Faces"]
 
 FLAT = 1e-3  # below this a slope, which is a difference with half the digits, is taken for 0
+SINGULAR = 1e-10  # of the largest curvature: what a direction without any is given
+SMALL = 48  # entries: of fewer a face costs no more than a step
+EVERY = 20  # evaluations: so often faces of more are tried where they change
 BELOW = 0.5  # of the residual: where rounding hides the value, a point that is taken leaves no more
 
 
@@ -72,11 +75,16 @@ class Faces:
 
     def step(self, objective: Any, params: Any, state: FistaState) -> tuple[Any, FistaState]:
         """Take a step of `FISTA`, and go on to the minimum of the face where that is lower."""
-        first = Composite(objective, params, state.grad).here(state.value)
+        before = Composite(objective, params, state.grad)
+        first, known = before.here(state.value), state.L
         params, state = FISTA().step(objective, params, state)
         both = Composite(objective, params, state.grad)
         old, step = both.here(state.value), 1.0 / state.L
         start = _face(both, old, step)
+        # Of many entries most are held one by one on the way to the right face, unless it is known by now.
+        waits = len(old.x) > SMALL and int(state.evaluations) % EVERY > 0
+        if waits and (start.free != _face(before, first, 1.0 / known).free).any():
+            return params, state
         with np.errstate(all="ignore"):
             x = _minimum(both, objective.hessian(), old, start)
         new = both.at(x.astype(old.x.dtype, copy=False))
@@ -84,6 +92,13 @@ class Faces:
         (gain, _), (change, noise) = rise(both, first, old), rise(both, old, new)
         nearer = (change <= noise) & (dot(left, left) <= BELOW**2 * dot(residual, residual))
         better = np.isfinite(new.value) & (((change < -noise) & (change <= gain)) | nearer)
+        return self._moved(both, old, new, better, state)
+
+    @staticmethod
+    def _moved(
+        both: Composite, old: Point, new: Point, better: Array, state: FistaState
+    ) -> tuple[Any, FistaState]:
+        """Go to the new point where it is better, with momentum anew."""
         now = choose(better, new, old)
         after = state._replace(
             value=now.value,
@@ -128,7 +143,10 @@ def _face(both: Composite, at: Point, step: Array) -> _Face:
 
 def _minimum(both: Composite, H: Array, at: Point, face: _Face) -> Array:
     """Return the minimum of the face, or of that to which the way there leads."""
-    x, free = face.x.astype(H.dtype), face.free.copy()
+    H = H.astype(
+        np.float64, copy=False
+    )  # what LAPACK has; of wider numbers the next step tells the rest
+    x, free = face.x.astype(np.float64), face.free.copy()
     slope = at.g + H @ (x - at.x) + face.slope
     for _ in range(len(x)):
         some = np.flatnonzero(free)
@@ -152,9 +170,16 @@ def _minimum(both: Composite, H: Array, at: Point, face: _Face) -> Array:
 
 
 def _solved(matrix: Array, right: Array) -> Array:
-    """Return the solution of a symmetric system, the shortest where rounding leaves others too."""
-    try:
-        lower = np.linalg.cholesky(matrix)
-        return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
-    except np.linalg.LinAlgError:
-        return np.linalg.lstsq(matrix, right, rcond=None)[0]
+    """Return the solution of a symmetric system; of a singular one far along what it leaves open, to a kink."""
+    # LAPACK has nothing wider; of wider numbers the next step tells the rest.
+    matrix, right = (part.astype(np.float64, copy=False) for part in (matrix, right))
+    for _ in range(2):
+        try:
+            np.linalg.cholesky(
+                matrix
+            )  # a factor by rows would go on where rounding has left no minimum
+            return np.linalg.solve(matrix, right)
+        except np.linalg.LinAlgError:
+            ridge = SINGULAR * np.max(np.diag(matrix), initial=0.0)
+            matrix = matrix + ridge * np.eye(len(matrix))
+    return np.zeros_like(right)
