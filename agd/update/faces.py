@@ -16,7 +16,7 @@ from agd.update.fista import FISTA, FistaState
 __all__ = ["Faces"]
 
 FLAT = 1e-3  # below this a slope, which is a difference with half the digits, is taken for 0
-SINGULAR = 1e-10  # of the largest curvature: what a direction without any is given
+SINGULAR = 1e-12  # of the largest curvature: what a direction with less is given
 SMALL = 48  # entries: of fewer a face costs no more than a step
 EVERY = 20  # evaluations: so often faces of more are tried where they change
 BELOW = 0.5  # of the residual: where rounding hides the value, a point that is taken leaves no more
@@ -173,13 +173,13 @@ def _solved(matrix: Array, right: Array) -> Array:
     """Return the solution of a symmetric system; of a singular one far along what it leaves open, to a kink."""
     # LAPACK has nothing wider; of wider numbers the next step tells the rest.
     matrix, right = (part.astype(np.float64, copy=False) for part in (matrix, right))
-    for _ in range(2):
-        try:
-            np.linalg.cholesky(
-                matrix
-            )  # a factor by rows would go on where rounding has left no minimum
+    unit = np.max(np.diag(matrix), initial=0.0)
+    try:
+        pivots = np.diag(np.linalg.cholesky(matrix)) ** 2
+        if (pivots > SINGULAR * unit).all():
             return np.linalg.solve(matrix, right)
-        except np.linalg.LinAlgError:
-            ridge = SINGULAR * np.max(np.diag(matrix), initial=0.0)
-            matrix = matrix + ridge * np.eye(len(matrix))
-    return np.zeros_like(right)
+    except np.linalg.LinAlgError:
+        pass
+    # Apart, so that what is far along one direction is no error along the others.
+    e, V = np.linalg.eigh(matrix)
+    return V @ ((V.T @ right) / np.maximum(e, SINGULAR * unit + np.finfo(float).tiny))
