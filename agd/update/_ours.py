@@ -28,7 +28,7 @@ def ours(value: Any) -> bool:
     --------
     >>> from agd.loss import L1
     >>> from agd.update import gradient_descent
-    >>> ours(L1(0.1)), ours(gradient_descent(0.1)), ours(gradient_descent(lambda k: 0.1))
+    >>> ours(L1(0.1)), ours(gradient_descent(0.1)), ours(gradient_descent(abs))
     (True, True, False)
     """
     if isinstance(value, PLAIN):
