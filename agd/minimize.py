@@ -118,6 +118,11 @@ def minimize(
     On JAX the steps are compiled where `fun` can be traced. One that branches on a value
     (``if x[0] < 0``) is differentiated as it runs, and one that leaves JAX (``float(x[0])``, NumPy) by
     differences; ``result.method`` then ends in "not compiled". What is called for tracing is not counted.
+    Every call traces `fun` anew, so that the answer is that of the function as it is then, whatever it reads:
+    attributes, globals, arrays that were written to. What was compiled is used again only where the
+    trace is the same but for the values of its arrays, and the method and the penalty are of this
+    library; what is compiled for a penalty or a rule of your own serves one call. What changes while a
+    call runs (in its `callback`) is not seen. Data are best passed as `args`.
 
     A value or gradient that is not finite is a step too far: it is cut back. If nothing else is found to
     the last, the status is NON_FINITE, and x the last point where both are finite.

@@ -11,6 +11,7 @@ from stepping import Bowl, Drawn, descend
 import agd
 from agd import Deadline, GradTol, MaxEval, MaxIter, Status, StepTol, ValueTol, backends
 from agd._typing import Params
+from agd.gradient import LinearObjective
 from agd.run import run
 
 
@@ -53,11 +54,13 @@ def test_leaves_that_are_measured_do_not_compile_the_step_anew():
 
     jax.config.update("jax_enable_x64", True)
     compiled = backends.of(jax.numpy.ones(1)).compile(_advance)
-    w = [jax.numpy.ones(1), jax.numpy.ones(2)]
-    descend(Bowl(w), w, MaxIter(3))
+    objective = LinearObjective.of(jax.numpy.ones((3, 1)), jax.numpy.ones(3))
+    first = Params(jax.numpy.ones(1), jax.numpy.ones(()))
+    descend(objective, first, MaxIter(3))
     size = compiled._cache_size()
-    descend(Bowl(w), w, GradTol([1e-3, 1e-4]))
-    descend(Bowl(w), w, ValueTol(1e-3) & MaxIter(30))
+    assert size > 0
+    descend(objective, first, GradTol(Params(1e-3, 1e-4)))
+    descend(objective, first, ValueTol(1e-3) & MaxIter(30))
     assert compiled._cache_size() == size
 
 

@@ -82,7 +82,13 @@ class Backend:
     convert : callable
         ``convert(xp, data, dtype, device)``: an array there.
     compile, compiles : callable, bool
-        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where the library does.
+        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where the library does,
+        once for all equal constants, which have to compute the same.
+    compile_alone : callable
+        The same for constants that may have changed since: what is compiled is its holder's alone.
+    program : callable or None
+        ``program(f, *args)``, where functions can be compiled: f as it is now, as ``g(held, *args)``
+        that is equal to another which computes the same, and the arrays `held`; None where there is none.
     block_bytes : callable
         How much of this array, in bytes, stays in cache between two products with it: the size of the
         row blocks to cut it into; None for the whole array.
@@ -149,6 +155,8 @@ class Backend:
     clip: Callable[[Array, Any, Any], Array] | None = None
     threaded: bool = False
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
+    compile_alone: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
+    program: Callable[..., tuple[Callable[..., Any], list[Array]] | None] | None = None
     resident: Callable[[Array], Array] = _itself
     current: Callable[[Array], AbstractContextManager[Any]] = _anywhere
     narrowed: Callable[[str], None] = _warn

@@ -1,4 +1,4 @@
-"""The rows: with `_autodiff` and `_chunks` beside it, the only file that names an array library.
+"""The rows: with `_autodiff`, `_chunks` and `_compiled` the only file that names an array library.
 
 A new backend is a row of `TABLE` here and a row of ``tests/backends.py``.
 """
@@ -14,7 +14,7 @@ import array_api_compat as compat
 import numpy as np
 
 from agd._typing import Array, Namespace
-from agd.backends import _autodiff, _chunks, _feed
+from agd.backends import _autodiff, _chunks, _compiled, _feed
 from agd.backends._row import Backend
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE"]
@@ -180,14 +180,6 @@ def _jax_narrowed(_: str) -> None:
     )
 
 
-@functools.cache  # one compiled function for each of ours, so that a second fit traces nothing
-def _jax_compile(f: Callable[..., Any]) -> Callable[..., Any]:
-    import jax
-
-    compiled: Callable[..., Any] = jax.jit(f, static_argnums=0)
-    return compiled
-
-
 def _jax_free_bytes(where: Any) -> int | None:
     found = where.memory_stats() or {}  # none on a CPU
     if "bytes_limit" not in found:
@@ -288,7 +280,9 @@ TABLE: tuple[Backend, ...] = (
         narrowed=_jax_narrowed,
         autodiff=_autodiff.JAX,
         traces=_autodiff.jax_traces,
-        compile=_jax_compile,
+        compile=_compiled.jax_compile,
+        compile_alone=_compiled.jax_compile_alone,
+        program=_compiled.jax_program,
         compiles=True,
         block_bytes=_whole,
         in_place=False,

@@ -206,6 +206,35 @@ class FunctionObjective:
         args = optree.tree_map(taken, args, none_is_leaf=True)
         return replace(self, args=args, rows=int(rows.shape[0]))
 
+    def as_program(self, params: Tree) -> "FunctionObjective":
+        """Return the same function as it is now, as a program: equal to another that computes the same.
+
+        What the function reads besides its arguments is then among `args`.
+
+        Parameters
+        ----------
+        params : tree of arrays
+            A point.
+
+        Returns
+        -------
+        FunctionObjective
+            For points of these shapes; this one, where the library of `params` makes no program of it.
+        """
+        program = backends.of(optree.tree_leaves(params)[0]).program
+        if program is None or self.rows is not None:  # a mini-batch has other shapes
+            return self
+        bare, given = self.with_arrays(None), self.arrays()
+
+        def pair(params: Tree, given: Any) -> Any:
+            whole = bare.with_arrays(given)
+            return whole.pair(params, *whole.args, bounds=whole.bounds)
+
+        found = program(pair, params, given)
+        if found is None:
+            return self
+        return replace(self, pair=_Program(found[0]), args=(found[1], given.args))
+
     def arrays(self) -> Tree:
         """Return the arrays that a compiled step takes: those among `args`, and the bounds."""
         args: Any = self.args
@@ -234,5 +263,20 @@ class _Static(NamedTuple):
     spec: Any
 
 
-_HOLE: Any = object()  # in the place of an array
+@dataclass(frozen=True)
+class _Program:
+    """A pair as a program of params, its own arrays, those among the arguments, and the bounds."""
+
+    program: Callable[..., Any]
+
+    def __call__(self, params: Tree, held: Any, args: Any, *, bounds: Any = None) -> Any:
+        return self.program(held, params, _Arrays(args, bounds))
+
+
+@dataclass(frozen=True)
+class _Hole:
+    """What stands in the place of an array."""
+
+
+_HOLE: Any = _Hole()
 _ANY: Any = Bounds(None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from agd import backends
 from agd._typing import Array, Carry, Method, Tree
 from agd.gradient._room import again
 from agd.run.row import Row, Wanted, measured
+from agd.update._ours import compiled, ours
 
 __all__ = ["Machine"]
 
@@ -19,7 +21,7 @@ __all__ = ["Machine"]
 class _Task(NamedTuple):
     """A method on an objective; for a compiled step without its arrays, as a constant that is hashed.
 
-    Equal constants share the compilation, and the arrays come in as arguments.
+    Equal constants share the compilation, as long as they may; the arrays come in as arguments.
     """
 
     method: Any
@@ -93,6 +95,33 @@ def _measure(look: _Look, arrays: Tree, carry: Carry, before: Any) -> tuple[Arra
     return measured(objective, look.wanted, carry, value, grad, before), own
 
 
+STEPS: tuple[Callable[..., Any], ...] = (_advance, _measure, _refresh)
+
+
+@functools.lru_cache(maxsize=32)  # of the functions that were minimised last
+def _of_program(alone: Callable[..., Any], _: _Task) -> tuple[Callable[..., Any], ...]:
+    return tuple(map(alone, STEPS))
+
+
+def _compiled(
+    backend: backends.Backend, method: Method, objective: Any, x0: Tree
+) -> tuple[_Task, Tree, tuple[Callable[..., Any], ...]] | None:
+    """Return the constant, the arrays and the compiled steps; None where the constant has no hash.
+
+    What is compiled for this library's own constants serves later runs, and so does what is compiled for
+    a function whose program is the same then. Anything else may have changed by then: it goes with the run.
+    """
+    task = _Task(method, objective.with_arrays(None))
+    if not ours(task) and hasattr(objective, "as_program"):
+        program = objective.as_program(x0)
+        known = _Task(method, program.with_arrays(None))
+        if ours(known):
+            return known, program.arrays(), _of_program(backend.compile_alone, known)
+    if not _hashable(task):
+        return None
+    return task, objective.arrays(), tuple(compiled(backend, f, task) for f in STEPS)
+
+
 class Machine:
     """A method on an objective, its step compiled where the backend compiles; it counts the reads.
 
@@ -115,9 +144,9 @@ class Machine:
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
-        self._compile(backend, method, objective)
         self._out_of_memory = backend.out_of_memory
         self.method, self.objective, self.wanted = method, objective, Wanted()
+        self._compile(backend, objective, x0)
         self.n_sync = self.taken = 0
         refreshes = hasattr(method, "refresh")
         self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
@@ -135,20 +164,17 @@ class Machine:
         self.before = self._point()
         self.grad: Tree = None
 
-    def _compile(self, backend: backends.Backend, method: Method, objective: Any) -> None:
-        constant = _Task(method, objective.with_arrays(None)) if backend.compiles else None
-        wanted = getattr(objective, "compilable", True)
-        compiled = constant is not None and wanted and _hashable(constant)
+    def _compile(self, backend: backends.Backend, objective: Any, x0: Tree) -> None:
+        wanted = getattr(objective, "compilable", True) if backend.compiles else None
+        found = _compiled(backend, self.method, objective, x0) if wanted else None
         # A step that is run as it is where others are compiled is slower: the result says so.
-        unable = constant is not None and not compiled and wanted is not None
+        unable = backend.compiles and found is None and wanted is not None
         self.note = ", not compiled" if unable else ""
-        if constant is not None and compiled:
-            self.task, self.arrays = constant, objective.arrays()
-            self.advance, self.measure = backend.compile(_advance), backend.compile(_measure)
-            self.again = backend.compile(_refresh)
+        if found is not None:
+            self.task, self.arrays, steps = found
         else:  # the objective as it is keeps the blocks that it was cut into
-            self.task, self.arrays = _Task(method, objective), None
-            self.advance, self.measure, self.again = _advance, _measure, _refresh
+            self.task, self.arrays, steps = _Task(self.method, objective), None, STEPS
+        self.advance, self.measure, self.again = steps
 
     def _point(self) -> Any:
         return self.carry.params, getattr(self.carry.state, "iterations", None)

@@ -23,6 +23,7 @@ from agd._validation import as_start, count
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, ridge
 from agd.update._epochs import Path, evaluated, score
+from agd.update._ours import compiled
 from agd.update._powers import as_epochs, as_steps
 from agd.update._quadratic import Quadratic, as_rate, check_finite, constant_rule, is_constant
 from agd.update._rule import Rule
@@ -207,7 +208,7 @@ class Trajectory:
         k, backend = as_epochs(epochs)[..., None], backends.of(self.parts.s)
         with np.errstate(all="ignore"):
             steps, through = as_steps(k, self.parts.s), Through(self.form, function, constant)
-            return backend.compile(seen)(through, arrays, self.parts, steps)
+            return compiled(backend, seen, through)(through, arrays, self.parts, steps)
 
     def corrected(self, epochs: Any, value: Array, grad: Params) -> "Trajectory":
         """Return the run without what the moments lost: with the loss and the gradient that the data have.
