@@ -232,10 +232,29 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     tree of arrays
         params + updates, with the dtypes of params; nothing is written in place.
 
+    Raises
+    ------
+    TypeError
+        If the sum is of another kind than the params, as of integers and real updates.
+
     Examples
     --------
     >>> import numpy as np
     >>> apply_updates({"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.5, 0.0])})
     {'w': array([1.5, 2. ])}
     """
-    return optree.tree_map(lambda p, u: p + u, params, updates)
+    return optree.tree_map(_moved, params, updates)
+
+
+def _moved(param: Any, step: Any) -> Any:
+    total = param + step
+    kind = getattr(param, "dtype", None)
+    if kind is None or total.dtype == kind:
+        return total
+    xp = backends.namespace(param)
+    for group in ("bool", "integral", "real floating"):
+        if xp.isdtype(kind, group) and not xp.isdtype(total.dtype, group):
+            raise TypeError(
+                f"params must be of a dtype that keeps params + updates, {total.dtype}, got {kind}"
+            )
+    return xp.astype(total, kind)
