@@ -14,6 +14,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
+from agd.update._half import in_single
 
 __all__ = [
     "AUTO",
@@ -48,7 +49,8 @@ class Rule:
     Attributes
     ----------
     init : callable
-        ``init(params) -> state``, a NamedTuple of arrays or trees.
+        ``init(params) -> state``, a NamedTuple of arrays or trees; of float32 for params of half
+        precision, in which running means would stand still.
     update : callable
         ``update(grads, state, params=None) -> (updates, state)``; `apply_updates` adds the updates.
     name : str
@@ -115,7 +117,7 @@ class Rule:
 
 
 def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
-    """Let the rules that a factory makes know its name and what it was called with."""
+    """Let the rules that a factory makes know their name and call, and work in at least float32."""
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
@@ -123,8 +125,11 @@ def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         rule = factory(*args, **kwargs)
+        init, update = in_single(rule.init, rule.update)
         return replace(
             rule,
+            init=init,
+            update=update,
             name=factory.__name__,
             hyperparameters=tuple(bound.arguments.items()),
             factory=make,
