@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agd import update
+from agd import minimize, update
 from agd.update import METHODS, apply_updates
 
 START, CURVATURE = np.asarray([1.0, -2.0, 0.5, 3.0]), np.asarray([1.0, 0.3, 2.0, 0.5])
@@ -178,3 +178,16 @@ def test_single_leaves_beside_halves_and_half_gradients_of_single_params():
     moved = apply_updates(params, updates)
     assert moved["half"].dtype == np.float16
     assert moved["single"].dtype == np.float32
+
+
+def test_minimize_widens_half_as_it_does_integers():
+    for kind in (np.float16, np.int32):
+        seen = set()
+
+        def fun(x, seen=seen):
+            seen.add(x.dtype)
+            return ((x - 2.0) ** 2).sum()
+
+        found = minimize(fun, np.ones(3, kind))
+        assert seen == {np.dtype(np.float64)}
+        assert found.x.dtype == np.float64

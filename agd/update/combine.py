@@ -145,8 +145,8 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
     -------
     callable
         A factory with the same arguments. Its rule's state has ``hyperparameters``, a dict of 0-d
-        arrays of the params' dtype, float32 for half precision; a changed one counts from the next update on, inside a compiled
-        step too. One that was given as a schedule follows it.
+        arrays of the params' dtype (float32 for half precision); a changed one counts from the next
+        update on, inside a compiled step too. One that was given as a schedule follows it.
 
     Examples
     --------
