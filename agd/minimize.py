@@ -55,7 +55,8 @@ def minimize(
         with arrays of the library of `x0`.
     x0 : array, list of numbers, or tree of arrays
         The first point: an array of any shape, or a dict, list, tuple or NamedTuple of arrays. Integers
-        become the library's default float. A single number is an array of shape () (in SciPy, of (1,)).
+        and half precision become the library's default float, in which `fun` is called and the result
+        comes back. A single number is an array of shape () (in SciPy, of (1,)).
     args : tuple
         Further arguments of `fun` and `jac`; what is no tuple is the only one.
     jac : callable, True, "autodiff", "2-point", "3-point" or None

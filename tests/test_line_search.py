@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from properties import given, st
 
-from agd.update import Backtracking, StrongWolfe
+from agd.update import (
+    Backtracking,
+    StrongWolfe,
+    cg,
+    hager_zhang,
+    lbfgs,
+    steepest_descent,
+)
 
 SEARCHES = pytest.mark.parametrize(
     "search",
@@ -165,3 +172,10 @@ def test_each_problem_of_a_batch_goes_its_own_way(search, xp):
 def test_bad_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [cg, hager_zhang, lbfgs, steepest_descent])
+def test_methods_refuse_what_is_no_search(make):
+    for wrong in (3, "wolfe", StrongWolfe):
+        with pytest.raises(TypeError, match="search must be a line search such as"):
+            make(search=wrong)

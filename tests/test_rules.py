@@ -57,6 +57,21 @@ def test_any_tree_and_nothing_is_written(name, xp):
     np.testing.assert_array_equal(xp.to_numpy(single), xp.to_numpy(updates["rest"][1][0]))
 
 
+def test_params_keep_their_dtype(xp):
+    p = xp.asarray([1.0, 2.0], xp.ns.float32)
+    moved = apply_updates(p, xp.asarray([0.5, -0.5]))
+    assert moved.dtype == xp.ns.float32
+    np.testing.assert_array_equal(xp.to_numpy(moved), [1.5, 1.5])
+
+
+def test_integers_take_integers_alone():
+    moved = apply_updates(np.asarray([1, 2], np.int32), np.asarray([1, 1], np.int64))
+    assert moved.dtype == np.int32
+    for p in (np.asarray([1, 2]), np.asarray([True, False])):
+        with pytest.raises(TypeError, match=f"params must be of a dtype .*float64, got {p.dtype}"):
+            apply_updates(p, np.asarray([0.5, 0.5]))
+
+
 SCHEDULED = pytest.mark.parametrize("name", [name for name in cases.RULES if name != "rprop"])
 
 

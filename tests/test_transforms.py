@@ -128,6 +128,35 @@ def test_a_chain_drives_a_fit():
     np.testing.assert_allclose(found.coef, [1.0, 2.0], rtol=1e-8)
 
 
+def test_masks_of_bools_of_any_kind(xp):
+    w = {"a": xp.asarray([1.0]), "b": xp.asarray([1.0]), "c": [xp.asarray([1.0]), None]}
+    decay = update.add_decayed_weights(0.5)
+    masks = (
+        {"a": np.bool_(True), "b": np.bool_(False), "c": [True, None]},
+        {"a": xp.asarray(True), "b": xp.asarray(False), "c": [np.asarray(True), False]},
+        lambda params: {"a": np.all([True]), "b": np.all([False]), "c": [True, None]},
+    )
+    for mask in masks:
+        rule = update.masked(decay, mask)
+        got = rule.update(w, rule.init(w), w)[0]
+        kept = [float(xp.to_numpy(leaf)[0]) for leaf in (got["a"], got["b"], got["c"][0])]
+        assert kept == [1.5, 1.0, 1.5]
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, None, 1.0, np.asarray([True, False]), np.asarray(1)])
+def test_masks_of_anything_else_name_the_leaf(wrong):
+    w = {"a": np.ones(1), "b": [np.ones(1)]}
+    rule = update.masked(update.add_decayed_weights(0.5), {"a": True, "b": [wrong]})
+    with pytest.raises(TypeError, match=r"mask must hold one bool .* for params\['b'\]\[0\]"):
+        rule.init(w)
+
+
+def test_clipping_at_nothing_leaves_nothing(xp):
+    for clip in (update.clip_by_value(0.0), update.clip_by_global_norm(0.0)):
+        got = clip.update(tree(xp), clip.init(tree(xp)))[0]
+        check(xp, got, [0.0, 0.0], [0.0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -148,6 +177,8 @@ def test_a_chain_drives_a_fit():
             lambda: update.multi_transform({"x": update.adam(0.1)}, "y").init(np.ones(2)),
             r"labels must be among \['x'\], got \['y'\]",
         ),
+        (lambda: update.multi_transform([update.adam(0.1)], "y"), r"rules must map labels to rules, got \[adam"),
+        (lambda: update.Descent(3), "rule must be rules such as"),
         (
             lambda: update.add_decayed_weights(0.1).update(np.ones(1), ()),
             "params must be given to add_decayed_weights",

@@ -17,9 +17,9 @@ from agd.update._direction import Direction, Move
 from agd.update._vector import dot, flatten, largest, over
 from agd.update.descent import choose
 from agd.update.line_search import Backtracking, LineSearch, Point, SearchState, is_finite
-from agd.update.wolfe import StrongWolfe
+from agd.update.wolfe import check_search
 
-__all__ = ["Directed", "words"]
+__all__ = ["Directed"]
 
 # In a row: steps that lower neither the value nor the gradient, so that rounding is all that is left, and
 # searches that are out of trials.
@@ -74,6 +74,11 @@ class Directed:
         How far.
     label : str
         What a result calls it.
+
+    Raises
+    ------
+    TypeError
+        If `search` is no line search.
     """
 
     direction: Direction
@@ -82,6 +87,10 @@ class Directed:
 
     rescaled: ClassVar[bool] = False
     evaluations: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no line search."""
+        check_search(self.search)
 
     @property
     def name(self) -> str:
@@ -289,12 +298,3 @@ def _projected(objective: Any, params: Tree, d: Array, batch: int) -> Array:
     x, restore = flatten(params, batch)
     there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
     return there - x
-
-
-def words(search: Any) -> str:
-    """Name a line search, for what a result calls a method."""
-    if isinstance(search, StrongWolfe):
-        return "strong Wolfe"
-    if isinstance(search, Backtracking):
-        return "backtracking" if search.memory == 1 else "non-monotone backtracking"
-    return type(search).__name__

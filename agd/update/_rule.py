@@ -14,6 +14,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
+from agd.update._half import in_single
 
 __all__ = [
     "AUTO",
@@ -48,7 +49,8 @@ class Rule:
     Attributes
     ----------
     init : callable
-        ``init(params) -> state``, a NamedTuple of arrays or trees.
+        ``init(params) -> state``, a NamedTuple of arrays or trees; of float32 for params of half
+        precision, in which running means would stand still.
     update : callable
         ``update(grads, state, params=None) -> (updates, state)``; `apply_updates` adds the updates.
     name : str
@@ -115,7 +117,7 @@ class Rule:
 
 
 def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
-    """Let the rules that a factory makes know its name and what it was called with."""
+    """Let the rules that a factory makes know their name and call, and work in at least float32."""
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
@@ -123,8 +125,11 @@ def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         rule = factory(*args, **kwargs)
+        init, update = in_single(rule.init, rule.update)
         return replace(
             rule,
+            init=init,
+            update=update,
             name=factory.__name__,
             hyperparameters=tuple(bound.arguments.items()),
             factory=make,
@@ -232,10 +237,29 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     tree of arrays
         params + updates, with the dtypes of params; nothing is written in place.
 
+    Raises
+    ------
+    TypeError
+        If the sum is of another kind than the params, as of integers and real updates.
+
     Examples
     --------
     >>> import numpy as np
     >>> apply_updates({"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.5, 0.0])})
     {'w': array([1.5, 2. ])}
     """
-    return optree.tree_map(lambda p, u: p + u, params, updates)
+    return optree.tree_map(_moved, params, updates)
+
+
+def _moved(param: Any, step: Any) -> Any:
+    total = param + step
+    kind = getattr(param, "dtype", None)
+    if kind is None or total.dtype == kind:
+        return total
+    xp = backends.namespace(param)
+    for group in ("bool", "integral", "real floating"):
+        if xp.isdtype(kind, group) and not xp.isdtype(total.dtype, group):
+            raise TypeError(
+                f"params must be of a dtype that keeps params + updates, {total.dtype}, got {kind}"
+            )
+    return xp.astype(total, kind)

@@ -10,6 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import count
+from agd.update._half import in_single
 from agd.update._rule import Rule, check_rule, first_count, named_rule, zeros
 
 __all__ = ["accumulate", "chain", "inject_hyperparams"]
@@ -144,8 +145,8 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
     -------
     callable
         A factory with the same arguments. Its rule's state has ``hyperparameters``, a dict of 0-d
-        arrays of the params' dtype; a changed one counts from the next update on, inside a compiled
-        step too. One that was given as a schedule follows it.
+        arrays of the params' dtype (float32 for half precision); a changed one counts from the next
+        update on, inside a compiled step too. One that was given as a schedule follows it.
 
     Examples
     --------
@@ -190,6 +191,8 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
             step, inner = rule.update(grads, state.inner, params)
             return step, InjectState(state.k + 1, now, inner)
 
-        return Rule(init, update, f"inject_hyperparams({plain.name})", plain.hyperparameters)
+        return Rule(
+            *in_single(init, update), f"inject_hyperparams({plain.name})", plain.hyperparameters
+        )
 
     return make

@@ -8,11 +8,11 @@ from typing import Any
 from agd import backends
 from agd._typing import Array
 from agd._validation import positive
-from agd.update._directed import Directed, words
+from agd.update._directed import Directed
 from agd.update._direction import Move
 from agd.update._vector import dot, over
 from agd.update.line_search import LineSearch
-from agd.update.wolfe import StrongWolfe
+from agd.update.wolfe import StrongWolfe, words
 
 __all__ = ["cg", "hager_zhang"]
 
@@ -86,6 +86,11 @@ def cg(search: LineSearch | None = None) -> Directed:
     Directed
         The method, one evaluation a step.
 
+    Raises
+    ------
+    TypeError
+        If `search` is no line search.
+
     Notes
     -----
     Polak and Ribière (1969), "Note sur la convergence de méthodes de directions conjuguées"; Gilbert and
@@ -127,7 +132,7 @@ def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> Directed:
     Raises
     ------
     ValueError, TypeError
-        If `eta` is not above 0.
+        If `eta` is not above 0, or `search` no line search.
 
     Notes
     -----

@@ -17,7 +17,7 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd.gradient.objective import largest_curvature
 from agd.update._curvature import first_curvature, looks
-from agd.update._rule import AUTO, Rule, apply_updates
+from agd.update._rule import AUTO, Rule, apply_updates, check_rule
 
 __all__ = ["Accelerated", "Descent"]
 
@@ -40,6 +40,11 @@ class Descent:
     rule : Rule
         Any rule; a learning rate of ``"auto"`` is 1/L, with L the largest curvature of the objective.
 
+    Raises
+    ------
+    TypeError
+        If `rule` is no rule.
+
     Examples
     --------
     >>> from agd.update import Descent, gradient_descent
@@ -51,6 +56,10 @@ class Descent:
 
     rescaled: ClassVar[bool] = False
     evaluations: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rule."""
+        check_rule("rule", self.rule)
 
     @property
     def name(self) -> str:

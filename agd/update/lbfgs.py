@@ -8,11 +8,11 @@ from typing import NamedTuple
 from agd import backends
 from agd._typing import Array
 from agd._validation import count
-from agd.update._directed import Directed, words
+from agd.update._directed import Directed
 from agd.update._direction import Move
 from agd.update._vector import dot, over
 from agd.update.line_search import Backtracking, LineSearch
-from agd.update.wolfe import StrongWolfe
+from agd.update.wolfe import StrongWolfe, words
 
 __all__ = ["lbfgs", "projected_lbfgs"]
 
@@ -124,6 +124,11 @@ def lbfgs(
     -------
     Directed
         The method, one evaluation a step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `memory` is no whole number above 0, or `search` no line search.
 
     Notes
     -----

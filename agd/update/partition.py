@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optree
 
+from agd import backends
 from agd._typing import Tree
 from agd.update._rule import Rule, check_rule
 from agd.update.combine import chain
@@ -32,6 +34,34 @@ def _places(choice: Choice, params: Tree) -> list[Any]:
             f"the choice of leaves must have the structure of the params, {wanted}, got {spec}"
         )
     return picked
+
+
+def _picked(mask: Choice, params: Tree) -> list[bool]:
+    """Return the bool for every leaf of the params; a None in their place is left out."""
+    leaves, spec = _flat(params)
+    picked = []
+    for at, (place, leaf) in enumerate(zip(_places(mask, params), leaves, strict=True)):
+        keep = False if leaf is None and place is None else _as_bool(place)
+        if keep is None:
+            got = f"{place!r} ({type(place).__name__})"
+            if backends.is_array(place):
+                got = f"an array of shape {tuple(place.shape)} and dtype {place.dtype}"
+            raise TypeError(
+                f"mask must hold one bool for each leaf of the params, got {got} for "
+                f"{optree.treespec_accessors(spec)[at].codify('params')}"
+            )
+        picked.append(keep)
+    return picked
+
+
+def _as_bool(place: Any) -> bool | None:
+    """Return a bool of any library as Python's, and None for what is none."""
+    if isinstance(place, (bool, np.bool_)):
+        return bool(place)
+    if not backends.is_array(place) or place.ndim:
+        return None
+    is_bool = backends.namespace(place).isdtype(place.dtype, "bool")
+    return bool(backends.to_numpy(place)) if is_bool else None
 
 
 def _only(tree: Tree, keep: list[bool]) -> Tree:
@@ -98,7 +128,8 @@ def masked(rule: Rule, mask: Choice) -> Rule:
     rule : Rule
         A rule or a transform.
     mask : tree of bool, or callable
-        In the structure of the params, or a function of the params that gives such a tree.
+        In the structure of the params, or a function of the params that gives such a tree; a bool of
+        NumPy, or of shape () of any library, is one too.
 
     Returns
     -------
@@ -108,7 +139,8 @@ def masked(rule: Rule, mask: Choice) -> Rule:
     Raises
     ------
     TypeError, ValueError
-        If `rule` is no rule, or the mask has another structure than the params.
+        If `rule` is no rule; when the rule meets params, if the mask has another structure than they
+        have, or holds what is no bool.
 
     Examples
     --------
@@ -122,9 +154,9 @@ def masked(rule: Rule, mask: Choice) -> Rule:
     check_rule("rule", rule)
 
     def labels(params: Tree) -> Tree:
-        places = _places(mask, params)
         _, spec = _flat(params)
-        return optree.tree_unflatten(spec, ["in" if place is True else "out" for place in places])
+        names = ["in" if keep else "out" for keep in _picked(mask, params)]
+        return optree.tree_unflatten(spec, names)
 
     inner = _by_label({"in": rule, "out": chain()}, labels)
     return Rule(inner.init, inner.update, "masked", (("rule", rule),))
@@ -148,7 +180,8 @@ def multi_transform(rules: Mapping[str, Rule], labels: Choice) -> Rule:
     Raises
     ------
     TypeError, ValueError
-        If a value is no rule, a label has none, or the labels have another structure.
+        If `rules` is no mapping, a value is no rule, a label has none, or the labels have another
+        structure.
 
     Examples
     --------
@@ -160,6 +193,8 @@ def multi_transform(rules: Mapping[str, Rule], labels: Choice) -> Rule:
     >>> rule.update(w, rule.init(w))[0]
     {'a': array([-0.1]), 'b': array([-1.])}
     """
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"rules must map labels to rules, got {rules!r} ({type(rules).__name__})")
     for rule in rules.values():
         check_rule("rules", rule)
     inner = _by_label(dict(rules), labels)

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 from agd import backends
 from agd._typing import Array
 from agd._validation import real
-from agd.update._directed import Directed, words
+from agd.update._directed import Directed
 from agd.update._direction import Move
 from agd.update._vector import dot, over
 from agd.update.line_search import Backtracking, LineSearch
+from agd.update.wolfe import words
 
 __all__ = ["barzilai_borwein", "polyak", "steepest_descent"]
 
@@ -133,6 +134,11 @@ def steepest_descent(search: LineSearch | None = None) -> Directed:
     -------
     Directed
         The method, one evaluation a step.
+
+    Raises
+    ------
+    TypeError
+        If `search` is no line search.
 
     Notes
     -----

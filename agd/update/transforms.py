@@ -62,7 +62,7 @@ def clip_by_value(largest: float) -> Rule:
     Parameters
     ----------
     largest : float
-        The largest absolute entry that is left; above 0.
+        The largest absolute entry that is left, 0 or more.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def clip_by_global_norm(largest: float) -> Rule:
     Parameters
     ----------
     largest : float
-        The largest norm that is left; above 0.
+        The largest norm that is left, 0 or more.
 
     Returns
     -------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agd import backends
 from agd._typing import Array
 from agd._validation import count
 from agd.update._vector import sign
 from agd.update.line_search import (
+    Backtracking,
     Point,
     SearchState,
     check_shares,
@@ -19,7 +21,7 @@ from agd.update.line_search import (
     pick,
 )
 
-__all__ = ["StrongWolfe"]
+__all__ = ["StrongWolfe", "check_search", "words"]
 
 
 @dataclass(frozen=True)
@@ -150,3 +152,21 @@ def _interpolate(low: Point, high: Point) -> Array:
     share = xp.where((inside >= 0.0) & (below != 0.0) | hidden, share, full(h, 0.5))
     # The high end may not be finite: then a tenth of the way to it.
     return low.step + xp.where(usable, backends.clip(share, 0.1, 0.9), full(h, 0.1)) * length
+
+
+def check_search(search: object) -> None:
+    """Refuse what is no line search."""
+    known = all(hasattr(search, part) for part in ("memory", "start", "step"))
+    if isinstance(search, type) or not known:
+        raise TypeError(
+            f"search must be a line search such as agd.update.StrongWolfe(), got {search!r}"
+        )
+
+
+def words(search: Any) -> str:
+    """Name a line search, for what a result calls a method."""
+    if isinstance(search, StrongWolfe):
+        return "strong Wolfe"
+    if isinstance(search, Backtracking):
+        return "backtracking" if search.memory == 1 else "non-monotone backtracking"
+    return type(search).__name__
