@@ -60,6 +60,7 @@ def test_each_kind_of_file(tmp_path, table, kind):
     known = agd.fit(X, y, sample_weight=table.column("share").to_numpy())
     assert np.allclose(found.coef, known.coef, rtol=1e-9)
     assert found.n_passes == 2
+    assert found.feature_names == stream.columns == ["size", "count", "flag"]
 
 
 def test_a_folder_of_files_and_the_other_columns(tmp_path, table):
