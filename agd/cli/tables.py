@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-from agd.gradient.files import FORMATS
+from agd.gradient.files import FORMATS, is_text
 
 __all__ = ["Table", "read"]
 
@@ -58,10 +58,7 @@ class Table:
 
     def is_text(self, name: str) -> bool:
         """Return whether a column holds text."""
-        kind = self.data.column(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        return is_text(self.data.column(name).type)
 
     def numbers(self, name: str, hint: str = "") -> Any:
         """Return a column as float64, or say what in it is no finite number, and in which row.
