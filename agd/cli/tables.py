@@ -205,8 +205,12 @@ def _columnar(path: Path, kind: str) -> Any:
 
 def _csv(path: Path) -> Any:
     """Read by the types that the first block shows; where a later row has another, by text."""
+    found = pyarrow.dataset.dataset(path, format=_csv_format({}))
+    # Of whole numbers Arrow reads hexadecimal ones too, 0x10 as 16; of floats it does not.
+    kinds = [pa.float64() if pa.types.is_integer(f.type) else f.type for f in found.schema]
+    schema = pa.schema(list(zip(found.schema.names, kinds, strict=True)))
     try:
-        return pyarrow.dataset.dataset(path, format=_csv_format({})).to_table()
+        return pyarrow.dataset.dataset(path, schema, format=found.format).to_table()
     except pa.ArrowInvalid as error:
         if "conversion error" not in str(error):
             raise
