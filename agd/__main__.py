@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         from agd.cli.app import execute
+    except KeyboardInterrupt:  # the imports take a while
+        return 130
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("agd"):
             raise

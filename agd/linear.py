@@ -25,6 +25,7 @@ from agd._validation import (
     as_data,
     as_start,
     check_callback,
+    column_names,
     flag,
     warn_dependent,
     warn_unconverged,
@@ -86,7 +87,7 @@ def fit(
         The rows: an array of any library in ``agd.backends.TABLE``, a Dask DataFrame, or what NumPy makes
         an array of. Leading axes are independent problems, each with its own status and count. Integers
         become the library's default float. A `Stream` of batches gives X, y and the weights anew for
-        each pass. A sparse array or matrix of SciPy or CuPy is read row by row and never made dense: CSR
+        each pass. The names of a frame's columns are kept. A sparse array or matrix of SciPy or CuPy is read row by row and never made dense: CSR
         as it is, CSC from a copy to CSR, other formats too, with a warning.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
@@ -190,13 +191,14 @@ def fit(
     data = as_data(X, y, sample_weight) if device is None else placed(X, y, sample_weight, device)
     at_once = direct if data.X.ndim == 2 else many
     found = at_once(data, chosen, penalty, intercept) if usual else None
+    names = column_names(X)
     if found is not None:
-        return found
+        return found if names is None else replace(found, feature_names=names)
     with backends.current(data.X), backends.counted() as reads:
         result, dependent = _fit(
             data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
         )
-    result = replace(result, n_sync=reads[0])
+    result = replace(result, n_sync=reads[0], feature_names=names)
     if unconverged(result):
         warn_unconverged(result.message)
     if dependent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,40 @@ def test_an_interrupt_exits_with_130(cli, monkeypatch):
 
     monkeypatch.setattr(agd, "train", interrupted)
     assert cli("train", "--backend", "numpy") == (130, "", "agd: interrupted\n")
+
+
+def test_an_interrupt_during_the_imports_exits_with_130(capfd, monkeypatch):
+    class Slow(types.ModuleType):
+        @property
+        def execute(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "agd.cli.app", Slow("agd.cli.app"))
+    assert main(["train"]) == 130
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize(
+    ("args", "closed", "code"),
+    [
+        ("fit {} --target price --backend numpy --method gd --max-iter 3", ">&-", 1),
+        ("fit {} --target price", "2>&-", 0),
+        ("fit {} --target price", ">&- 2>&-", 0),
+        ("fit {} --target nothing", ">&-", 2),
+        ("backends", ">&-", 0),
+        ("train --backend numpy", ">&-", 0),
+    ],
+)
+def test_closed_streams_change_nothing_but_what_is_printed(small, args, closed, code):
+    command = f"{sys.executable} -m agd {args.replace('{}', str(small))} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "unexpected" not in done.stderr
+    if "2>&-" not in closed:
+        assert done.stderr.count("\n") == (code != 0)
+    elif closed == "2>&-":
+        assert done.stdout.startswith("price from ")  # and no note that went astray
 
 
 def test_without_the_extra_one_line_names_it():

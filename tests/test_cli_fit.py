@@ -208,3 +208,24 @@ def test_a_table_is_fitted_on_any_backend(cli, small, backend):
     assert found["backend"].startswith(backend.partition(":")[0])
     for name, value in want["coefficients"].items():
         assert found["coefficients"][name] == pytest.approx(value, rel=1e-7)
+
+
+@pytest.mark.parametrize("more", [[], ["--stream"]], ids=["whole", "stream"])
+def test_a_single_row_has_no_score(cli, tmp_path, more):
+    path = tmp_path / "one.csv"
+    path.write_text("x,y\n2,3\n")
+    code, out, _ = cli("fit", path, "--target", "y", *more)
+    assert code == 0
+    assert out.startswith("y from 1 column of one.csv, 1 row, loss squared_error\n")
+    assert numbers(out)["R²"].strip() == "-"
+    assert "nan" not in out
+    assert json.loads(cli("fit", path, "--target", "y", "--json", *more)[1])["R²"] is None
+
+
+@pytest.mark.parametrize("first", ["1", "1.5"])
+def test_hexadecimal_numbers_are_text(cli, tmp_path, first):
+    path = tmp_path / "hex.csv"
+    path.write_text(f"x,y\n{first},3\n0x10,4\n3,7\n")
+    err = one_line(*cli("fit", path, "--target", "y"))
+    assert f"{path}: row 2: column 'x' must be numbers, got '0x10'" in err
+    assert str(path) in one_line(*cli("fit", path, "--target", "y", "--stream"))

@@ -122,3 +122,34 @@ def test_missing_numbers_are_named_by_their_place(lazy):
 def test_targets_in_memory_beside_a_frame_are_refused(table, lazy):
     with pytest.raises(ValueError, match="X has row chunks of unknown size"):
         agd.fit(lazy[["a"]], table.t.to_numpy())
+
+
+def test_names_are_held_against_rows_to_predict_for(table, lazy):
+    for rows in (table, lazy):
+        found = agd.fit(rows[["a", "b"]], rows.t)
+        assert found.feature_names == ["a", "b"]
+        for other in (table, lazy):
+            with pytest.raises(ValueError, match="column 0 must be 'a', got 'b'"):
+                found.predict(other[["b", "a"]])
+            with pytest.raises(ValueError, match="got 'b' missing and 's' not among them"):
+                found.predict(other[["a", "s"]])
+        assert np.allclose(
+            found.predict(lazy[found.feature_names]).compute(),
+            found.predict(table[["a", "b"]].to_numpy()),
+        )
+
+
+@pytest.mark.parametrize("kind", ["Int64", "Float64", "boolean"])
+def test_columns_that_may_have_missing_values_are_taken_where_none_is_missing(table, kind):
+    table["whole"] = table["count"] % 2
+    table["may"] = table.whole.astype(kind)
+    known = agd.fit(table[["a", "whole"]], table.t)
+    assert _same(agd.fit(table[["a", "may"]], table.t), known)
+    assert _same(agd.fit(table[["a", "whole"]], table.t.astype("Float64")), known)
+    table.loc[3, "may"] = None
+    with pytest.raises(ValueError, match=r"X .*NaN.*X\[3, 1\]"):
+        agd.fit(table[["a", "may"]], table.t)
+    with pytest.raises(ValueError, match=r"y .*NaN.*y\[3\]"):
+        agd.fit(table[["a", "b"]], table.may)
+    with pytest.raises(TypeError, match="X must be numbers, got dtype object"):
+        agd.fit(table[["may", "kind"]], table.t)

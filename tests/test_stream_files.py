@@ -60,6 +60,7 @@ def test_each_kind_of_file(tmp_path, table, kind):
     known = agd.fit(X, y, sample_weight=table.column("share").to_numpy())
     assert np.allclose(found.coef, known.coef, rtol=1e-9)
     assert found.n_passes == 2
+    assert found.feature_names == stream.columns == ["size", "count", "flag"]
 
 
 def test_a_folder_of_files_and_the_other_columns(tmp_path, table):
@@ -193,6 +194,26 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "empty.csv").write_text("x,y\n")
     with pytest.raises(ValueError, match="has no rows"):
         agd.Stream.from_files(tmp_path / "empty.csv", "y")
+
+
+def test_a_header_that_is_not_utf_8_is_said_with_the_file_and_the_byte(tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes("a,bé,t\n1,2,3\n2,1,4\n".encode("latin-1"))
+    words = r"latin.csv: is not UTF-8 text \(byte 0xe9 in the header\): save it as UTF-8"
+    with pytest.raises(ValueError, match=words):
+        agd.Stream.from_files(path, "t")
+    (tmp_path / "first.csv").write_text("a,b,t\n1,2,3\n2,1,4\n")
+    with pytest.raises(ValueError, match=words):
+        agd.Stream.from_files([tmp_path / "first.csv", path], "t")
+
+
+def test_a_column_without_a_name_is_taken_by_name_only(tmp_path):
+    path = tmp_path / "index.csv"
+    path.write_text(",a,t\n0,1,3\n1,2,3\n2,3,1\n")
+    with pytest.raises(ValueError, match=r"index.csv: column 1 has no name in the header"):
+        agd.Stream.from_files(path, "t")
+    assert agd.Stream.from_files(path, "t", features=["a"]).columns == ["a"]
+    assert agd.Stream.from_files(path, "t", features=["", "a"]).shape[1] == 2
 
 
 LIMITED = """

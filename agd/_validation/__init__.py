@@ -10,6 +10,7 @@ from __future__ import annotations
 from agd._validation.answers import as_gradient, as_value
 from agd._validation.arrays import Data, as_data, as_start
 from agd._validation.features import as_features
+from agd._validation.frames import check_columns, column_names
 from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
     ConvergenceWarning,
@@ -39,8 +40,10 @@ __all__ = [
     "as_start",
     "as_value",
     "check_callback",
+    "check_columns",
     "check_point",
     "choice",
+    "column_names",
     "count",
     "flag",
     "not_negative",

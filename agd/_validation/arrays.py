@@ -9,6 +9,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Namespace, Params
+from agd._validation.frames import as_numbers
 from agd._validation.scalars import values
 
 __all__ = [
@@ -118,7 +119,7 @@ def as_array(name: str, value: object) -> Array:
     if isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be an array of numbers, got {kind.__name__}")
     try:
-        return np.asarray(value)
+        return as_numbers(value, np.asarray(value))
     except ValueError as error:  # a ragged list
         raise ValueError(f"{name} must be rectangular: {str(error).splitlines()[0]}") from None
 

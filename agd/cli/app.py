@@ -200,6 +200,11 @@ def execute(argv: list[str]) -> int:
     int
         As ``agd.__main__.main`` says.
     """
+    with _somewhere_to_print():
+        return _executed(argv)
+
+
+def _executed(argv: list[str]) -> int:
     try:
         with _own_process(), warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -220,6 +225,20 @@ def execute(argv: list[str]) -> int:
     if code == 130:
         report.note("interrupted")
     return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _somewhere_to_print() -> Iterator[None]:
+    """Stand in for standard streams that are closed (agd fit ... >&-), of which Python makes None."""
+    with contextlib.ExitStack() as stack:
+        for name, redirect in (
+            ("stdout", contextlib.redirect_stdout),
+            ("stderr", contextlib.redirect_stderr),
+        ):
+            if getattr(sys, name) is None:
+                nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(redirect(nowhere))
+        yield
 
 
 @contextlib.contextmanager

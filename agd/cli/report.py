@@ -62,8 +62,8 @@ def print_fit(done: Any, *, as_json: bool) -> None:
         print(json.dumps(_as_dict(done), ensure_ascii=False, allow_nan=False))
         return
     model, result = done.model, done.result
-    print(f"{model.target} from {len(model.features)} columns of {done.path.name}, ", end="")
-    print(f"{done.rows} rows, loss {model.loss['name']}")
+    print(f"{model.target} from {_counted(len(model.features), 'column')} of ", end="")
+    print(f"{done.path.name}, {_counted(done.rows, 'row')}, loss {model.loss['name']}")
     if model.classes is not None:
         print(f"log odds of {_label(model.classes[1])} against {_label(model.classes[0])}")
     print()
@@ -75,13 +75,17 @@ def print_fit(done: Any, *, as_json: bool) -> None:
     print()
     lines = {
         "loss": f"{result.fun:.10g}",
-        **{name: f"{value:.6g}" for name, value in done.scores.items()},
+        **{name: f"{v:.6g}" if math.isfinite(v) else "-" for name, v in done.scores.items()},
         "status": for_options(result.message),
         "method": result.method,
         "backend": f"{done.backend}, {done.seconds:.2f} s",
     }
     for name, text in lines.items():
         print(f"  {name:<9} {text}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _label(label: Any) -> str:

@@ -24,11 +24,12 @@ def fit_stream(job: Job, path: Path, chosen: Any) -> Done:
     Raises
     ------
     ValueError
-        As there, and for columns of text: classes have to be numbers here.
+        As there.
     """
     named = job.named()
     job.check_apart_columns(named)
-    table = table_batches(path, job.target, features=named, weight=job.weight or None)
+    classes = job.chosen_loss().classes is not None
+    table = table_batches(path, job.target, features=named, weight=job.weight or None, text=classes)
 
     def batches() -> Iterator[tuple[Any, ...]]:
         for batch in table():
@@ -51,22 +52,22 @@ def fit_stream(job: Job, path: Path, chosen: Any) -> Done:
         said = for_table(str(error), path, table.features, job.target, job.weight)
         raise ValueError(said) from error
     seconds, rows = time.perf_counter() - began, stream.rows or 0
-    model = model_of(job, table.features, None, result, rows)
-    scores = _scores(model, job.chosen_loss(), table)
+    model = model_of(job, table.features, table.labels, result, rows)
+    scores = _scores(model, result, table)
     keep(job, path.name, model, result)
     return Done(model, result, scores, path, rows, f"{chosen}, in batches", seconds)
 
 
-def _scores(model: Model, loss: Any, table: Any) -> dict[str, float]:
+def _scores(model: Model, result: Any, table: Any) -> dict[str, float]:
     """Return the scores of `fit_table` from sums over the batches, in two passes."""
-    total, mean = _mean(table)
+    loss, (total, mean) = result.loss, _mean(table)
     sums = np.zeros(2)
     for X, y, *more in table():
         s = more[0] if more else np.ones_like(y)
         found = model.predict(X)["prediction"]
         if model.classes is not None:
-            low, high = model.classes
-            sums += [float(s @ (found == np.where(y == high, high, low))), 0.0]
+            truth = np.where(y == result.classes[1], *reversed(model.classes))
+            sums += [float(s @ (found == truth)), 0.0]
         elif loss.name == "poisson":
             sums += [deviance(y, found, s), deviance(y, np.full_like(y, mean), s)]
         else:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-from agd.gradient.files import FORMATS
+from agd.gradient.files import FORMATS, is_text
 
 __all__ = ["Table", "read"]
 
@@ -58,10 +58,7 @@ class Table:
 
     def is_text(self, name: str) -> bool:
         """Return whether a column holds text."""
-        kind = self.data.column(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        return is_text(self.data.column(name).type)
 
     def numbers(self, name: str, hint: str = "") -> Any:
         """Return a column as float64, or say what in it is no finite number, and in which row.
@@ -208,8 +205,12 @@ def _columnar(path: Path, kind: str) -> Any:
 
 def _csv(path: Path) -> Any:
     """Read by the types that the first block shows; where a later row has another, by text."""
+    found = pyarrow.dataset.dataset(path, format=_csv_format({}))
+    # Of whole numbers Arrow reads hexadecimal ones too, 0x10 as 16; of floats it does not.
+    kinds = [pa.float64() if pa.types.is_integer(f.type) else f.type for f in found.schema]
+    schema = pa.schema(list(zip(found.schema.names, kinds, strict=True)))
     try:
-        return pyarrow.dataset.dataset(path, format=_csv_format({})).to_table()
+        return pyarrow.dataset.dataset(path, schema, format=found.format).to_table()
     except pa.ArrowInvalid as error:
         if "conversion error" not in str(error):
             raise

@@ -14,7 +14,12 @@ OPTIONS = {
     "a penalty such as agd.loss.L2(1e-3)": "a penalty, such as --l2 1e-3",
     "a learning_rate below it, or 'auto'": "a --learning-rate below it, or auto",
     "method='auto'": "--method auto",
+    "by features=[...]": "by --features",
 }
+
+NOT_FINITE = re.compile(
+    r"(X|y|sample_weight) has (\d+) NaN or infinite values?, the first at \1\[(\d+)(?:, (\d+))?\] = (.+)"
+)
 
 
 def for_options(message: str) -> str:
@@ -65,7 +70,23 @@ def for_table(message: str, path: object, columns: list[str], target: str, weigh
     "t.csv: column 'price' has 1 negative value, the first at row 3 = -1.0"
     """
     names = {"y": target, "sample_weight": weight}
+    if found := NOT_FINITE.fullmatch(message):
+        return f"{path}: {_not_finite(found, columns, names)}"
     worded = re.sub(r"column (\d+) of X", lambda m: f"column {columns[int(m[1])]!r}", message)
     worded = re.sub(r"\b(?:y|sample_weight)\[(\d+)\]", lambda m: f"row {int(m[1]) + 1}", worded)
     worded = re.sub(r"^(y|sample_weight)\b", lambda m: f"column {names[m[1]]!r}", worded)
     return message if worded == message else f"{path}: {worded}"
+
+
+def _not_finite(found: re.Match[str], columns: list[str], names: dict[str, str]) -> str:
+    """Say it as where a table is read whole: the row, the column and what is in the cell."""
+    part, count, row, at, value = found.groups()
+    name = columns[int(at)] if part == "X" else names[part]
+    kind = "empty or NaN" if value == "nan" else "infinite or too large"
+    if count == "1":
+        cells = f"1 {kind} cell here"
+    elif part == "X":  # counted over all columns
+        cells = f"an {kind} cell here, the first of {count} cells that are no finite numbers"
+    else:
+        cells = f"{count} {kind} cells, the first here"
+    return f"row {int(row) + 1}: column {name!r} has {cells}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import Data, as_data
+from agd._validation import Data, as_data, check_columns
 from agd.backends import Column, Feed
 from agd.gradient._moving import dtype_there, host_parts, moved
 
@@ -24,9 +24,14 @@ def check_renewed(batches: Callable[[], Any]) -> None:
 
 
 def as_batch(
-    number: int, batch: Any, feed: Feed | None = None, *, warn: bool = False
+    number: int,
+    batch: Any,
+    feed: Feed | None = None,
+    columns: list[str] | None = None,
+    *,
+    warn: bool = False,
 ) -> Data | None:
-    """Check a batch by itself, and move it where it is to be moved; None for one without rows."""
+    """Check a batch, of columns by these names, and move it where it goes; None for one without rows."""
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"batch {number} must be (X, y) or (X, y, sample_weight), got {what}")
@@ -34,6 +39,7 @@ def as_batch(
         return None
     dtype: Any = None
     try:
+        check_columns(batch[0], columns)
         if feed is not None:
             batch = host_parts(batch, feed.selection)
             dtype = dtype_there(batch[0], feed.selection, warn=warn)

@@ -19,12 +19,12 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import Data, count
+from agd._validation import Data, column_names, count
 from agd.backends import Batches, Column, Feed
 from agd.gradient._ahead import ahead
 from agd.gradient._batch_checks import as_batch, check_alike, check_renewed, check_targets
 from agd.gradient._moving import array_batches
-from agd.gradient.files import BATCH_ROWS, table_batches
+from agd.gradient.files import BATCH_ROWS, TableBatches, table_batches
 
 __all__ = ["Stream"]
 
@@ -51,6 +51,9 @@ class Stream(Batches):
     ----------
     resident : array, shape (0, p)
         An array of the kind that the batches are.
+    columns : list of str, or None
+        The names of the columns of X, where they have names: those of a table in a file, or of batches
+        that are frames, which have the same names in the same order.
 
     Raises
     ------
@@ -91,6 +94,7 @@ class Stream(Batches):
                 f"batches must be an iterable or a function, got {type(batches).__name__}"
             )
         self._batches = batches
+        self.columns = batches.features if isinstance(batches, TableBatches) else None
         self._rows: int | None = None
         if callable(batches):
             check_renewed(batches)
@@ -243,10 +247,12 @@ class Stream(Batches):
         number = -1
         for batch in self._begun():  # enumerate would hold on to a batch
             number += 1
-            found = as_batch(number, batch, feed, warn=like is None)
-            del batch
+            found = as_batch(number, batch, feed, self.columns, warn=like is None)
             if found is None:
                 continue
+            if like is None and self.columns is None:
+                self.columns = column_names(batch[0])
+            del batch
             here = found.weight is not None
             if weighted not in (None, here):
                 raise ValueError(

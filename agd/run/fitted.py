@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd._validation import as_features
+from agd._validation import as_features, check_columns
 from agd.gradient.blocks import forward
 from agd.gradient.screening import Screened
 from agd.run.result import Result
@@ -31,6 +31,9 @@ class FitResult(Result):
     n_passes : int, or None
         Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
         None for arrays in memory.
+    feature_names : list of str, or None
+        The names of X's columns, where it was a frame with such names. Rows to predict for that have
+        names as well must have these, in this order.
 
     Examples
     --------
@@ -46,13 +49,14 @@ class FitResult(Result):
     loss: Loss
     classes: tuple[float, float] | None
     n_passes: int | None = None
+    feature_names: list[str] | None = None
 
     def decision_function(self, X: Array) -> Array:
         """Return the linear predictor z = X @ coef + intercept.
 
         Parameters
         ----------
-        X : array or sparse matrix, shape (..., n, p)
+        X : array, sparse matrix or frame, shape (..., n, p)
             Rows, of the columns that were fitted.
 
         Returns
@@ -63,8 +67,10 @@ class FitResult(Result):
         Raises
         ------
         ValueError, TypeError
-            If X has another number of columns, another library or another device.
+            If X has another number of columns, another library or another device, or is a frame whose
+            columns are not named, and ordered, as those that were fitted.
         """
+        check_columns(X, self.feature_names)
         X = as_features(X, self.coef)
         z = forward(X, self.coef)
         return z if self.intercept is None else z + self.intercept[..., None]

@@ -20,7 +20,15 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty
-from agd._validation import Data, as_data, flag, warn_dependent, warn_unconverged
+from agd._validation import (
+    Data,
+    as_data,
+    check_columns,
+    column_names,
+    flag,
+    warn_dependent,
+    warn_unconverged,
+)
 from agd.gradient.blocks import Blocks
 from agd.gradient.columns import column_scaling, relative
 from agd.gradient.moments import Moments
@@ -170,6 +178,8 @@ class Online:
             If the columns of all rows so far, once these are more than the columns, are linearly dependent,
             and no penalty decides between the answers.
         """
+        known = None if self.result is None else self.result.feature_names
+        check_columns(X, known)
         data = as_data(X, y, sample_weight)
         if backends.of(data.X).chunked:
             raise TypeError(
@@ -183,6 +193,7 @@ class Online:
             if unit is not None:
                 data = data._replace(X=data.X / unit[..., None, :])
             found, *seen = self._updated(self._screened(data))
+            found = replace(found, feature_names=known or column_names(X))
             self._at, self.result, self._units = found.x, in_units(found, unit), unit
             self._past, self._columns, self._slopes = seen
             self.classes = found.classes

@@ -114,6 +114,8 @@ class Result:
         names = [name for name in self.keys() if name not in ("history", "success", "message")]
         if "coef" in names:  # a linear fit: its point is its coefficients
             names.remove("x")
+        if self.get("feature_names") is None and "feature_names" in names:
+            names.remove("feature_names")
         yield "message", _wrapped(self.message)
         for name in ("status", *(n for n in names if n != "status")):
             value = getattr(self, name)
