@@ -57,7 +57,9 @@ def minimize(
         The first point: an array of any shape, or a dict, list, tuple or NamedTuple of arrays. Integers
         become the library's default float. A single number is an array of shape () (in SciPy, of (1,)).
     args : tuple
-        Further arguments of `fun` and `jac`; what is no tuple is the only one.
+        Further arguments of `fun` and `jac`; what is no tuple is the only one. The methods "sgd" and
+        "svrg" call these with mini-batches: with some of the rows of all arrays in it, which must share
+        their first axis, such as X (n, p) and y (n,). `fun` must then be a mean over the rows.
     jac : callable, True, "autodiff", "2-point", "3-point" or None
         The gradient: ``jac(x, *args)`` in the structure of x; True if `fun` returns the pair of value
         and gradient; the library's automatic differentiation (PyTorch, JAX); finite differences, at one
@@ -82,7 +84,8 @@ def minimize(
     callback : callable, optional
         Called after every iteration (where looking costs a transfer, every ``stop.check_every``
         evaluations). As in SciPy, one whose only parameter is ``intermediate_result`` gets the result so
-        far, any other the point. It ends the run by raising StopIteration or returning True.
+        far, any other the point. It ends the run by raising StopIteration or returning True: Python's or
+        NumPy's, or an array of one bool. What else it returns is ignored, a number or list too.
     batch : int
         How many leading axes of every leaf number independent problems: with 1, x0 (b, ...) are b
         problems in one run, each with its own step, line search, status and count.

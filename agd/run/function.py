@@ -12,7 +12,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_point, own
-from agd.gradient import FunctionObjective, choose_gradient
+from agd.gradient import FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.differentiate import Gradient
 from agd.run.critical import with_kind
 from agd.run.loop import run
@@ -90,8 +90,7 @@ def descend(
                 "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
                 "problem: got bounds, a penalty with a prox, or batch"
             )
-        named = "lbfgs" if method is None else method
-        mover = solver(named, prox=prox, bounds=limits is not None)
+        mover, rows = _mover(method, args, batch, prox=prox, bounds=limits is not None)
         how = choose_gradient(fun, jac, point, args, batch=batch)
         objective = FunctionObjective(
             _Negative(how.value_and_grad) if negative else how.value_and_grad,
@@ -101,6 +100,7 @@ def descend(
             limits,
             value_calls=how.calls,
             compilable=_compilable(fun, jac, point, args),
+            rows=rows,
         )
         if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
             point = objective.prox(point, 0.0)
@@ -119,6 +119,22 @@ def descend(
             )
             found = replace(found, certificate=seen)
     return _told(_upright(found) if negative else found, how)
+
+
+def _mover(
+    method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
+) -> tuple[Any, int | None]:
+    """Return the method, and how many rows it may draw from."""
+    rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
+    named = "lbfgs" if method is None else method
+    mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
+    if rows is None and hasattr(mover, "draw"):
+        raise ValueError(
+            f"{mover.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
+            f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
+            f"{why}. Other methods, such as 'lbfgs', need no rows"
+        )
+    return mover, rows
 
 
 def _told(found: Result, how: Gradient) -> MinimizeResult:
