@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +49,7 @@ def run(
         When to stop; ``Stop()`` by default.
     callback : callable, optional
         Called with the result so far at every look since whose last a step was taken. The run ends if
-        it raises StopIteration or returns True.
+        it raises StopIteration or returns True (also NumPy's, or an array's of one entry).
     grad_tol : float, optional
         The gradient's limit where `stop` tests no convergence of its own; 0 by default.
     check_every : int
@@ -89,9 +90,26 @@ def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) ->
     result = report()
     try:
         with backends.counted():  # what a callback reads is no read of the run
-            return callback(result) is True
+            return _is_true(callback(result))
     except StopIteration:
         return True
+
+
+def _is_true(answer: object) -> bool:
+    """Return whether an answer is a bool, Python's or in an array, and true; a number says nothing."""
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    if not backends.is_array(answer):
+        return False
+    array: Any = answer
+    if array.dtype != backends.namespace(array).bool:
+        return False
+    if math.prod(array.shape) != 1:
+        raise ValueError(
+            f"callback must return one bool or None; got bools of shape {tuple(array.shape)}: take their "
+            f"any() or all()"
+        )
+    return bool(backends.to_numpy(array).all())
 
 
 class _Run:
