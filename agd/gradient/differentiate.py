@@ -177,7 +177,7 @@ def choose_gradient(
         If `jac` is none of these.
     ValueError
         If its name is unknown, or it is "autodiff" and the library of `x0` has none, or none that can
-        follow `fun`.
+        follow `fun`. What `fun` raises by itself passes.
 
     Examples
     --------
@@ -210,6 +210,8 @@ def choose_gradient(
     if row.autodiff.sees(fun, x0, *args):
         return Gradient(Autodiff(fun, batch), "autodiff", 1, probes)
     if jac == "autodiff":
+        # An error of fun's own is raised again here, of plain arrays, and passes.
+        as_value(fun(own(x0), *args), x0, batch)
         raise ValueError(
             "jac='autodiff' cannot follow fun: what it returns no longer hangs on x (a Python float, "
             "NumPy or detach() on the way). Compute with x's library, or pass jac='2-point'"
