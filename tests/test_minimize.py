@@ -187,7 +187,10 @@ def test_every_method_counts_its_calls(method, jac):
     given = grad if jac == "callable" else jac
     found = agd.minimize(fun, [1.0, 1.0], jac=given, method=method, stop=stop)
     assert found.nfev == fun.calls
-    assert found.njev == (grad.calls if jac == "callable" else fun.calls / 3)
+    if jac == "callable":
+        assert found.njev == grad.calls
+    else:  # three calls a gradient, and five where it is by central differences
+        assert (fun.calls - 3 * found.njev) in range(0, 2 * found.njev + 1, 2)
 
 
 @pytest.mark.parametrize("method", sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"}))

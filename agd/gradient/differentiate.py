@@ -18,7 +18,15 @@ from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_value, choice, own
 from agd.gradient.differences import difference
 
-__all__ = ["Analytic", "Autodiff", "Differences", "Gradient", "choose_gradient", "difference"]
+__all__ = [
+    "Analytic",
+    "Autodiff",
+    "Differences",
+    "Gradient",
+    "central",
+    "choose_gradient",
+    "difference",
+]
 
 ValueAndGrad: TypeAlias = "Analytic | Autodiff | Differences"
 
@@ -217,6 +225,27 @@ def choose_gradient(
             "NumPy or detach() on the way). Compute with x's library, or pass jac='2-point'"
         )
     return _by_differences(fun, "2-point", x0, batch, probes)
+
+
+def central(how: Gradient, x0: Tree) -> Gradient:
+    """Return the 3-point formula in the place of the 2-point one.
+
+    Parameters
+    ----------
+    how : Gradient
+        By differences.
+    x0 : tree of arrays
+        A point.
+
+    Returns
+    -------
+    Gradient
+        The same function, differenced at two calls for each coordinate.
+    """
+    known = how.value_and_grad
+    if not isinstance(known, Differences):
+        raise TypeError(f"how must be by differences, got {how.name!r}")
+    return _by_differences(known.fun, "3-point", x0, known.batch)
 
 
 def _by_differences(
