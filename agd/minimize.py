@@ -58,11 +58,14 @@ def minimize(
         and half precision become the library's default float, in which `fun` is called and the result
         comes back. A single number is an array of shape () (in SciPy, of (1,)).
     args : tuple
-        Further arguments of `fun` and `jac`; what is no tuple is the only one.
+        Further arguments of `fun` and `jac`; what is no tuple is the only one. The methods "sgd" and
+        "svrg" call these with mini-batches: with some of the rows of all arrays in it, which must share
+        their first axis, such as X (n, p) and y (n,). `fun` must then be a mean over the rows.
     jac : callable, True, "autodiff", "2-point", "3-point" or None
         The gradient: ``jac(x, *args)`` in the structure of x; True if `fun` returns the pair of value
         and gradient; the library's automatic differentiation (PyTorch, JAX); finite differences, at one
-        or two calls of `fun` for each entry. None is autodiff where the library has it and can follow
+        or two calls of `fun` for each entry. Where 2-point differences know no more of the gradient, as
+        at the end, they make way for 3-point ones. None is autodiff where the library has it and can follow
         `fun`, and 2-point elsewhere; ``result.gradient`` says which.
     method : str, Rule, Method or None
         ``"lbfgs"`` (and None, "BFGS", "L-BFGS-B"), which within bounds is projected L-BFGS and with a
@@ -78,12 +81,14 @@ def minimize(
         bounds, one that is smooth or treats every entry by itself.
     stop : Stop or criterion, optional
         When to stop, such as ``agd.Stop(max_iter=100)`` or ``agd.GradTol(1e-8) | agd.Deadline(10)``; by
-        default a gradient with no entry above eps^(1/3) (6e-6 in float64, 5e-3 in float32) or 10,000
-        iterations.
+        default a gradient with no entry above eps^(1/3) (6e-6 in float64, 5e-3 in float32), or by
+        differences above their error 4 eps^(2/3) |f|, if that is more (``result.certificate.tolerance``
+        says what it was), or 10,000 iterations.
     callback : callable, optional
         Called after every iteration (where looking costs a transfer, every ``stop.check_every``
         evaluations). As in SciPy, one whose only parameter is ``intermediate_result`` gets the result so
-        far, any other the point. It ends the run by raising StopIteration or returning True.
+        far, any other the point. It ends the run by raising StopIteration or returning True: Python's or
+        NumPy's, or an array of one bool. What else it returns is ignored, a number or list too.
     batch : int
         How many leading axes of every leaf number independent problems: with 1, x0 (b, ...) are b
         problems in one run, each with its own step, line search, status and count.

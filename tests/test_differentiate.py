@@ -209,6 +209,35 @@ def test_python_floats_and_numpy_are_differenced(xp):
                 choose_gradient(fun, "autodiff", x)
 
 
+def test_an_error_of_the_function_itself_passes_autodiff(xp):
+    """Only what is wrong with the trace is said to be."""
+    if not differentiates(xp):
+        pytest.skip("has no automatic differentiation")
+    x = xp.asarray([1.0, 2.0])
+    for fun, error, words in (
+        (lambda x: total(x) + "a", TypeError, "unsupported operand"),
+        (lambda x, a: total(x), TypeError, "missing 1 required positional argument: 'a'"),
+        (lambda x: (_ for _ in ()).throw(RuntimeError("mine")), RuntimeError, "mine"),
+    ):
+        with pytest.raises(error, match=words):
+            choose_gradient(fun, "autodiff", x)
+
+
+def test_a_function_that_writes_entries_to_numpy_is_differenced(xp):
+    def filled(x):
+        out = np.zeros(2)
+        for i in range(2):
+            out[i] = x[i] * x[i]
+        return out.sum()
+
+    x = xp.asarray([1.0, 2.0])
+    if xp.name.partition(":")[0] in {"strict", "array-api-strict", "dask", "cupy"}:
+        pytest.skip("its numbers are no floats to NumPy")
+    how = choose_gradient(filled, None, x)
+    assert how.name == "2-point"
+    np.testing.assert_allclose(xp.to_numpy(how.value_and_grad(x)[1]), [2.0, 4.0], rtol=1e-2)
+
+
 def test_arrays_of_one_number_are_numbers(xp):
     x = xp.asarray([1.0, 2.0])
     ns = backends.namespace(x)

@@ -144,6 +144,12 @@ KINDS = {
 }
 
 
+def confirmed(calls, gradients, xp):
+    """The calls that may be counted: single precision confirms a 2-point gradient by a 3-point one."""
+    once = [2] if calls == 3 and np.finfo(xp.host_dtype).eps > 1e-8 else []
+    return [calls * gradients + more for more in (0, *once)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
     fun, jac, name = KINDS[kind]
@@ -159,7 +165,7 @@ def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
     near(xp, found.x, [3.0, 3.0], digits=4)
     calls = {"2-point": 3, "3-point": 5}.get(name, 1)  # of fun, for a gradient of two entries
     probes = int(name == "autodiff" and not compiles(xp))
-    assert found.nfev == calls * found.njev + probes
+    assert found.nfev - probes in confirmed(calls, found.njev, xp)
     if not compiles(xp):
         assert found.nfev == fun.calls
         assert not callable(jac) or found.njev == jac.calls
@@ -175,7 +181,7 @@ def test_counts_where_the_function_leaves_its_library(xp):
     found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK, stop=often(xp))
     assert (found.gradient, found.success) == ("2-point", True)
     # One call more finds out whether autograd can follow.
-    assert found.nfev == 3 * found.njev + (xp.name.startswith("torch"))
+    assert found.nfev - xp.name.startswith("torch") in confirmed(3, found.njev, xp)
     assert found.nfev == fun.calls
 
 
@@ -187,7 +193,10 @@ def test_every_method_counts_its_calls(method, jac):
     given = grad if jac == "callable" else jac
     found = agd.minimize(fun, [1.0, 1.0], jac=given, method=method, stop=stop)
     assert found.nfev == fun.calls
-    assert found.njev == (grad.calls if jac == "callable" else fun.calls / 3)
+    if jac == "callable":
+        assert found.njev == grad.calls
+    else:  # three calls a gradient, and five where it is by central differences
+        assert (fun.calls - 3 * found.njev) in range(0, 2 * found.njev + 1, 2)
 
 
 @pytest.mark.parametrize("method", sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"}))

@@ -159,7 +159,8 @@ def test_one_call_serves_all_problems():
     found = agd.minimize(fun, STARTS, batch=1)
     assert found.gradient == "2-point"
     assert fun.calls == found.nfev.max()
-    np.testing.assert_array_equal(found.nfev, 3 * found.njev)
+    # Three calls a gradient, and five for the one that confirms it by central differences.
+    np.testing.assert_array_equal(found.nfev, 3 * found.njev + 2)
     np.testing.assert_allclose(found.x, 1.0, atol=1e-4)
 
 

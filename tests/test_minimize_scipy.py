@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from bowl import Counted
+from bowl import Counted, bowl, slope
 from problems import booth, booth_grad, rosenbrock, rosenbrock_grad
 
 import agd
@@ -160,6 +160,31 @@ def test_a_callback_may_return_true_or_be_any_callable():
     assert (found.status, found.nit, look.seen) == (Status.CALLBACK, 2, 2)
     found = agd.minimize(rosenbrock, START, jac=rosenbrock_grad, callback=look.method)
     assert (found.status, found.nit) == (Status.CALLBACK, 4)
+
+
+def test_a_callback_may_return_any_librarys_true(xp):
+    """Comparisons of NumPy numbers, and of arrays, are no Python bools."""
+    x0, stop = xp.asarray([0.0, 5.0]), agd.Stop(2, grad_tol=0.0, check_every=1)
+    settings = {"jac": slope, "method": agd.update.gradient_descent(0.1), "stop": stop}
+    for answer, ends in (
+        (True, True),
+        (np.True_, True),
+        (xp.asarray(1.0) > 0.0, True),
+        (xp.asarray([1.0]) > 0.0, True),
+        (False, False),
+        (np.False_, False),
+        (xp.asarray(1.0) < 0.0, False),
+        (None, False),
+        (1, False),  # a count, say
+        (np.float64(1.0), False),
+        (xp.asarray([1.0, 2.0]), False),
+        ([True], False),
+        ("yes", False),
+    ):
+        found = agd.minimize(bowl, x0, callback=lambda x, answer=answer: answer, **settings)
+        assert (found.status is Status.CALLBACK) is ends, answer
+    with pytest.raises(ValueError, match=r"one bool or None; got bools of shape \(2,\)"):
+        agd.minimize(bowl, x0, callback=lambda x: x > 0.0, **settings)
 
 
 @both

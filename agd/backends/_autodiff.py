@@ -172,7 +172,7 @@ def _jax_sees(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
     g, leaves, _ = _flat(f, tree, args)
     try:
         jax.linearize(g, leaves)
-    except (RuntimeError, TypeError):  # of a tracer no float() and no NumPy array can be made
+    except Exception:  # noqa: BLE001 - no float() or NumPy array of a tracer; else it comes again
         return False
     return True
 

@@ -22,7 +22,7 @@ from agd.gradient.calculus import (
 )
 from agd.gradient.columns import column_scaling
 from agd.gradient.differentiate import choose_gradient, difference
-from agd.gradient.function import Bounds, FunctionObjective
+from agd.gradient.function import Bounds, FunctionObjective, shared_rows
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective, largest_curvature
 from agd.gradient.scaling import Rescaled, Scaling
@@ -47,5 +47,6 @@ __all__ = [
     "directional_derivative",
     "hessian_vector_product",
     "largest_curvature",
+    "shared_rows",
     "steepest_direction",
 ]

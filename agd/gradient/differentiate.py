@@ -18,7 +18,15 @@ from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_value, choice, own
 from agd.gradient.differences import difference
 
-__all__ = ["Analytic", "Autodiff", "Differences", "Gradient", "choose_gradient", "difference"]
+__all__ = [
+    "Analytic",
+    "Autodiff",
+    "Differences",
+    "Gradient",
+    "central",
+    "choose_gradient",
+    "difference",
+]
 
 ValueAndGrad: TypeAlias = "Analytic | Autodiff | Differences"
 
@@ -177,7 +185,7 @@ def choose_gradient(
         If `jac` is none of these.
     ValueError
         If its name is unknown, or it is "autodiff" and the library of `x0` has none, or none that can
-        follow `fun`.
+        follow `fun`. What `fun` raises by itself passes.
 
     Examples
     --------
@@ -210,11 +218,34 @@ def choose_gradient(
     if row.autodiff.sees(fun, x0, *args):
         return Gradient(Autodiff(fun, batch), "autodiff", 1, probes)
     if jac == "autodiff":
+        # An error of fun's own is raised again here, of plain arrays, and passes.
+        as_value(fun(own(x0), *args), x0, batch)
         raise ValueError(
             "jac='autodiff' cannot follow fun: what it returns no longer hangs on x (a Python float, "
             "NumPy or detach() on the way). Compute with x's library, or pass jac='2-point'"
         )
     return _by_differences(fun, "2-point", x0, batch, probes)
+
+
+def central(how: Gradient, x0: Tree) -> Gradient:
+    """Return the 3-point formula in the place of the 2-point one.
+
+    Parameters
+    ----------
+    how : Gradient
+        By differences.
+    x0 : tree of arrays
+        A point.
+
+    Returns
+    -------
+    Gradient
+        The same function, differenced at two calls for each coordinate.
+    """
+    known = how.value_and_grad
+    if not isinstance(known, Differences):
+        raise TypeError(f"how must be by differences, got {how.name!r}")
+    return _by_differences(known.fun, "3-point", x0, known.batch)
 
 
 def _by_differences(

@@ -11,7 +11,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Penalty, Tree
 
-__all__ = ["Bounds", "FunctionObjective"]
+__all__ = ["Bounds", "FunctionObjective", "shared_rows"]
 
 
 class Bounds(NamedTuple):
@@ -64,8 +64,8 @@ class FunctionObjective:
     compilable : bool
         Whether a backend that compiles can compile `pair`.
     rows : int or None
-        The rows that the first axis of every array in `args` stands for, where `pair` is a mean over
-        them; what mini-batch methods draw from.
+        The rows that the first axis of every array in `args` stands for (`shared_rows`), where `pair` is
+        a mean over them; what mini-batch methods draw from.
 
     Examples
     --------
@@ -198,7 +198,7 @@ class FunctionObjective:
         """
 
         def taken(leaf: Any) -> Any:
-            if not backends.is_array(leaf):
+            if not backends.is_array(leaf) or leaf.ndim == 0:
                 return leaf
             return backends.namespace(leaf).take(leaf, rows, axis=0)
 
@@ -254,6 +254,47 @@ class FunctionObjective:
         filled = [next(rest) if leaf is _HOLE else leaf for leaf in args.leaves]
         known: Any = optree.tree_unflatten(args.spec, filled)
         return replace(self, args=known, bounds=bounds)
+
+
+def shared_rows(args: tuple[Any, ...]) -> tuple[int | None, str]:
+    """Return how many rows the first axis of all arrays in `args` stands for.
+
+    Parameters
+    ----------
+    args : tuple
+        Further arguments of a function: arrays, trees of them, or anything. Arrays of shape () and what
+        is no array belong to all rows.
+
+    Returns
+    -------
+    rows : int or None
+        None where no rows can be taken.
+    why : str
+        What stands in the way then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shared_rows((np.zeros((5, 2)), {"y": np.zeros(5), "alpha": 0.1}))
+    (5, '')
+    >>> shared_rows((np.zeros((5, 2)), np.zeros(4)))
+    (None, 'args with arrays of shapes (5, 2), (4,)')
+    """
+    tree: Any = args
+    leaves = [x for x in optree.tree_leaves(tree, none_is_leaf=True) if getattr(x, "shape", ())]
+    for x in leaves:
+        if not backends.is_array(x):
+            return None, f"args with a {type(x).__name__}, whose rows it does not take"
+        if backends.of(x).chunked:
+            return None, f"args with a {backends.of(x).name} array, whose rows lie in chunks"
+    if not leaves:
+        return None, "args without arrays"
+    if len({backends.of(x).name for x in leaves}) > 1:
+        return None, "args with arrays of several libraries"
+    if len({x.shape[0] for x in leaves}) > 1:
+        return None, f"args with arrays of shapes {', '.join(str(tuple(x.shape)) for x in leaves)}"
+    rows = int(leaves[0].shape[0])
+    return (rows, "") if rows else (None, "args with arrays that have no rows")
 
 
 class _Static(NamedTuple):

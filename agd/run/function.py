@@ -12,9 +12,10 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_point, own
-from agd.gradient import FunctionObjective, choose_gradient
-from agd.gradient.differentiate import Gradient
+from agd.gradient import FunctionObjective, choose_gradient, shared_rows
+from agd.gradient.differentiate import Gradient, central
 from agd.run.critical import with_kind
+from agd.run.differenced import Differenced
 from agd.run.loop import run
 from agd.run.options import from_scipy, reporting
 from agd.run.result import Result
@@ -31,7 +32,8 @@ class MinimizeResult(Result):
     Attributes
     ----------
     gradient : str
-        "jac" (the one given), "fun returns it", "autodiff", "2-point" or "3-point".
+        "jac" (the one given), "fun returns it", "autodiff", "2-point" (by "3-point" at the end, where that
+        knows more) or "3-point".
     """
 
     gradient: str
@@ -90,23 +92,26 @@ def descend(
                 "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
                 "problem: got bounds, a penalty with a prox, or batch"
             )
-        named = "lbfgs" if method is None else method
-        mover = solver(named, prox=prox, bounds=limits is not None)
+        mover, rows = _mover(method, args, batch, prox=prox, bounds=limits is not None)
         how = choose_gradient(fun, jac, point, args, batch=batch)
         objective = FunctionObjective(
-            _Negative(how.value_and_grad) if negative else how.value_and_grad,
+            _signed(how, negative),
             args,
             tuple(like.shape)[:batch],
             penalty,
             limits,
             value_calls=how.calls,
             compilable=_compilable(fun, jac, point, args),
+            rows=rows,
         )
         if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
             point = objective.prox(point, 0.0)
         every = 1 if backends.of(like).looks_are_free else 10
         tolerance = default_tolerance(point)
-        found = run(mover, objective, point, stop, told, grad_tol=tolerance, check_every=every)
+        found = run(
+            mover, objective, point, stop, told, grad_tol=tolerance, check_every=every,
+            differenced=_differenced(how, objective, point, tolerance**3, negative=negative),
+        )  # fmt: skip
         check_start(found, negative=negative)
         if certify:
             seen = with_kind(
@@ -119,6 +124,39 @@ def descend(
             )
             found = replace(found, certificate=seen)
     return _told(_upright(found) if negative else found, how)
+
+
+def _mover(
+    method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
+) -> tuple[Any, int | None]:
+    """Return the method, and how many rows it may draw from."""
+    rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
+    named = "lbfgs" if method is None else method
+    mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
+    if rows is None and hasattr(mover, "draw"):
+        raise ValueError(
+            f"{mover.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
+            f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
+            f"{why}. Other methods, such as 'lbfgs', need no rows"
+        )
+    return mover, rows
+
+
+def _signed(how: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:
+    return _Negative(how.value_and_grad) if negative else how.value_and_grad
+
+
+def _differenced(
+    how: Gradient, objective: FunctionObjective, point: Tree, eps: float, *, negative: bool
+) -> Differenced | None:
+    """Return what a run is to know of finite differences; None where the gradient is exact."""
+    if how.name == "3-point":
+        return Differenced(eps)
+    if how.name != "2-point":
+        return None
+    finer = central(how, point)
+    pair = _signed(finer, negative)
+    return Differenced(eps, replace(objective, pair=pair, value_calls=finer.calls))
 
 
 def _told(found: Result, how: Gradient) -> MinimizeResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from agd import backends
 from agd._typing import Method, Objective, Tree
 from agd.run.certificate import certified
 from agd.run.criteria import Criterion
+from agd.run.differenced import Differenced, Noise
 from agd.run.history import Log
 from agd.run.machine import Machine
 from agd.run.result import Result
@@ -33,6 +35,7 @@ def run(
     *,
     grad_tol: float | None = None,
     check_every: int = 10,
+    differenced: Differenced | None = None,
 ) -> Result:
     """Step until a stopping test holds; look every ``stop.check_every`` steps.
 
@@ -48,12 +51,14 @@ def run(
         When to stop; ``Stop()`` by default.
     callback : callable, optional
         Called with the result so far at every look since whose last a step was taken. The run ends if
-        it raises StopIteration or returns True.
+        it raises StopIteration or returns True (also NumPy's, or an array's of one entry).
     grad_tol : float, optional
         The gradient's limit where `stop` tests no convergence of its own; 0 by default.
     check_every : int
         How many steps run between two looks where `stop` does not say; a method that draws
         mini-batches is looked at once an epoch.
+    differenced : Differenced, optional
+        That the objective's gradient is by finite differences, and how.
 
     Returns
     -------
@@ -76,11 +81,14 @@ def run(
     >>> found.status.name, bool(abs(found.x.coef[0] - 2.0) < 1e-7)
     ('CONVERGED', True)
     """
-    a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0)
+    a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0, differenced)
+    a_run.sharpen()
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
     while not a_run.judge.done.all():
         a_run.go(every)
-        if callback is not None and a_run.judge.advanced.any() and _ends(callback, a_run.report):
+        stepped = a_run.judge.advanced.any()
+        a_run.sharpen()
+        if callback is not None and stepped and _ends(callback, a_run.report):
             a_run.judge.end(Status.CALLBACK)
     return a_run.report()
 
@@ -89,16 +97,39 @@ def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) ->
     result = report()
     try:
         with backends.counted():  # what a callback reads is no read of the run
-            return callback(result) is True
+            return _is_true(callback(result))
     except StopIteration:
         return True
+
+
+def _is_true(answer: object) -> bool:
+    """Return whether an answer is a bool, Python's or in an array, and true; a number says nothing."""
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    if not backends.is_array(answer):
+        return False
+    array: Any = answer
+    if array.dtype != backends.namespace(array).bool:
+        return False
+    if math.prod(array.shape) != 1:
+        raise ValueError(
+            f"callback must return one bool or None; got bools of shape {tuple(array.shape)}: take their "
+            f"any() or all()"
+        )
+    return bool(backends.to_numpy(array).all())
 
 
 class _Run:
     """The parts of a run: the machine that steps, the judge that ends it, the log that is kept."""
 
     def __init__(
-        self, method: Method, objective: Any, x0: Tree, stop: Stop, grad_tol: float
+        self,
+        method: Method,
+        objective: Any,
+        x0: Tree,
+        stop: Stop,
+        grad_tol: float,
+        differenced: Differenced | None = None,
     ) -> None:
         self.began = time.monotonic()
         self.method, self.objective, self.stop = method, objective, stop
@@ -106,6 +137,10 @@ class _Run:
         period = getattr(method, "period", None) if hasattr(method, "draw") else None
         self.epoch: int | None = None if period is None else period(objective)
         criterion = stop.criterion(grad_tol)
+        self.differenced, self.noise = differenced, None
+        if differenced is not None and not stop.tests_convergence:
+            self.noise = Noise(differenced.noise)
+            criterion = criterion | self.noise
         gradients = [part for part in criterion.parts() if isinstance(part, GradTol)]
         leaves = any(part.per_leaf for part in gradients)
         if leaves:
@@ -118,6 +153,8 @@ class _Run:
         row, eps, read = self.machine.look(beside)
         self.known = self.spectrum.least(read) if self.spectrum is not None else None
         self.row = row
+        # What was counted before the objective changed, and how many evaluations that was.
+        self.spent, self.since = {"value_calls": 0, "grad_calls": 0}, np.zeros_like(row.evaluations)
         calls = self.calls("value_calls")
         seconds = time.monotonic() - self.began
         self.judge = Judge(criterion, row, calls, eps, seconds, self.epoch or 1)
@@ -128,9 +165,33 @@ class _Run:
     def calls(self, of: str) -> Any:
         """Return how often the user's function (or gradient) was called; a look may add to it."""
         looks = self.machine.n_sync if hasattr(self.method, "look") else 0
-        exact = (self.row.evaluations + looks) * getattr(self.objective, of, 1)
+        exact = (self.row.evaluations - self.since + looks) * getattr(self.objective, of, 1)
         # Mini-batches count as shares of a call; their sum is rounded up.
-        return np.ceil(np.round(exact, 6)).astype(int)
+        return self.spent[of] + np.ceil(np.round(exact, 6)).astype(int)
+
+    def limit(self) -> Any:
+        """Return what the gradient is held against; 0 where it is not."""
+        limit = 0.0 if self.grad_test is None else self.grad_test.limit(self.judge.first)
+        return limit if self.noise is None else np.fmax(limit, self.noise.limit(self.row))
+
+    def sharpen(self) -> None:
+        """Go on by central differences where one-sided ones say no more: also from what looks converged."""
+        known = self.differenced
+        if known is None or known.central is None or self.epoch is not None:
+            return
+        limit = self.limit()
+        limit = limit if isinstance(limit, float | np.ndarray | np.generic) else 0.0  # by leaf
+        trials = self.row.steps - self.judge.stepped_at
+        again = known.undecided(self.row, self.judge.status, limit, trials)
+        if not again.any() or not (again | self.judge.done).all():
+            return
+        self.spent = {of: self.calls(of) for of in self.spent}
+        self.since = self.row.evaluations - again
+        self.objective, self.differenced = known.central, None
+        self.machine.change(known.central, again)
+        self.row, _, _ = self.machine.look()
+        self.judge.reopen(again, self.row)
+        self.log.add(self.row, self.calls("value_calls"), keep=False)
 
     def go(self, every: int) -> None:
         """Take some steps, look, and let the problems that have ended stand still."""
@@ -165,7 +226,7 @@ class _Run:
             method=self.method.name + self.machine.note,
             certificate=certified(
                 row,
-                0.0 if self.grad_test is None else self.grad_test.limit(self.judge.first),
+                self.limit(),
                 self.method,
                 self.log.contraction(),
                 self.known,

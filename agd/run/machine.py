@@ -84,6 +84,16 @@ def _keep(ok: Array, new: Tree, old: Tree) -> Tree:
     return optree.tree_map(pick, new, old)
 
 
+def _resumed(method: Any, objective: Any, params: Tree, state: Any) -> Any:
+    """Return a method's state with the gradient of another objective, and no failure."""
+    if hasattr(method, "resumed"):
+        return method.resumed(objective, params, state)
+    _, grad = objective.value_and_grad(params)
+    xp = backends.namespace(state.value)
+    flags = [name for name in ("failed", "walled") if getattr(state, name, None) is not None]
+    return state._replace(grad=grad, **{f: xp.zeros_like(getattr(state, f)) for f in flags})
+
+
 def _measure(look: _Look, arrays: Tree, carry: Carry, before: Any) -> tuple[Array, Tree]:
     """Return the columns of a `Row`, and the gradient where it is not the state's."""
     objective = _whole(look.task, arrays)
@@ -178,6 +188,27 @@ class Machine:
 
     def _point(self) -> Any:
         return self.carry.params, getattr(self.carry.state, "iterations", None)
+
+    def change(self, objective: Any, where: Any) -> None:
+        """Go on with another objective of the same values, such as one with a finer gradient.
+
+        Parameters
+        ----------
+        objective : Objective
+            What is minimised from here on.
+        where : numpy.ndarray of bool, shape (...)
+            The problems that go on, also where they had ended; the others stand still.
+        """
+        carry, like = self.carry, self.carry.active
+        xp, backend = backends.namespace(like), backends.of(like)
+        going = backend.convert(xp, where, xp.bool, backends.device(like))
+        with np.errstate(all="ignore"):
+            state = _resumed(self.method, objective, carry.params, carry.state)
+        self._compile(backend, self.method, objective)
+        self.objective = objective
+        self.carry = carry._replace(state=_keep(going, state, carry.state), active=going)
+        if self.settle is not None:
+            self.carry = self.settle(self.carry)
 
     def steps(self, n: int) -> None:
         """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""

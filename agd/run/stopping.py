@@ -250,6 +250,13 @@ class Judge:
             row.steps - self.stepped_at >= max(IDLE, IDLE_EPOCHS * self.epoch), Status.LINE_SEARCH
         )
 
+    def reopen(self, where: Any, row: Row) -> None:
+        """Judge some problems anew, by a row at the same points; no step has led to it."""
+        self.status = np.where(where, -1, self.status)
+        self.advanced = np.zeros_like(self.advanced)
+        self.last = row
+        self.settle(row)
+
     def stride(self, most: int, calls_a_step: int) -> int:
         """Return how many steps to take before the next look, so that no limit is passed unseen.
 

@@ -188,7 +188,9 @@ def _scaled(method: Any) -> Method:
     return found
 
 
-def solver(method: str | Rule | Method, *, prox: bool = False, bounds: bool = False) -> Method:
+def solver(
+    method: str | Rule | Method, *, prox: bool = False, bounds: bool = False, rows: bool = True
+) -> Method:
     """Return the method that a name, a rule or a method stands for, for a function of any kind.
 
     Parameters
@@ -198,6 +200,8 @@ def solver(method: str | Rule | Method, *, prox: bool = False, bounds: bool = Fa
         object with ``init`` and ``step``.
     prox, bounds : bool
         Whether the objective has a penalty that is left to its prox, and whether it has bounds.
+    rows : bool
+        Whether it has rows that mini-batches can take; else errors name no method that draws them.
 
     Returns
     -------
@@ -215,7 +219,7 @@ def solver(method: str | Rule | Method, *, prox: bool = False, bounds: bool = Fa
     >>> solver("L-BFGS-B", bounds=True).name
     'projected L-BFGS (memory 20), backtracking'
     """
-    return solvers.solver(method, METHODS, prox=prox, bounds=bounds)
+    return solvers.solver(method, METHODS, prox=prox, bounds=bounds, rows=rows)
 
 
 def _method(method: Any) -> Method:

@@ -107,7 +107,7 @@ class Directed:
         """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
         return isinstance(self.search, Backtracking)
 
-    def init(self, objective: Any, params: Tree) -> DirectedState:
+    def init(self, objective: Any, params: Tree, memory: Any = None) -> DirectedState:
         """Evaluate the objective at the first point, and begin the first search."""
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
@@ -115,18 +115,25 @@ class Directed:
         g, _ = flatten(grad, value.ndim)
         nothing, zero = xp.zeros_like(g), xp.zeros_like(value)
         no = xp.zeros_like(value, dtype=xp.bool)
-        memory = self.direction.init(g)
+        fresh = no if memory is not None else ~no
+        memory = self.direction.init(g) if memory is None else memory
         recent = value[..., None] + xp.zeros(
             (*value.shape, self.search.memory), dtype=value.dtype, device=backends.device(value)
         )
         still = Move(nothing, nothing, zero, zero, nothing, nothing, zero)
         d, search, steepest = self._begin(
-            objective, params, (x, value, g), memory, still, recent, fresh=~no
+            objective, params, (x, value, g), memory, still, recent, fresh=fresh
         )
         best = Best(value, largest(g), zero, x, g)
         return DirectedState(
             value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero, zero
         )  # fmt: skip
+
+    def resumed(self, objective: Any, params: Tree, state: DirectedState) -> DirectedState:
+        """Begin a new search on another objective of the same values, with what was learned so far."""
+        kept = ("iterations", "evaluations", "moved", "curvature", "least_curvature")
+        begun = self.init(objective, params, state.memory)
+        return begun._replace(**{name: getattr(state, name) for name in kept})
 
     def step(
         self, objective: Any, params: Tree, state: DirectedState

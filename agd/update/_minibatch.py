@@ -119,7 +119,21 @@ def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
     size = xp.zeros_like(value)
     for _ in range(iterations):
         v = over(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)
-        near, _ = flatten(objective.value_and_grad(restore(x + h * v))[1], batch)
+        near, _ = flatten(objective.value_and_grad(_inside(objective, restore, x, h * v))[1], batch)
         v = (near - g) / h
         size = xp.maximum(size, xp.sqrt(dot(v, v)))
     return size
+
+
+def _inside(objective: Any, restore: Any, x: Array, s: Array) -> Tree:
+    """Return x + s; an entry that the bounds would cut goes the other way, as far as they allow."""
+    bounds = getattr(objective, "bounds", None)
+    if bounds is None:
+        return restore(x + s)
+    ahead, back = bounds.project(restore(x + s)), bounds.project(restore(x - s))
+    return optree.tree_map(_farther, restore(x), ahead, back)
+
+
+def _farther(x: Array, a: Array, b: Array) -> Array:
+    xp = backends.namespace(x)
+    return xp.where(xp.abs(a - x) >= xp.abs(b - x), a, b)

@@ -74,7 +74,12 @@ ELSEWHERE = (
 
 
 def solver(
-    method: str | Rule | Method, rules: dict[str, Callable[..., Rule]], *, prox: bool, bounds: bool
+    method: str | Rule | Method,
+    rules: dict[str, Callable[..., Rule]],
+    *,
+    prox: bool,
+    bounds: bool,
+    rows: bool = True,
 ) -> Method:
     """Return the method that a name, a rule or a method stands for, for a function of any kind.
 
@@ -87,6 +92,8 @@ def solver(
         Rules by their names.
     prox, bounds : bool
         Whether the objective has a penalty that is left to its prox, and whether it has bounds.
+    rows : bool
+        Whether it has rows that mini-batches can take; else errors name no method that draws them.
 
     Returns
     -------
@@ -112,9 +119,9 @@ def solver(
         found = method
     proximal = getattr(found, "proximal", False)
     if prox and not proximal:
-        _refuse(method, "a penalty with a prox", ("proximal",))
+        _refuse(method, "a penalty with a prox", ("proximal",), rows)
     if bounds and not (proximal or getattr(found, "bounded", False)):
-        _refuse(method, "bounds", ("proximal", "bounded"))
+        _refuse(method, "bounds", ("proximal", "bounded"), rows)
     return found
 
 
@@ -144,8 +151,10 @@ def _ruled(rule: Rule) -> Method:
     return HeavyBall(beta) if key == "heavy_ball" and beta else SOLVERS[key]()
 
 
-def _refuse(method: Any, what: str, traits: tuple[str, ...]) -> None:
-    able = [n for n, make in SOLVERS.items() if any(getattr(make(), t, False) for t in traits)]
+def _refuse(method: Any, what: str, traits: tuple[str, ...], rows: bool) -> None:
+    made = {name: make() for name, make in SOLVERS.items()}
+    able = [n for n, m in made.items() if any(getattr(m, t, False) for t in traits)]
+    able = [n for n in able if rows or not hasattr(made[n], "draw")]
     named = method if isinstance(method, str) else getattr(method, "name", method)
     raise ValueError(
         f"method {named!r} cannot handle {what}; these can: {', '.join(map(repr, able))}"
