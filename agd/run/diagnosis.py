@@ -16,6 +16,7 @@ from agd.gradient.columns import column_peaks, column_scaling
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled
+from agd.loss import LOSSES
 from agd.run.certificate import Certificate
 from agd.run.columns import Columns
 from agd.run.fitted import FitResult
@@ -44,6 +45,7 @@ def explained(result: FitResult, objective: Any, least_share: float) -> FitResul
     """
     if np.any(result.status == Status.DIVERGED):
         return _diverged(result, objective)
+    result = _searched(result)
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
         result.classes is not None
@@ -58,6 +60,20 @@ def explained(result: FitResult, objective: Any, least_share: float) -> FitResul
         )
         return replace(result, message=result.message + note)
     return result
+
+
+def _searched(result: FitResult) -> FitResult:
+    """Say of a search that found nothing what that can be: the gradient is none of the user's."""
+    wrong = (
+        ""
+        if type(result.loss) in LOSSES.values()
+        else (f", or the slope of loss {result.loss.name!r} is wrong")
+    )
+    words = (
+        f"the line search found no lower point along its direction: the precision of the arithmetic is "
+        f"reached{wrong}: ask for less (grad_tol)"
+    )
+    return replace(result, message=result.message.replace(Status.LINE_SEARCH.advice, words))
 
 
 def _diverged(result: FitResult, objective: Any) -> FitResult:
