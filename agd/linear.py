@@ -42,9 +42,10 @@ from agd.loss._check import check_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.conjugate import conjugate, few_rows, held
-from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
+from agd.run.diagnosis import dependence, explained, planned, unconverged
 from agd.run.direct import direct
 from agd.run.fitted import fitted
+from agd.run.in_range import check_range
 from agd.run.many import many
 from agd.run.path import path
 from agd.run.plan import Plan, plan, scaled
@@ -235,7 +236,7 @@ def _fit(
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
     result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)
-    check_range(result, way.objective, given=start is not None)
+    check_range(result, way.objective, way.method, given=start is not None)
     if isinstance(way.method, (LinearCG, RowCG)):
         return result, few_rows(result, way.objective)
     if way.columns is None:

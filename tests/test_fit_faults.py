@@ -96,3 +96,83 @@ def test_a_loss_of_the_users_own_may_have_a_wrong_slope():
     with pytest.warns(agd.ConvergenceWarning, match="slope of loss 'wrong' is wrong"):
         found = agd.fit(Z + 1e4, y, loss=Wrong())
     assert found.status is Status.LINE_SEARCH
+
+
+# -- numbers that a dtype cannot hold, or holds otherwise -----------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [agd.loss.L2(1e200), agd.loss.L1(1e200)])
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+def test_a_penalty_too_large_for_the_dtype_is_named(penalty, loss):
+    Z, y = drawn("huber")
+    with pytest.raises(ValueError, match=r"penalty L.\(alpha=1e\+200\) is too large for float32"):
+        agd.fit(Z.astype("f4"), y.astype("f4"), loss=loss, penalty=penalty)
+
+
+@pytest.mark.parametrize("rule", [agd.update.adam, agd.update.gradient_descent])
+def test_a_learning_rate_out_of_range_is_named(rule):
+    Z, y = drawn("huber")
+    with pytest.raises(ValueError, match=r"smaller learning_rate than 1e\+300"):
+        agd.fit(Z, y, method=rule(1e300))
+
+
+def test_what_is_finite_but_too_large_for_the_dtype_of_X_is_said_to_be(xp):
+    if "float32" in str(xp.dtype) or xp.name == "dask":
+        pytest.skip("X is in single precision here, in memory")
+    Z, y = drawn("huber")
+    X, big = xp.asarray(Z, dtype=xp.ns.float32), np.where(np.arange(200) == 3, 1e200, 1.0)
+    too = "1 value too large for float32, the dtype of X, the first at"
+    with pytest.raises(ValueError, match=rf"^y has {too} y\[3\] = 1e\+200"):
+        agd.fit(X, big)
+    with pytest.raises(ValueError, match=rf"^sample_weight has {too} sample_weight\[3\]"):
+        agd.fit(X, y, sample_weight=big)
+    with pytest.raises(ValueError, match=rf"^init's coef has {too} init's coef\[1\]"):
+        agd.fit(X, y, loss="huber", init=np.asarray([0.0, 1e200, 0.0]))
+    with pytest.raises(ValueError, match="y has 1 NaN or infinite value"):
+        agd.fit(X, np.where(big > 1.0, np.inf, 1.0))
+
+
+def test_units_too_large_for_descent_are_said_without_another_warning():
+    Z, y = drawn("huber")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="works in the units of X"):
+            agd.fit(Z * 1e150, y, method="gd")
+
+
+@pytest.mark.parametrize("kind", [">f8", ">f4", ">i4"])
+def test_numbers_in_the_other_byte_order_are_taken(kind):
+    rng = np.random.default_rng(0)
+    X = np.round(8.0 * rng.normal(size=(50, 3)))
+    y = np.round(X @ [1.0, 2.0, -3.0] + rng.normal(size=50))
+    other, targets = X.astype(kind), y.astype(kind)
+    for penalty in (agd.loss.NonNegative(), agd.loss.L1(0.1), None):
+        known = agd.fit(X.astype(other.dtype.newbyteorder("=")), y, penalty=penalty)
+        found = agd.fit(other, targets, penalty=penalty, sample_weight=np.ones(50, kind))
+        np.testing.assert_allclose(found.coef, known.coef, rtol=1e-3, atol=1e-4)
+        assert found.coef.dtype.isnative
+        np.testing.assert_allclose(found.predict(other), known.predict(X), rtol=1e-3, atol=1e-3)
+    stream = agd.Stream.from_arrays(other, targets)
+    assert agd.fit(stream, penalty=agd.loss.NonNegative()).success
+
+
+def test_points_in_the_other_byte_order_are_taken():
+    def fun(x):
+        return np.sum((x - 3.0) ** 2)
+
+    for more in ({}, {"penalty": agd.loss.NonNegative()}, {"bounds": [(0, 1), (0, 5)]}):
+        found = agd.minimize(fun, np.asarray([1.0, 2.0], dtype=">f8"), **more)
+        assert found.success
+        assert found.x.dtype.isnative
+
+
+@pytest.mark.backend("torch")
+def test_a_tensor_that_holds_no_values_is_refused():
+    torch = pytest.importorskip("torch")
+    X, y = torch.zeros(5, 2, device="meta"), torch.zeros(5, device="meta")
+    with pytest.raises(ValueError, match="X is on the device 'meta'"):
+        agd.fit(X, y)
+    with pytest.raises(ValueError, match="y is on the device 'meta'"):
+        agd.fit(torch.zeros(5, 2), y)
+    with pytest.raises(ValueError, match="x0 is on the device 'meta'"):
+        agd.minimize(lambda x: (x**2).sum(), y)

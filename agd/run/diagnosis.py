@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd.gradient.columns import column_peaks, column_scaling
+from agd.gradient.columns import column_scaling
 from agd.gradient.curvature import largest_curvature
-from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled
 from agd.loss import LOSSES
 from agd.run.certificate import Certificate
@@ -23,7 +22,7 @@ from agd.run.fitted import FitResult
 from agd.run.spectrum import matrix, units
 from agd.run.status import Status
 
-__all__ = ["check_range", "dependence", "explained", "planned", "unconverged"]
+__all__ = ["dependence", "explained", "planned", "unconverged"]
 
 
 def explained(result: FitResult, objective: Any, least_share: float) -> FitResult:
@@ -102,75 +101,6 @@ def unconverged(result: FitResult) -> bool:
         separated = "perfectly separated" in result.message
         return separated or result.status not in (Status.CONVERGED, Status.CALLBACK)
     return bool((~result.success & (result.status != Status.CALLBACK)).any())
-
-
-def check_range(result: FitResult, objective: Any, *, given: bool) -> None:
-    """Refuse data whose size the dtype cannot hold the fit of, where a run broke at its first point.
-
-    Parameters
-    ----------
-    result : FitResult
-        How the run ended.
-    objective : LinearObjective or Rescaled
-        What was minimised.
-    given : bool
-        Whether the user chose the first point, at which the loss may overflow for that.
-
-    Raises
-    ------
-    ValueError
-        For a column so large that sums over its rows overflow, one so small that its coefficient does
-        (it names the column and its size), targets so large that the loss does, and units in which the
-        curvature does, for a method that works in them.
-    """
-    broken = (np.asarray(result.status) == Status.NON_FINITE) & (np.asarray(result.nit) == 0)
-    if not broken.any():
-        return
-    base = getattr(objective, "base", objective)
-    peaks, usable = _column_sizes(base)
-    kind = str(base.blocks.X.dtype).rpartition(".")[2]
-    slopes = np.isfinite(backends.to_numpy(result.jac.coef))
-    sound = np.isfinite(np.asarray(result.fun))
-    # With unusable columns the value is not finite either: only without them is it y's doing.
-    bad = np.argwhere(~usable)
-    if not len(bad) and not sound.all():
-        if given:
-            return
-        problem = _problem(np.argwhere(~sound)[0])
-        raise ValueError(
-            f"y{problem} is too large for loss {result.loss.name!r} in {kind}: the loss of the best "
-            f"constant model overflows; divide y by a constant"
-        )
-    bad = bad if len(bad) else np.argwhere(~slopes)
-    if not len(bad) and objective is base:
-        raise ValueError(
-            f"method {result.method!r} works in the units of X, in which the curvature overflows {kind}: "
-            f"use method='auto', or divide the columns of X, of size {np.max(peaks):.3g}, by a constant"
-        )
-    if not len(bad):
-        return
-    first = tuple(int(i) for i in bad[0])
-    peak = float(np.broadcast_to(peaks, usable.shape)[first])
-    problem = _problem(first[:-1]) if base.blocks.X.ndim > 2 else ""
-    what = "large: sums over its rows" if peak > 1.0 else "small: its coefficient"
-    raise ValueError(
-        f"column {first[-1]} of X{problem}, whose largest absolute value is {peak:.3g}, is too {what} "
-        f"would overflow {kind}; divide it by a constant near its size"
-    )
-
-
-def _problem(index: Any) -> str:
-    """Name a problem of a batch, or a target beside others; nothing where there is but one."""
-    numbers = ", ".join(str(int(i)) for i in index)
-    return f" of problem {numbers}" if numbers else ""
-
-
-def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
-    """Return each column's largest absolute value, and whether it has coordinates to fit it in."""
-    scaling = base.measure if base.measure is not None else column_scaling(base)
-    xp = backends.namespace(scaling.scale)
-    usable = xp.isfinite(scaling.scale) & xp.isfinite(scaling.shift) & (scaling.scale > 0.0)
-    return column_peaks(base.blocks), backends.to_numpy(usable)
 
 
 def dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
