@@ -158,10 +158,13 @@ def fit(
     UserWarning
         If a sparse X had to be copied from another format than CSR or CSC.
     ConvergenceWarning
-        If the run ended before it converged; the message says what to do.
+        If the run ended before it converged, or no minimum exists; the message says what to do.
     numpy.exceptions.RankWarning
-        If the columns of X are linearly dependent and no penalty decides between the answers. By other
-        methods than ``"auto"`` that is known for one problem of the squared loss with at most 64 columns.
+        If the columns of X are linearly dependent and no penalty decides between the answers, or so
+        nearly that fewer than four digits of the coefficients are left. By other methods than ``"auto"``
+        only the first is known, for one problem of the squared loss with at most 64 columns and a method
+        that measures curvature: descent with any rate, momentum and line searches, but not ``"adam"``
+        and its like.
 
     Notes
     -----
@@ -235,7 +238,8 @@ def _fit(
         found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
-    result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)
+    result = fitted(found, sound, chosen)
+    result = explained(result, way.objective, way.method, sound.least_share)
     check_range(result, way.objective, way.method, given=start is not None)
     if isinstance(way.method, (LinearCG, RowCG)):
         return result, few_rows(result, way.objective)

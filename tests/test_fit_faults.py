@@ -176,3 +176,132 @@ def test_a_tensor_that_holds_no_values_is_refused():
         agd.fit(torch.zeros(5, 2), y)
     with pytest.raises(ValueError, match="x0 is on the device 'meta'"):
         agd.minimize(lambda x: (x**2).sum(), y)
+
+
+# -- rates that are too large --------------------------------------------------------------------
+
+
+def test_a_rate_too_large_for_a_loss_of_bounded_slope_is_called_so():
+    Z, y = drawn("huber")
+    with pytest.warns(agd.ConvergenceWarning, match=r"diverged.*2/L = .*learning_rate below it"):
+        found = agd.fit(
+            Z, y, loss="huber", method=agd.update.gradient_descent(1e3), stop=Stop(max_iter=200)
+        )
+    assert found.status is Status.DIVERGED
+    assert "max_iter" not in found.message
+    assert found.fun > 10.0 * found.history.value[0]
+    with pytest.warns(agd.ConvergenceWarning, match="learning rate is too large"):
+        found = agd.fit(Z, y, loss="huber", method=agd.update.adam(1e3), stop=Stop(max_iter=200))
+    assert found.status is Status.DIVERGED
+
+
+def test_a_rate_above_the_largest_stable_one_is_said_to_be():
+    Z, y = drawn("huber")
+    step = agd.fit(Z, y, loss="huber", method="gd").certificate.largest_step
+    go = {"loss": "huber", "stop": Stop(max_iter=100)}
+    with pytest.warns(agd.ConvergenceWarning, match=r"is above 2/L = .*use a learning_rate below"):
+        found = agd.fit(Z, y, method=agd.update.gradient_descent(3.0 * step), **go)
+    assert found.status is Status.MAX_ITER
+    assert "raise max_iter" not in found.message
+    with pytest.warns(agd.ConvergenceWarning, match="raise max_iter"):
+        agd.fit(Z, y, method=agd.update.gradient_descent(0.001 * step), **go)
+
+
+def test_of_many_problems_those_that_rose_are_called_diverged(xp):
+    if xp.name == "dask":
+        pytest.skip("a chunked X has no problems along leading axes")
+    Z, y = drawn("huber")
+    X = xp.asarray(np.stack([Z, 1e3 * Z]))
+    with pytest.warns(agd.ConvergenceWarning, match="1 of 2 diverged"):
+        found = agd.fit(
+            X, xp.asarray(np.stack([y, y])), loss="huber", method=agd.update.gradient_descent(0.1),
+            stop=Stop(max_iter=100),
+        )  # fmt: skip
+    assert found.status[1] == Status.DIVERGED != found.status[0]
+
+
+# -- fits that have no minimum -------------------------------------------------------------------
+
+
+def with_dummy(loss, rows=5, n=60):
+    """Return columns of which the last is 1 in rows of one class, or of count 0, and 0 elsewhere."""
+    rng = np.random.default_rng(1)
+    X = np.column_stack([rng.normal(size=(n, 2)), np.arange(n) < rows])
+    y = (rng.random(n) < 0.5) * 1.0 if loss == "log_loss" else rng.poisson(3.0, n) * 1.0
+    y[:rows] = 1.0 if loss == "log_loss" else 0.0
+    return X, y
+
+
+ENDLESS = "grow without bound and no minimum exists: add a penalty"
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "poisson"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_column_that_tells_rows_of_one_kind_apart_is_named(loss, rows, xp):
+    X, y = with_dummy(loss, rows)
+    kind = "of one class" if loss == "log_loss" else "of count 0"
+    said = rf"column 2 of X tells {rows} rows {kind} from all others.*{ENDLESS}"
+    with pytest.warns(agd.ConvergenceWarning, match=said):
+        agd.fit(xp.asarray(X), xp.asarray(y), loss=loss)
+    agd.fit(xp.asarray(X), xp.asarray(y), loss=loss, penalty=agd.loss.L2(0.1))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("far", [0.0, 1e3])
+def test_units_do_not_hide_a_column_that_tells_rows_apart(scale, far):
+    X, y = with_dummy("log_loss")
+    weight = np.ones(60)
+    with pytest.warns(agd.ConvergenceWarning, match="column 2 of X tells 5 rows"):
+        agd.fit(
+            (X + np.asarray([0.0, far, far])) * [1.0, 1.0, scale],
+            y,
+            loss="log_loss",
+            sample_weight=weight,
+        )
+    with pytest.warns(agd.ConvergenceWarning, match="column 2 of X tells 5 rows"):
+        agd.fit(X, y, loss="log_loss", method="lbfgs")
+
+
+def test_a_combination_of_columns_and_counts_that_are_all_zero_are_found():
+    X, y = with_dummy("log_loss")
+    mixed = X @ [[1.0, 0.5, 0.0], [0.0, 1.0, 2.0], [1.0, 1.0, -1.0]]
+    with pytest.warns(agd.ConvergenceWarning, match="a direction in X tells 5 rows of one class"):
+        agd.fit(mixed, y, loss="log_loss")
+    with pytest.warns(agd.ConvergenceWarning, match=f"60 rows of count 0.*{ENDLESS}"):
+        agd.fit(X, np.zeros(60), loss="poisson")
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.warns(agd.ConvergenceWarning, match="column 2 of X tells 5 rows"):
+        agd.fit(sparse.csr_array(X), y, loss="log_loss")
+
+
+def test_rows_at_the_end_of_a_loss_are_no_separation():
+    X, y = with_dummy("log_loss")
+    mixed, counts = y.copy(), with_dummy("poisson")[1]
+    mixed[0], counts[0] = 0.0, 3.0  # one row of the other kind: a minimum exists
+    rng = np.random.default_rng(3)
+    steep = rng.normal(size=(300, 3)) * 10.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agd.fit(X, mixed, loss="log_loss")
+        agd.fit(X, counts, loss="poisson")
+        for far in (1e3, 1e6):  # a row beyond all doubt beside rows that leave some
+            agd.fit(np.vstack([X[5:, :2], [far, 0.0]]), np.append(y[5:], 1.0), loss="log_loss")
+        agd.fit(steep, (rng.random(300) < 1 / (1 + np.exp(-steep[:, 0]))) * 1.0, loss="log_loss")
+        agd.fit(steep / 2.0, rng.poisson(np.exp(steep[:, 0] / 2.0)) * 1.0, loss="poisson")
+        agd.fit(X[:3, :2], [3.0, 1.0, 4.0], loss="poisson")  # as many rows as parameters
+
+
+# -- columns that are nearly dependent -----------------------------------------------------------
+
+
+def test_columns_that_leave_few_digits_are_warned_of():
+    Z, y = drawn("huber")
+    nearly = np.random.default_rng(5).normal(size=200)
+    with pytest.warns(
+        np.exceptions.RankWarning, match=r"condition number 2.*leaves \d of their digits"
+    ):
+        found = agd.fit(np.column_stack([Z, Z[:, 0] + 1e-14 * nearly]), y)
+    assert "condition number" in found.message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agd.fit(np.column_stack([Z, Z[:, 0] + 1e-9 * nearly]), y)
