@@ -43,9 +43,10 @@ from agd.loss._check import check_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.conjugate import conjugate, few_rows, held
-from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
+from agd.run.diagnosis import dependence, explained, planned, unconverged
 from agd.run.direct import direct
 from agd.run.fitted import fitted
+from agd.run.in_range import check_range
 from agd.run.many import many
 from agd.run.path import path
 from agd.run.plan import Plan, plan, scaled
@@ -160,10 +161,13 @@ def fit(
     UserWarning
         If a sparse X had to be copied from another format than CSR or CSC.
     ConvergenceWarning
-        If the run ended before it converged; the message says what to do.
+        If the run ended before it converged, or no minimum exists; the message says what to do.
     numpy.exceptions.RankWarning
-        If the columns of X are linearly dependent and no penalty decides between the answers. By other
-        methods than ``"auto"`` that is known for one problem of the squared loss with at most 64 columns.
+        If the columns of X are linearly dependent and no penalty decides between the answers, or so
+        nearly that fewer than four digits of the coefficients are left. By other methods than ``"auto"``
+        only the first is known, for one problem of the squared loss with at most 64 columns and a method
+        that measures curvature: descent with any rate, momentum and line searches, but not ``"adam"``
+        and its like.
 
     Notes
     -----
@@ -238,8 +242,9 @@ def _fit(
         found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
-    result = explained(fitted(found, sound, chosen), way.objective, sound.least_share)
-    check_range(result, way.objective, given=start is not None)
+    result = fitted(found, sound, chosen)
+    result = explained(result, way.objective, way.method, sound.least_share)
+    check_range(result, way.objective, way.method, given=start is not None)
     if isinstance(way.method, (LinearCG, RowCG)):
         return result, few_rows(result, way.objective)
     if way.columns is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Namespace, Params
+from agd._validation.dtypes import narrowed, native
 from agd._validation.frames import as_numbers
 from agd._validation.scalars import values
 
@@ -103,15 +104,7 @@ def as_array(name: str, value: object) -> Array:
             f"{name} is a masked array: fill or drop the masked entries first "
             f"({name}.filled(...)), since agd would not see the mask"
         )
-    if hasattr(value, "tocsr") or hasattr(value, "todense"):
-        dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
-        there = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
-        raise TypeError(f"{name} is sparse ({kind.__name__}): pass {there}{name}.{dense}")
-    layout = str(getattr(value, "layout", ""))
-    if "sparse" in layout:
-        raise TypeError(f"{name} is sparse ({layout}): pass {name}.to_dense()")
-    if getattr(value, "requires_grad", False):
-        raise TypeError(f"{name} requires grad, which a fit would track: pass {name}.detach()")
+    _check_kind(name, value)
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         return value.view(np.ndarray)  # np.matrix has a product of its own
     if backends.is_array(value):
@@ -124,8 +117,26 @@ def as_array(name: str, value: object) -> Array:
         raise ValueError(f"{name} must be rectangular: {str(error).splitlines()[0]}") from None
 
 
+def _check_kind(name: str, value: Any) -> None:
+    """Refuse arrays that are sparse, that hold no values, or that a library keeps watch over."""
+    if hasattr(value, "tocsr") or hasattr(value, "todense"):
+        dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
+        there = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
+        raise TypeError(f"{name} is sparse ({type(value).__name__}): pass {there}{name}.{dense}")
+    layout = str(getattr(value, "layout", ""))
+    if "sparse" in layout:
+        raise TypeError(f"{name} is sparse ({layout}): pass {name}.to_dense()")
+    if str(getattr(value, "device", "")) == "meta":
+        raise ValueError(
+            f"{name} is on the device 'meta', which holds no values: put it on another"
+        )
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{name} requires grad, which a fit would track: pass {name}.detach()")
+
+
 def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
     """Keep real floats, turn integers and booleans into the default float, refuse the rest."""
+    x = native(x)
     kind = str(x.dtype)
     if isinstance(x, np.ndarray) and x.dtype.kind in "OUSMmV":
         raise TypeError(
@@ -150,7 +161,9 @@ def move_beside(
     if isinstance(found, np.ndarray):
         found = as_floating(name, found, backends.namespace(found), "cpu")
         if not isinstance(X, np.ndarray):
-            found = _move(name, found, X, xp, where)
+            found = _move(name, found, X, xp, where, beside)
+        elif beside != "coef":  # what is only predicted for may be infinite
+            found = narrowed(name, found, X.dtype, beside)
     else:
         theirs, ours = backends.of(found).name, backends.of(X).name
         if theirs != ours:
@@ -169,7 +182,7 @@ def move_beside(
         return xp.astype(found, X.dtype)
 
 
-def _move(name: str, found: Any, X: Array, xp: Namespace, where: Any) -> Array:
+def _move(name: str, found: Any, X: Array, xp: Namespace, where: Any, beside: str) -> Array:
     """Move host data beside X, in X's dtype; what overflows it is an error, not an infinity."""
     row = backends.of(X)
     if row.chunked and unknown(X):
@@ -177,8 +190,9 @@ def _move(name: str, found: Any, X: Array, xp: Namespace, where: Any) -> Array:
             f"X has row chunks of unknown size, so {name} cannot be cut to match: give {name} as a "
             f"{row.name} array with the same chunks, or call X.compute_chunk_sizes()"
         )
-    with np.errstate(over="ignore"):  # an infinity made here is found with those that came
-        host = found.astype(str(X.dtype).rpartition(".")[2])
+    kind = str(X.dtype).rpartition(".")[2]
+    with np.errstate(over="ignore"):
+        host = found.astype(kind) if beside == "coef" else narrowed(name, found, kind, beside)
     moved = row.convert(xp, host, None, where)
     if row.chunked and moved.shape[:1] == X.shape[:1]:
         moved = moved.rechunk((X.chunks[0], *moved.chunks[1:]))

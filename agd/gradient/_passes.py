@@ -11,9 +11,16 @@ __all__ = ["curved_block", "flat_block", "mean_block"]
 
 
 def mean_block(
-    loss: Loss, params: Params, X: Array, y: Array, weight: Array | None
+    loss: Loss,
+    params: Params,
+    X: Array,
+    y: Array,
+    weight: Array | None,
+    shift: Array | None = None,
 ) -> tuple[Array, Params]:
-    """Sum the loss and its gradient over the rows of one block."""
+    """Sum the loss and its gradient over the rows of one block, less a shift where there is one."""
+    if shift is not None:
+        X = X - shift[..., None, :]
     z = _predictor(params, X)
     if weight is None:
         total, slope = sum_and_slope(loss, z, y)
@@ -29,9 +36,10 @@ def flat_block(
     weight: Array | None,
     coef: Array,
     intercept: Array | None = None,
+    shift: Array | None = None,
 ) -> tuple[Array, ...]:
     """Return the same as a flat tuple, of the problems whose parameters these are."""
-    value, grad = mean_block(loss, Params(coef, intercept), X, y, weight)
+    value, grad = mean_block(loss, Params(coef, intercept), X, y, weight, shift)
     return (value, grad.coef) if grad.intercept is None else (value, *grad)
 
 

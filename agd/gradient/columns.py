@@ -15,8 +15,8 @@ from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import backward, column_counts, column_sums, mapped, shifted
 from agd.gradient.matrix import column_peaks as peaks
 from agd.gradient.moments import Moments
-from agd.gradient.objective import LinearObjective
-from agd.gradient.scaling import TEMPORARY, Scaling
+from agd.gradient.objective import TEMPORARY, LinearObjective
+from agd.gradient.scaling import Scaling
 from agd.loss import Squared
 
 __all__ = ["column_peaks", "column_scaling", "relative"]

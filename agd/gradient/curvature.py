@@ -48,6 +48,11 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
     -----
     Parlett (1998), *The Symmetric Eigenvalue Problem*, chapter 4.
     """
+    with np.errstate(all="ignore"):  # what overflows is not finite, and said by those who read it
+        return _power(objective, iterations)
+
+
+def _power(objective: Any, iterations: int) -> Array:
     v = _start(objective.zeros())
     for _ in range(iterations):
         product = objective.bound_product(v)

@@ -18,6 +18,8 @@ from agd.loss import Squared
 
 __all__ = ["LinearObjective", "largest_curvature", "zeros"]
 
+TEMPORARY = 64 * 2**20  # bytes: the largest block for passes that make a copy of their block
+
 
 class _Arrays(NamedTuple):
     X: Array
@@ -152,7 +154,14 @@ class LinearObjective:
         grad : Params
             Its gradient.
         """
-        value, grad = self._summed(params)
+        return self._whole(params, None)
+
+    def about(self, shift: Array, params: Params) -> tuple[Array, Params]:
+        """Return the same of columns less a shift (..., p), and of the intercept beside such columns."""
+        return self._whole(params, shift)
+
+    def _whole(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
+        value, grad = self._summed(params, shift)
         total = self.blocks.total
         value, grad = value / total, _over(grad, total)
         if self.penalty is None or not self.penalty.smooth:
@@ -160,15 +169,18 @@ class LinearObjective:
         coef = grad.coef + self.penalty.grad(params.coef)
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
 
-    def _summed(self, params: Params) -> tuple[Array, Params]:
+    def _summed(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
         alike = tuple(params.coef.shape)[:-1] == self.batch_shape
         if not alike or not small_problems(self.blocks):
             found: tuple[Array, Params] = self.blocks.sum(
-                functools.partial(mean_block, self.loss, params)
+                functools.partial(mean_block, self.loss, params, shift=shift),
+                limit=None if shift is None else TEMPORARY,
             )
             return found
         f = functools.partial(flat_block, self.loss)
         more = (params.coef,) if params.intercept is None else tuple(params)
+        if shift is not None:
+            more = (*more, shift)
         value, *grad = some_at_a_time(f, self.blocks, more=more)
         return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
 

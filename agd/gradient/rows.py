@@ -25,8 +25,8 @@ from agd import backends
 from agd._typing import Array
 from agd.gradient.blocks import Blocks
 from agd.gradient.matrix import row_squares, taken
-from agd.gradient.objective import LinearObjective, largest_curvature
-from agd.gradient.scaling import TEMPORARY, Rescaled, Scaling
+from agd.gradient.objective import TEMPORARY, LinearObjective, largest_curvature
+from agd.gradient.scaling import Rescaled, Scaling
 
 __all__ = ["apart", "batch_curvature", "row_count", "take_rows"]
 

@@ -20,8 +20,6 @@ from agd.gradient.objective import LinearObjective, largest, minus, trailing
 
 __all__ = ["Rescaled", "Scaling"]
 
-TEMPORARY = 64 * 2**20  # bytes: the largest block for passes that make a copy of their block
-
 
 class Scaling(NamedTuple):
     """The change of coordinates w = D v, b = d c - mu · w, and the size of a gradient in them.
@@ -47,12 +45,17 @@ class Scaling(NamedTuple):
     unit: Array
     null: Array
 
+    def centred(self, v: Params) -> Params:
+        """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
+        constant = None if v.intercept is None else self.intercept_scale * v.intercept
+        return Params(self.scale * v.coef, constant)
+
     def to_user(self, v: Params) -> Params:
         """Return (w, b) for (v, c)."""
-        coef = self.scale * v.coef
-        if v.intercept is None:
+        coef, constant = self.centred(v)
+        if constant is None:
             return Params(coef, None)
-        return Params(coef, self.intercept_scale * v.intercept - _dot(self.shift, coef))
+        return Params(coef, constant - _dot(self.shift, coef))
 
     def from_user(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
@@ -65,9 +68,12 @@ class Scaling(NamedTuple):
     def pull_back(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
         if g.intercept is None:
-            return Params(self.scale * g.coef, None)
-        coef = self.scale * (g.coef - self.shift * g.intercept[..., None])
-        return Params(coef, self.intercept_scale * g.intercept)
+            return self.centred(g)
+        return self.centred(Params(g.coef - self.shift * g.intercept[..., None], g.intercept))
+
+    def pull_back_centred(self, g: Params) -> Params:
+        """Return the gradient with respect to (v, c) for that with respect to (w, d c)."""
+        return self.centred(g)
 
     def push_forward(self, g: Params) -> Params:
         """Return the gradient with respect to (w, b) for that with respect to (v, c)."""
@@ -126,6 +132,10 @@ class Rescaled:
         The objective of (w, b).
     scaling : Scaling or Whitening
         The coordinates.
+    centred : bool
+        Whether the columns are centred in every block that a pass goes through. X w + b is a small
+        difference of large numbers where columns lie far from zero: their rounding, and that of the
+        gradient, would hide from a line search what is left to gain.
 
     Examples
     --------
@@ -140,6 +150,7 @@ class Rescaled:
 
     base: LinearObjective
     scaling: Any
+    centred: bool = False
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -157,6 +168,11 @@ class Rescaled:
 
     def value_and_grad(self, v: Params) -> tuple[Array, Params]:
         """Return the value and the gradient with respect to (v, c)."""
+        if self.centred:
+            shift = self.scaling.shift
+            value, grad = self.base.about(shift, self.scaling.centred(v))
+            near: Params = self.scaling.pull_back_centred(grad)
+            return value, near
         value, grad = self.base.value_and_grad(self.scaling.to_user(v))
         pulled: Params = self.scaling.pull_back(grad)
         return value, pulled

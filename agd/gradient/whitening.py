@@ -71,6 +71,15 @@ class Whitening(NamedTuple):
         """Return N' g, a gradient here, for one in centred and scaled coordinates."""
         return times(_turned(self.out_of), g)
 
+    @property
+    def shift(self) -> Array:
+        """The columns' means."""
+        return self.scaling.shift
+
+    def centred(self, v: Params) -> Params:
+        """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
+        return self.scaling.centred(Params(self.out(v.coef), v.intercept))
+
     def to_user(self, v: Params) -> Params:
         """Return (w, b) for (v, c)."""
         return self.scaling.to_user(Params(self.out(v.coef), v.intercept))
@@ -83,6 +92,11 @@ class Whitening(NamedTuple):
     def pull_back(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
         there = self.scaling.pull_back(g)
+        return Params(self.back(there.coef), there.intercept)
+
+    def pull_back_centred(self, g: Params) -> Params:
+        """Return the gradient with respect to (v, c) for that with respect to (w, d c)."""
+        there = self.scaling.pull_back_centred(g)
         return Params(self.back(there.coef), there.intercept)
 
     def push_forward(self, g: Params) -> Params:

@@ -29,6 +29,7 @@ WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost mo
 
 ENOUGH = 100  # rows to a column: a sample has no fewer
 SAMPLE, ROWS = 2**20, 20_000  # entries of X, rows: nor, but for wide or narrow X, of either
+FAR = 16.0  # spreads: beyond, a predictor is rounded by more than line searches take for rounding of a value
 SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
 
 
@@ -46,6 +47,8 @@ class Columns(NamedTuple):
         By how many directions the columns fall short of full rank.
     hard : bool
         Whether their condition is such that the moments do not serve, and they were factored.
+    far : bool
+        Whether one lies so far from zero, in its own spread, that a predictor's rounding tells.
     """
 
     low: Any
@@ -53,6 +56,7 @@ class Columns(NamedTuple):
     least: float | None
     missing: Any
     hard: bool = False
+    far: bool = False
 
     @property
     def plain(self) -> bool:
@@ -89,12 +93,12 @@ def whitened(
     """
     whitening = by_moments(base, moments, scaling)
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
-    ends = _ends(whitening, moments)
+    ends = _ends(base, whitening, moments)
     single = quadratic and p <= COLUMNS and moments.G.ndim == 2 and base.batch_shape == ()
     parts = [ends, moments.G, moments.mean] if single else [ends]
     read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts]))
     size = math.prod(tuple(ends.shape))
-    low, high, dead, tiny = read[:size].astype(float).reshape(tuple(ends.shape))
+    low, high, dead, tiny, reach = read[:size].astype(float).reshape(tuple(ends.shape))
     if np.isnan(low).any() or ((tiny > 0.0).any() and _lost(base, moments)):
         return None
     least = _least(read[size:], p, base) if single else None
@@ -105,8 +109,9 @@ def whitened(
     if sparse:  # a few products with X are all that it costs
         most = min(most, SMALL_SHARE**-0.5)
     alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
+    far = bool(base.intercept and not sparse and (reach > FAR).any())
     if (low * most**2 > high).all():
-        known = Columns(plain(low), plain(high), least, plain(dead * alone))
+        known = Columns(plain(low), plain(high), least, plain(dead * alone), far=far)
         return whitening.cast(scaling.shift), known
     if sparse:
         return _sharpened(base, moments, scaling, whitening)
@@ -119,7 +124,7 @@ def whitened(
     )
     low, high, rank = backends.to_numpy(ends).astype(float)
     missing = plain((p - rank) * alone)
-    return whitening, Columns(plain(low), plain(high), least, missing, hard=True)
+    return whitening, Columns(plain(low), plain(high), least, missing, hard=True, far=far)
 
 
 def _sharpened(
@@ -230,12 +235,19 @@ def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
     return 1.0 / (d * d)
 
 
-def _ends(whitening: Whitening, moments: Moments) -> Array:
-    """Return least and largest curvature, and how many columns are constant and small, shape (4, ...)."""
+def _ends(base: LinearObjective, whitening: Whitening, moments: Moments) -> Array:
+    """Return least and largest curvature, how many columns are constant and small, and how far one lies.
+
+    That is its mean over its spread, as curvature and penalty leave it; shape (5, ...).
+    """
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
+    there = whitening.scaling
+    reach = xp.max(xp.abs(there.shift * there.scale), axis=-1)
+    reach = xp.astype(reach, e.dtype) * xp.sqrt(_kappa(base, there, e))
     still = xp.all(whitening.out_of == 0.0, axis=-1)
     tiny = _small(moments) | xp.any(_small_targets(moments))
     counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, tiny)]
+    counts.append(reach)
     low = xp.where(moments.finite, xp.min(e, axis=-1), xp.min(0.0 * e, axis=-1) + math.nan)
     return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
 

@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd.gradient.columns import column_peaks, column_scaling
+from agd.gradient.columns import column_scaling
 from agd.gradient.curvature import largest_curvature
-from agd.gradient.objective import LinearObjective
 from agd.gradient.scaling import Rescaled
+from agd.loss import LOSSES
 from agd.run.certificate import Certificate
 from agd.run.columns import Columns
 from agd.run.fitted import FitResult
+from agd.run.loop import message
+from agd.run.separation import separated
 from agd.run.spectrum import matrix, units
 from agd.run.status import Status
+from agd.run.stopping import FACTOR
 
-__all__ = ["check_range", "dependence", "explained", "planned", "unconverged"]
+__all__ = ["dependence", "explained", "planned", "unconverged"]
+
+DIGITS = 4.0  # correct ones: with fewer, coefficients are warned of
+PASSES = 20  # over the data, to measure the largest curvature
 
 
-def explained(result: FitResult, objective: Any, least_share: float) -> FitResult:
+def explained(result: FitResult, objective: Any, method: Any, least_share: float) -> FitResult:
     """Name the largest stable step after a divergence, and classes that a plane separates.
 
     Parameters
@@ -34,6 +41,8 @@ def explained(result: FitResult, objective: Any, least_share: float) -> FitResul
         How the run ended.
     objective : LinearObjective or Rescaled
         What was minimised.
+    method : Method
+        What took the steps.
     least_share : float
         The smallest positive weight over the sum of the weights.
 
@@ -42,8 +51,12 @@ def explained(result: FitResult, objective: Any, least_share: float) -> FitResul
     FitResult
         The same, with more to read in its message.
     """
+    result = _risen(result, method)
     if np.any(result.status == Status.DIVERGED):
         return _diverged(result, objective)
+    if np.any(result.status == Status.MAX_ITER):
+        return _too_long(result, objective, method)
+    result = _searched(result)
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
         result.classes is not None
@@ -57,104 +70,105 @@ def explained(result: FitResult, objective: Any, least_share: float) -> FitResul
             "minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
         )
         return replace(result, message=result.message + note)
-    return result
+    return replace(result, message=result.message + separated(result, objective))
+
+
+def _searched(result: FitResult) -> FitResult:
+    """Say of a search that found nothing what that can be: the gradient is none of the user's."""
+    wrong = (
+        ""
+        if type(result.loss) in LOSSES.values()
+        else (f", or the slope of loss {result.loss.name!r} is wrong")
+    )
+    words = (
+        f"the line search found no lower point along its direction: the precision of the arithmetic is "
+        f"reached{wrong}: ask for less (grad_tol)"
+    )
+    return replace(result, message=result.message.replace(Status.LINE_SEARCH.advice, words))
+
+
+def _risen(result: FitResult, method: Any) -> FitResult:
+    """Call a run diverged that ran out of steps far above its first value: more would not help.
+
+    Only a rule takes steps that nothing holds against the value. A loss whose slope is bounded has no
+    gradient that grows, by which the run itself would have known.
+    """
+    if getattr(method, "rule", None) is None:
+        return result
+    first = np.asarray(result.history.value[0])
+    status = np.asarray(result.status)
+    above = (status == Status.MAX_ITER) & (
+        np.asarray(result.fun) > first + (FACTOR - 1.0) * np.abs(first)
+    )
+    if not above.any():
+        return result
+    status = np.where(above, int(Status.DIVERGED), status)
+    single = status.ndim == 0
+    return replace(
+        result,
+        status=Status(int(status)) if single else status,
+        message=message(status, np.asarray(result.nit)),
+    )
+
+
+def _constant_rate(method: Any) -> float | None:
+    """Return the learning rate of plain gradient descent, where it was given and does not change."""
+    rule = getattr(method, "rule", None)
+    if rule is None or rule.name != "gradient_descent":
+        return None
+    rate = dict(rule.hyperparameters).get("learning_rate")
+    return float(rate) if isinstance(rate, Real) else None
+
+
+def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
+    """Advise a smaller rate, not more steps, where the rate is above the largest stable one."""
+    rate = _constant_rate(method)
+    # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
+    if rate is None or result.loss.curvature is None or np.max(result.nit) < PASSES:
+        return result
+    result = _measured(result, objective)
+    stopped = np.asarray(result.status) == Status.MAX_ITER
+    least = float(np.min(np.asarray(result.certificate.largest_step)[stopped]))
+    if not rate > least:
+        return result
+    words = (
+        f"stopped at the limit of iterations or calls before it converged: learning_rate={rate:.6g} is "
+        f"above 2/L = {least:.6g}, the largest stable step of gradient descent here: use a "
+        f"learning_rate below it, or 'auto'"
+    )
+    return replace(result, message=result.message.replace(Status.MAX_ITER.advice, words))
+
+
+def _measured(result: FitResult, objective: Any) -> FitResult:
+    """Measure the largest curvature, where it is not known yet."""
+    if result.certificate.curvature is not None:
+        return result
+    L = backends.to_numpy(largest_curvature(objective)).astype(float)
+    L = L.item() if L.ndim == 0 else L
+    certificate = replace(result.certificate, curvature=L, largest_step=2.0 / L)
+    return replace(result, certificate=certificate, n_sync=result.n_sync + 1)
 
 
 def _diverged(result: FitResult, objective: Any) -> FitResult:
     if result.loss.curvature is None:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
-    certificate, n_sync = result.certificate, result.n_sync
-    if certificate.curvature is None:
-        L = backends.to_numpy(largest_curvature(objective)).astype(float)
-        L = L.item() if L.ndim == 0 else L
-        certificate = replace(certificate, curvature=L, largest_step=2.0 / L)
-        n_sync += 1
+    result = _measured(result, objective)
     diverged = np.asarray(result.status) == Status.DIVERGED
-    least = float(np.min(np.asarray(certificate.largest_step)[diverged]))
+    least = float(np.min(np.asarray(result.certificate.largest_step)[diverged]))
     note = (
         f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: use a "
         f"learning_rate below it, or 'auto'"
     )
-    message = result.message + note
-    return replace(result, message=message, certificate=certificate, n_sync=n_sync)
+    return replace(result, message=result.message + note)
 
 
 def unconverged(result: FitResult) -> bool:
     """Return whether the caller has to be warned: an end that neither the tests nor he asked for."""
     if isinstance(result.status, Status):
-        separated = "perfectly separated" in result.message
-        return separated or result.status not in (Status.CONVERGED, Status.CALLBACK)
+        endless = "the coefficients grow without bound" in result.message
+        return endless or result.status not in (Status.CONVERGED, Status.CALLBACK)
     return bool((~result.success & (result.status != Status.CALLBACK)).any())
-
-
-def check_range(result: FitResult, objective: Any, *, given: bool) -> None:
-    """Refuse data whose size the dtype cannot hold the fit of, where a run broke at its first point.
-
-    Parameters
-    ----------
-    result : FitResult
-        How the run ended.
-    objective : LinearObjective or Rescaled
-        What was minimised.
-    given : bool
-        Whether the user chose the first point, at which the loss may overflow for that.
-
-    Raises
-    ------
-    ValueError
-        For a column so large that sums over its rows overflow, one so small that its coefficient does
-        (it names the column and its size), targets so large that the loss does, and units in which the
-        curvature does, for a method that works in them.
-    """
-    broken = (np.asarray(result.status) == Status.NON_FINITE) & (np.asarray(result.nit) == 0)
-    if not broken.any():
-        return
-    base = getattr(objective, "base", objective)
-    peaks, usable = _column_sizes(base)
-    kind = str(base.blocks.X.dtype).rpartition(".")[2]
-    slopes = np.isfinite(backends.to_numpy(result.jac.coef))
-    sound = np.isfinite(np.asarray(result.fun))
-    # With unusable columns the value is not finite either: only without them is it y's doing.
-    bad = np.argwhere(~usable)
-    if not len(bad) and not sound.all():
-        if given:
-            return
-        problem = _problem(np.argwhere(~sound)[0])
-        raise ValueError(
-            f"y{problem} is too large for loss {result.loss.name!r} in {kind}: the loss of the best "
-            f"constant model overflows; divide y by a constant"
-        )
-    bad = bad if len(bad) else np.argwhere(~slopes)
-    if not len(bad) and objective is base:
-        raise ValueError(
-            f"method {result.method!r} works in the units of X, in which the curvature overflows {kind}: "
-            f"use method='auto', or divide the columns of X, of size {np.max(peaks):.3g}, by a constant"
-        )
-    if not len(bad):
-        return
-    first = tuple(int(i) for i in bad[0])
-    peak = float(np.broadcast_to(peaks, usable.shape)[first])
-    problem = _problem(first[:-1]) if base.blocks.X.ndim > 2 else ""
-    what = "large: sums over its rows" if peak > 1.0 else "small: its coefficient"
-    raise ValueError(
-        f"column {first[-1]} of X{problem}, whose largest absolute value is {peak:.3g}, is too {what} "
-        f"would overflow {kind}; divide it by a constant near its size"
-    )
-
-
-def _problem(index: Any) -> str:
-    """Name a problem of a batch, or a target beside others; nothing where there is but one."""
-    numbers = ", ".join(str(int(i)) for i in index)
-    return f" of problem {numbers}" if numbers else ""
-
-
-def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
-    """Return each column's largest absolute value, and whether it has coordinates to fit it in."""
-    scaling = base.measure if base.measure is not None else column_scaling(base)
-    xp = backends.namespace(scaling.scale)
-    usable = xp.isfinite(scaling.scale) & xp.isfinite(scaling.shift) & (scaling.scale > 0.0)
-    return column_peaks(base.blocks), backends.to_numpy(usable)
 
 
 def dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
@@ -231,7 +245,7 @@ def planned(result: FitResult, columns: Columns, *, quadratic: bool) -> tuple[Fi
     result : FitResult
         The same, with the certificate filled in and a bad condition named in the message.
     message : str
-        What to warn of; empty where the columns are independent.
+        What to warn of; empty where the columns are independent, by a margin.
     """
     if quadratic:
         result = replace(result, certificate=_certificate(result, columns))
@@ -248,10 +262,18 @@ def planned(result: FitResult, columns: Columns, *, quadratic: bool) -> tuple[Fi
         return result, ""
     worst = float(np.max(columns.condition))
     note = (
-        f"; the columns of X{several}, centred and scaled, have condition number {worst:.2g}: a change "
+        f"the columns of X{several}, centred and scaled, have condition number {worst:.2g}: a change "
         f"in a last digit of X or y may change the coefficients by that factor"
     )
-    return replace(result, message=result.message + note), ""
+    result = replace(result, message=f"{result.message}; {note}")
+    kind = str(result.coef.dtype).rpartition(".")[2]
+    left = -math.log10(worst * float(np.finfo(kind).eps))
+    if left >= DIGITS:
+        return result, ""
+    return result, (
+        f"{note}, which leaves {max(left, 0.0):.0f} of their digits or so: drop columns, or add a penalty "
+        f"such as agd.loss.L2(1e-3)"
+    )
 
 
 def _certificate(result: FitResult, columns: Columns) -> Certificate:

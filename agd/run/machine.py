@@ -204,7 +204,7 @@ class Machine:
         going = backend.convert(xp, where, xp.bool, backends.device(like))
         with np.errstate(all="ignore"):
             state = _resumed(self.method, objective, carry.params, carry.state)
-        self._compile(backend, self.method, objective)
+        self._compile(backend, objective, carry.params)
         self.objective = objective
         self.carry = carry._replace(state=_keep(going, state, carry.state), active=going)
         if self.settle is not None:

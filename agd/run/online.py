@@ -40,8 +40,9 @@ from agd.loss import Squared, get
 from agd.loss._check import check_penalty
 from agd.run._online import broken, check_finite, dependent, in_units, labels, units
 from agd.run.columns import by_moments
-from agd.run.diagnosis import check_range, unconverged
+from agd.run.diagnosis import unconverged
 from agd.run.fitted import FitResult, fitted
+from agd.run.in_range import check_range
 from agd.run.loop import run
 from agd.run.stopping import Stop
 from agd.update.fista import FISTA

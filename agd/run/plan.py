@@ -188,7 +188,7 @@ def _whitened(
         least = None if columns.least is None else (columns.low, columns.least)
         squares = WhitenedSquares(base, whitening, moments, accurate, least)
         return Plan(method, squares, start, 1, columns)
-    there = Rescaled(base, whitening)
+    there = Rescaled(base, whitening, centred=columns.far)
     x0 = whitening.from_user(start)
     return Plan(lbfgs(MEMORY, whitened=True), there, x0, every(base), columns)
 

@@ -14,8 +14,8 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Params
 from agd.gradient.matrix import column_sums, gram, times_rows
-from agd.gradient.objective import LinearObjective
-from agd.gradient.scaling import TEMPORARY, Rescaled
+from agd.gradient.objective import TEMPORARY, LinearObjective
+from agd.gradient.scaling import Rescaled
 from agd.gradient.squares import WhitenedSquares
 from agd.loss import L2, Squared
 

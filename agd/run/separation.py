@@ -1,0 +1,163 @@
+"""Whether a fit of classes or counts has no minimum: rows that a direction tells from all others.
+
+Where a column, or a combination of some, is 0 but in rows of one class, or in rows that count nothing, the
+loss falls along it for ever, while the other rows hold all other directions. A run then ends where what
+is left to gain is below its tolerance, at coefficients that mean nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss, Params
+from agd.gradient.columns import relative
+from agd.gradient.matrix import column_sums, forward, gram, times_rows
+from agd.gradient.objective import TEMPORARY
+from agd.gradient.scaling import Rescaled
+from agd.loss import Logistic, Poisson
+from agd.run.fitted import FitResult
+from agd.run.status import Status
+
+__all__ = ["separated"]
+
+FLAT = 1e-4  # curvature seen on the way, as a share of the largest: what is above is no valley without end
+SLOPE = 1e3  # tolerances: a row whose slope is below, and one step of z to both sides too, is at its end
+SHARE = 0.01  # of a direction, in spreads: columns with less are not part of what is named
+STILL, MOVED = (
+    0.05,
+    5.0,
+)  # in z: what the direction may do to other rows, and must to one that it separates
+
+
+def separated(result: FitResult, objective: Any) -> str:
+    """Return what to say of a fit that has no minimum; nothing where it has one.
+
+    Only where the method met hardly any curvature are the data asked: two passes, and two reads.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : LinearObjective or Rescaled
+        What was minimised.
+
+    Returns
+    -------
+    str
+        A part of a message.
+
+    Notes
+    -----
+    Albert and Anderson (1984), "On the existence of maximum likelihood estimates in logistic regression
+    models". The direction looked for is the part of w that rows with a slope do not see; along it every
+    row without must go the way it lies already.
+    """
+    base, known = getattr(objective, "base", objective), result.certificate
+    if type(base.loss) not in (Logistic, Poisson) or base.penalty is not None:
+        return ""
+    if not isinstance(result.status, Status) or known.least_curvature is None:
+        return ""
+    there = (
+        getattr(objective.scaling, "scaling", objective.scaling)
+        if isinstance(objective, Rescaled)
+        else base.measure
+    )
+    if there is None or not known.least_curvature < FLAT * known.curvature:
+        return ""
+    with np.errstate(all="ignore"):
+        return _looked_for(result, base, there)
+
+
+def _looked_for(result: FitResult, base: Any, there: Any) -> str:
+    params, like = Params(result.coef, result.intercept), result.coef
+    flat = there.unit / there.intercept_scale * (SLOPE * relative(like))
+    shift = None if backends.is_sparse(base.blocks.X) else there.shift
+    seen = functools.partial(_seen, base.loss, params, flat, shift)
+    xp = backends.namespace(like)
+    zero = 0.0 * like if shift is None else shift
+    sums = base.blocks.sum(seen, limit=TEMPORARY)
+    parts = [*sums, like, zero, 1.0 / there.scale, params.intercept]
+    sizes = [xp.reshape(part, (-1,)) for part in parts if part is not None]
+    read = backends.to_numpy(xp.concat(sizes)).astype(float)
+    if not np.isfinite(read).all():
+        return ""
+    direction, constant, alone = _unseen(read, int(like.shape[-1]), base.intercept, like)
+    convert, where = backends.of(like).convert, backends.device(like)
+    host = direction.astype(str(like.dtype).rpartition(".")[2])
+    along = convert(xp, host, like.dtype, where)
+    f = functools.partial(_told_apart, base.loss, params, flat, along, constant)
+    wrong, moved = backends.to_numpy(xp.stack(base.blocks.sum(f))).tolist()
+    if wrong or not moved:
+        return ""
+    which = f"column {alone} of X tells" if alone is not None else "a direction in X tells"
+    kind = "of one class" if base.loss.classes is not None else "of count 0"
+    return (
+        f"; {which} {int(moved)} rows {kind} from all others (quasi-separation), so the coefficients grow "
+        f"without bound and no minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
+    )
+
+
+def _unseen(read: Any, p: int, intercept: bool, like: Array) -> tuple[Any, float, int | None]:
+    """Return the part of (w, b) that rows with a slope do not see, and the column that it is all of."""
+    G, sums, rows = read[: p * p].reshape(p, p), read[p * p : p * p + p], read[p * p + p]
+    w, shift, spread = read[p * p + p + 1 :][: 3 * p].reshape(3, p)
+    G = np.block([[G, sums[:, None]], [sums[None, :], np.full((1, 1), rows)]])
+    constant = read[-1] + shift @ w if intercept else 0.0
+    # In units of what each adds to z, which no unit of a column can change.
+    unit = np.append(np.abs(w), max(abs(constant), 1.0) if intercept else 0.0)
+    point = np.append(np.sign(w), constant / unit[-1] if intercept else 0.0)
+    values, V = np.linalg.eigh(G * np.outer(unit, unit) / max(rows, 1.0))
+    eps = float(np.finfo(str(like.dtype).rpartition(".")[2]).eps)
+    N = V[:, values <= max((STILL / 10.0) ** 2 / (p + 1), 8.0 * (p + 1) * eps * values[-1])]
+    found = N @ (N.T @ point)
+    direction = unit[:-1] * found[:-1]
+    part = spread * np.abs(direction)
+    large = np.flatnonzero(part > max(SHARE * part.max(), SHARE))
+    alone = int(large[0]) if len(large) == 1 else None
+    return direction, float(unit[-1] * found[-1] - shift @ direction), alone
+
+
+def _ends(loss: Loss, params: Params, flat: Array, X: Array, y: Array) -> tuple[Array, Array]:
+    """Return the predictor of each row, and whether the loss is flat there."""
+    xp, z = backends.namespace(y), forward(X, params.coef)
+    z = z if params.intercept is None else z + params.intercept[..., None]
+    slopes = [xp.abs(loss.slope(z + by, y)) for by in (-1.0, 0.0, 1.0)]
+    return z, functools.reduce(xp.maximum, slopes) <= flat
+
+
+def _seen(
+    loss: Loss, params: Params, flat: Array, shift: Array | None, X: Array, y: Array, weight: Any
+) -> list[Array]:
+    """Sum products of the columns with one another, and the columns, over the rows that have a slope."""
+    xp = backends.namespace(y)
+    _, ended = _ends(loss, params, flat, X, y)
+    counts = ~ended if weight is None else ~ended & (weight > 0.0)
+    mask = xp.astype(counts, y.dtype)
+    Z = times_rows(X if shift is None else X - shift, mask)
+    return [gram(Z), column_sums(Z), xp.sum(mask)]
+
+
+def _told_apart(
+    loss: Loss,
+    params: Params,
+    flat: Array,
+    along: Array,
+    constant: float,
+    X: Array,
+    y: Array,
+    weight: Any,
+) -> list[Array]:
+    """Count the rows that a move along a direction changes for the worse, or at all, and those it tells."""
+    xp = backends.namespace(y)
+    z, ended = _ends(loss, params, flat, X, y)
+    moved = forward(X, along) + constant
+    onward = xp.where(z > 0.0, moved, -moved)
+    wrong = xp.where(ended, onward < -STILL, xp.abs(moved) > STILL)
+    told = ended & (onward > MOVED)
+    if weight is not None:
+        wrong, told = wrong & (weight > 0.0), told & (weight > 0.0)
+    return [xp.sum(xp.astype(x, y.dtype)) for x in (wrong, told)]
