@@ -54,8 +54,8 @@ def _hold_to_the_budget(X, y, counts, method, check_every, loss):
     assert counts["other"] == 0
     assert counts["move"] == found.n_sync
     if "closed form" in found.method:
-        # The data, the moments twice, two scans, the end, the curvature.
-        assert found.n_sync == 7
+        # The data, the moments twice, a scan, the end, the curvature; and a scan where the end is put right.
+        assert found.n_sync in (6, 7)
         return
     # One to check the data, one at the start, one for every check_every steps; whitening
     # reads a spectrum, which tells of the squared loss whether the data are finite, too.
