@@ -129,7 +129,7 @@ def descend(
 def _mover(
     method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
 ) -> tuple[Any, int | None]:
-    """Return the method, and how many rows it may draw from."""
+    """Return the method, and how many rows it draws from; None where it draws none."""
     rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
     named = "lbfgs" if method is None else method
     mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
@@ -139,7 +139,7 @@ def _mover(
             f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
             f"{why}. Other methods, such as 'lbfgs', need no rows"
         )
-    return mover, rows
+    return mover, rows if hasattr(mover, "draw") else None
 
 
 def _signed(how: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:
