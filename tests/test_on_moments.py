@@ -223,3 +223,13 @@ def test_powers_of_one_column_take_a_few_steps():
     assert found.success
     assert found.nit <= 20
     assert 2 <= np.count_nonzero(found.coef) <= 5  # to the last bit
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_faces_know_no_unit_of_the_targets(unit):
+    x = np.linspace(0.0, 1.0, 100)
+    y = unit * (np.sin(3.0 * x) + 0.1 * np.random.default_rng(0).normal(size=100))
+    found = agd.fit(x[:, None] ** np.arange(1, 11), y, penalty=L1(1e-4 * unit))
+    assert found.success
+    assert found.nit <= 20

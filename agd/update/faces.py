@@ -15,7 +15,8 @@ from agd.update.fista import FISTA, FistaState
 
 __all__ = ["Faces"]
 
-FLAT = 1e-3  # below this a slope, which is a difference with half the digits, is taken for 0
+# Slopes of the prox are differences with half the digits: what is less is taken for 0, or for 1.
+FLAT, ROUNDED = 1e-3, 1e-6
 SINGULAR = 1e-12  # of the largest curvature: what a direction with less is given
 SMALL = 48  # entries: of fewer a face costs no more than a step
 EVERY = 20  # evaluations: so often faces of more are tried where they change
@@ -88,7 +89,7 @@ class Faces:
         with np.errstate(all="ignore"):
             x = _minimum(both, objective.hessian(), old, start)
         new = both.at(x.astype(old.x.dtype, copy=False))
-        left, residual = _face(both, new, step).x - new.x, start.x - old.x
+        left, residual = both.forward(new, step) - new.x, start.x - old.x
         (gain, _), (change, noise) = rise(both, first, old), rise(both, old, new)
         nearer = (change <= noise) & (dot(left, left) <= BELOW**2 * dot(residual, residual))
         better = np.isfinite(new.value) & (((change < -noise) & (change <= gain)) | nearer)
@@ -132,20 +133,15 @@ def _face(both: Composite, at: Point, step: Array) -> _Face:
     )
     aside = np.where(forward < 0.0, -little, little)
     share = (both.prox(forward + aside, step) - x) / aside  # the slope of the prox, 1 / (1 + a h'')
-    free = share > 0.5 * little
+    free = share > FLAT
     bend = np.where(free, 1.0 / np.where(free, share, 1.0) - 1.0, 0.0)
-    bend = (
-        np.where(np.abs(bend) < 1e-6, 0.0, bend) / step
-    )  # a difference has the digits of its width
+    bend = np.where(np.abs(bend) < ROUNDED, 0.0, bend) / step
     kinked = both.prox(np.zeros_like(x) + little, step) == 0.0
     return _Face(x, free, (forward - x) / step, bend, kinked)
 
 
 def _minimum(both: Composite, H: Array, at: Point, face: _Face) -> Array:
     """Return the minimum of the face, or of that to which the way there leads."""
-    H = H.astype(
-        np.float64, copy=False
-    )  # what LAPACK has; of wider numbers the next step tells the rest
     x, free = face.x.astype(np.float64), face.free.copy()
     slope = at.g + H @ (x - at.x) + face.slope
     for _ in range(len(x)):
