@@ -88,8 +88,9 @@ def fit(
         The rows: an array of any library in ``agd.backends.TABLE``, a Dask DataFrame, or what NumPy makes
         an array of. Leading axes are independent problems, each with its own status and count. Integers
         become the library's default float. A `Stream` of batches gives X, y and the weights anew for
-        each pass. The names of a frame's columns are kept. A sparse array or matrix of SciPy or CuPy is read row by row and never made dense: CSR
-        as it is, CSC from a copy to CSR, other formats too, with a warning.
+        each pass. The names of a frame's columns are kept. A sparse array or matrix of SciPy or CuPy is
+        read row by row and never made dense: CSR as it is, CSC from a copy to CSR, other formats too,
+        with a warning.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
     loss : str or Loss
@@ -115,10 +116,10 @@ def fit(
         With a penalty that is not smooth, proximal gradient there: of the squared loss accelerated
         (``"fista"``), on the moments, held against the data, where rows are many; of one problem on
         NumPy with a penalty that acts entry by entry and at most 256 columns each step goes on to
-        the minimum over the entries that are free. Of other losses with steps of
-        Barzilai and Borwein (``"proximal_gradient"``). ``"projected_gradient"`` handles sets.
-        ``"gd"``: full-batch gradient descent in the data's own units, with learning rate 1/L; of
-        the squared loss with no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
+        the minimum over the entries that are free. Of other losses with steps of Barzilai and Borwein
+        (``"proximal_gradient"``). ``"projected_gradient"`` handles sets. ``"gd"``: full-batch
+        gradient descent in the data's own units, with learning rate 1/L; of the squared loss with
+        no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
         ``"nesterov"`` with a constant rate, and no step is taken where that is sooner. Another name
         in ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as
         ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.

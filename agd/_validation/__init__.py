@@ -7,7 +7,7 @@ what only the values can tell is counted on the device and read in one transfer
 
 from __future__ import annotations
 
-from agd._validation.answers import as_gradient, as_value
+from agd._validation.answers import as_bool, as_gradient, as_value
 from agd._validation.arrays import Data, as_data, as_start
 from agd._validation.features import as_features
 from agd._validation.frames import check_columns, column_names
@@ -30,6 +30,7 @@ from agd._validation.trees import as_bounds, as_point, check_point, own
 __all__ = [
     "ConvergenceWarning",
     "Data",
+    "as_bool",
     "as_bounds",
     "as_data",
     "as_features",

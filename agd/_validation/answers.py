@@ -12,7 +12,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 
-__all__ = ["as_gradient", "as_value"]
+__all__ = ["as_bool", "as_gradient", "as_value"]
 
 
 def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
@@ -156,3 +156,13 @@ def _host(need: str, value: Any) -> Any:
         except (ValueError, TypeError):  # ragged, or arrays of another library: named below
             pass
     raise TypeError(f"{need}; got {type(value).__name__}")
+
+
+def as_bool(answer: Any) -> bool | None:
+    """Return a bool of Python, of NumPy, or of shape () of any library, as Python's; None for what is none."""
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    if not backends.is_array(answer) or answer.ndim:
+        return None
+    is_bool = backends.namespace(answer).isdtype(answer.dtype, "bool")
+    return bool(backends.to_numpy(answer)) if is_bool else None

@@ -13,6 +13,7 @@ import numpy as np
 from agd._validation import choice
 from agd.run.row import Row, plain
 from agd.update import Accelerated, Descent
+from agd.update._rule import given_rate
 
 __all__ = ["Certificate", "certified", "predicted_contraction"]
 
@@ -205,11 +206,9 @@ def convergence_of(method: Any) -> tuple[str | None, float | None]:
     if isinstance(method, Accelerated):
         return ("accelerated" if method.momentum else "gradient"), None
     if isinstance(method, Descent) and method.rule.name == "gradient_descent":
-        rate = dict(method.rule.hyperparameters)["learning_rate"]
-        if method.auto:
-            return "gradient", None
-        if isinstance(rate, Real):
-            return "gradient", float(rate)
+        rate = given_rate(method.rule)
+        if method.auto or rate is not None:
+            return "gradient", rate
     return None, None
 
 

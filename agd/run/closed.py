@@ -36,9 +36,8 @@ from agd.update import Trajectory
 __all__ = ["closed"]
 
 ROUNDS = 6  # of holding the end against the data: more change nothing
-AGREED = (
-    1e-9  # of loss and gradient: what a run may differ from its loop by, and less so before its end
-)
+# Of loss and gradient: what a run may differ from its loop by, and less so before its end.
+AGREED = 1e-9
 BUDGET = 2**22  # entries of the points that are looked at together
 SIZES = (64, 1024)  # looks together: few, and at the most
 
@@ -195,11 +194,9 @@ class _Closed:
     def _agree(self, row: Row, data: Row) -> bool:
         """Return whether loss and gradient at the end are the data's, so that nothing is to be put right."""
         most = max(AGREED, 4.0 * self.eps)
-        off = [
-            abs(ours - theirs) <= most * theirs
-            for ours, theirs in zip(row[:2], data[:2], strict=True)
-        ]
-        return all(part.all() for part in off)
+        value = abs(row.value - data.value) <= most * data.value
+        slope = abs(row.grad_norm - data.grad_norm) <= most * data.grad_norm
+        return bool((value & slope).all())
 
     def _correct(self, scan: Scan, held: _Held) -> bool:
         """Put the moments right, where the data are no less exact there: a run that went far up is."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,13 @@ from agd.run.separation import separated
 from agd.run.spectrum import matrix, units
 from agd.run.status import Status
 from agd.run.stopping import FACTOR
+from agd.update._rule import given_rate
 
 __all__ = ["dependence", "explained", "planned", "unconverged"]
 
 DIGITS = 4.0  # correct ones: with fewer, coefficients are warned of
 PASSES = 20  # over the data, to measure the largest curvature
+BELOW_IT = "use a learning_rate below it, or 'auto'"
 
 
 def explained(result: FitResult, objective: Any, method: Any, least_share: float) -> FitResult:
@@ -111,55 +112,40 @@ def _risen(result: FitResult, method: Any) -> FitResult:
     )
 
 
-def _constant_rate(method: Any) -> float | None:
-    """Return the learning rate of plain gradient descent, where it was given and does not change."""
-    rule = getattr(method, "rule", None)
-    if rule is None or rule.name != "gradient_descent":
-        return None
-    rate = dict(rule.hyperparameters).get("learning_rate")
-    return float(rate) if isinstance(rate, Real) else None
-
-
 def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     """Advise a smaller rate, not more steps, where the rate is above the largest stable one."""
-    rate = _constant_rate(method)
+    rule = getattr(method, "rule", None)
+    rate = given_rate(rule) if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
     if rate is None or result.loss.curvature is None or np.max(result.nit) < PASSES:
         return result
-    result = _measured(result, objective)
-    stopped = np.asarray(result.status) == Status.MAX_ITER
-    least = float(np.min(np.asarray(result.certificate.largest_step)[stopped]))
+    result, least = _largest_step(result, objective, Status.MAX_ITER)
     if not rate > least:
         return result
     words = (
         f"stopped at the limit of iterations or calls before it converged: learning_rate={rate:.6g} is "
-        f"above 2/L = {least:.6g}, the largest stable step of gradient descent here: use a "
-        f"learning_rate below it, or 'auto'"
+        f"above 2/L = {least:.6g}, the largest stable step of gradient descent here: {BELOW_IT}"
     )
     return replace(result, message=result.message.replace(Status.MAX_ITER.advice, words))
 
 
-def _measured(result: FitResult, objective: Any) -> FitResult:
-    """Measure the largest curvature, where it is not known yet."""
-    if result.certificate.curvature is not None:
-        return result
-    L = backends.to_numpy(largest_curvature(objective)).astype(float)
-    L = L.item() if L.ndim == 0 else L
-    certificate = replace(result.certificate, curvature=L, largest_step=2.0 / L)
-    return replace(result, certificate=certificate, n_sync=result.n_sync + 1)
+def _largest_step(result: FitResult, objective: Any, status: Status) -> tuple[FitResult, float]:
+    """Return 2/L of the problems with a status, the least of them; L is measured where it is not known yet."""
+    if result.certificate.curvature is None:
+        L = backends.to_numpy(largest_curvature(objective)).astype(float)
+        L = L.item() if L.ndim == 0 else L
+        certificate = replace(result.certificate, curvature=L, largest_step=2.0 / L)
+        result = replace(result, certificate=certificate, n_sync=result.n_sync + 1)
+    ended = np.asarray(result.status) == status
+    return result, float(np.min(np.asarray(result.certificate.largest_step)[ended]))
 
 
 def _diverged(result: FitResult, objective: Any) -> FitResult:
     if result.loss.curvature is None:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
-    result = _measured(result, objective)
-    diverged = np.asarray(result.status) == Status.DIVERGED
-    least = float(np.min(np.asarray(result.certificate.largest_step)[diverged]))
-    note = (
-        f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: use a "
-        f"learning_rate below it, or 'auto'"
-    )
+    result, least = _largest_step(result, objective, Status.DIVERGED)
+    note = f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: {BELOW_IT}"
     return replace(result, message=result.message + note)
 
 

@@ -13,6 +13,7 @@ from agd.gradient.columns import column_peaks, column_scaling
 from agd.gradient.objective import LinearObjective
 from agd.run.fitted import FitResult
 from agd.run.status import Status
+from agd.update._rule import given_rate
 
 __all__ = ["check_range"]
 
@@ -87,11 +88,11 @@ def _check_penalty(penalty: Any, kind: str) -> None:
 def _too_far(name: str, method: Any, peak: float, kind: str) -> str:
     """Word the error for a first step out of the dtype's range: by a rate that was given, or by L."""
     rule = getattr(method, "rule", None)
-    rate = dict(rule.hyperparameters).get("learning_rate") if rule is not None else None
-    if isinstance(rate, Real):
+    rate = None if rule is None else given_rate(rule)
+    if rate is not None:
         return (
             f"the first step of method {name!r} leads out of the range of {kind}: use a smaller "
-            f"learning_rate than {float(rate):.3g}, or method='auto' (the largest absolute value in X "
+            f"learning_rate than {rate:.3g}, or method='auto' (the largest absolute value in X "
             f"is {peak:.3g})"
         )
     return (

@@ -11,6 +11,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Method, Objective, Tree
+from agd._validation import as_bool
 from agd.run.certificate import certified
 from agd.run.criteria import Criterion
 from agd.run.differenced import Differenced, Noise
@@ -104,19 +105,18 @@ def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) ->
 
 def _is_true(answer: object) -> bool:
     """Return whether an answer is a bool, Python's or in an array, and true; a number says nothing."""
-    if isinstance(answer, bool | np.bool_):
-        return bool(answer)
-    if not backends.is_array(answer):
-        return False
     array: Any = answer
-    if array.dtype != backends.namespace(array).bool:
-        return False
-    if math.prod(array.shape) != 1:
-        raise ValueError(
-            f"callback must return one bool or None; got bools of shape {tuple(array.shape)}: take their "
-            f"any() or all()"
-        )
-    return bool(backends.to_numpy(array).all())
+    if backends.is_array(answer) and array.ndim:
+        xp = backends.namespace(array)
+        if array.dtype != xp.bool:
+            return False
+        if math.prod(array.shape) != 1:
+            raise ValueError(
+                f"callback must return one bool or None; got bools of shape {tuple(array.shape)}: take "
+                f"their any() or all()"
+            )
+        array = xp.reshape(array, ())
+    return as_bool(array) is True
 
 
 class _Run:

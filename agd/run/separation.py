@@ -27,10 +27,8 @@ __all__ = ["separated"]
 FLAT = 1e-4  # curvature seen on the way, as a share of the largest: what is above is no valley without end
 SLOPE = 1e3  # tolerances: a row whose slope is below, and one step of z to both sides too, is at its end
 SHARE = 0.01  # of a direction, in spreads: columns with less are not part of what is named
-STILL, MOVED = (
-    0.05,
-    5.0,
-)  # in z: what the direction may do to other rows, and must to one that it separates
+# In z: what the direction may do to other rows, and must to one that it separates.
+STILL, MOVED = 0.05, 5.0
 
 
 def separated(result: FitResult, objective: Any) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "check_rate",
     "check_rule",
     "first_count",
+    "given_rate",
     "is_zero",
     "named_rule",
     "next_count",
@@ -222,6 +223,12 @@ def _cast(rate: Any, leaf: Array) -> Any:
     if not hasattr(rate, "dtype") or rate.dtype == leaf.dtype:
         return rate
     return backends.namespace(leaf).astype(rate, leaf.dtype)
+
+
+def given_rate(rule: Rule) -> float | None:
+    """Return a rule's learning rate where it is a number: no schedule, no array, and not to be found."""
+    rate = dict(rule.hyperparameters).get("learning_rate")
+    return float(rate) if isinstance(rate, Real) else None
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:

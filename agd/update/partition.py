@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import optree
 
 from agd import backends
 from agd._typing import Tree
+from agd._validation import as_bool
 from agd.update._rule import Rule, check_rule
 from agd.update.combine import chain
 
@@ -41,7 +41,7 @@ def _picked(mask: Choice, params: Tree) -> list[bool]:
     leaves, spec = _flat(params)
     picked = []
     for at, (place, leaf) in enumerate(zip(_places(mask, params), leaves, strict=True)):
-        keep = False if leaf is None and place is None else _as_bool(place)
+        keep = False if leaf is None and place is None else as_bool(place)
         if keep is None:
             got = f"{place!r} ({type(place).__name__})"
             if backends.is_array(place):
@@ -52,16 +52,6 @@ def _picked(mask: Choice, params: Tree) -> list[bool]:
             )
         picked.append(keep)
     return picked
-
-
-def _as_bool(place: Any) -> bool | None:
-    """Return a bool of any library as Python's, and None for what is none."""
-    if isinstance(place, (bool, np.bool_)):
-        return bool(place)
-    if not backends.is_array(place) or place.ndim:
-        return None
-    is_bool = backends.namespace(place).isdtype(place.dtype, "bool")
-    return bool(backends.to_numpy(place)) if is_bool else None
 
 
 def _only(tree: Tree, keep: list[bool]) -> Tree:
