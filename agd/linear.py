@@ -39,7 +39,7 @@ from agd.gradient.scaling import Rescaled
 from agd.gradient.squares import WhitenedSquares
 from agd.gradient.stream import Stream
 from agd.loss import get
-from agd.loss._check import check_penalty
+from agd.loss.penalties import check_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.conjugate import conjugate, few_rows, held

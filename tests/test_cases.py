@@ -6,7 +6,7 @@ import cases
 import pytest
 
 from agd import update
-from agd.loss import LOSSES, classification, counts, norms, penalties, regression, sets
+from agd.loss import LOSSES, classification, constraints, counts, penalties, regression
 from agd.update import adam_family, adam_variants, adaptive, rules, schedules, signs
 
 
@@ -14,7 +14,7 @@ from agd.update import adam_family, adam_variants, adaptive, rules, schedules, s
     ("rows", "modules"),
     [
         (cases.LOSSES, (regression, classification, counts)),
-        (cases.PENALTIES, (penalties, norms, sets)),
+        (cases.PENALTIES, (penalties, constraints)),
         (cases.RULES, (rules, adaptive, adam_family, adam_variants, signs)),
         (cases.SCHEDULES, (schedules,)),
     ],

@@ -9,7 +9,7 @@ import pytest
 import agd
 from agd import loss
 from agd.loss import Huber, Logistic, Poisson
-from agd.loss._logarithms import log1p, sum_of_log1p
+from agd.loss._stable import log1p, sum_of_log1p
 
 LOSSES = pytest.mark.parametrize("case", cases.LOSSES.values(), ids=cases.LOSSES)
 

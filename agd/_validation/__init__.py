@@ -7,10 +7,17 @@ what only the values can tell is counted on the device and read in one transfer
 
 from __future__ import annotations
 
-from agd._validation.answers import as_bool, as_gradient, as_value
-from agd._validation.arrays import Data, as_data, as_start
-from agd._validation.features import as_features
+from agd._validation.arrays import Data, as_data, as_features, as_start
 from agd._validation.frames import check_columns, column_names
+from agd._validation.functions import (
+    as_bool,
+    as_bounds,
+    as_gradient,
+    as_point,
+    as_value,
+    check_point,
+    own,
+)
 from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
     ConvergenceWarning,
@@ -25,7 +32,6 @@ from agd._validation.scalars import (
     warn_dependent,
     warn_unconverged,
 )
-from agd._validation.trees import as_bounds, as_point, check_point, own
 
 __all__ = [
     "ConvergenceWarning",

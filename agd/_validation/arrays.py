@@ -9,7 +9,6 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Namespace, Params
-from agd._validation.dtypes import narrowed, native
 from agd._validation.frames import as_numbers
 from agd._validation.scalars import values
 
@@ -17,6 +16,7 @@ __all__ = [
     "Data",
     "as_array",
     "as_data",
+    "as_features",
     "as_floating",
     "as_start",
     "move_beside",
@@ -301,3 +301,92 @@ def _part(name: str, value: object, like: Array) -> Array:
             what = values(f"init's {name}", len(bad), "NaN or infinite", first, float(host[first]))
             raise ValueError(what)
     return found
+
+
+def as_features(X: Any, coef: Array) -> Array:
+    """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
+    if X is None:
+        raise ValueError("X is missing: got None, need an array")
+    sparse = backends.is_sparse(X)
+    X = _sparse_features(X, coef) if sparse else as_array("X", X)
+    chunks = backends.of(X).chunked  # lazy rows beside coefficients in memory
+    if not chunks and not sparse:
+        X = move_beside(
+            "X", X, coef, backends.namespace(coef), backends.device(coef), beside="coef"
+        )
+    if X.ndim < 2 or X.shape[-1] != coef.shape[-1]:
+        raise ValueError(
+            f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
+            f"(n, {coef.shape[-1]}); got shape {tuple(X.shape)}"
+        )
+    problems = tuple(coef.shape)[:-1]
+    if X.ndim > 2 and problems and tuple(X.shape)[:-2] != problems:
+        raise ValueError(
+            f"X must have shape (n, {coef.shape[-1]}), or {(*problems, 'n', coef.shape[-1])} with rows of "
+            f"its own for each problem; got shape {tuple(X.shape)}".replace("'n'", "n")
+        )
+    return X
+
+
+def _sparse_features(X: Any, coef: Array) -> Array:
+    """Return a sparse matrix as products with the coefficients take it."""
+    if len(X.shape) != 2:
+        raise ValueError(
+            f"a sparse X must have rows and columns, shape (n, p), got shape {X.shape}"
+        )
+    X = X if X.format in ("csr", "csc") else X.tocsr()
+    xp, where = backends.namespace(coef), backends.device(coef)
+    if backends.of(X.data) is not backends.of(coef) or backends.device(X) != where:
+        raise TypeError(
+            f"X is a sparse matrix of {backends.of(X).name} on {backends.device(X)} and coef a "
+            f"{backends.of(coef).name} array on {where}: give both in one library, on one device"
+        )
+    X = as_floating("X", X, xp, where)
+    return X if X.dtype == coef.dtype else X.astype(coef.dtype)
+
+
+def native(x: Any) -> Any:
+    """Return an array or sparse matrix in the machine's byte order, copied only if it is in another.
+
+    NumPy's functions give up where a result would have to be written in the other order.
+    """
+    dtype = x.dtype
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        return x.astype(dtype.newbyteorder("="))
+    return x
+
+
+def narrowed(name: str, x: Any, dtype: Any, beside: str) -> Any:
+    """Return a NumPy array in another dtype; finite numbers that it cannot hold are an error.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the array.
+    x : numpy.ndarray
+        Numbers.
+    dtype : dtype
+        Of an array beside it.
+    beside : str
+        What errors call that one.
+
+    Returns
+    -------
+    numpy.ndarray
+        The numbers; infinite ones are left to those who look for them.
+
+    Raises
+    ------
+    ValueError
+        With the number of those that are too large, and the first position.
+    """
+    with np.errstate(over="ignore"):
+        host = x.astype(dtype)
+    if host.dtype.itemsize >= x.dtype.itemsize or np.isfinite(host).all():
+        return host
+    lost = np.argwhere(np.isinf(host) & np.isfinite(x))
+    if len(lost):
+        first = tuple(int(i) for i in lost[0])
+        kind = f"values too large for {host.dtype}, the dtype of {beside}"
+        raise ValueError(values(name, len(lost), kind, first, float(x[first])))
+    return host

@@ -16,21 +16,19 @@ from typing import Any
 from agd._typing import Array, Loss
 from agd._validation import choice
 from agd.backends import namespace
-from agd.loss import classification, counts, norms, penalties, regression, sets
+from agd.loss import classification, constraints, counts, penalties, regression
 from agd.loss.classification import *
+from agd.loss.constraints import *
 from agd.loss.counts import *
-from agd.loss.norms import *
 from agd.loss.penalties import *
 from agd.loss.regression import *
-from agd.loss.sets import *
 
 __all__ = ["LOSSES", "get", "sum_and_slope", "value_and_slope"]
 __all__ += classification.__all__
 __all__ += counts.__all__
-__all__ += norms.__all__
 __all__ += penalties.__all__
 __all__ += regression.__all__
-__all__ += sets.__all__
+__all__ += constraints.__all__
 
 LOSSES: dict[str, Any] = {
     getattr(module, name).name: getattr(module, name)

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from agd._typing import Array
 from agd.backends import namespace
-from agd.loss._kinks import one_above, parts
-from agd.loss._logarithms import log1p, sum_of_log1p
+from agd.loss._stable import log1p, one_if_positive, positive_and_negative_part, sum_of_log1p
 
 __all__ = ["Logistic"]
 
@@ -79,9 +78,9 @@ def _sides(s: Array) -> tuple[Array, Array, Array]:
     The last is 1 / (1 + e) or e / (1 + e) as s is above 0 or below, and log(1 + exp(s)) is
     max(s, 0) + log(1 + e): nothing overflows or cancels.
     """
-    above, below = parts(s)
+    above, below = positive_and_negative_part(s)
     e = namespace(s).exp(below - above)
-    return above, e, one_above(s, e) / (1.0 + e)
+    return above, e, one_if_positive(s, e) / (1.0 + e)
 
 
 def _sigmoid(s: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from agd._typing import Array
 from agd._validation import positive
 from agd.backends import namespace, of
-from agd.loss._kinks import between
+from agd.loss._stable import clip_between
 
 __all__ = ["Huber", "Squared"]
 
@@ -124,10 +124,10 @@ class Huber(_Location):
 
     def slope(self, z: Array, y: Array) -> Array:
         """Return the residual clipped to [-delta, delta], element by element."""
-        return between(z - y, -self.delta, self.delta)
+        return clip_between(z - y, -self.delta, self.delta)
 
     def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both; with s the clipped residual the loss is s (r - s / 2), without a branch."""
         r = z - y
-        s = between(r, -self.delta, self.delta)
+        s = clip_between(r, -self.delta, self.delta)
         return s * (r - 0.5 * s), s

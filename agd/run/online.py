@@ -37,7 +37,7 @@ from agd.gradient.recursive import Recursive, Remembered
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import Squared, get
-from agd.loss._check import check_penalty
+from agd.loss.penalties import check_penalty
 from agd.run._online import broken, check_finite, dependent, in_units, labels, units
 from agd.run.columns import by_moments
 from agd.run.diagnosis import unconverged

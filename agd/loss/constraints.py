@@ -15,7 +15,8 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import positive, real
-from agd.loss._proximal import NonSmooth, beside, root
+from agd.loss._stable import safe_sqrt, to_device_of
+from agd.loss.penalties import NonSmooth
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
 
@@ -129,7 +130,7 @@ class Box(_Set):
     def _bounds(self, w: Array) -> list[Array]:
         found = []
         for name, bound in (("low", self.low), ("high", self.high)):
-            array = bound if backends.is_array(bound) else beside(bound, w)
+            array = bound if backends.is_array(bound) else to_device_of(bound, w)
             shape, whole = tuple(array.shape), tuple(w.shape)
             fits = len(shape) <= len(whole) and all(
                 a in (1, b) for a, b in zip(shape[::-1], whole[::-1], strict=False)
@@ -230,7 +231,7 @@ def _length(w: Array) -> Array:
     xp = backends.namespace(w)
     largest = xp.max(xp.abs(w), axis=-1, keepdims=True)
     unit = xp.where(largest > 0.0, largest, xp.ones_like(largest))
-    return unit * root(xp.sum((w / unit) ** 2, axis=-1, keepdims=True))
+    return unit * safe_sqrt(xp.sum((w / unit) ** 2, axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
