@@ -14,7 +14,7 @@ from backends import VARIANTS
 
 import agd
 from agd import backends
-from agd.backends._feed import PinnedFeed
+from agd.backends.transfer import PinnedFeed
 from agd.gradient._ahead import ahead
 
 ROWS = 500
@@ -298,7 +298,7 @@ class _Fake(PinnedFeed):
 
     def _beside(self):
         self.log.append("beside")
-        return backends._row._anywhere(None)
+        return backends.backend._anywhere(None)
 
     def _empty(self, shape, dtype):
         return np.empty(shape, dtype=dtype)
@@ -325,7 +325,7 @@ class _Fake(PinnedFeed):
 @pytest.mark.parametrize("shape", [(10, 3), (10,), (4, 5, 2), (0, 3)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_pieces_take_turns_in_two_pinned_buffers(monkeypatch, shape, order):
-    monkeypatch.setattr("agd.backends._feed.PIECE", 50)
+    monkeypatch.setattr("agd.backends.transfer.PIECE", 50)
     feed = _Fake(backends.select("numpy"))
     host = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
     for _ in range(2):

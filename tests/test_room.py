@@ -48,7 +48,7 @@ def device(monkeypatch):
             block_bytes=lambda _: None,
             out_of_memory=lambda error: isinstance(error, FullError),
         )
-        monkeypatch.setitem(backends._questions._ROW_BY_TYPE, type(like), changed)
+        monkeypatch.setitem(backends.array._ROW_BY_TYPE, type(like), changed)
         return here
 
     return put
@@ -178,7 +178,7 @@ def test_a_compiled_step_is_compiled_anew_for_smaller_blocks(monkeypatch):
     changed = replace(
         row, compile=compiled, out_of_memory=lambda error: isinstance(error, FullError)
     )
-    monkeypatch.setitem(backends._questions._ROW_BY_TYPE, type(X), changed)
+    monkeypatch.setitem(backends.array._ROW_BY_TYPE, type(X), changed)
     found = agd.fit(X, y, loss="huber", method="gd", stop=agd.Stop(20, grad_tol=0.0))
     assert np.allclose(found.coef, known.coef, rtol=1e-10)
     assert steps[:3] == [None, 500, 250]

@@ -122,7 +122,7 @@ def _watch_door(like: Any, seen: Watch, lifted: Callable[[], Any], patch: Any) -
             return np.array(row.to_numpy(x))
 
     changed = replace(row, to_numpy=to_numpy)
-    patch.setitem(backends._questions._ROW_BY_TYPE, type(like), changed)
+    patch.setitem(backends.array._ROW_BY_TYPE, type(like), changed)
 
 
 def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack) -> Any:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from agd.backends._batches import Batches, Column
 from agd.backends._chunks import of_frame
-from agd.backends._feed import Feed, in_words
-from agd.backends._questions import (
+from agd.backends._tree import in_tree
+from agd.backends.array import (
     add,
     add_up,
     clip,
@@ -30,11 +30,11 @@ from agd.backends._questions import (
     of,
     to_numpy,
 )
-from agd.backends._row import Autodiff, Backend
-from agd.backends._selection import BackendInfo, Selection, available, select
-from agd.backends._sparse import as_rows, is_sparse, of_parts, transposed
-from agd.backends._table import PROCESS_DEFAULTS, TABLE
-from agd.backends._tree import in_tree
+from agd.backends.backend import Autodiff, Backend
+from agd.backends.selection import BackendInfo, Selection, available, select
+from agd.backends.sparse import as_rows, is_sparse, of_parts, transposed
+from agd.backends.table import PROCESS_DEFAULTS, TABLE
+from agd.backends.transfer import Feed, in_words
 
 __all__ = [
     "PROCESS_DEFAULTS",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agd._typing import Array, Tree
-from agd.backends._row import Backend
 from agd.backends._tree import in_tree
+from agd.backends.backend import Backend
 
 __all__ = ["BATCHES", "Batches", "Column"]
 
@@ -90,7 +90,7 @@ class _Source:
     high: float | None
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        from agd.backends._questions import namespace  # which asks the row below
+        from agd.backends.array import namespace  # which asks the row below
 
         for X, y, weight in self.batches:
             if self.high is not None:
@@ -136,7 +136,7 @@ def _resident(x: Any) -> Array:
 
 
 def _current(x: Any) -> AbstractContextManager[Any]:
-    from agd.backends._questions import current
+    from agd.backends.array import current
 
     return current(x.resident)
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd._typing import Array, Namespace
-from agd.backends._feed import no_room
-from agd.backends._row import Backend
-from agd.backends._table import TABLE
+from agd.backends.backend import Backend
+from agd.backends.table import TABLE
+from agd.backends.transfer import no_room
 
 __all__ = ["BackendInfo", "Selection", "available", "select"]
 

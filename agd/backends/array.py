@@ -15,9 +15,9 @@ import optree
 
 from agd._typing import Array, Namespace, Tree
 from agd.backends._batches import BATCHES
-from agd.backends._row import Backend
-from agd.backends._sparse import SPARSE, is_sparse
-from agd.backends._table import TABLE
+from agd.backends.backend import Backend
+from agd.backends.sparse import SPARSE, is_sparse
+from agd.backends.table import TABLE
 
 __all__ = [
     "add",

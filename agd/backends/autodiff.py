@@ -13,7 +13,7 @@ from typing import Any
 import optree
 
 from agd._typing import Array, Tree
-from agd.backends._row import Autodiff
+from agd.backends.backend import Autodiff
 
 __all__ = ["JAX", "TORCH", "jax_traces"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agd._typing import Array, Namespace, Tree
-from agd.backends._feed import Feed
+from agd.backends.transfer import Feed
 
 __all__ = ["Autodiff", "Backend"]
 

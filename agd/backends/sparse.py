@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from agd._typing import Array
-from agd.backends._row import Backend
+from agd.backends.backend import Backend
 
 __all__ = ["MODULES", "SPARSE", "as_rows", "is_sparse", "of_parts", "transposed"]
 

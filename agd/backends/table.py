@@ -1,4 +1,4 @@
-"""The rows: with `_autodiff`, `_chunks` and `_compiled` the only file that names an array library.
+"""The rows: with `autodiff`, `jit`, `transfer` and `_chunks` the only file that names an array library.
 
 A new backend is a row of `TABLE` here and a row of ``tests/backends.py``.
 """
@@ -14,8 +14,8 @@ import array_api_compat as compat
 import numpy as np
 
 from agd._typing import Array, Namespace
-from agd.backends import _autodiff, _chunks, _compiled, _feed
-from agd.backends._row import Backend
+from agd.backends import _chunks, autodiff, jit, transfer
+from agd.backends.backend import Backend
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE"]
 
@@ -247,7 +247,7 @@ TABLE: tuple[Backend, ...] = (
         needs_device=True,
         free_bytes=_cupy_free_bytes,
         out_of_memory=_cupy_out_of_memory,
-        feed=_feed.CupyFeed,
+        feed=transfer.CupyFeed,
     ),
     Backend(
         name="torch",
@@ -261,11 +261,11 @@ TABLE: tuple[Backend, ...] = (
         convert=_torch_convert,
         block_bytes=_torch_block_bytes,
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
-        autodiff=_autodiff.TORCH,
+        autodiff=autodiff.TORCH,
         in_place=True,
         free_bytes=_torch_free_bytes,
         out_of_memory=_torch_out_of_memory,
-        feed=_feed.torch_feed,
+        feed=transfer.torch_feed,
     ),
     Backend(
         name="jax",
@@ -278,11 +278,11 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=np.asarray,
         convert=_convert,
         narrowed=_jax_narrowed,
-        autodiff=_autodiff.JAX,
-        traces=_autodiff.jax_traces,
-        compile=_compiled.jax_compile,
-        compile_alone=_compiled.jax_compile_alone,
-        program=_compiled.jax_program,
+        autodiff=autodiff.JAX,
+        traces=autodiff.jax_traces,
+        compile=jit.jax_compile,
+        compile_alone=jit.jax_compile_alone,
+        program=jit.jax_program,
         compiles=True,
         block_bytes=_whole,
         in_place=False,
