@@ -1,6 +1,6 @@
 """Print one table: problem, method, evaluations, error, status, for agd and its peers.
 
-Each minimises the known functions of ``tests/problems.py`` from the same start, with the gradient by
+Each minimises the known functions of ``tests/helpers/known_minima.py`` from the same start, with the gradient by
 hand, until the largest entry of the gradient is at most the same tolerance. An evaluation is a value
 and a gradient together. The error is that of the value, against 1 or the least value's own size; a
 problem is solved if the gradient is within the tolerance and the error within 1e-6.
@@ -23,7 +23,7 @@ import agd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import problems
+from helpers import known_minima
 
 Solve = Callable[[Any, "Counted"], tuple[Any, str]]
 
@@ -151,10 +151,10 @@ def measure(problem: Any, method: str, solve: Solve, tol: float) -> Row:
 
 
 def _functions() -> Iterator[Any]:
-    yield from problems.PROBLEMS.values()
+    yield from known_minima.PROBLEMS.values()
     try:
-        yield problems.breast_cancer(standardised=True)
-        yield problems.breast_cancer(standardised=False)
+        yield known_minima.breast_cancer(standardised=True)
+        yield known_minima.breast_cancer(standardised=False)
     except BaseException as missing:  # pytest's skip is no Exception
         if "could not import" not in str(missing):
             raise

@@ -8,15 +8,13 @@ it everything runs, and what needs a library that is missing skips, saying so. S
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import ON_GPU, VARIANTS, Xp, missing
 
-SESSION = os.environ.get("AGD_TEST_BACKEND", "")
+from helpers.array_libraries import ON_GPU, SESSION, VARIANTS, Xp, missing
 
 try:
     from hypothesis import settings

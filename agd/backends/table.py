@@ -1,6 +1,6 @@
 """The rows: with `autodiff`, `jit`, `transfer` and `_chunks` the only file that names an array library.
 
-A new backend is a row of `TABLE` here and a row of ``tests/backends.py``.
+A new backend is a row of `TABLE` here and a row of ``tests/helpers/array_libraries.py``.
 """
 
 from __future__ import annotations

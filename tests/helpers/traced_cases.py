@@ -1,0 +1,380 @@
+"""What runs inside somebody else's loop: a row for each rule, loss, penalty, line search and method.
+
+Each case is written for one problem, in array operations alone: how it starts and, where it goes on, how
+it advances. The tables of ``known_values.py`` and of the library make the rows, so that what is new is among them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends, loss, update
+from agd.gradient import Bounds, FunctionObjective, LinearObjective
+from agd.update.descent import choose
+from helpers import known_values
+
+RNG = np.random.default_rng
+
+
+class Case(NamedTuple):
+    """How it starts on one problem's arrays, how it goes on, when it is over, what must come out."""
+
+    inputs: tuple[Any, ...]  # (problems, ...)
+    start: Callable[..., Any]
+    advance: Callable[[Any], Any] | None = None
+    over: Callable[[Any], Any] | None = None
+    solved: Callable[[Any], None] | None = None  # asserts on the carry on the host, at the end
+    steps: int = 4
+
+
+def once(inputs: tuple[Any, ...], call: Callable[..., Any]) -> Case:
+    return Case(inputs, call)
+
+
+# -- rules, transforms, schedules ------------------------------------------------------------------
+
+A, C = RNG(0).normal(size=(3, 2)), RNG(1).normal(size=(3, 1))
+
+
+def of_rule(rule: Any) -> Case:
+    """Descend on half the squared length of a tree by a rule's own updates."""
+
+    def start(a, b):
+        params = {"a": a, "b": b}
+        return params, rule.init(params)
+
+    def advance(carry):
+        params, state = carry
+        updates, state = rule.update(params, state, params)
+        return update.apply_updates(params, updates), state
+
+    return Case((A, C), start, advance)
+
+
+RULES = {name: getattr(update, name)(**case.kwargs) for name, case in known_values.RULES.items()}
+SCHEDULES = {name: case.schedule for name, case in known_values.SCHEDULES.items()}
+
+
+def of_schedule(schedule: Any) -> Case:
+    return once((np.asarray([0.0, 3.0, 17.0]),), schedule)
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def of_loss(case: Any) -> Case:
+    rng = RNG(2)
+    X, w, b = rng.normal(size=(3, 6, 2)), rng.normal(size=(3, 2)), rng.normal(size=3)
+    y = rng.choice(np.asarray(case.targets), size=(3, 6))
+
+    def call(X, y, weight, w, b):
+        objective = LinearObjective.of(
+            X, y, loss=case.loss, penalty=loss.L2(0.1), sample_weight=weight
+        )
+        params = objective.zeros()._replace(coef=w, intercept=b)
+        value, grad = objective.value_and_grad(params)
+        z, found = X @ w + b, case.loss
+        return (
+            (found.value(z, y), found.slope(z, y), found.value_and_slope(z, y)),
+            (found.predict(z), found.link(found.predict(z)), found.outside(y)),
+            (value, tuple(grad), objective.grad_norm(grad, params)),
+        )
+
+    return once((X, y, rng.uniform(0.5, 2.0, size=(3, 6)), w, b), call)
+
+
+# -- penalties -------------------------------------------------------------------------------------
+
+
+def penalised(case: Any) -> Any:
+    """Points within a set and outside, on a kink and off it; and for each a step."""
+    w = np.asarray(case.w)
+    return np.stack([w, -0.3 * w, np.zeros_like(w)]), np.asarray([2.0, 0.5, 1.0])
+
+
+def of_penalty(case: Any) -> Case:
+    penalty = case.penalty
+
+    def call(w, step):
+        found = [penalty.value(w), penalty.prox(w, step), penalty.prox(w, 0.25)]
+        if penalty.smooth:
+            found.append(penalty.grad(w))
+        if hasattr(penalty, "project"):
+            found += [penalty.project(w), penalty.inside(w)]
+        return found
+
+    return once(penalised(case), call)
+
+
+# -- line searches ---------------------------------------------------------------------------------
+
+SEARCHES = {
+    "Backtracking": update.Backtracking(),
+    "Backtracking non-monotone": update.Backtracking(memory=3),
+    "StrongWolfe": update.StrongWolfe(),
+    "StrongWolfe exact": update.StrongWolfe(c2=0.01),
+}
+
+
+def of_search(search: Any) -> Case:
+    def value(t, depth):
+        return (t - depth) ** 2 + 0.5 * (t - depth) ** 4
+
+    def slope(t, depth):
+        return 2.0 * (t - depth) + 2.0 * (t - depth) ** 3
+
+    def start(depth, first):
+        zero = 0.0 * depth
+        return depth, search.start(value(zero, depth), slope(zero, depth), first)
+
+    def advance(carry):
+        depth, state = carry
+        return depth, search.step(state, value(state.step, depth), slope(state.step, depth))
+
+    def solved(carry):
+        depth, state = carry
+        t = state.taken
+        assert state.accepted.all()
+        assert not state.exhausted.any()
+        fall = search.c1 * t * slope(0.0, depth)
+        assert (value(t, depth) <= value(0.0, depth) + fall).all()
+        if hasattr(search, "c2"):
+            assert (np.abs(slope(t, depth)) <= search.c2 * np.abs(slope(0.0, depth))).all()
+
+    def over(carry):
+        return carry[1].accepted | carry[1].exhausted
+
+    first = np.asarray([1.0, 0.01, 40.0])
+    return Case((np.asarray([1.0, 3.0, 0.2]), first), start, advance, over, solved, steps=3)
+
+
+# -- methods ---------------------------------------------------------------------------------------
+
+TOL = 1e-5
+CENTRE = np.asarray([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.1]])
+START = np.asarray([[3.0, 1.0], [-1.0, 1.5], [2.0, 2.0]])
+
+
+def bowl(x, centre, *, bounds=None):
+    """A function that is no quadratic, with its minimum at the centre."""
+    d = x - centre
+    xp = backends.namespace(d)
+    return xp.sum(d * d + 0.25 * d**4, axis=-1), 2.0 * d + d**3
+
+
+def ridge(x, *, bounds=None):
+    """A saddle at 0, and minima at (0, 1) and (0, -1)."""
+    xp = backends.namespace(x)
+    a, b = x[..., 0], x[..., 1]
+    value = 0.5 * a * a - 0.5 * b * b + 0.25 * b**4
+    return value, xp.stack([a, b**3 - b], axis=-1)
+
+
+def plain(centre):
+    return FunctionObjective(bowl, args=(centre,))
+
+
+def bounded(centre):
+    xp = backends.namespace(centre)
+    return FunctionObjective(
+        bowl, args=(centre,), bounds=Bounds(0.0 * centre, xp.inf + 0.0 * centre)
+    )
+
+
+def sparse(centre):
+    return FunctionObjective(bowl, args=(centre,), penalty=loss.L1(0.5))
+
+
+def shrunk(centre):
+    """The minimum of bowl + |x| / 2 of each coordinate, by bisection on the slope."""
+    low, high = np.zeros_like(centre), np.abs(centre)
+    for _ in range(80):
+        x = 0.5 * (low + high)
+        d = x - np.abs(centre)
+        up = 2.0 * d + d**3 + 0.5 > 0.0
+        low, high = np.where(up, low, x), np.where(up, x, high)
+    return np.sign(centre) * high
+
+
+class Carry(NamedTuple):
+    """The method's, with what it needs to go on: the step's number, the data, and what is drawn."""
+
+    params: Any
+    state: Any
+    k: Any
+    data: Any
+    drawn: Any
+
+
+def of_method(
+    method: Any,
+    inputs: tuple[Any, ...],
+    make: Callable[..., Any],
+    answer: Callable[[Any], None],
+    drawn: Any = None,
+    tol: float = TOL,
+) -> Case:
+    """A method on the objective that `make` makes of the inputs but the first, where it starts."""
+
+    def start(x0, *arrays):
+        data, mine = (arrays, None) if drawn is None else (arrays[:-1], arrays[-1])
+        xp = backends.namespace(x0)
+        objective = make(*data)
+        params = objective.zeros()._replace(coef=x0) if hasattr(objective, "zeros") else x0
+        k = xp.zeros((), dtype=xp.int32, device=backends.device(x0))
+        return Carry(params, method.init(objective, params), k, data, mine)
+
+    def entry(carry, period=1):
+        xp = backends.namespace(carry.k)
+        at = xp.reshape(carry.k // period % carry.drawn.shape[0], (1,))
+        return xp.take(carry.drawn, at, axis=0)[0, ...]
+
+    def advance(carry):
+        objective = make(*carry.data)
+        more = (entry(carry),) if hasattr(method, "draw") else ()
+        moved = method.step(objective, carry.params, carry.state, *more)
+        carry = carry._replace(k=carry.k + 1)
+        if hasattr(method, "refresh"):
+            period = method.period(objective)
+            more = (entry(carry, period),) if hasattr(method, "redraw") else ()
+            ended = method.refresh(objective, *moved, *more)
+            moved = choose(carry.k % period == 0, ended, moved)
+        return carry._replace(params=moved[0], state=moved[1])
+
+    def over(carry):
+        objective = make(*carry.data)
+        value_and_grad = getattr(method, "look", lambda *_: (carry.state.value, carry.state.grad))
+        grad = value_and_grad(objective, carry.params, carry.state)[1]
+        small = objective.grad_norm(grad, carry.params) <= tol
+        return small & ~carry.state.unsettled if hasattr(method, "redraw") else small
+
+    def solved(carry):
+        answer(getattr(carry.params, "coef", carry.params))
+
+    inputs = inputs if drawn is None else (*inputs, drawn)
+    return Case(inputs, start, advance, over, solved, steps=6)
+
+
+def near(expected: Any, atol: float = 1e-4) -> Callable[[Any], None]:
+    return lambda found: np.testing.assert_allclose(found, expected, atol=atol)
+
+
+def least_squares() -> tuple[Any, Any]:
+    """Data that w meets exactly, and w."""
+    X, w = RNG(3).normal(size=(3, 12, 2)), RNG(4).normal(size=(3, 2))
+    X = 12.0**0.5 * np.linalg.qr(X)[0] + 0.1 * X  # well conditioned, and so quick
+    return (X, np.einsum("bij,bj->bi", X, w)), w
+
+
+def rows_case(method: Any) -> Case:
+    """Mini-batches of rows, which agree on the minimum."""
+    (X, y), w = least_squares()
+
+    def make(X, y):
+        return LinearObjective.of(X, y, intercept=False)
+
+    drawn = np.stack([method.draw(make(X[0], y[0]), 0, 30)] * 3)
+    return of_method(method, (np.zeros((3, 2)), X, y), make, near(w), drawn)
+
+
+def saddle_case(method: Any) -> Case:
+    x0 = np.asarray([[1.0, 0.0], [0.0, 0.0], [-2.0, 0.0]])
+    objective = FunctionObjective(ridge)
+    kicks = np.stack([method.redraw(objective, x0[0], k) for k in range(20)])
+
+    def answer(found):
+        np.testing.assert_allclose(np.abs(found), np.tile([0.0, 1.0], (3, 1)), atol=1e-4)
+
+    return of_method(method, (x0,), lambda: objective, answer, np.stack([kicks] * 3))
+
+
+def method_case(method: Any) -> Case:
+    """The problem that a method is for, by what it says of itself."""
+    if hasattr(method, "draw"):
+        return rows_case(method)
+    if hasattr(method, "redraw"):
+        return saddle_case(method)
+    if getattr(method, "proximal", False):
+        return of_method(method, (START, CENTRE), sparse, near(shrunk(CENTRE)))
+    if getattr(method, "bounded", False):
+        x0 = np.abs(START)
+        return of_method(method, (x0, CENTRE), bounded, near(np.maximum(CENTRE, 0.0)))
+    return of_method(method, (START, CENTRE), plain, near(CENTRE))
+
+
+def auto_case() -> Case:
+    """A rate of 1/L, which is measured under the trace."""
+    data, w = least_squares()
+    inputs = (np.zeros((3, 2)), *data)
+    method = update.Descent(update.gradient_descent("auto"))
+    return of_method(
+        method, inputs, lambda X, y: LinearObjective.of(X, y, intercept=False), near(w)
+    )
+
+
+# Their memory unrolls: a short one compiles in a quarter of the time.
+SHORT = {"lbfgs": update.lbfgs(3), "projected_lbfgs": update.projected_lbfgs(3)}
+SOLVERS = {name: SHORT.get(name) or make() for name, make in update.SOLVERS.items()}
+OTHERS = {
+    "Descent": update.Descent(update.momentum(0.02)),
+    "Stochastic": update.Stochastic(update.momentum(0.02), batch_size=4),
+}
+
+
+def adapted(name: str) -> Any:
+    rule = update.METHODS[name]()
+    auto = dict(rule.hyperparameters)["learning_rate"] == "auto"
+    return update.Adapted(rule.with_learning_rate(0.1) if auto else rule)
+
+
+ADAPTED = {name: adapted(name) for name in known_values.RULES}
+
+
+CASES = {
+    **{f"rule {name}": of_rule(rule) for name, rule in RULES.items()},
+    **{f"transform {name}": of_rule(row[0]) for name, row in known_values.TRANSFORMS.items()},
+    **{f"schedule {name}": of_schedule(schedule) for name, schedule in SCHEDULES.items()},
+    **{f"loss {name}": of_loss(case) for name, case in known_values.LOSSES.items()},
+    **{f"penalty {name}": of_penalty(case) for name, case in known_values.PENALTIES.items()},
+    **{f"search {name}": of_search(search) for name, search in SEARCHES.items()},
+    **{f"method {name}": method_case(method) for name, method in (SOLVERS | OTHERS).items()},
+    "method Descent auto": auto_case(),
+    **{
+        f"method Adapted {name}": of_method(m, (START, CENTRE), plain, near(CENTRE, 1e-2), tol=1e-3)
+        for name, m in ADAPTED.items()
+    },
+}
+
+
+# -- running them ----------------------------------------------------------------------------------
+
+
+def ahead(case: Case, carry: Any) -> Any:
+    """Advance, or stand still where it is over: what a while_loop under vmap does."""
+    moved = case.advance(carry)
+    return moved if case.over is None else choose(case.over(carry), carry, moved)
+
+
+def alone(case: Case, *arrays: Any) -> Any:
+    """Run one problem for a few steps."""
+    carry = case.start(*arrays)
+    for _ in range(case.steps if case.advance else 0):
+        carry = ahead(case, carry)
+    return carry
+
+
+def problems(case: Case) -> list[tuple[Any, ...]]:
+    return list(zip(*case.inputs, strict=True))
+
+
+@functools.cache
+def expected(name: str) -> list[Any]:
+    """What NumPy finds, problem by problem."""
+    case = CASES[name]
+    each = [optree.tree_leaves(alone(case, *map(np.asarray, arrays))) for arrays in problems(case)]
+    return [np.stack(leaves) for leaves in zip(*each, strict=True)]
