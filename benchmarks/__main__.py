@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, tables
-from benchmarks.children import ask
-from benchmarks.growth import SERIES
-from benchmarks.rooms import DEVICES, ROOMS, names
+from benchmarks.cases.growth import SERIES
+from benchmarks.cases.registry import DEVICES, ROOMS, names
+from benchmarks.report import machine, tables
+from benchmarks.timing.child_process import ask
 
 RESULTS = Path(__file__).parent / "results"
 

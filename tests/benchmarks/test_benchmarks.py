@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 import agd
-from benchmarks import (
-    cases,
-    clocks,
-    growth,
-    machine,
-    plain,
-    rooms,
-    tables,
-)
-from helpers.benchmark_command import at_once, command
+from benchmarks.cases import growth, registry
+from benchmarks.problems import reference_values
+from benchmarks.report import machine, tables
+from benchmarks.timing import clocks, measurement
+from helpers.benchmark_command import command, no_pauses
 
-__all__ = ["at_once"]
+__all__ = ["no_pauses"]
 
 
-def sleepy(value: Any, seconds: float = 0.0) -> Any:
-    return lambda: clocks.time.sleep(seconds) or value
+@dataclass(frozen=True)
+class ScriptedCall:
+    """A call that returns a value, and the seconds that `scripted_clock` says it takes."""
+
+    value: Any
+    seconds: float = 1.0
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+def scripted_clock(call: ScriptedCall) -> float:
+    call()
+    return call.seconds
 
 
 def broken() -> Any:
@@ -60,11 +68,15 @@ def test_the_command_says_what_is_not_there(arguments, said):
 
 
 def test_every_room_names_its_cases_once():
-    named = [(room, name) for room in (*rooms.ROOMS, *rooms.DEVICES) for name in rooms.names(room)]
+    named = [
+        (room, name)
+        for room in (*registry.ROOMS, *registry.DEVICES)
+        for name in registry.names(room)
+    ]
     assert len(named) > 60
     assert len(set(named)) == len(named)
     with pytest.raises(ValueError, match="the room 'fits' has no case 'none'"):
-        rooms.make("fits", "none", 10)
+        registry.make("fits", "none", 10)
 
 
 def test_events_time_a_call_between_two_looks_at_an_idle_device():
@@ -86,49 +98,60 @@ def test_a_bar_in_a_name_does_not_end_the_cell():
     assert tables.table(("a",), [["|g| x"]]).splitlines()[-1] == r"| \|g\| x |"
 
 
-def test_a_row_has_the_ratio_to_the_best_peer_and_holds_each_target(at_once):
-    calls = {"agd": sleepy(1.0, 0.02), "slow": sleepy(1.0, 0.08), "slower": sleepy(1.0, 0.16)}
-    case = cases.Case("c", calls, np.asarray, 1e-9, {"slower": 0.5, "slow": 0.01, "gone": 1.0})
-    row = cases.measure(case._replace(floor=sleepy(None, 0.01)), 1)
+def test_a_row_has_the_ratio_to_the_best_peer_and_holds_each_target(no_pauses):
+    seconds = {"agd": 0.02, "slow": 0.08, "slower": 0.16}
+    calls = {name: ScriptedCall(1.0, time) for name, time in seconds.items()}
+    case = measurement.Case(
+        "c", calls, np.asarray, 1e-9, {"slower": 0.5, "slow": 0.01, "gone": 1.0}
+    )
+    case = case._replace(floor=ScriptedCall(None, 0.01))
+    row = measurement.measure(case, 1, scripted_clock)
     assert row["best_peer"] == "slow"
-    assert 0.1 < row["ratio"] < 0.5
+    assert row["ratio"] == pytest.approx(0.25)
     assert [aim["met"] for aim in row["targets"]] == [True, False, None]
-    assert row["over_floor"] > 1.0
+    assert row["over_floor"] == pytest.approx(2.0)
     assert "0.01; 1 of gone (is -)" in tables.case_table([row])
     assert "yes; no; not known" in tables.case_table([row])
 
 
-def test_peers_that_fail_or_answer_something_else_do_not_count(at_once):
-    calls = {"agd": sleepy(1.0), "broken": broken, "other": sleepy(2.0), "nan": sleepy(np.nan)}
-    row = cases.measure(cases.Case("c", calls, np.asarray, 1e-9, 0.5), 1)
+def test_peers_that_fail_or_answer_something_else_do_not_count(no_pauses):
+    calls = {
+        "agd": ScriptedCall(1.0),
+        "broken": broken,
+        "other": ScriptedCall(2.0),
+        "nan": ScriptedCall(np.nan),
+    }
+    row = measurement.measure(measurement.Case("c", calls, np.asarray, 1e-9, 0.5), 1)
     assert row["missing"] == {"broken": "fails: ValueError: no such solver"}
     assert row["apart"] == ["other", "nan"]
     assert row["best_peer"] is None
     assert not row["agree"]
 
 
-def test_who_misses_the_quality_is_named_and_agd_has_to_reach_it(at_once):
-    quality = cases.Quality("gap", float, 1.0)
-    calls = {"agd": sleepy(0.9), "rough": sleepy(1.1)}
-    case = cases.Case("c", calls, np.asarray, 0.5, quality=quality)
-    row = cases.measure(case, 1)
+def test_who_misses_the_quality_is_named_and_agd_has_to_reach_it(no_pauses):
+    quality = measurement.Quality("gap", float, 1.0)
+    calls = {"agd": ScriptedCall(0.9), "rough": ScriptedCall(1.1)}
+    case = measurement.Case("c", calls, np.asarray, 0.5, quality=quality)
+    row = measurement.measure(case, 1)
     assert row["agree"]
     assert row["apart"] == ["rough"]
     assert "agd; not rough" in tables.case_table([row])
-    assert not cases.measure(case._replace(calls={"agd": sleepy(1.1)}), 1)["agree"]
+    assert not measurement.measure(case._replace(calls={"agd": ScriptedCall(1.1)}), 1)["agree"]
 
 
-def test_counts_are_held_against_the_target_itself(at_once):
-    case = cases.Case("c", {"agd": sleepy(130.0)}, np.asarray, 0.5, 130.0, count=float)
-    assert cases.measure(case, 1)["targets"][0]["met"]
-    assert not cases.measure(case._replace(target=129.0), 1)["targets"][0]["met"]
+def test_counts_are_held_against_the_target_itself(no_pauses):
+    case = measurement.Case("c", {"agd": ScriptedCall(130.0)}, np.asarray, 0.5, 130.0, count=float)
+    assert measurement.measure(case, 1)["targets"][0]["met"]
+    assert not measurement.measure(case._replace(target=129.0), 1)["targets"][0]["met"]
 
 
 def test_peers_that_are_not_installed_or_cannot_start_are_said():
     def absent():
         import no_such_module_at_all  # noqa: F401
 
-    calls, missing = cases.offered((("here", lambda: len), ("absent", absent), ("broken", broken)))
+    calls, missing = measurement.offered(
+        (("here", lambda: len), ("absent", absent), ("broken", broken))
+    )
     assert calls == {"here": len}
     assert missing == {"absent": "not installed", "broken": "fails: ValueError: no such solver"}
 
@@ -143,7 +166,7 @@ def test_the_exponent_of_one_size_is_unknown():
     assert np.isnan(growth.exponent([10], [1.0]))
 
 
-def test_growth_is_measured_up_to_the_rows_that_were_asked_for(at_once, monkeypatch):
+def test_growth_is_measured_up_to_the_rows_that_were_asked_for(no_pauses, monkeypatch):
     monkeypatch.setattr(growth, "SETTLE", 0.0)
     row = growth.measured("rows, squared, 20 columns", 1000, 1)
     assert row["sizes"] == [1000, 10_000]
@@ -153,20 +176,24 @@ def test_growth_is_measured_up_to_the_rows_that_were_asked_for(at_once, monkeypa
 
 
 def test_the_gap_and_the_gradient_vanish_only_at_the_answer():
-    X, z, rng = plain.problem(500, 4)
+    X, z, rng = reference_values.problem(500, 4)
     y = z + rng.normal(size=500)
-    best = plain.coefficients(agd.fit(X, y, penalty=agd.loss.L1(0.05)))
-    assert -1e-12 < plain.lasso_gap(X, y, 0.05, best) < 1e-9
-    assert plain.lasso_gap(X, y, 0.05, best + 0.1) > 1e-3
+    best = reference_values.coefficients(agd.fit(X, y, penalty=agd.loss.L1(0.05)))
+    assert -1e-12 < reference_values.lasso_gap(X, y, 0.05, best) < 1e-9
+    assert reference_values.lasso_gap(X, y, 0.05, best + 0.1) > 1e-3
     labels = (y > 0.0) * 1.0
     for loss, target in (("log_loss", labels), ("poisson", labels), ("huber", y)):
-        answer = plain.coefficients(agd.fit(X, target, loss=loss, penalty=agd.loss.L2(0.1)))
-        assert plain.gradient_norm(loss, X, target, 0.1, answer) < 1e-8
-        assert plain.gradient_norm(loss, X, target, 0.1, answer + 0.1) > 1e-3
+        answer = reference_values.coefficients(
+            agd.fit(X, target, loss=loss, penalty=agd.loss.L2(0.1))
+        )
+        assert reference_values.gradient_norm(loss, X, target, 0.1, answer) < 1e-8
+        assert reference_values.gradient_norm(loss, X, target, 0.1, answer + 0.1) > 1e-3
 
 
-def test_the_page_names_the_machine_its_load_and_every_number(at_once):
-    row = cases.measure(cases.Case("c", {"agd": sleepy(1.0)}, np.asarray, 1e-9), 1)
+def test_the_page_names_the_machine_its_load_and_every_number(no_pauses):
+    row = measurement.measure(
+        measurement.Case("c", {"agd": ScriptedCall(1.0)}, np.asarray, 1e-9), 1
+    )
     here = {
         **machine.described(),
         "name": "Some CPU @ 3 GHz",

@@ -10,26 +10,22 @@ import numpy as np
 import pytest
 
 import agd
-from benchmarks import (
-    cases,
-    clocks,
-    device_cli,
-    device_hand,
-    devices,
-    draws,
-    machine,
-    plain,
-    rooms,
-    tables,
-)
-from helpers.benchmark_command import at_once, command
+from benchmarks.cases import device_command_line, registry
+from benchmarks.peers import handwritten
+from benchmarks.problems import device_data, random_data, reference_values
+from benchmarks.report import machine, tables
+from benchmarks.timing import clocks, measurement
+from helpers.benchmark_command import command, no_pauses
 
-__all__ = ["at_once"]
+__all__ = ["no_pauses"]
 
 # The libraries that are peers of every case: each case is held against what is written by hand.
 PEERS = ("torch", "jax", "cuML")
 ON_DEVICE = [
-    (room, name) for room in rooms.DEVICES if room != "device_cli" for name in rooms.names(room)
+    (room, name)
+    for room in registry.DEVICES
+    if room != "device_cli"
+    for name in registry.names(room)
 ]
 
 
@@ -37,10 +33,10 @@ ON_DEVICE = [
 @pytest.mark.filterwarnings(
     "ignore::agd.ConvergenceWarning"
 )  # so many epochs are asked for, and no more
-def test_the_cases_of_a_device_agree_with_what_is_written_by_hand(room, name, at_once):
-    case = rooms.make(room, name, 400, agd.backends.select("numpy"))
+def test_the_cases_of_a_device_agree_with_what_is_written_by_hand(room, name, no_pauses):
+    case = registry.make(room, name, 400, agd.backends.select("numpy"))
     calls = {key: call for key, call in case.calls.items() if not key.startswith(PEERS)}
-    row = cases.measure(case._replace(rounds=1, calls=calls), 1)
+    row = measurement.measure(case._replace(rounds=1, calls=calls), 1)
     assert row["agree"], row
     assert row["apart"] == []
     assert name == "fit: lasso" or "numpy by hand" in row["numbers"]
@@ -49,15 +45,15 @@ def test_the_cases_of_a_device_agree_with_what_is_written_by_hand(room, name, at
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_data_of_a_device_are_drawn_in_chunks_in_their_own_precision(dtype, monkeypatch):
-    X, y, w = draws.draw(5000, 3, "squared_error", dtype)
+    X, y, w = random_data.draw(5000, 3, "squared_error", dtype)
     assert {part.dtype for part in (X, y, w)} == {np.dtype(dtype)}
     assert np.abs(np.linalg.lstsq(X, y - 0.5, rcond=None)[0] - w).max() < 0.1
-    monkeypatch.setattr(draws, "VALUES", 300)
-    pieces = draws.draw(5000, 3, "squared_error", dtype)[0]
+    monkeypatch.setattr(random_data, "VALUES", 300)
+    pieces = random_data.draw(5000, 3, "squared_error", dtype)[0]
     assert len(np.unique(pieces)) > 0.99 * pieces.size  # no chunk is another's
     answer = np.append(w, 0.5).astype(np.float64)
-    whole = plain.gradient_norm("squared_error", X.astype(np.float64), y, 0.1, answer)
-    assert draws.gradient_norm("squared_error", X, y, 0.1)(answer) == pytest.approx(whole)
+    whole = reference_values.gradient_norm("squared_error", X.astype(np.float64), y, 0.1, answer)
+    assert random_data.gradient_norm("squared_error", X, y, 0.1)(answer) == pytest.approx(whole)
 
 
 def test_the_command_times_a_device_beside_the_bandwidth_of_a_copy(tmp_path):
@@ -79,14 +75,14 @@ def test_the_command_times_a_device_beside_the_bandwidth_of_a_copy(tmp_path):
     assert fitted["numbers"]["numpy by hand"] > 0.0
 
 
-def test_targets_of_bandwidth_and_of_reads_are_held(at_once):
+def test_targets_of_bandwidth_and_of_reads_are_held(no_pauses):
     seconds = {"agd": 0.002, "peer": 0.001, "copy": 0.004}
-    case = cases.Case(
+    case = measurement.Case(
         "c", {name: lambda name=name: np.ones(1) for name in ("agd", "peer")}, np.asarray, 1e-9, 0.6,
-        traffic=cases.Traffic(10**6, lambda: None, 4 * 10**6, share=0.5, reads=1.5), rounds=2,
+        traffic=measurement.Traffic(10**6, lambda: None, 4 * 10**6, share=0.5, reads=1.5), rounds=2,
     )  # fmt: skip
     order = iter(["agd", "peer", "copy"] * 2)
-    row = cases.measure(case, 1, lambda call: seconds[next(order)])
+    row = measurement.measure(case, 1, lambda call: seconds[next(order)])
     assert row["bandwidth"] == pytest.approx(1e9)  # of which X is read in 1 ms
     assert row["reads"] == pytest.approx({"agd": 2.0, "peer": 1.0})
     assert [aim["met"] for aim in row["targets"]] == [False, True, False]
@@ -100,13 +96,13 @@ def test_targets_of_bandwidth_and_of_reads_are_held(at_once):
 def test_the_command_line_that_is_timed_fits_the_rows_that_were_drawn(tmp_path, monkeypatch):
     for module in ("pyarrow", "typer"):
         pytest.importorskip(module, reason="the command line's extra is not installed")
-    monkeypatch.setattr(device_cli.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(device_command_line.tempfile, "tempdir", str(tmp_path))
     name, here = "cli: log_loss, 10,000 rows", agd.backends.select("numpy")
-    case = rooms.make("device_cli", name, 50_000, here)
-    X, y, _ = draws.draw(500, 20, "log_loss")
+    case = registry.make("device_cli", name, 50_000, here)
+    X, y, _ = random_data.draw(500, 20, "log_loss")
     found = agd.fit(X, y, loss="log_loss", penalty=agd.loss.L2(1e-4))
     answer = case.answer(case.calls["agd"]())
-    assert answer == pytest.approx(plain.coefficients(found), abs=1e-4)
+    assert answer == pytest.approx(reference_values.coefficients(found), abs=1e-4)
     assert (case.size, list(case.calls)) == (500, ["agd", "--backend numpy"])
 
 
@@ -121,7 +117,7 @@ def test_the_size_from_which_a_device_pays_is_that_above_which_it_always_does():
         *rows("squared_error", (100, 2.0), (1000, 1.5)),
         {"case": "cli: poisson, 100 x 20", "error": "stopped"},
     ]
-    assert device_cli.pays_from(found) == [
+    assert device_command_line.pays_from(found) == [
         "agd fit, log_loss: pays from 10,000 rows on",
         "agd fit, squared_error: does not pay up to 1,000 rows",
     ]
@@ -141,7 +137,7 @@ def test_a_copy_shrinks_until_it_fits():
         return np.zeros(count, **settings)
 
     Small.xp = type("xp", (), {"zeros": staticmethod(zeros), "empty_like": np.empty_like})
-    found = devices.traffic(100, Small, "float64", 1000, reads=5.0)
+    found = device_data.traffic(100, Small, "float64", 1000, reads=5.0)
     assert (found.size, found.reads) == (100, 5.0)
     assert 200_000 * 16 < found.moved <= 400_000 * 16
     found.copy()
@@ -149,9 +145,9 @@ def test_a_copy_shrinks_until_it_fits():
 
 def test_a_peer_without_a_device_is_no_failure():
     def elsewhere():
-        raise cases.AbsentError("has no GPU here")
+        raise measurement.AbsentError("has no GPU here")
 
-    assert cases.offered([("jax", elsewhere)]) == ({}, {"jax": "has no GPU here"})
+    assert measurement.offered([("jax", elsewhere)]) == ({}, {"jax": "has no GPU here"})
 
 
 def test_what_is_known_of_a_card_is_said_above_the_tables():
@@ -221,10 +217,10 @@ def test_a_card_is_described_by_what_cupy_says_of_it(like_cupy):
 
 @pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
 def test_the_fused_kernel_by_hand_computes_what_the_plain_one_does(loss, like_cupy):
-    X, y, w = draws.draw(200, 3, loss)
+    X, y, w = random_data.draw(200, 3, loss)
     X[0] *= 1e3  # where an exponential would overflow
-    fused = device_hand.fused_pass(loss, X, y, w, 0.1)()
+    fused = handwritten.fused_pass(loss, X, y, w, 0.1)()
     for theirs, ours in zip(
-        fused, device_hand.value_and_grad(np, loss, X, y, w, 0.1)(), strict=True
+        fused, handwritten.value_and_grad(np, loss, X, y, w, 0.1)(), strict=True
     ):
         np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""What tests of the benchmarks share: where these are, their command, and no rest between calls."""
+"""Run the command of the benchmarks, and time their cases without the pause between two calls."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "at_once", "command"]
+__all__ = ["ROOT", "command", "no_pauses"]
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one under test
 
-from benchmarks import cases
+from benchmarks.timing import measurement
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the benchmarks as a user does, once each."""
     line = [sys.executable, "-m", "benchmarks", "--rounds", "1", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "SETTLE", 0.0)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "SETTLE", 0.0)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import agd
-from benchmarks.cases import SETTLE
-from benchmarks.clocks import wall
-from benchmarks.many import batch
+from benchmarks.cases.small_and_batched_fits import batch
+from benchmarks.timing.clocks import wall
+from benchmarks.timing.measurement import SETTLE
 
 __all__ = ["SERIES", "Series", "exponent", "measured"]
 

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 import agd
-from benchmarks.cases import Case, Quality, offered, present
-from benchmarks.fits import loosest
-from benchmarks.plain import coefficients, gradient_norm, huber_loss, problem, read
+from benchmarks.cases.squared_and_lasso_fits import loosest
+from benchmarks.problems.reference_values import (
+    coefficients,
+    gradient_norm,
+    huber_loss,
+    problem,
+    read,
+)
+from benchmarks.timing.measurement import Case, Quality, offered, present
 
 __all__ = ["CASES"]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case
-from benchmarks.draws import draw
+from benchmarks.problems.random_data import draw
+from benchmarks.timing.measurement import Case
 
 __all__ = ["CASES", "pays_from"]
 
@@ -64,7 +64,7 @@ def _answer(found: Any) -> Any:
 
 def _case(n: int, selection: Any, loss: str, rows: int) -> Case:
     size = max(rows * n // 1_000_000, 100)
-    # It is removed with the other temporary files of this process, by `benchmarks.children`.
+    # It is removed with the other temporary files of this process, by `benchmarks.timing.child_process`.
     table = Path(tempfile.mkdtemp(), "table.parquet")
     _write(table, size, loss)
     return Case(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import agd
-from benchmarks.cases import Case, Quality, offered
-from benchmarks.plain import log_loss
+from benchmarks.problems.reference_values import log_loss
+from benchmarks.timing.measurement import Case, Quality, offered
 
 __all__ = ["CASES"]
 

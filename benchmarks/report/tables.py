@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.device_cli import pays_from
+from benchmarks.cases.device_command_line import pays_from
 
 __all__ = [
     "case_table", "growth_table", "heading", "missing_lines", "page", "table", "traffic_table",
@@ -205,7 +205,7 @@ def report(
     Parameters
     ----------
     machine : dict
-        As `benchmarks.machine.described` gives it.
+        As `benchmarks.report.machine.described` gives it.
     cases, growth : sequence of dict
         The rows.
     """

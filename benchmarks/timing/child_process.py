@@ -35,7 +35,13 @@ def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
-        command = [sys.executable, "-m", "benchmarks.children", json.dumps(job), str(answer)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.timing.child_process",
+            json.dumps(job),
+            str(answer),
+        ]
         try:
             done = subprocess.run(
                 command,
@@ -56,9 +62,9 @@ def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
 
 
 def _do(job: dict[str, Any]) -> dict[str, Any]:
-    from benchmarks import growth, rooms
-    from benchmarks.cases import measure
-    from benchmarks.clocks import clock_of, wall
+    from benchmarks.cases import growth, registry
+    from benchmarks.timing.clocks import clock_of, wall
+    from benchmarks.timing.measurement import measure
 
     if job["do"] == "growth":
         return growth.measured(job["name"], job["rows"], job["rounds"])
@@ -70,7 +76,7 @@ def _do(job: dict[str, Any]) -> dict[str, Any]:
         clock = clock_of(selection.backend.name, selection.device)
         if clock is not wall:
             settle = 0.0  # a device has no threads that spin
-    case = rooms.make(job["room"], job["name"], job["rows"], selection)
+    case = registry.make(job["room"], job["name"], job["rows"], selection)
     return measure(case, job["rounds"], clock, settle)
 
 
@@ -87,7 +93,9 @@ def _peak() -> int | None:
 
 def main() -> int:
     """Do the job of the first argument, and write the answer to the file of the second."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.children", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.timing.child_process", description=__doc__
+    )
     parser.add_argument("job", type=json.loads)
     parser.add_argument("answer", type=Path)
     options = parser.parse_args()

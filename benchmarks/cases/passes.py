@@ -15,7 +15,7 @@ import numpy as np
 import agd
 from agd._typing import Params
 from agd.gradient import LinearObjective
-from benchmarks.cases import Case, offered
+from benchmarks.timing.measurement import Case, offered
 
 __all__ = ["CASES", "jitted", "two_products"]
 

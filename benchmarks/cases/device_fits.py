@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import agd
-from benchmarks import device_hand, device_peers
-from benchmarks.cases import Case, Quality, offered
-from benchmarks.devices import SHAPES, Problem, crossed, floor, plain, problem
-from benchmarks.plain import lasso_gap
+from benchmarks.peers import device_libraries, handwritten
+from benchmarks.problems.device_data import SHAPES, Problem, crossed, floor, plain, problem
+from benchmarks.problems.reference_values import lasso_gap
+from benchmarks.timing.measurement import Case, Quality, offered
 
 __all__ = ["CASES", "TOL"]
 
@@ -22,15 +22,18 @@ TOL = {"float32": 1e-4, "float64": 1e-6}
 
 def _squared_peers(data: Problem) -> list[tuple[str, Callable[[], Any]]]:
     return [
-        (data.by_hand, lambda: device_hand.squares(data.xp, data.X, data.y)),
-        ("torch lstsq", lambda: device_peers.torch_lstsq(data.selection, data.A, data.t)),
-        ("jax", lambda: device_peers.jax_squares(data.selection, data.A, data.t)),
-        ("cuML LinearRegression", lambda: device_peers.cuml("LinearRegression", data.X, data.y)),
+        (data.by_hand, lambda: handwritten.squares(data.xp, data.X, data.y)),
+        ("torch lstsq", lambda: device_libraries.torch_lstsq(data.selection, data.A, data.t)),
+        ("jax", lambda: device_libraries.jax_squares(data.selection, data.A, data.t)),
+        (
+            "cuML LinearRegression",
+            lambda: device_libraries.cuml("LinearRegression", data.X, data.y),
+        ),
     ]
 
 
 def _newton(data: Problem, alpha: float, tol: float) -> Callable[[], Any]:
-    fit = device_hand.newton(data.xp, data.loss, data.X, data.y, alpha, data.selection.device)
+    fit = handwritten.newton(data.xp, data.loss, data.X, data.y, alpha, data.selection.device)
     return lambda: fit(tol)
 
 
@@ -39,11 +42,11 @@ def _logistic_peers(data: Problem, tol: float) -> list[tuple[str, Callable[[], A
     C = 1.0 / (ALPHA * data.A.shape[0])
     return [
         (data.by_hand, lambda: _newton(data, ALPHA, tol)),
-        ("torch LBFGS", lambda: device_peers.torch_lbfgs(*on_host, ALPHA, tol)),
-        ("jax", lambda: device_peers.jax_newton(*on_host, ALPHA, tol)),
+        ("torch LBFGS", lambda: device_libraries.torch_lbfgs(*on_host, ALPHA, tol)),
+        ("jax", lambda: device_libraries.jax_newton(*on_host, ALPHA, tol)),
         (
             "cuML LogisticRegression",
-            lambda: device_peers.cuml("LogisticRegression", data.X, data.y, C=C, tol=tol),
+            lambda: device_libraries.cuml("LogisticRegression", data.X, data.y, C=C, tol=tol),
         ),
     ]
 
@@ -60,7 +63,7 @@ def _fit(
         calls, missing = offered(_logistic_peers(data, tol))
     else:
         calls, missing = offered([(data.by_hand, lambda: _newton(data, alpha, tol))])
-    chosen: Any = agd.loss.Huber(device_hand.DELTA) if loss == "huber" else loss
+    chosen: Any = agd.loss.Huber(handwritten.DELTA) if loss == "huber" else loss
     penalty, stop = agd.loss.L2(alpha) if alpha else None, agd.Stop(grad_tol=tol)
 
     def ours() -> Any:
@@ -77,7 +80,7 @@ def _fit(
 
 def _lasso(n: int, selection: Any) -> Case:
     data = problem(n, selection, "squared_error", SHAPES[0])
-    lasso = lambda: device_peers.cuml("Lasso", data.X, data.y, alpha=LASSO, tol=1e-6)
+    lasso = lambda: device_libraries.cuml("Lasso", data.X, data.y, alpha=LASSO, tol=1e-6)
     calls, missing = offered([("cuML Lasso", lasso)])
     gap = Quality("duality gap", lambda answer: lasso_gap(data.A, data.t, LASSO, answer), 1e-6)
     penalty, stop = agd.loss.L1(LASSO), agd.Stop(grad_tol=1e-6)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.clocks import Clock, wall
+from benchmarks.timing.clocks import Clock, wall
 
 Timed = dict[str, Callable[[], Any]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import agd
-from benchmarks.cases import Case, Quality, offered, present
+from benchmarks.timing.measurement import Case, Quality, offered, present
 
 __all__ = ["CASES"]
 

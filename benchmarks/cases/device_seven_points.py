@@ -9,9 +9,9 @@ import numpy as np
 
 import agd
 from agd import backends
-from benchmarks import device_hand, device_peers
-from benchmarks.cases import Case, offered
-from benchmarks.devices import plain
+from benchmarks.peers import device_libraries, handwritten
+from benchmarks.problems.device_data import plain
+from benchmarks.timing.measurement import Case, offered
 
 __all__ = ["CASES"]
 
@@ -41,7 +41,7 @@ def _loop(xp: Any, x: Any, y: Any, epochs: int, loss: str) -> Callable[[], Any]:
 
 def _jax_loop(selection: Any, x: Any, y: Any, epochs: int, loss: str) -> Callable[[], Any]:
     """Return the same loop, compiled whole by JAX."""
-    x, y = device_peers.on_jax(selection, x, y)
+    x, y = device_libraries.on_jax(selection, x, y)
     import jax
     from jax import numpy as jnp
 
@@ -89,8 +89,8 @@ def _one_fit(n: int, selection: Any) -> Case:
     by_hand = f"{selection.backend.name} by hand"
     calls, missing = offered(
         (
-            (by_hand, lambda: device_hand.squares(backends.namespace(X), X, y)),
-            ("cuML LinearRegression", lambda: device_peers.cuml("LinearRegression", X, y)),
+            (by_hand, lambda: handwritten.squares(backends.namespace(X), X, y)),
+            ("cuML LinearRegression", lambda: device_libraries.cuml("LinearRegression", X, y)),
         )
     )
     return Case(

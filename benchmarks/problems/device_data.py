@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from benchmarks.cases import Traffic
-from benchmarks.draws import draw, gradient_norm
+from benchmarks.problems.random_data import draw, gradient_norm
+from benchmarks.timing.measurement import Traffic
 
 __all__ = ["DTYPES", "SHAPES", "Problem", "crossed", "floor", "host", "plain", "problem", "traffic"]
 

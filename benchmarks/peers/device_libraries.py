@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import passes
-from benchmarks.cases import AbsentError
+from benchmarks.cases import passes
+from benchmarks.timing.measurement import AbsentError
 
 __all__ = [
     "cuml",

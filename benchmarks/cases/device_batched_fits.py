@@ -11,11 +11,11 @@ import numpy as np
 
 import agd
 from agd import backends
-from benchmarks import device_hand, device_peers
-from benchmarks.cases import Case, Quality, offered
-from benchmarks.device_fits import TOL
-from benchmarks.devices import DTYPES, host, traffic
-from benchmarks.many import batch, batch_norm
+from benchmarks.cases.device_fits import TOL
+from benchmarks.cases.small_and_batched_fits import batch, batch_norm
+from benchmarks.peers import device_libraries, handwritten
+from benchmarks.problems.device_data import DTYPES, host, traffic
+from benchmarks.timing.measurement import Case, Quality, offered
 
 __all__ = ["CASES"]
 
@@ -33,8 +33,8 @@ def _by_hand(X: Any, Y: Any, where: Any, tol: float | None) -> Callable[[], Any]
     """Return the batched formulas in the library of X: logistic ones to a tolerance."""
     xp = array_api_compat.array_namespace(X)
     if tol is None:
-        return device_hand.batched_squares(xp, X, Y)
-    fit = device_hand.batched_newton(xp, X, Y, ALPHA, where)
+        return handwritten.batched_squares(xp, X, Y)
+    fit = handwritten.batched_newton(xp, X, Y, ALPHA, where)
     return lambda: fit(tol)
 
 
@@ -47,11 +47,11 @@ def _many(n: int, selection: Any, loss: str, dtype: str) -> Case:
     goal = tol if logistic else None
 
     def torch() -> Any:
-        parts = device_peers.on_torch(selection, A, T)
+        parts = device_libraries.on_torch(selection, A, T)
         return _by_hand(*parts, parts[0].device, goal)
 
     def jax() -> Any:
-        return device_peers.jax_many(selection, A, T, ALPHA if logistic else None, tol)
+        return device_libraries.jax_many(selection, A, T, ALPHA if logistic else None, tol)
 
     own = (f"{selection.backend.name} by hand", lambda: _by_hand(X, Y, selection.device, goal))
     others = [("torch by hand", torch), ("jax vmap", jax)]

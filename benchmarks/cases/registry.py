@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import itertools
 from typing import Any
 
-from benchmarks.cases import Case
+from benchmarks.timing.measurement import Case
 
 __all__ = ["DEVICES", "ROOMS", "make", "names"]
 
-ROOMS = ("passes", "fits", "smooth", "many", "counts", "distributed", "sparse")
-"""The modules of cases, in the table's order."""
+ROOMS = {
+    "passes": "passes",
+    "fits": "squared_and_lasso_fits",
+    "smooth": "smooth_fits",
+    "many": "small_and_batched_fits",
+    "counts": "evaluation_counts",
+    "distributed": "dask_fits",
+    "sparse": "sparse_fits",
+}
+"""The rooms of cases, in the order of the table, and the module of each."""
 
-DEVICES = ("device_passes", "device_fits", "device_many", "device_small", "device_cli")
-"""The modules of cases that are timed on a device that is asked for."""
+DEVICES = {
+    "device_passes": "device_passes",
+    "device_fits": "device_fits",
+    "device_many": "device_batched_fits",
+    "device_small": "device_seven_points",
+    "device_cli": "device_command_line",
+}
+"""The rooms whose cases are timed on the device that ``--device`` names, and the module of each."""
 
-FEW = 100
+FEW_ROWS = 100  # enough to ask a generator of cases for their names
 
 
 def _module(room: str) -> Any:
-    """Import a room; None if it is not here."""
-    if importlib.util.find_spec(f"benchmarks.{room}") is None:
-        return None
-    return importlib.import_module(f"benchmarks.{room}")
+    """Import the module of a room's cases."""
+    return importlib.import_module(f"benchmarks.cases.{(ROOMS | DEVICES)[room]}")
 
 
 def names(room: str) -> list[str]:
@@ -34,11 +45,9 @@ def names(room: str) -> list[str]:
     is asked for few rows here.
     """
     module = _module(room)
-    if module is None:
-        return []
     if hasattr(module, "CASES"):
         return list(module.CASES)
-    return [case.name for case in module.cases(FEW)]
+    return [case.name for case in module.cases(FEW_ROWS)]
 
 
 def make(room: str, name: str, n: int, selection: Any = None) -> Case:

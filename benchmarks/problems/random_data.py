@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plain import slope
+from benchmarks.problems.reference_values import slope
 
 __all__ = ["draw", "gradient_norm", "targets"]
 

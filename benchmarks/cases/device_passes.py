@@ -10,9 +10,9 @@ import numpy as np
 import agd
 from agd._typing import Params
 from agd.gradient import LinearObjective
-from benchmarks import device_hand, device_peers
-from benchmarks.cases import Case, offered
-from benchmarks.devices import Problem, crossed, floor, plain, problem
+from benchmarks.peers import device_libraries, handwritten
+from benchmarks.problems.device_data import Problem, crossed, floor, plain, problem
+from benchmarks.timing.measurement import Case, offered
 
 __all__ = ["CASES"]
 
@@ -39,13 +39,13 @@ def _pass(n: int, selection: Any, loss: str, shape: tuple[int, int], dtype: str)
     peers = [
         (
             data.by_hand,
-            lambda: device_hand.value_and_grad(data.xp, loss, data.X, data.y, data.coef, B),
+            lambda: handwritten.value_and_grad(data.xp, loss, data.X, data.y, data.coef, B),
         ),
-        ("torch", lambda: device_peers.torch_pass(selection, *on_host, B)),
-        ("jax", lambda: device_peers.jax_pass(selection, *on_host)),
+        ("torch", lambda: device_libraries.torch_pass(selection, *on_host, B)),
+        ("jax", lambda: device_libraries.jax_pass(selection, *on_host)),
     ]
     if selection.backend.name == "cupy":
-        fused = lambda: device_hand.fused_pass(loss, data.X, data.y, data.coef, B)
+        fused = lambda: handwritten.fused_pass(loss, data.X, data.y, data.coef, B)
         peers.append(("cupy by hand, fused", fused))
     calls, missing = offered(peers)
     rtol, atol = APART[dtype]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import agd
-from benchmarks.cases import Case, Quality, offered
-from benchmarks.plain import coefficients
+from benchmarks.problems.reference_values import coefficients
+from benchmarks.timing.measurement import Case, Quality, offered
 
 __all__ = ["CASES", "batch", "batch_norm"]
 

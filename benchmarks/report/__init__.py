@@ -1,0 +1,1 @@
+"""What is printed: tables of the cases and of growth, and a description of the machine."""
