@@ -48,9 +48,7 @@ class Params(NamedTuple):
 class Loss(Protocol):
     """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y.
 
-    Where value and slope have something in common, such as an exponential, a loss also has
-    ``value_and_slope(z, y)``, which returns both at once; one that leaves it out is asked for each. Where
-    the sum over the rows costs less than its terms it may have ``sum_and_slope(z, y)``, too.
+    ``agd.loss.BaseLoss`` derives all of it from `value` and `gradient`.
     """
 
     @property
@@ -58,7 +56,7 @@ class Loss(Protocol):
         """The loss's name as scikit-learn spells it."""
 
     @property
-    def curvature(self) -> float | None:
+    def curvature_bound(self) -> float | None:
         """A bound on the second derivative in z, or None where there is none."""
 
     @property
@@ -69,44 +67,83 @@ class Loss(Protocol):
     def domain(self) -> str:
         """What y may be, in words."""
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether l(z, y) = (z - y)² / 2, so that second moments of the data are all that a fit needs."""
+
     def value(self, z: Array, y: Array) -> Array:
         """Return l(z, y), element by element."""
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         """Return dl/dz, element by element."""
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return d²l/dz², element by element."""
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return l(z, y) and dl/dz, from one computation of what they have in common."""
+
+    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
 
     def link(self, mean: Array) -> Array:
         """Return the constant z whose prediction is `mean`."""
 
-    def predict(self, z: Array) -> Array:
+    def inverse_link(self, z: Array) -> Array:
         """Return the mean of y that z stands for; the inverse of `link`."""
 
+    def predict(self, z: Array) -> Array:
+        """Return the prediction that z stands for."""
+
+    def null_model(self, mean: Array) -> Array:
+        """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
+
     def outside(self, y: Array) -> Array:
-        """Return where a target is none that this loss can have."""
+        """Return where y is no target that this loss can have."""
+
+    @property
+    def curvature(self) -> float | None:
+        """The earlier name of `curvature_bound`."""
+
+    def slope(self, z: Array, y: Array) -> Array:
+        """Return dl/dz: the earlier name of `gradient`."""
 
 
 class Penalty(Protocol):
     """A term added to the mean loss; it sees the coefficients, never the intercept.
 
     A smooth penalty joins the gradient; one that is not (`smooth` false) is left to its `prox`.
+    ``agd.loss.BasePenalty`` has a default for all but `value`.
     """
 
     @property
     def smooth(self) -> bool:
-        """Whether `grad` exists everywhere."""
+        """Whether `gradient` exists everywhere."""
 
     @property
     def separable(self) -> bool:
         """Whether it is a sum over the coefficients, so that `prox` acts entry by entry."""
 
     @property
-    def curvature(self) -> float | None:
+    def quadratic(self) -> bool:
+        """Whether value(w) = curvature_bound / 2 Σ w²."""
+
+    @property
+    def couples_targets(self) -> bool:
+        """Whether it couples the coefficients of several targets, as a norm of a matrix does."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the penalty holds, by name: its strength, its bounds."""
+
+    @property
+    def curvature_bound(self) -> float | None:
         """The largest second derivative; None for a penalty that is not smooth."""
 
     def value(self, w: Array) -> Array:
         """Return the penalty of w (..., p), shape (...); of a norm of matrices w is (..., p, q)."""
 
-    def grad(self, w: Array) -> Array:
+    def gradient(self, w: Array) -> Array:
         """Return its gradient, shape (..., p); raise where the penalty is not smooth."""
 
     def prox(self, w: Array, step: float | Array) -> Array:
@@ -115,6 +152,13 @@ class Penalty(Protocol):
         `step` broadcasts against w. A separable penalty takes a step for each coefficient, any other
         one that is the same for all that it couples.
         """
+
+    @property
+    def curvature(self) -> float | None:
+        """The earlier name of `curvature_bound`."""
+
+    def grad(self, w: Array) -> Array:
+        """Return its gradient: the earlier name of `gradient`."""
 
 
 @runtime_checkable

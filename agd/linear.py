@@ -39,7 +39,7 @@ from agd.gradient.scaling import Rescaled
 from agd.gradient.squares import WhitenedSquares
 from agd.gradient.stream import Stream
 from agd.loss import get
-from agd.loss.penalties import check_penalty
+from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed import closed
 from agd.run.conjugate import conjugate, few_rows, held
@@ -187,7 +187,7 @@ def fit(
     array([ 2., -1.])
     """
     chosen, intercept = get(loss), flag("intercept", intercept)
-    check_penalty(penalty)
+    penalty = as_target_penalty(penalty)
     check_callback(callback)
     auto = isinstance(method, str) and method == "auto"
     usual = auto and stop is None and init is None and callback is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from agd import backends
 from agd._typing import Array, Loss, Params
 from agd.gradient.blocks import backward, forward
-from agd.loss import sum_and_slope, value_and_slope
 
 __all__ = ["curved_block", "flat_block", "mean_block"]
 
@@ -23,9 +22,9 @@ def mean_block(
         X = X - shift[..., None, :]
     z = _predictor(params, X)
     if weight is None:
-        total, slope = sum_and_slope(loss, z, y)
+        total, slope = loss.sum_and_gradient(z, y)
         return total, _pull_back(params, X, slope)
-    value, slope = value_and_slope(loss, z, y)
+    value, slope = loss.value_and_gradient(z, y)
     return _row_sum(value * weight), _pull_back(params, X, slope * weight)
 
 

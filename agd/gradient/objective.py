@@ -15,6 +15,7 @@ from agd.gradient._room import halve
 from agd.gradient.blocks import Blocks
 from agd.gradient.curvature import largest_curvature
 from agd.loss import Squared
+from agd.loss.base import as_loss, as_penalty
 
 __all__ = ["LinearObjective", "largest_curvature", "zeros"]
 
@@ -116,7 +117,8 @@ class LinearObjective:
         if y is None or isinstance(X, backends.Batches):
             X, y, sample_weight = as_data(X, y, sample_weight)
         blocks = Blocks.of(X, y, sample_weight)
-        return cls(blocks, Squared() if loss is None else loss, penalty, intercept)
+        chosen = Squared() if loss is None else as_loss(loss)
+        return cls(blocks, chosen, as_penalty(penalty), intercept)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from agd._typing import Array, Params, Tree
 from agd.gradient.blocks import forward
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective, minus
-from agd.loss import Squared
+from agd.loss import BaseLoss, Squared
 
 __all__ = ["Recursive", "Remembered"]
 
@@ -181,7 +181,7 @@ def _curvatures(objective: LinearObjective, params: Params) -> Array:
 
 
 @dataclass(frozen=True)
-class _Extended:
+class _Extended(BaseLoss):
     """A loss that is continued as a parabola where |z| is beyond a limit."""
 
     base: Any
@@ -196,9 +196,9 @@ class _Extended:
         near, d, bend = self._parts(z, y)
         return self.base.value(near, y) + (self.base.slope(near, y) + 0.5 * bend * d) * d
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         near, d, bend = self._parts(z, y)
-        return self.base.slope(near, y) + bend * d
+        return self.base.gradient(near, y) + bend * d
 
 
 def _second(loss: Any, z: Array, h: Any, y: Array) -> Array:

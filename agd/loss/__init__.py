@@ -11,26 +11,24 @@ array([0.125, 2.5  ])
 
 from __future__ import annotations
 
-from typing import Any
-
 from agd._typing import Array, Loss
 from agd._validation import choice
-from agd.backends import namespace
 from agd.loss import classification, constraints, counts, penalties, regression
+from agd.loss.base import BaseLoss, BasePenalty, as_loss
 from agd.loss.classification import *
 from agd.loss.constraints import *
 from agd.loss.counts import *
 from agd.loss.penalties import *
 from agd.loss.regression import *
 
-__all__ = ["LOSSES", "get", "sum_and_slope", "value_and_slope"]
+__all__ = ["LOSSES", "BaseLoss", "BasePenalty", "get", "sum_and_slope", "value_and_slope"]
 __all__ += classification.__all__
 __all__ += counts.__all__
 __all__ += penalties.__all__
 __all__ += regression.__all__
 __all__ += constraints.__all__
 
-LOSSES: dict[str, Any] = {
+LOSSES: dict[str, type[BaseLoss]] = {
     getattr(module, name).name: getattr(module, name)
     for module in (regression, classification, counts)
     for name in module.__all__
@@ -66,32 +64,12 @@ def get(loss: str | Loss) -> Loss:
     """
     if isinstance(loss, str):
         known = loss if loss in LOSSES else choice("loss", loss, tuple(LOSSES))
-        found: Loss = LOSSES[known]()
-        return found
-    methods = (getattr(loss, name, None) for name in ("value", "slope"))
-    if isinstance(loss, type) or not all(map(callable, methods)):
-        raise TypeError(
-            f"loss must be a name or an object such as agd.loss.Huber(delta=1.35), got {loss!r}"
-        )
-    return loss
+        return LOSSES[known]()
+    return as_loss(loss)
 
 
 def value_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
-    """Return l(z, y) and dl/dz, element by element, together where the loss can.
-
-    Parameters
-    ----------
-    loss : Loss
-        One with ``value_and_slope``, or with ``value`` and ``slope`` alone.
-    z : array, shape (..., n)
-        The linear predictor.
-    y : array, shape (..., n)
-        The targets.
-
-    Returns
-    -------
-    value, slope : array, shape (..., n)
-        Both.
+    """Return l(z, y) and dl/dz, shapes (..., n): the earlier spelling of ``value_and_gradient``.
 
     Examples
     --------
@@ -99,31 +77,13 @@ def value_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
     >>> value_and_slope(get("squared_error"), np.asarray([3.0]), np.asarray([1.0]))
     (array([2.]), array([2.]))
     """
-    both = getattr(loss, "value_and_slope", None)
-    if both is None:
-        return loss.value(z, y), loss.slope(z, y)
-    found: tuple[Array, Array] = both(z, y)
-    return found
+    return as_loss(loss).value_and_gradient(z, y)
 
 
 def sum_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
-    """Return the sum of l(z, y) over the rows, which are the last axis, and dl/dz of each.
+    """Return the sum of l(z, y) over the rows, shape (...), and dl/dz of each, shape (..., n).
 
-    Parameters
-    ----------
-    loss : Loss
-        One with ``sum_and_slope``, where the sum costs less than its terms; else see `value_and_slope`.
-    z : array, shape (..., n)
-        The linear predictor.
-    y : array, shape (..., n)
-        The targets.
-
-    Returns
-    -------
-    sum : array, shape (...)
-        The sum.
-    slope : array, shape (..., n)
-        The slopes.
+    It is the earlier spelling of ``sum_and_gradient``.
 
     Examples
     --------
@@ -132,9 +92,4 @@ def sum_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:
     >>> float(total), slope
     (2.5, array([2., 1.]))
     """
-    together = getattr(loss, "sum_and_slope", None)
-    if together is None:
-        value, slope = value_and_slope(loss, z, y)
-        return namespace(value).sum(value, axis=-1), slope
-    found: tuple[Array, Array] = together(z, y)
-    return found
+    return as_loss(loss).sum_and_gradient(z, y)

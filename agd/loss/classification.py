@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from agd._typing import Array
 from agd.backends import namespace
 from agd.loss._stable import log1p, one_if_positive, positive_and_negative_part, sum_of_log1p
+from agd.loss.base import BaseLoss
 
 __all__ = ["Logistic"]
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(BaseLoss):
     r"""Logistic loss, the negative log likelihood of a class whose log odds are z.
 
     For y in {0, 1}: l(z, y) = log(1 + exp(z)) - y z. With s = z for the first class and -z for the
     second this is log(1 + exp(s)) = max(s, 0) + log1p(exp(-|s|)), which neither overflows nor cancels.
 
-    Slope 1 / (1 + exp(-z)) - y; second derivative at most 1/4.
+    Gradient 1 / (1 + exp(-z)) - y; second derivative at most 1/4.
 
     Notes
     -----
@@ -32,28 +32,34 @@ class Logistic:
     array([0.        , 0.69314718])
     """
 
-    name: ClassVar[str] = "log_loss"
-    curvature: ClassVar[float | None] = 0.25
-    classes: ClassVar[int | None] = 2
-    domain: ClassVar[str] = "0 or 1"
+    name = "log_loss"
+    curvature_bound = 0.25
+    classes = 2
+    domain = "0 or 1"
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element."""
-        return self.value_and_slope(z, y)[0]
+        return self.value_and_gradient(z, y)[0]
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         """Return sigmoid(z) - y, element by element, without cancellation."""
         side = 1.0 - 2.0 * y
         return side * _sigmoid(side * z)
 
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for both classes
+        """Return p (1 - p) with p = sigmoid(z), as e / (1 + e)² with e = exp(-|z|): no digit cancels."""
+        xp = namespace(z)
+        e = xp.exp(-xp.abs(z))
+        return e / (1.0 + e) ** 2
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential that does not overflow."""
         side = 1.0 - 2.0 * y
         above, e, share = _sides(side * z)
         return above + log1p(e), side * share
 
-    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return the sum of the losses over the last axis, and the slopes."""
+    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of the losses over the last axis, and the gradients."""
         side = 1.0 - 2.0 * y
         above, e, share = _sides(side * z)
         return namespace(z).sum(above, axis=-1) + sum_of_log1p(e), side * share
@@ -63,7 +69,7 @@ class Logistic:
         xp = namespace(mean)
         return xp.log(mean) - xp.log1p(-mean)
 
-    def predict(self, z: Array) -> Array:
+    def inverse_link(self, z: Array) -> Array:
         """Return the probability of the second class, 1 / (1 + exp(-z))."""
         return _sigmoid(z)
 

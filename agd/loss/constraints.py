@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from agd import backends
 from agd._typing import Array
 from agd._validation import positive, real
 from agd.loss._stable import safe_sqrt, to_device_of
-from agd.loss.penalties import NonSmooth
+from agd.loss.base import BasePenalty
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
 
 ROUNDING = 8.0  # how many times eps outside a set is still inside
 
 
-class _Set(NonSmooth):
+class _Set(BasePenalty):
     """A penalty that is 0 inside of a set and infinite outside."""
 
     def inside(self, w: Array) -> Array:
@@ -65,7 +65,7 @@ class NonNegative(_Set):
     array([1., 0.])
     """
 
-    separable: ClassVar[bool] = True
+    separable = True
 
     def inside(self, w: Array) -> Array:
         """Return whether no coefficient is below 0, shape (...)."""
@@ -105,7 +105,7 @@ class Box(_Set):
     array([ 1., -1.])
     """
 
-    separable: ClassVar[bool] = True
+    separable = True
 
     low: Any = -math.inf
     high: Any = math.inf
@@ -206,8 +206,6 @@ class L2Ball(_Set):
     array([0.6, 0.8])
     """
 
-    separable: ClassVar[bool] = False
-
     radius: float = 1.0
 
     def __post_init__(self) -> None:
@@ -266,8 +264,6 @@ class Simplex(_Set):
     >>> Simplex().project(np.asarray([0.75, 0.25, -1.0]) + 5.0)
     array([0.75, 0.25, 0.  ])
     """
-
-    separable: ClassVar[bool] = False
 
     total: float = 1.0
 

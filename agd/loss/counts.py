@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from agd._typing import Array
 from agd.backends import namespace
+from agd.loss.base import BaseLoss
 
 __all__ = ["Poisson"]
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(BaseLoss):
     r"""Poisson loss with the log link, l(z, y) = exp(z) - y z.
 
     It is half the Poisson deviance, and the negative log likelihood, without the terms that depend
-    on y alone. Slope exp(z) - y. The second derivative exp(z) has no bound, so no fixed step is
-    stable everywhere; ``curvature`` is None.
+    on y alone. Gradient exp(z) - y. The second derivative exp(z) has no bound, so no fixed step is
+    stable everywhere; ``curvature_bound`` is None.
 
     Notes
     -----
@@ -26,24 +26,26 @@ class Poisson:
     Examples
     --------
     >>> import numpy as np
-    >>> Poisson().slope(np.asarray([0.0]), np.asarray([3.0]))
+    >>> Poisson().gradient(np.asarray([0.0]), np.asarray([3.0]))
     array([-2.])
     """
 
-    name: ClassVar[str] = "poisson"
-    curvature: ClassVar[float | None] = None
-    classes: ClassVar[int | None] = None
-    domain: ClassVar[str] = "0 or more"
+    name = "poisson"
+    domain = "0 or more"
 
     def value(self, z: Array, y: Array) -> Array:
         """Return exp(z) - y z, element by element."""
         return namespace(z).exp(z) - y * z
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         """Return exp(z) - y, element by element."""
         return namespace(z).exp(z) - y
 
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for every y
+        """Return exp(z), element by element."""
+        return namespace(z).exp(z)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential."""
         mean = namespace(z).exp(z)
         return mean - y * z, mean - y
@@ -52,7 +54,7 @@ class Poisson:
         """Return log(mean)."""
         return namespace(mean).log(mean)
 
-    def predict(self, z: Array) -> Array:
+    def inverse_link(self, z: Array) -> Array:
         """Return exp(z)."""
         return namespace(z).exp(z)
 

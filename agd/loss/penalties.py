@@ -9,44 +9,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, Penalty
 from agd._validation import count, not_negative
 from agd.backends import namespace
 from agd.loss._stable import safe_sqrt, soft_threshold, to_device_of
+from agd.loss.base import BasePenalty, as_penalty
 
 __all__ = ["L1", "L2", "ElasticNet", "GroupL1", "NuclearNorm"]
 
 
-class NonSmooth:
-    """A penalty without a gradient somewhere: `smooth` and `curvature` say so, and `grad` raises."""
-
-    smooth: ClassVar[bool] = False
-
-    @property
-    def curvature(self) -> float | None:
-        """The largest second derivative: there is none."""
-        return None
-
-    def grad(self, w: Array) -> Array:
-        """Raise: the penalty is left to `prox`.
-
-        Raises
-        ------
-        NotImplementedError
-            Always.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no gradient at some w of shape {tuple(w.shape)}: use its prox"
-        )
-
-
 @dataclass(frozen=True)
-class L1(NonSmooth):
+class L1(BasePenalty):
     r"""The lasso's penalty, value(w) = alpha Σ |w|; coefficients that explain little become exactly 0.
 
     ::
@@ -76,7 +54,7 @@ class L1(NonSmooth):
     array([2.5, 0. , 0.5])
     """
 
-    separable: ClassVar[bool] = True
+    separable = True
 
     alpha: float = 1.0
 
@@ -95,7 +73,7 @@ class L1(NonSmooth):
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(BasePenalty):
     r"""Half the squared norm, value(w) = alpha / 2 Σ w².
 
     Gradient alpha w; prox(w, step) = w / (1 + step alpha).
@@ -122,8 +100,9 @@ class L2:
     np.float64(1.25)
     """
 
-    smooth: ClassVar[bool] = True
-    separable: ClassVar[bool] = True
+    smooth = True
+    separable = True
+    quadratic = True
 
     alpha: float = 1.0
 
@@ -132,7 +111,7 @@ class L2:
         not_negative("alpha", self.alpha)
 
     @property
-    def curvature(self) -> float | None:
+    def curvature_bound(self) -> float | None:
         """The second derivative, alpha."""
         return self.alpha
 
@@ -140,7 +119,7 @@ class L2:
         """Return alpha / 2 Σ w² over the last axis."""
         return (0.5 * self.alpha) * namespace(w).sum(w * w, axis=-1)
 
-    def grad(self, w: Array) -> Array:
+    def gradient(self, w: Array) -> Array:
         """Return alpha w."""
         return self.alpha * w
 
@@ -150,7 +129,7 @@ class L2:
 
 
 @dataclass(frozen=True)
-class ElasticNet(NonSmooth):
+class ElasticNet(BasePenalty):
     r"""A mixture of the lasso's penalty and the ridge's, in scikit-learn's terms.
 
     ::
@@ -182,7 +161,7 @@ class ElasticNet(NonSmooth):
     np.float64(4.0)
     """
 
-    separable: ClassVar[bool] = True
+    separable = True
 
     alpha: float = 1.0
     l1_ratio: float = 0.5
@@ -206,7 +185,7 @@ class ElasticNet(NonSmooth):
 
 
 @dataclass(frozen=True)
-class GroupL1(NonSmooth):
+class GroupL1(BasePenalty):
     r"""The group lasso's penalty; the coefficients of a group become 0 together, or none does.
 
     ::
@@ -242,8 +221,6 @@ class GroupL1(NonSmooth):
     >>> GroupL1(1.0, groups=(0, 0, 1)).prox(np.asarray([0.6, 0.8, 3.0]), 1.0)
     array([0., 0., 2.])
     """
-
-    separable: ClassVar[bool] = False
 
     alpha: float
     groups: Sequence[int]
@@ -292,7 +269,7 @@ class GroupL1(NonSmooth):
 
 
 @dataclass(frozen=True)
-class NuclearNorm(NonSmooth):
+class NuclearNorm(BasePenalty):
     r"""The sum of a matrix's singular values; it makes matrices of low rank.
 
     ::
@@ -329,7 +306,7 @@ class NuclearNorm(NonSmooth):
            [0., 0.]])
     """
 
-    separable: ClassVar[bool] = False
+    couples_targets = True
 
     alpha: float = 1.0
 
@@ -368,15 +345,27 @@ def _with_singular_values(w: Array) -> Any:
     return namespace(w)
 
 
-def check_penalty(penalty: Any, where: str = "fit") -> None:
-    """Refuse what is no penalty, and one that couples targets, which are fitted apart."""
-    if penalty is None:
-        return
-    if isinstance(penalty, type) or not hasattr(penalty, "smooth"):
-        raise TypeError(f"penalty must be an object such as agd.loss.L2(0.1), got {penalty!r}")
-    if isinstance(penalty, NuclearNorm):
-        raise ValueError(  # noqa: TRY004 - a penalty is what it is: it has no place here
+def as_target_penalty(penalty: Any, where: str = "fit") -> Penalty | None:
+    """Return what can stand as the penalty of a linear model: one that acts on each target by itself.
+
+    Raises
+    ------
+    TypeError
+        If it is no penalty.
+    ValueError
+        If it couples the coefficients of several targets.
+    """
+    checked = as_penalty(penalty)
+    if checked is not None and checked.couples_targets:
+        raise ValueError(
             f"penalty {penalty!r} couples the coefficients of several targets, which {where} keeps "
             f"apart: minimise a function of the matrix of coefficients by agd.minimize(fun, x0, "
             f"penalty=...)"
         )
+    return checked
+
+
+def ridge_strength(penalty: Penalty | None) -> float:
+    """Return the curvature that a smooth penalty adds along every coefficient; 0.0 without one."""
+    bound = None if penalty is None else penalty.curvature_bound
+    return 0.0 if bound is None else float(bound)

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from agd._typing import Array
 from agd._validation import positive
 from agd.backends import namespace, of
 from agd.loss._stable import clip_between
+from agd.loss.base import BaseLoss
 
 __all__ = ["Huber", "Squared"]
 
 
 @dataclass(frozen=True)
-class _Location:
-    """What losses of the residual z - y share: identity link, any real target."""
-
-    classes: ClassVar[int | None] = None
-    domain: ClassVar[str] = "any number"
-
-    def link(self, mean: Array) -> Array:
-        """Return the constant z whose prediction is `mean`: itself."""
-        return mean
-
-    def predict(self, z: Array) -> Array:
-        """Return the prediction that z stands for: itself."""
-        return z
-
-    def outside(self, y: Array) -> Array:
-        """Return where y is no target that this loss can have: nowhere."""
-        return namespace(y).zeros_like(y, dtype=namespace(y).bool)
-
-
-@dataclass(frozen=True)
-class Squared(_Location):
+class Squared(BaseLoss):
     r"""Half the squared error, l(z, y) = (z - y)² / 2.
 
-    Slope z - y; second derivative 1. The mean of this loss is 1/(2m) Σ (z - y)², as in the article.
+    Gradient z - y; second derivative 1. The mean of this loss is 1/(2m) Σ (z - y)², as in the article.
 
     Notes
     -----
@@ -46,28 +26,33 @@ class Squared(_Location):
     Examples
     --------
     >>> import numpy as np
-    >>> Squared().slope(np.asarray([3.0]), np.asarray([1.0]))
+    >>> Squared().gradient(np.asarray([3.0]), np.asarray([1.0]))
     array([2.])
     """
 
-    name: ClassVar[str] = "squared_error"
-    curvature: ClassVar[float | None] = 1.0
+    name = "squared_error"
+    curvature_bound = 1.0
+    quadratic = True
 
     def value(self, z: Array, y: Array) -> Array:
         """Return (z - y)² / 2, element by element."""
         return 0.5 * (z - y) ** 2
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         """Return z - y, element by element."""
         return z - y
 
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for every y
+        """Return 1, element by element."""
+        return namespace(z).ones_like(z)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one residual."""
         r = z - y
         return 0.5 * r**2, r
 
-    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return the sum of the losses over the last axis, and the slopes."""
+    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of the losses over the last axis, and the gradients."""
         xp, r = namespace(z), z - y
         # Torch's namespace moves axes for an inner product, which its vmap cannot.
         total = xp.vecdot(r, r) if of(r).threaded else xp.sum(r * r, axis=-1)
@@ -75,7 +60,7 @@ class Squared(_Location):
 
 
 @dataclass(frozen=True)
-class Huber(_Location):
+class Huber(BaseLoss):
     r"""Huber's loss: squared near the target, linear away from it, so that outliers pull less.
 
     With r = z - y::
@@ -83,7 +68,7 @@ class Huber(_Location):
         l(r) = r² / 2                      if |r| <= delta
                delta (|r| - delta / 2)     elsewhere
 
-    Slope clip(r, -delta, delta); second derivative at most 1.
+    Gradient clip(r, -delta, delta); second derivative 1 where |r| <= delta, 0 elsewhere.
 
     Parameters
     ----------
@@ -105,12 +90,12 @@ class Huber(_Location):
     Examples
     --------
     >>> import numpy as np
-    >>> Huber(delta=1.0).slope(np.asarray([0.5, 3.0]), np.asarray([0.0, 0.0]))
+    >>> Huber(delta=1.0).gradient(np.asarray([0.5, 3.0]), np.asarray([0.0, 0.0]))
     array([0.5, 1. ])
     """
 
-    name: ClassVar[str] = "huber"
-    curvature: ClassVar[float | None] = 1.0
+    name = "huber"
+    curvature_bound = 1.0
 
     delta: float = 1.35
 
@@ -120,13 +105,18 @@ class Huber(_Location):
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element."""
-        return self.value_and_slope(z, y)[0]
+        return self.value_and_gradient(z, y)[0]
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> Array:
         """Return the residual clipped to [-delta, delta], element by element."""
         return clip_between(z - y, -self.delta, self.delta)
 
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 1 where |z - y| <= delta and 0 elsewhere."""
+        xp = namespace(z)
+        return xp.astype(xp.abs(z - y) <= self.delta, z.dtype)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both; with s the clipped residual the loss is s (r - s / 2), without a branch."""
         r = z - y
         s = clip_between(r, -self.delta, self.delta)

@@ -10,10 +10,11 @@ from typing import Any
 import optree
 
 from agd import backends
-from agd._typing import Array, Tree
+from agd._typing import Array, Penalty, Tree
 from agd._validation import as_point, own
 from agd.gradient import FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.differentiate import Gradient, central
+from agd.loss.base import as_penalty
 from agd.run.critical import with_kind
 from agd.run.differenced import Differenced
 from agd.run.loop import run
@@ -86,7 +87,8 @@ def descend(
     like = optree.tree_leaves(point)[0]
     with backends.current(like):
         point, limits = within(point, bounds, batch)
-        prox = _has_prox(penalty, limits)
+        penalty = as_penalty(penalty, "L1(0.1)")
+        prox = _needs_prox(penalty, limits)
         if certify and (batch or limits is not None or prox):
             raise ValueError(
                 "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
@@ -196,12 +198,10 @@ def _upright(found: Result) -> Result:
     return replace(found, fun=-found.fun, jac=jac, history=history)
 
 
-def _has_prox(penalty: Any, limits: Any) -> bool:
-    """Return whether a penalty is left to its prox, or say why it is none."""
+def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:
+    """Return whether a penalty is left to its prox; refuse one that has none beside bounds."""
     if penalty is None:
         return False
-    if isinstance(penalty, type) or not hasattr(penalty, "prox"):
-        raise TypeError(f"penalty must be an object such as agd.loss.L1(0.1), got {penalty!r}")
     if limits is not None and not (penalty.smooth or penalty.separable):
         raise ValueError(
             f"penalty {penalty!r} couples entries, and of such a one within bounds no prox is known: give "

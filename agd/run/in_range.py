@@ -77,7 +77,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
 def _check_penalty(penalty: Any, kind: str) -> None:
     """Refuse a number of a penalty's that is finite, but infinite in the data's dtype."""
     most = float(np.finfo(kind).max)
-    for name, value in getattr(penalty, "__dict__", {}).items():
+    for name, value in penalty.parameters.items() if penalty is not None else ():
         if isinstance(value, Real) and math.isfinite(value) and abs(float(value)) > most:
             raise ValueError(
                 f"penalty {penalty!r} is too large for {kind}, the dtype of X: {name} must be at most "

@@ -37,7 +37,7 @@ from agd.gradient.recursive import Recursive, Remembered
 from agd.gradient.scaling import Rescaled, Scaling
 from agd.gradient.screening import Screened, screen
 from agd.loss import Squared, get
-from agd.loss.penalties import check_penalty
+from agd.loss.penalties import as_target_penalty
 from agd.run._online import broken, check_finite, dependent, in_units, labels, units
 from agd.run.columns import by_moments
 from agd.run.diagnosis import unconverged
@@ -108,8 +108,7 @@ class Online:
         intercept: bool = True,
         classes: tuple[float, float] | None = None,
     ) -> None:
-        check_penalty(penalty, "Online")
-        self.loss, self.penalty = get(loss), penalty
+        self.loss, self.penalty = get(loss), as_target_penalty(penalty, "Online")
         self.has_intercept = flag("intercept", intercept)
         self.classes = labels(classes, self.loss)
         self.result: FitResult | None = None

@@ -122,6 +122,62 @@ def test_slope_is_the_derivative_of_value(case):
 
 
 @LOSSES
+def test_hessian_is_the_derivative_of_gradient(case, xp):
+    z = np.linspace(-6.0, 6.0, 241) + 0.0123  # off the corners
+    h = 1e-6
+    for target in case.targets:
+        y = np.full_like(z, target)
+        numeric = (case.loss.gradient(z + h, y) - case.loss.gradient(z - h, y)) / (2 * h)
+        hessian = case.loss.hessian(xp.asarray(z), xp.asarray(y))
+        assert hessian.dtype == xp.dtype
+        rtol = 1e-4 if "32" in str(xp.dtype) else 1e-6
+        np.testing.assert_allclose(xp.to_numpy(hessian), numeric, rtol=rtol, atol=1e-8)
+        by_default = loss.BaseLoss.hessian(case.loss, z, y)
+        np.testing.assert_allclose(by_default, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_a_loss_is_complete_with_value_and_gradient():
+    class Derived(loss.BaseLoss):
+        def value(self, z, y):
+            return LogCosh().value(z, y)
+
+        def gradient(self, z, y):
+            return np.tanh(z - y)
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = X @ np.asarray([1.0, -2.0, 0.5]) + 0.1 * rng.standard_t(1, size=60)
+    stop = agd.Stop(grad_tol=1e-10)
+    found, partial = (agd.fit(X, y, loss=kind(), stop=stop) for kind in (Derived, LogCosh))
+    np.testing.assert_allclose(found.coef, partial.coef, atol=1e-8)
+    with pytest.raises(TypeError, match="gradient"):
+        type("Without", (loss.BaseLoss,), {"value": Derived.value})()
+
+
+def test_earlier_names_of_members_are_kept_in_step():
+    class Shifted(Huber):
+        def slope(self, z, y):
+            return super().slope(z, y + 1.0)
+
+    z, y = np.asarray([0.5, 3.0]), np.zeros(2)
+    for name in ("slope", "gradient"):
+        np.testing.assert_array_equal(getattr(Shifted(1.0), name)(z, y), [-0.5, 1.0])
+    np.testing.assert_array_equal(Huber(1.0).slope(z, y), Huber(1.0).gradient(z, y))
+    assert Huber().curvature == Huber().curvature_bound == 1.0
+    assert loss.L2(0.5).curvature == loss.L2(0.5).curvature_bound == 0.5
+
+
+def test_a_subclass_is_not_quadratic_unless_it_says_so():
+    class Weighted(loss.Squared):
+        pass
+
+    assert loss.Squared().quadratic
+    assert not Weighted().quadratic
+    assert loss.L2(0.1).quadratic
+    assert not loss.ElasticNet(0.1).quadratic
+
+
+@LOSSES
 def test_convex_with_the_curvature_it_says(case):
     z = np.linspace(-6.0, 6.0, 1001)
     for target in case.targets:

@@ -47,6 +47,8 @@ def test_nothing_public_is_left_out():
         *known_values.LOSSES,
         *known_values.PENALTIES,
         "LOSSES",
+        "BaseLoss",
+        "BasePenalty",
         "get",
         "sum_and_slope",
         "value_and_slope",

@@ -1,0 +1,333 @@
+"""Base classes of losses and penalties, with a default for all that can be derived from a few methods.
+
+`BaseLoss` and `BasePenalty` implement the protocols ``Loss`` and ``Penalty`` that the other rooms are
+written against. A loss is complete with `value` and `gradient`, a penalty with `value` and either `prox` or
+`gradient`. An object that follows the protocols only in part and has no base class is wrapped once, on its
+way in, by `as_loss` and `as_penalty`, so that nothing behind them asks which methods an object has.
+
+>>> import numpy as np
+>>> class LogCosh(BaseLoss):
+...     curvature_bound = 1.0
+...
+...     def value(self, z, y):
+...         return np.log(np.cosh(z - y))
+...
+...     def gradient(self, z, y):
+...         return np.tanh(z - y)
+>>> LogCosh().hessian(np.zeros(2), np.zeros(2)).round(6)
+array([1., 1.])
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agd import backends
+from agd._typing import Array, Loss, Penalty
+
+__all__ = ["BaseLoss", "BasePenalty", "as_loss", "as_penalty"]
+
+LOSS_ALIASES = {
+    "slope": "gradient",
+    "curvature": "curvature_bound",
+    "value_and_slope": "value_and_gradient",
+    "sum_and_slope": "sum_and_gradient",
+    "predict": "inverse_link",
+}
+"""Earlier names of a loss's members, and the present ones; `predict` stays, where the two differ."""
+
+PENALTY_ALIASES = {"grad": "gradient", "curvature": "curvature_bound"}
+"""Earlier names of a penalty's members, and the present ones."""
+
+
+def _missing_names(members: Mapping[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
+    """Return the members that stand there under one of their two names, by the other name."""
+    pairs = [*aliases.items(), *((new, old) for old, new in aliases.items())]
+    return {a: members[b] for a, b in pairs if b in members and a not in members}
+
+
+def _complete_names(cls: type, aliases: dict[str, str]) -> None:
+    """Give each member that a class defines under one of its two names the other name, too.
+
+    It is done class by class, so that an override under the earlier name may call ``super()`` by it.
+    """
+    for name, member in _missing_names(vars(cls), aliases).items():
+        setattr(cls, name, member)
+
+
+class BaseLoss(abc.ABC):
+    """A pointwise loss l(z, y); a subclass defines `value` and `gradient`, and what it knows better.
+
+    The defaults are those of a regression loss: the prediction is z itself, and y is any real number.
+    Without `hessian` the second derivative is a difference of gradients.
+
+    Attributes
+    ----------
+    name : str
+        The loss's name as scikit-learn spells it.
+    curvature_bound : float or None
+        A bound on the second derivative in z; None where there is none, or none is known.
+    classes : int or None
+        How many classes y has, which it then numbers from 0; None for a numeric target.
+    domain : str
+        What y may be, in words.
+    quadratic : bool
+        Whether l(z, y) = (z - y)² / 2, so that second moments of the data are all that a fit needs. A
+        subclass does not inherit it, since it may compute another value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Cubic(BaseLoss):
+    ...     def value(self, z, y):
+    ...         return abs(z - y) ** 3
+    ...
+    ...     def gradient(self, z, y):
+    ...         return 3.0 * (z - y) * abs(z - y)
+    >>> total, gradient = Cubic().sum_and_gradient(np.asarray([1.0, 2.0]), np.zeros(2))
+    >>> float(total), gradient
+    (9.0, array([ 3., 12.]))
+    """
+
+    name: str = "custom"
+    curvature_bound: float | None = None
+    curvature: float | None = None
+    classes: int | None = None
+    domain: str = "any number"
+    quadratic: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
+        super().__init_subclass__(**kwargs)
+        _complete_names(cls, LOSS_ALIASES)
+        cls.quadratic = vars(cls).get("quadratic", False)
+
+    @abc.abstractmethod
+    def value(self, z: Array, y: Array) -> Array:
+        """Return l(z, y), element by element."""
+
+    @abc.abstractmethod
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return dl/dz, element by element."""
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return d²l/dz², element by element; by default a central difference of gradients."""
+        xp = backends.namespace(z)
+        # The cube root of eps balances the rounding of the difference against its truncation.
+        h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * backends.clip(xp.abs(z), low=1.0)
+        return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return l(z, y) and dl/dz; a loss whose two have a term in common computes it once."""
+        return self.value(z, y), self.gradient(z, y)
+
+    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
+        value, gradient = self.value_and_gradient(z, y)
+        return backends.namespace(value).sum(value, axis=-1), gradient
+
+    def link(self, mean: Array) -> Array:
+        """Return the constant z whose prediction is `mean`."""
+        return mean
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the mean of y that z stands for."""
+        return z
+
+    def predict(self, z: Array) -> Array:
+        """Return the prediction that z stands for: the mean of y."""
+        return self.inverse_link(z)
+
+    def null_model(self, mean: Array) -> Array:
+        """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
+        xp, z = backends.namespace(mean), self.link(mean)
+        return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is no target that this loss can have."""
+        xp = backends.namespace(y)
+        return xp.zeros_like(y, dtype=xp.bool)
+
+    def slope(self, z: Array, y: Array) -> Array:
+        """Return dl/dz: the earlier name of `gradient`."""
+        return self.gradient(z, y)
+
+    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return l(z, y) and dl/dz: the earlier name of `value_and_gradient`."""
+        return self.value_and_gradient(z, y)
+
+    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return the sum and dl/dz: the earlier name of `sum_and_gradient`."""
+        return self.sum_and_gradient(z, y)
+
+
+class BasePenalty(abc.ABC):
+    """A function of the coefficients; a subclass defines `value`, and `prox` or, if smooth, `gradient`.
+
+    Attributes
+    ----------
+    smooth : bool
+        Whether `gradient` exists everywhere; else the penalty is left to its `prox`.
+    separable : bool
+        Whether it is a sum over the coefficients, so that `prox` acts entry by entry.
+    quadratic : bool
+        Whether value(w) = curvature_bound / 2 Σ w², so that the squared loss with it is still a quadratic.
+        A subclass does not inherit it, since it may compute another value.
+    couples_targets : bool
+        Whether it couples the coefficients of several targets, and so needs the matrix of all of them.
+    """
+
+    smooth: bool = False
+    separable: bool = False
+    quadratic: bool = False
+    couples_targets: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
+        super().__init_subclass__(**kwargs)
+        _complete_names(cls, PENALTY_ALIASES)
+        cls.quadratic = vars(cls).get("quadratic", False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the penalty holds, by name: its strength, its bounds."""
+        return dict(vars(self))
+
+    @property
+    def curvature_bound(self) -> float | None:
+        """The largest second derivative; None where there is none."""
+        return None
+
+    @property
+    def curvature(self) -> float | None:
+        """The earlier name of `curvature_bound`."""
+        return self.curvature_bound
+
+    @abc.abstractmethod
+    def value(self, w: Array) -> Array:
+        """Return the penalty of w (..., p), shape (...)."""
+
+    def gradient(self, w: Array) -> Array:
+        """Return the gradient, shape (..., p), of a smooth penalty.
+
+        Raises
+        ------
+        NotImplementedError
+            If the penalty is not smooth.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no gradient at some w of shape {tuple(w.shape)}: use its prox"
+        )
+
+    def prox(self, w: Array, step: float | Array) -> Array:
+        """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p).
+
+        Raises
+        ------
+        NotImplementedError
+            If the penalty does not define it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no prox for w of shape {tuple(w.shape)}, step {step!r}"
+        )
+
+    def grad(self, w: Array) -> Array:
+        """Return the gradient: the earlier name of `gradient`."""
+        return self.gradient(w)
+
+
+def _members_of(given: Any, base: type, aliases: dict[str, str]) -> dict[str, Any]:
+    """Return the members of a base class that an object has, under their present and earlier names."""
+    names = [name for name in dir(base) if not name.startswith("_")]
+    known = {name: getattr(given, name) for name in names if hasattr(given, name)}
+    return known | _missing_names(known, aliases)
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptedLoss(BaseLoss):
+    """A loss without the base class: its own members, and the defaults of `BaseLoss` for all others."""
+
+    given: Any
+
+    def __post_init__(self) -> None:
+        """Take over the members that the loss has."""
+        vars(self).update(_members_of(self.given, BaseLoss, LOSS_ALIASES))
+
+    def __repr__(self) -> str:
+        """Return how the loss writes itself."""
+        return repr(self.given)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return l(z, y), element by element."""
+        return self.given.value(z, y)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return dl/dz, element by element."""
+        return vars(self)["gradient"](z, y)
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptedPenalty(BasePenalty):
+    """A penalty without the base class: its own members, and the defaults of `BasePenalty` for all others."""
+
+    given: Any
+
+    def __post_init__(self) -> None:
+        """Take over the members that the penalty has."""
+        vars(self).update(_members_of(self.given, BasePenalty, PENALTY_ALIASES))
+
+    def __repr__(self) -> str:
+        """Return how the penalty writes itself."""
+        return repr(self.given)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the penalty holds, by name."""
+        return dict(getattr(self.given, "__dict__", {}))
+
+    @property
+    def curvature_bound(self) -> float | None:
+        """The largest second derivative, as the penalty has it."""
+        bound: float | None = vars(self).get("curvature_bound")
+        return bound
+
+    def value(self, w: Array) -> Array:
+        """Return the penalty of w (..., p), shape (...)."""
+        return self.given.value(w)
+
+
+def as_loss(loss: Any) -> Loss:
+    """Return an object as a complete loss; one without the base class is wrapped.
+
+    Raises
+    ------
+    TypeError
+        If it has no `value`, or neither `gradient` nor `slope`.
+    """
+    if isinstance(loss, BaseLoss):
+        return loss
+    methods = (getattr(loss, name, None) for name in ("value", "gradient", "slope"))
+    value, *gradients = map(callable, methods)
+    if isinstance(loss, type) or not (value and any(gradients)):
+        raise TypeError(
+            f"loss must be a name or an object such as agd.loss.Huber(delta=1.35), got {loss!r}"
+        )
+    return AdaptedLoss(loss)
+
+
+def as_penalty(penalty: Any, example: str = "L2(0.1)") -> Penalty | None:
+    """Return an object as a complete penalty, and None as it is; one without the base class is wrapped.
+
+    Raises
+    ------
+    TypeError
+        If it has neither `prox` nor `smooth`, as every penalty has one of them.
+    """
+    if penalty is None or isinstance(penalty, BasePenalty):
+        return penalty
+    if isinstance(penalty, type) or not (hasattr(penalty, "prox") or hasattr(penalty, "smooth")):
+        raise TypeError(f"penalty must be an object such as agd.loss.{example}, got {penalty!r}")
+    return AdaptedPenalty(penalty)
