@@ -1,8 +1,8 @@
-"""Shapes, dtypes, one library, one device, finite values: the checks, and the text of every error.
+"""Checks of arguments, and the text of their errors: shapes, dtypes, one library, one device, scalars.
 
-Each error names the argument, what came, and what was needed. Nothing here copies data to the host;
-what only the values can tell is counted on the device and read in one transfer
-(``agd.gradient.screening``).
+Every public function calls these first. Each error names the argument, what was passed and what was
+needed. No data are copied to the host for a check; values that are not finite are counted on the device by
+the screening, which reads one transfer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""X, y and weights: one library, one device, one float dtype, shapes that fit."""
+"""Checks of X, y, sample weights and starting coefficients: one library, device and float dtype, and shapes.
+
+The doors call `as_data` before a fit and `as_features` before a prediction; whether the values are finite
+is left to ``screening``, which needs a pass over the data.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ __all__ = [
     "as_features",
     "as_floating",
     "as_start",
+    "has_unknown_length",
     "move_beside",
-    "unknown",
 ]
 
 
@@ -59,7 +63,7 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
             if value is not None:
                 raise ValueError(f"{name} comes with the batches of a stream: leave it out")
         return Data(X, X.y, X.weight)
-    if sample_weight is None and _ready(X, y):
+    if sample_weight is None and _needs_no_conversion(X, y):
         return Data(X, y, None)
     for name, value in (("X", X), ("y", y)):
         if value is None:
@@ -69,10 +73,12 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     X = as_floating("X", X, xp, where)
     _check_rows(X)
     like = backends.of(X).resident(X) if backends.is_sparse(X) else X
-    y = _target(X, move_beside("y", y, like, xp, where), xp)
+    y = _check_target(X, move_beside("y", y, like, xp, where), xp)
     if sample_weight is None:
         return Data(X, y, None)
-    return Data(X, y, _weights(X, move_beside("sample_weight", sample_weight, like, xp, where)))
+    return Data(
+        X, y, _check_weights(X, move_beside("sample_weight", sample_weight, like, xp, where))
+    )
 
 
 def _as_matrix(X: Any) -> Array:
@@ -86,8 +92,8 @@ def _as_matrix(X: Any) -> Array:
     return backends.as_rows("X", X)
 
 
-def _ready(X: Any, y: Any) -> bool:
-    """Return whether the two are NumPy's, in double precision, with a target for each row."""
+def _needs_no_conversion(X: Any, y: Any) -> bool:
+    """Return whether both are NumPy arrays in double precision with a target for each row."""
     if not (type(X) is np.ndarray is type(y) and X.dtype == y.dtype == np.float64):
         return False
     return X.ndim > 1 and X.shape[:-1] == y.shape and X.size > 0
@@ -106,7 +112,7 @@ def as_array(name: str, value: object) -> Array:
         )
     _check_kind(name, value)
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
-        return value.view(np.ndarray)  # np.matrix has a product of its own
+        return value.view(np.ndarray)  # np.matrix defines * as the matrix product
     if backends.is_array(value):
         return value
     if isinstance(value, (str, bytes, dict, set)):
@@ -118,11 +124,11 @@ def as_array(name: str, value: object) -> Array:
 
 
 def _check_kind(name: str, value: Any) -> None:
-    """Refuse arrays that are sparse, that hold no values, or that a library keeps watch over."""
+    """Refuse arrays that are sparse, that hold no values, or whose gradient is being recorded."""
     if hasattr(value, "tocsr") or hasattr(value, "todense"):
         dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
-        there = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
-        raise TypeError(f"{name} is sparse ({type(value).__name__}): pass {there}{name}.{dense}")
+        scipy = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
+        raise TypeError(f"{name} is sparse ({type(value).__name__}): pass {scipy}{name}.{dense}")
     layout = str(getattr(value, "layout", ""))
     if "sparse" in layout:
         raise TypeError(f"{name} is sparse ({layout}): pass {name}.to_dense()")
@@ -135,8 +141,8 @@ def _check_kind(name: str, value: Any) -> None:
 
 
 def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
-    """Keep real floats, turn integers and booleans into the default float, refuse the rest."""
-    x = native(x)
+    """Keep real floats, turn integers, booleans and half precision into the default float; refuse others."""
+    x = as_native_order(x)
     kind = str(x.dtype)
     if isinstance(x, np.ndarray) and x.dtype.kind in "OUSMmV":
         raise TypeError(
@@ -145,9 +151,9 @@ def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
     if xp.isdtype(x.dtype, "complex floating"):
         raise TypeError(f"{name} must be real, got dtype {kind}")
     if xp.isdtype(x.dtype, ("integral", "bool")) or kind.endswith("float16"):
-        # Half precision cannot hold a sum over rows: it is widened, as integers are.
-        wide = backends.default_float(xp, where)
-        return x.astype(wide) if backends.is_sparse(x) else xp.astype(x, wide)
+        # Sums over rows overflow or lose all digits in half precision, so it is widened like integers.
+        default = backends.default_float(xp, where)
+        return x.astype(default) if backends.is_sparse(x) else xp.astype(x, default)
     if not xp.isdtype(x.dtype, "real floating"):
         raise TypeError(f"{name} must be real numbers, got dtype {kind}")
     return x
@@ -156,51 +162,54 @@ def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
 def move_beside(
     name: str, value: object, X: Array, xp: Namespace, where: Any, beside: str = "X"
 ) -> Array:
-    """Bring `value` to X's library, device and dtype, as far as that is no silent copy."""
-    found = as_array(name, value)
-    if isinstance(found, np.ndarray):
-        found = as_floating(name, found, backends.namespace(found), "cpu")
+    """Bring `value` to X's library, device and dtype; only host data are moved, nothing else is copied."""
+    array = as_array(name, value)
+    if isinstance(array, np.ndarray):
+        array = as_floating(name, array, backends.namespace(array), "cpu")
         if not isinstance(X, np.ndarray):
-            found = _move(name, found, X, xp, where, beside)
-        elif beside != "coef":  # what is only predicted for may be infinite
-            found = narrowed(name, found, X.dtype, beside)
+            array = _move_host_array(name, array, X, xp, where, beside)
+        elif beside != "coef":  # rows to predict for may be infinite
+            array = cast_checked(name, array, X.dtype, beside)
     else:
-        theirs, ours = backends.of(found).name, backends.of(X).name
+        theirs, ours = backends.of(array).name, backends.of(X).name
         if theirs != ours:
             raise TypeError(
                 f"{name} is a {theirs} array and {beside} a {ours} array: give both in one library "
                 f"(NumPy arrays and lists are moved to {beside}'s)"
             )
-        if (there := backends.device(found)) != where:
+        if (device := backends.device(array)) != where:
             raise ValueError(
-                f"{name} is on device {there} and {beside} on {where}: put both on one device"
+                f"{name} is on device {device} and {beside} on {where}: put both on one device"
             )
-        found = as_floating(name, found, xp, where)
-    if found.dtype == X.dtype:
-        return found
-    with np.errstate(over="ignore"):  # an infinity made here is found with those that came
-        return xp.astype(found, X.dtype)
+        array = as_floating(name, array, xp, where)
+    if array.dtype == X.dtype:
+        return array
+    # An infinity that this cast makes is reported by the screening, as those that were given are.
+    with np.errstate(over="ignore"):
+        return xp.astype(array, X.dtype)
 
 
-def _move(name: str, found: Any, X: Array, xp: Namespace, where: Any, beside: str) -> Array:
-    """Move host data beside X, in X's dtype; what overflows it is an error, not an infinity."""
+def _move_host_array(
+    name: str, array: Any, X: Array, xp: Namespace, where: Any, beside: str
+) -> Array:
+    """Move a host array to X's device and dtype; values that overflow the dtype are an error."""
     row = backends.of(X)
-    if row.chunked and unknown(X):
+    if row.chunked and has_unknown_length(X):
         raise ValueError(
             f"X has row chunks of unknown size, so {name} cannot be cut to match: give {name} as a "
             f"{row.name} array with the same chunks, or call X.compute_chunk_sizes()"
         )
     kind = str(X.dtype).rpartition(".")[2]
     with np.errstate(over="ignore"):
-        host = found.astype(kind) if beside == "coef" else narrowed(name, found, kind, beside)
+        host = array.astype(kind) if beside == "coef" else cast_checked(name, array, kind, beside)
     moved = row.convert(xp, host, None, where)
     if row.chunked and moved.shape[:1] == X.shape[:1]:
         moved = moved.rechunk((X.chunks[0], *moved.chunks[1:]))
     return moved
 
 
-def unknown(X: Array) -> bool:
-    """Return whether an axis has a length that is not known yet, as lazy rows may."""
+def has_unknown_length(X: Array) -> bool:
+    """Return whether some axis of a lazy array has a length that is not computed yet."""
     return any(isinstance(n, float) and math.isnan(n) for n in X.shape)
 
 
@@ -221,11 +230,11 @@ def _check_rows(X: Array) -> None:
         raise ValueError(f"a chunked X must have shape (n, p), got shape {shape}")
 
 
-def _target(X: Array, y: Array, xp: Namespace) -> Array:
+def _check_target(X: Array, y: Array, xp: Namespace) -> Array:
     """Check y against X's rows; several targets (n, k) beside a shared X become rows (k, n)."""
     rows, shape = tuple(X.shape)[:-1], tuple(y.shape)
     if backends.of(X).chunked:
-        return _chunked("y", X, y)
+        return _check_chunked_vector("y", X, y)
     if X.ndim == 2 and y.ndim == 2 and shape[0] == rows[0] and shape[1] > 0:
         return xp.matrix_transpose(y)
     if shape != rows:
@@ -237,10 +246,10 @@ def _target(X: Array, y: Array, xp: Namespace) -> Array:
     return y
 
 
-def _weights(X: Array, weight: Array) -> Array:
+def _check_weights(X: Array, weight: Array) -> Array:
     """Check weights against X's rows: (n,), or one set for each problem of a batch."""
     if backends.of(X).chunked:
-        return _chunked("sample_weight", X, weight)
+        return _check_chunked_vector("sample_weight", X, weight)
     rows = tuple(X.shape)[:-1]
     if tuple(weight.shape) not in {rows, rows[-1:]}:
         raise ValueError(
@@ -250,11 +259,11 @@ def _weights(X: Array, weight: Array) -> Array:
     return weight
 
 
-def _chunked(name: str, X: Array, y: Array) -> Array:
+def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:
     """Check y or weights against a chunked X, and cut them as X is cut."""
     if y.ndim != 1:
         raise ValueError(f"{name} must have shape (n,) beside a chunked X, got {y.ndim} dimensions")
-    if unknown(X) or unknown(y):
+    if has_unknown_length(X) or has_unknown_length(y):
         if len(X.chunks[0]) != len(y.chunks[0]):
             raise ValueError(
                 f"X has {len(X.chunks[0])} row chunks of unknown size and {name} has "
@@ -277,30 +286,32 @@ def as_start(init: Any, like: Params, intercept: bool) -> Params | None:
     if isinstance(init, tuple) and len(init) != 2:
         raise ValueError(f"init must be coef or (coef, intercept), got a tuple of {len(init)}")
     coef, constant = init if isinstance(init, tuple) else (init, None)
-    coef = _part("coef", coef, like.coef)
+    coef = _start_part("coef", coef, like.coef)
     if not intercept:
         return Params(coef, None)
     zero = like.intercept
-    return Params(coef, zero if constant is None else _part("intercept", constant, zero))
+    return Params(coef, zero if constant is None else _start_part("intercept", constant, zero))
 
 
-def _part(name: str, value: object, like: Array) -> Array:
+def _start_part(name: str, value: object, like: Array) -> Array:
     xp, where = backends.namespace(like), backends.device(like)
-    given = as_array(f"init's {name}", value)
-    found = move_beside(f"init's {name}", given, like, xp, where)
-    if tuple(found.shape) != tuple(like.shape):
+    array = as_array(f"init's {name}", value)
+    moved = move_beside(f"init's {name}", array, like, xp, where)
+    if tuple(moved.shape) != tuple(like.shape):
         raise ValueError(
-            f"init's {name} must have shape {tuple(like.shape)}, got {tuple(found.shape)}"
+            f"init's {name} must have shape {tuple(like.shape)}, got {tuple(moved.shape)}"
         )
-    if isinstance(given, np.ndarray):  # on the host a look is free; a run's first one sees the rest
+    # Host values are checked at no cost; on a device the first evaluation of the run reports them.
+    if isinstance(array, np.ndarray):
         with np.errstate(over="ignore"):
-            host = given.astype(str(like.dtype).rpartition(".")[2])
+            host = array.astype(str(like.dtype).rpartition(".")[2])
         bad = np.argwhere(~np.isfinite(host))
         if len(bad):
             first = tuple(bad[0].tolist())
-            what = values(f"init's {name}", len(bad), "NaN or infinite", first, float(host[first]))
-            raise ValueError(what)
-    return found
+            raise ValueError(
+                values(f"init's {name}", len(bad), "NaN or infinite", first, float(host[first]))
+            )
+    return moved
 
 
 def as_features(X: Any, coef: Array) -> Array:
@@ -309,8 +320,8 @@ def as_features(X: Any, coef: Array) -> Array:
         raise ValueError("X is missing: got None, need an array")
     sparse = backends.is_sparse(X)
     X = _sparse_features(X, coef) if sparse else as_array("X", X)
-    chunks = backends.of(X).chunked  # lazy rows beside coefficients in memory
-    if not chunks and not sparse:
+    # Lazy rows stay where they are: their chunks are multiplied by coefficients in memory.
+    if not backends.of(X).chunked and not sparse:
         X = move_beside(
             "X", X, coef, backends.namespace(coef), backends.device(coef), beside="coef"
         )
@@ -329,7 +340,7 @@ def as_features(X: Any, coef: Array) -> Array:
 
 
 def _sparse_features(X: Any, coef: Array) -> Array:
-    """Return a sparse matrix as products with the coefficients take it."""
+    """Return a sparse matrix in a format, library and dtype in which it can multiply the coefficients."""
     if len(X.shape) != 2:
         raise ValueError(
             f"a sparse X must have rows and columns, shape (n, p), got shape {X.shape}"
@@ -345,7 +356,7 @@ def _sparse_features(X: Any, coef: Array) -> Array:
     return X if X.dtype == coef.dtype else X.astype(coef.dtype)
 
 
-def native(x: Any) -> Any:
+def as_native_order(x: Any) -> Any:
     """Return an array or sparse matrix in the machine's byte order, copied only if it is in another.
 
     NumPy's functions give up where a result would have to be written in the other order.
@@ -356,8 +367,8 @@ def native(x: Any) -> Any:
     return x
 
 
-def narrowed(name: str, x: Any, dtype: Any, beside: str) -> Any:
-    """Return a NumPy array in another dtype; finite numbers that it cannot hold are an error.
+def cast_checked(name: str, x: Any, dtype: Any, beside: str) -> Any:
+    """Cast a NumPy array; finite numbers that the dtype cannot hold are an error.
 
     Parameters
     ----------
@@ -366,27 +377,27 @@ def narrowed(name: str, x: Any, dtype: Any, beside: str) -> Any:
     x : numpy.ndarray
         Numbers.
     dtype : dtype
-        Of an array beside it.
+        That of the array `beside`.
     beside : str
-        What errors call that one.
+        What errors call the other array.
 
     Returns
     -------
     numpy.ndarray
-        The numbers; infinite ones are left to those who look for them.
+        The numbers; those that were infinite before stay so.
 
     Raises
     ------
     ValueError
-        With the number of those that are too large, and the first position.
+        If finite values are too large for the dtype; with their number and the first position.
     """
     with np.errstate(over="ignore"):
         host = x.astype(dtype)
     if host.dtype.itemsize >= x.dtype.itemsize or np.isfinite(host).all():
         return host
-    lost = np.argwhere(np.isinf(host) & np.isfinite(x))
-    if len(lost):
-        first = tuple(int(i) for i in lost[0])
+    overflows = np.argwhere(np.isinf(host) & np.isfinite(x))
+    if len(overflows):
+        first = tuple(int(i) for i in overflows[0])
         kind = f"values too large for {host.dtype}, the dtype of {beside}"
-        raise ValueError(values(name, len(lost), kind, first, float(x[first])))
+        raise ValueError(values(name, len(overflows), kind, first, float(x[first])))
     return host

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes, for models and moments that are saved: a reader sees the old file or the new one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that a killed run leaves the old one or the new one, never half.
+    """Write a file so that a process that is killed leaves the old file or the new one, never a part.
 
     Parameters
     ----------
@@ -22,15 +22,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     write : callable
         ``write(file)`` writes its bytes.
     """
-    path = path.resolve()  # a link stays one: what it points to is replaced
+    path = path.resolve()  # of a symbolic link the target is replaced, not the link
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(_mode(path))
-        os.replace(name, path)  # noqa: PTH105 - the one call that the promise rests on
+        Path(name).chmod(_file_mode(path))
+        os.replace(name, path)  # noqa: PTH105 - the call that is atomic
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108 - as above
@@ -38,8 +38,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     _sync_folder(path.parent)
 
 
-def _mode(path: Path) -> int:
-    """Return the old file's mode, or what a new file would get: mkstemp's is the owner's alone."""
+def _file_mode(path: Path) -> int:
+    """Return the old file's permissions, or those of a new file, since mkstemp's are the owner's alone."""
     if path.exists():
         return path.stat().st_mode & 0o777
     mask = os.umask(0)
@@ -48,6 +48,7 @@ def _mode(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make the new directory entry durable, so that it survives a power failure."""
     if os.name != "posix":  # pragma: no cover - elsewhere a folder cannot be opened
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,8 @@
-"""What passes between a user's function and a minimiser: points, bounds, values and gradients."""
+"""Checks of what passes between a minimiser and the user's functions: points, bounds, values, gradients.
+
+Points are trees of arrays. `as_point` and `as_bounds` take the arguments of ``agd.minimize``, `as_value` and
+`as_gradient` what the user's function returned at each evaluation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ __all__ = ["as_bool", "as_bounds", "as_gradient", "as_point", "as_value", "check
 
 
 def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
-    """Take a first point as a tree of floating arrays of one library and device.
+    """Check a starting point and return it as a tree of floating arrays of one library and device.
 
     Parameters
     ----------
@@ -55,21 +59,21 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     if not leaves:
         raise ValueError(f"{name} must hold at least one number, got {x0!r}")
     names = [name + "".join(f"[{key!r}]" for key in path) for path in paths]
-    arrays = [_leaf(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
-    _one_place(names, arrays)
+    arrays = [_as_leaf(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
+    _check_one_device(names, arrays)
     shape = tuple(arrays[0].shape)[:batch]
     for part, leaf in zip(names, arrays, strict=True):
         if leaf.ndim < batch or tuple(leaf.shape)[:batch] != shape:
             need = f"{batch} leading axes, those of the problems"
-            same = f", as {names[0]} has {shape}" if leaf.ndim >= batch else ""
-            raise ValueError(f"{part} must have {need}{same}; got shape {tuple(leaf.shape)}")
+            first = f", as {names[0]} has {shape}" if leaf.ndim >= batch else ""
+            raise ValueError(f"{part} must have {need}{first}; got shape {tuple(leaf.shape)}")
         if 0 in tuple(leaf.shape):
             raise ValueError(f"{part} must hold at least one number, got shape {tuple(leaf.shape)}")
     return optree.tree_unflatten(spec, arrays)
 
 
 def own(tree: Tree) -> Tree:
-    """Return a copy of a tree of arrays that can be written in place; one that cannot be, itself."""
+    """Return a copy of a tree whose arrays can be written in place, and a tree of immutable arrays as it is."""
     leaves = optree.tree_leaves(tree)
     if not backends.of(leaves[0]).in_place:
         return tree
@@ -78,7 +82,7 @@ def own(tree: Tree) -> Tree:
 
 
 def _is_tree(x0: Any) -> bool:
-    """Return whether x0 is a container of arrays; nested lists of numbers are an array."""
+    """Return whether x0 is a container of arrays; nested lists of numbers count as one array."""
     if not isinstance(x0, (dict, list, tuple)):
         return False
     if isinstance(x0, dict) or hasattr(x0, "_fields"):
@@ -88,14 +92,14 @@ def _is_tree(x0: Any) -> bool:
     return any(isinstance(leaf, dict) or backends.is_array(leaf) for leaf in leaves)
 
 
-def _leaf(name: str, leaf: Any) -> Array:
+def _as_leaf(name: str, leaf: Any) -> Array:
     x = as_array(name, leaf)
     if not backends.is_array(x):
         x = np.asarray(x)
     return as_floating(name, x, backends.namespace(x), backends.device(x))
 
 
-def _one_place(names: list[str], leaves: list[Array]) -> None:
+def _check_one_device(names: list[str], leaves: list[Array]) -> None:
     first = leaves[0]
     for name, leaf in zip(names[1:], leaves[1:], strict=True):
         ours, theirs = backends.of(first).name, backends.of(leaf).name
@@ -111,7 +115,7 @@ def _one_place(names: list[str], leaves: list[Array]) -> None:
 
 
 def as_bounds(bounds: Any, x0: Tree, batch: int = 0) -> tuple[Tree, Tree]:
-    """Take bounds as two trees in the structure of a point, shaped as its leaves.
+    """Check bounds and return them as two trees with the structure and shapes of a point.
 
     Parameters
     ----------
@@ -150,31 +154,43 @@ def as_bounds(bounds: Any, x0: Tree, batch: int = 0) -> tuple[Tree, Tree]:
     highs: list[Any] = []
     for path, part, leaf in zip(paths, parts, leaves, strict=True):
         name = "bounds" + "".join(f"[{key!r}]" for key in path)
-        low, high = _sides(name, part, tuple(leaf.shape), batch, whole=not single)
-        _check_sides(name, low, high)
-        for found, side in ((lows, low), (highs, high)):
-            host = side.astype(str(leaf.dtype).rpartition(".")[2])
-            xp, where = backends.namespace(leaf), backends.device(leaf)
-            found.append(backends.of(leaf).convert(xp, host, leaf.dtype, where))
+        low, high = _leaf_bounds(name, part, tuple(leaf.shape), batch, accepts_pair=not single)
+        _check_leaf_bounds(name, low, high)
+        lows.append(_to_device_of(low, leaf))
+        highs.append(_to_device_of(high, leaf))
     return optree.tree_unflatten(spec, lows), optree.tree_unflatten(spec, highs)
 
 
-def _sides(
-    name: str, part: Any, shape: tuple[int, ...], batch: int, *, whole: bool
+def _to_device_of(host: Any, like: Array) -> Array:
+    """Return host numbers as an array in the library, on the device and in the dtype of another."""
+    host = host.astype(str(like.dtype).rpartition(".")[2])
+    xp, device = backends.namespace(like), backends.device(like)
+    return backends.of(like).convert(xp, host, like.dtype, device)
+
+
+def _leaf_bounds(
+    name: str, part: Any, shape: tuple[int, ...], batch: int, *, accepts_pair: bool
 ) -> tuple[Any, Any]:
-    """Read one leaf's bounds as two arrays of its shape."""
+    """Read one leaf's bounds as two arrays of its shape; `accepts_pair` allows one pair for all entries."""
     open_ended = (-np.inf, np.inf)
     for names in (("lb", "ub"), ("low", "high")):
         if all(hasattr(part, attribute) for attribute in names):
             part = tuple(getattr(part, attribute) for attribute in names)
-            return tuple(_side(name, s, e, shape) for s, e in zip(part, open_ended, strict=True))
+            return tuple(
+                _as_bound(name, s, e, shape) for s, e in zip(part, open_ended, strict=True)
+            )
     if part is None:
-        part, whole = open_ended, True
-    if whole and isinstance(part, (tuple, list)) and len(part) == 2 and not _pairs(part):
-        return tuple(_side(name, s, e, shape) for s, e in zip(part, open_ended, strict=True))
+        part, accepts_pair = open_ended, True
+    if (
+        accepts_pair
+        and isinstance(part, (tuple, list))
+        and len(part) == 2
+        and not _is_pair_sequence(part)
+    ):
+        return tuple(_as_bound(name, s, e, shape) for s, e in zip(part, open_ended, strict=True))
     if backends.is_array(part):
         part = backends.to_numpy(part)
-    elif hasattr(part, "__next__"):  # zip(low, high)
+    elif hasattr(part, "__next__"):  # an iterator such as zip(low, high)
         part = list(part)
     size, one = math.prod(shape), math.prod(shape[batch:])
     if not isinstance(part, (list, tuple, np.ndarray)) or len(part) not in {size, one}:
@@ -198,11 +214,11 @@ def _sides(
     return low, high
 
 
-def _pairs(part: Any) -> bool:
+def _is_pair_sequence(part: Any) -> bool:
     return all(isinstance(side, (tuple, list)) for side in part)
 
 
-def _side(name: str, side: Any, end: float, shape: tuple[int, ...]) -> Any:
+def _as_bound(name: str, side: Any, end: float, shape: tuple[int, ...]) -> Any:
     side = end if side is None else side
     host = backends.to_numpy(side) if backends.is_array(side) else np.asarray(side)
     if host.dtype.kind not in "fiu" and not isinstance(side, Real):
@@ -213,11 +229,11 @@ def _side(name: str, side: Any, end: float, shape: tuple[int, ...]) -> Any:
         raise ValueError(f"{name} must have shape {shape}, that of x0; got {host.shape}") from None
 
 
-def _word(end: float) -> str:
+def _bound_name(end: float) -> str:
     return "low" if end > 0.0 else "high"
 
 
-def _check_sides(name: str, low: Any, high: Any) -> None:
+def _check_leaf_bounds(name: str, low: Any, high: Any) -> None:
     for side in (low, high):
         bad = np.argwhere(np.isnan(side))
         if bad.size:
@@ -227,7 +243,7 @@ def _check_sides(name: str, low: Any, high: Any) -> None:
         if bad.size:
             at = tuple(map(int, bad[0]))
             raise ValueError(
-                f"{name} must leave finite values, got {end!r} for {_word(end)} at {at}"
+                f"{name} must leave finite values, got {end!r} for {_bound_name(end)} at {at}"
             )
     crossed = np.argwhere(low > high)
     if len(crossed):
@@ -246,7 +262,7 @@ def check_point(x0: Tree, bounds: tuple[Tree, Tree] | None) -> int:
     x0 : tree of arrays
         The point.
     bounds : tuple of two trees, or None
-        As `as_bounds` gives them.
+        As returned by `as_bounds`.
 
     Returns
     -------
@@ -263,9 +279,9 @@ def check_point(x0: Tree, bounds: tuple[Tree, Tree] | None) -> int:
     flags = []
     for i, leaf in enumerate(leaves):
         xp = backends.namespace(leaf)
-        flags.append(_number(~xp.isfinite(leaf)))
+        flags.append(_count_true(~xp.isfinite(leaf)))
         if sides:
-            flags.append(_number((leaf < sides[0][i]) | (leaf > sides[1][i])))
+            flags.append(_count_true((leaf < sides[0][i]) | (leaf > sides[1][i])))
     xp = backends.namespace(leaves[0])
     read = backends.to_numpy(xp.stack(flags))
     broken, outside = (read[::2], read[1::2]) if sides else (read, read[:0])
@@ -278,7 +294,7 @@ def check_point(x0: Tree, bounds: tuple[Tree, Tree] | None) -> int:
     return int(outside.sum())
 
 
-def _number(mask: Array) -> Array:
+def _count_true(mask: Array) -> Array:
     xp = backends.namespace(mask)
     return xp.sum(xp.astype(mask, xp.int32))
 
@@ -286,14 +302,14 @@ def _number(mask: Array) -> Array:
 def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     """Bring what `fun` returned to the params' library, device and dtype, one number for each problem.
 
-    Python floats and NumPy numbers are moved beside the params; axes of length 1 too many are dropped.
+    Python and NumPy numbers are moved to the params' device; surplus axes of length 1 are dropped.
 
     Parameters
     ----------
     value : array or float
-        What came back.
+        The return value of `fun`.
     params : tree of arrays
-        What `fun` was called with.
+        The argument that `fun` was called with.
     batch : int
         How many leading axes of the params number independent problems.
 
@@ -316,7 +332,7 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     leaves = optree.tree_leaves(params)
     like = leaves[0]
     xp, want = backends.namespace(like), tuple(like.shape)[:batch]
-    value = _beside("fun must return a real number", value, like, _dtype(leaves))
+    value = _to_library_of("fun must return a real number", value, like, _widest_dtype(leaves))
     got = tuple(value.shape)
     if got == want:
         return value
@@ -333,11 +349,11 @@ def as_gradient(grad: Any, params: Tree, name: str = "jac", verb: str = "return"
     Parameters
     ----------
     grad : tree of arrays
-        What came back. For params that are one array, also a list of numbers.
+        The return value of `jac`; where the params are one array, it may be a list of numbers.
     params : tree of arrays
-        What `jac` was called with.
+        The argument that `jac` was called with.
     name, verb : str
-        What errors call it, and whether it has to "return" the tree or to "be" it.
+        How errors name it, and whether it must "return" the tree or "be" it.
 
     Returns
     -------
@@ -360,74 +376,79 @@ def as_gradient(grad: Any, params: Tree, name: str = "jac", verb: str = "return"
     ValueError: jac must return an array of shape (2,), that of x; got shape (3,)
     """
     paths, leaves, spec = optree.tree_flatten_with_path(params)
-    if len(leaves) == 1 and not paths[0]:  # params are a single array: any list is its numbers
-        found = [grad]
+    # Where the params are a single array, a list is not a tree but the numbers of its gradient.
+    if len(leaves) == 1 and not paths[0]:
+        parts = [grad]
     else:
-        found, given = optree.tree_flatten(grad)
-        if given != spec:
-            raise ValueError(f"{name} must {verb} a tree like x, {spec}; got {given}")
+        parts, structure = optree.tree_flatten(grad)
+        if structure != spec:
+            raise ValueError(f"{name} must {verb} a tree like x, {spec}; got {structure}")
     return optree.tree_unflatten(
         spec,
         [
-            _like(f"{name} must {verb}", p, g, x)
-            for p, g, x in zip(paths, found, leaves, strict=True)
+            _as_leaf_gradient(f"{name} must {verb}", p, g, x)
+            for p, g, x in zip(paths, parts, leaves, strict=True)
         ],
     )
 
 
-def _like(must: str, path: tuple[Any, ...], grad: Any, x: Array) -> Array:
+def _as_leaf_gradient(must: str, path: tuple[Any, ...], grad: Any, x: Array) -> Array:
     where = "".join(f"[{key!r}]" for key in path)
-    found = _beside(f"{must} real numbers{where and f' in {where}'}", grad, x, x.dtype)
-    if tuple(found.shape) == tuple(x.shape):
-        return found
+    array = _to_library_of(f"{must} real numbers{where and f' in {where}'}", grad, x, x.dtype)
+    if tuple(array.shape) == tuple(x.shape):
+        return array
     need = f"{must} an array of shape {tuple(x.shape)}, that of x{where}"
-    raise ValueError(f"{need}; got shape {tuple(found.shape)}")
+    raise ValueError(f"{need}; got shape {tuple(array.shape)}")
 
 
-def _dtype(leaves: list[Array]) -> Any:
+def _widest_dtype(leaves: list[Array]) -> Any:
     """Return the widest of the leaves' dtypes."""
     kinds = list(dict.fromkeys(x.dtype for x in leaves))
     xp = backends.namespace(leaves[0])
     return functools.reduce(xp.result_type, kinds) if len(kinds) > 1 else kinds[0]
 
 
-def _beside(need: str, value: Any, like: Array, dtype: Any) -> Array:
+def _to_library_of(need: str, value: Any, like: Array, dtype: Any) -> Array:
     """Return `value` as a real array of `like`'s library; host data are moved to its device."""
     row, xp = backends.of(like), backends.namespace(like)
     if not backends.is_array(value):
-        value = _host(need, value)
+        value = _as_host_array(need, value)
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind not in "fiub":
             raise TypeError(f"{need}; got dtype {value.dtype}")
         if not isinstance(like, (np.ndarray, np.generic)):
             value = value.astype(np.float64 if value.dtype.kind != "f" else value.dtype)
             return row.convert(xp, value, dtype, backends.device(like))
-        value = np.asarray(value)  # NumPy's sums are scalars
+        value = np.asarray(value)  # a sum of a NumPy array is a scalar, not an array
     elif (theirs := backends.of(value).name) != row.name:
         raise TypeError(f"{need} in x's library, {row.name}; got an array of {theirs}")
-    elif not row.compiles and (there := backends.device(value)) != (here := backends.device(like)):
-        # Where a library compiles, a device may be how an array is spread, which may differ.
-        raise ValueError(f"{need} on x's device, {here}; got an array on {there}")
+    elif not row.compiles and backends.device(value) != backends.device(like):
+        # In a library that compiles, "device" may describe a sharding, which may differ between arrays.
+        raise ValueError(
+            f"{need} on x's device, {backends.device(like)}; got an array on {backends.device(value)}"
+        )
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{need}; got dtype {value.dtype}")
     return xp.astype(value, dtype) if value.dtype != dtype else value
 
 
-def _host(need: str, value: Any) -> Any:
+def _as_host_array(need: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{need}; got {'None' if value is None else type(value).__name__}")
-    if isinstance(value, Real):  # also fractions and long integers, which NumPy has no dtype for
+    if isinstance(
+        value, Real
+    ):  # includes fractions and large integers, for which NumPy has no dtype
         return np.asarray(float(value))
     if isinstance(value, (list, tuple)):
         try:
             return np.asarray(value)
-        except (ValueError, TypeError):  # ragged, or arrays of another library: named below
+        except (ValueError, TypeError):  # a ragged list, or arrays of another library
             pass
     raise TypeError(f"{need}; got {type(value).__name__}")
 
 
 def as_bool(answer: Any) -> bool | None:
-    """Return a bool of Python, of NumPy, or of shape () of any library, as Python's; None for what is none."""
+    """Return a bool of Python or NumPy, or a boolean array of shape (), as a Python bool; else None."""
     if isinstance(answer, bool | np.bool_):
         return bool(answer)
     if not backends.is_array(answer) or answer.ndim:

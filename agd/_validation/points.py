@@ -1,4 +1,4 @@
-"""The points of a line and its first weights, for ``agd.line``."""
+"""Checks of the points and the initial weights of ``agd.line``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd._validation.arrays import as_array, as_floating, move_beside, unknown
+from agd._validation.arrays import as_array, as_floating, has_unknown_length, move_beside
 from agd._validation.scalars import count, real, values
 
 __all__ = ["as_line", "as_line_weights"]
@@ -27,7 +27,7 @@ def as_line(x: Any, y: Any) -> tuple[Array, Array]:
         raise ValueError(f"x must have shape (m,), got {tuple(x.shape)}")
     x = as_floating("x", x, xp, where)
     y = move_beside("y", y, x[:, None] if backends.of(x).chunked else x, xp, where, beside="x")
-    if y.ndim != 1 or (x.shape != y.shape and not (unknown(x) or unknown(y))):
+    if y.ndim != 1 or (x.shape != y.shape and not (has_unknown_length(x) or has_unknown_length(y))):
         raise ValueError(f"y must have the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}")
     if x.shape[0] == 0:
         raise ValueError("x must have at least one point, got none")
@@ -43,7 +43,7 @@ def as_line(x: Any, y: Any) -> tuple[Array, Array]:
 
 
 def as_line_weights(weights: object, seed: object) -> dict[str, float]:
-    """Check the first weights of a line, or draw them from a standard normal on the host."""
+    """Check the initial weights of a line, or draw them from a standard normal on the host."""
     if weights is None:
         if seed is not None:
             count("seed", seed, least=0)
@@ -51,8 +51,8 @@ def as_line_weights(weights: object, seed: object) -> dict[str, float]:
         return {"w0": w0, "w1": w1}
     if not isinstance(weights, Mapping) or set(weights) != {"w0", "w1"}:
         raise ValueError(f"weights must be a dict with keys 'w0' and 'w1', got {weights!r}")
-    found = {name: real(f"weights[{name!r}]", weights[name], "a number") for name in ("w0", "w1")}
-    for name, value in found.items():
+    numbers = {name: real(f"weights[{name!r}]", weights[name], "a number") for name in ("w0", "w1")}
+    for name, value in numbers.items():
         if not math.isfinite(value):
             raise ValueError(f"weights[{name!r}] must be finite, got {value!r}")
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""Numbers, names and the words of an error."""
+"""Checks of scalar arguments (numbers, flags, names, callbacks), and the wording of errors and warnings."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class ConvergenceWarning(UserWarning):
 
 
 def real(name: str, value: object, need: str) -> float:
-    """Return `value` as a float, or say why it is no real number."""
+    """Return `value` as a float, or raise the error that it must be `need`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {need}, got {value!r} ({type(value).__name__})")
     return float(value)
 
 
 def positive(name: str, value: object) -> float:
-    """Return `value` as a float, or say why it is no finite number above 0."""
+    """Return `value` as a float, or raise an error if it is not finite and above 0."""
     number = real(name, value, "a number above 0")
     if not (number > 0.0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
@@ -45,7 +45,7 @@ def positive(name: str, value: object) -> float:
 
 
 def not_negative(name: str, value: object) -> float:
-    """Return `value` as a float, or say why it is no finite number of 0 or more."""
+    """Return `value` as a float, or raise an error if it is not finite and at least 0."""
     number = real(name, value, "a number of 0 or more")
     if not (number >= 0.0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}")
@@ -53,7 +53,7 @@ def not_negative(name: str, value: object) -> float:
 
 
 def count(name: str, value: object, least: int = 1) -> int:
-    """Return `value` as an int, or say why it is no whole number of `least` or more."""
+    """Return `value` as an int, or raise an error if it is no integer of at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
     number = int(value.__index__())
@@ -63,7 +63,7 @@ def count(name: str, value: object, least: int = 1) -> int:
 
 
 def flag(name: str, value: object) -> bool:
-    """Return `value` as a bool, or say why it is neither True nor False."""
+    """Return `value` as a bool, or raise an error if it is neither True nor False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
     return bool(value)
@@ -78,33 +78,33 @@ def check_callback(value: object) -> None:
         )
 
 
-def choice(name: str, value: str, known: Sequence[str]) -> str:
-    """Return `value` if it is among `known`, or name the nearest that is."""
-    if value in known:
+def choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    """Return `value` if it is allowed; the error names the nearest value that is."""
+    if value in allowed:
         return value
-    # Letters in the wrong order are the commonest slip, and difflib's ratio thinks little of them.
-    near = difflib.get_close_matches(value.lower(), known, n=3)
-    near.sort(key=lambda name: sorted(name) != sorted(value.lower()))
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}{hint}")
+    # Transposed letters are the most common slip, which difflib's ratio ranks low: they come first.
+    matches = difflib.get_close_matches(value.lower(), allowed, n=3)
+    matches.sort(key=lambda name: sorted(name) != sorted(value.lower()))
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}")
 
 
 def values(name: str, bad: int, kind: str, first: tuple[int, ...], value: float) -> str:
-    """Word the error for values that may not stand in `name`: how many, and the first position.
+    """Return the error text for invalid values in `name`: their number, and the first position.
 
-    `kind` says which they are, as "negative" does; if more follows the word, with "values" in it.
+    `kind` is an adjective such as "negative", or a phrase that has the word "values" in it.
     """
-    what = kind if "values" in kind else f"{kind} values"
-    what = what.replace("values", "value" if bad == 1 else "values")
+    phrase = kind if "values" in kind else f"{kind} values"
+    phrase = phrase.replace("values", "value" if bad == 1 else "values")
     place = f"{name}[{', '.join(map(str, first))}]" if first else name
-    return f"{name} has {bad} {what}, the first at {place} = {value!r}"
+    return f"{name} has {bad} {phrase}, the first at {place} = {value!r}"
 
 
 def warn_unconverged(message: str) -> None:
-    """Warn the caller of the door, not the door, that a run did not converge."""
+    """Warn that a run did not converge, at the line of user code that called the public function."""
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 def warn_dependent(message: str) -> None:
-    """Warn the caller of the door that the columns of X are linearly dependent."""
+    """Warn that the columns of X are linearly dependent, at the line of user code that called."""
     warnings.warn(message, np.exceptions.RankWarning, stacklevel=3)

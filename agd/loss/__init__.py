@@ -1,7 +1,8 @@
-"""Room one: WHAT is minimised. Losses of the linear predictor z, and penalties on the weights.
+"""What is minimised: losses of the linear predictor z, penalties and constraints on the coefficients.
 
-A loss knows nothing of X: it maps z = X @ w + b and y, element by element, to l(z, y) and its slope.
-A class in one of the files' ``__all__`` is found by its name here, with nothing more to register.
+A loss knows nothing of X: it maps z = X @ w + b and y, element by element, to l(z, y) and its derivatives
+in z. The objectives of ``agd.gradient`` sum it over the data and add the penalty. A loss class that is in
+its file's ``__all__`` is available under its ``name`` with nothing more to register.
 
 >>> import numpy as np
 >>> from agd.loss import Huber
@@ -63,8 +64,7 @@ def get(loss: str | Loss) -> Loss:
     Huber(delta=1.35)
     """
     if isinstance(loss, str):
-        known = loss if loss in LOSSES else choice("loss", loss, tuple(LOSSES))
-        return LOSSES[known]()
+        return LOSSES[choice("loss", loss, tuple(LOSSES))]()
     return as_loss(loss)
 
 

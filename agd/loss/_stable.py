@@ -1,9 +1,9 @@
-"""Functions of one variable that the losses and penalties share: accurate, quick, and differentiable.
+"""Elementary functions that the losses and penalties share: numerically stable, fast and differentiable.
 
-Each is written twice where that pays. NumPy's ``where`` takes a branch at every entry, which costs five
-times what a maximum does when the signs are mixed, and its ``log1p`` takes twice as long as the
-exponential before it. A library that differentiates gives a maximum's two sides half the derivative each
-at a tie, which is wrong one derivative later: there a side is chosen with ``where``.
+Some are written twice. NumPy's ``where`` branches at every entry, which costs five times as much as
+``maximum`` when the signs are mixed, and its ``log1p`` takes twice as long as ``exp``. A library with
+automatic differentiation, on the other hand, differentiates ``maximum`` at a tie as the mean of both sides,
+which is wrong for second derivatives: there ``where`` selects one side.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ def clip_between(x: Array, low: float, high: float) -> Array:
     array([0.5, 1. ])
     """
     xp = backends.namespace(x)
-    if backends.of(x).autodiff is None:  # the namespace's clip looks for NaN in its limits
+    # The namespace's own clip spends time on looking for NaN in the limits.
+    if backends.of(x).autodiff is None:
         return xp.minimum(xp.maximum(x, low), high)
     return backends.clip(x, low, high)
 
 
 def one_if_positive(s: Array, below: Array) -> Array:
-    """Return 1 where s is above 0, and `below`, which is at most 1, elsewhere.
+    """Return 1 where s is above 0, and elsewhere `below`, whose entries are at most 1.
 
     Examples
     --------
@@ -73,7 +74,8 @@ def one_if_positive(s: Array, below: Array) -> Array:
     return xp.where(s > 0.0, xp.ones_like(below), below)
 
 
-TOGETHER = 32  # factors of at most 2, whose product float32 has; more would save nothing (measured)
+# Factors of at most 2 in one product, whose size float32 can hold; more saved no time when measured.
+MAX_FACTORS = 32
 
 
 def log1p(u: Array) -> Array:
@@ -121,7 +123,7 @@ def sum_of_log1p(u: Array) -> Array:
     if not backends.of(u).threaded:
         return xp.sum(xp.log1p(u), axis=-1)
     n = u.shape[-1]
-    parts = min(TOGETHER, 1 << (n.bit_length() // 2))
+    parts = min(MAX_FACTORS, 1 << (n.bit_length() // 2))
     width = n // parts
     rest = xp.sum(xp.log1p(u[..., parts * width :]), axis=-1)
     while parts > 1:
@@ -135,18 +137,18 @@ def sum_of_log1p(u: Array) -> Array:
 
 def soft_threshold(w: Array, threshold: float | Array) -> Array:
     """Return sign(w) max(|w| - threshold, 0), entry by entry: exactly 0 within the threshold."""
-    # Not by sign(w), which the torch namespace cannot map over a batch.
+    # Written without sign(w), which torch's namespace cannot map over a batch.
     return backends.clip(w - threshold, low=0.0) + backends.clip(w + threshold, high=0.0)
 
 
 def safe_sqrt(squares: Array) -> Array:
-    """Return the square root of numbers of 0 or more; by autodiff 0 where they are 0, not infinite."""
+    """Return the square root of nonnegative numbers, with derivative 0 rather than infinity at 0."""
     xp = backends.namespace(squares)
-    some = squares > 0.0
-    return xp.where(some, xp.sqrt(xp.where(some, squares, xp.ones_like(squares))), squares)
+    positive = squares > 0.0
+    return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.ones_like(squares))), squares)
 
 
 def to_device_of(data: Any, w: Array) -> Array:
-    """Return numbers of the host in the library, on the device and in the dtype of w."""
+    """Return host numbers as an array in the library, on the device and in the dtype of w."""
     host = np.asarray(data).astype(str(w.dtype).rpartition(".")[2])
     return backends.of(w).convert(backends.namespace(w), host, w.dtype, backends.device(w))

@@ -116,7 +116,7 @@ class BaseLoss(abc.ABC):
     def hessian(self, z: Array, y: Array) -> Array:
         """Return d²l/dz², element by element; by default a central difference of gradients."""
         xp = backends.namespace(z)
-        # The cube root of eps balances the rounding of the difference against its truncation.
+        # A step of eps^(1/3) balances the rounding error of the difference with its truncation error.
         h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * backends.clip(xp.abs(z), low=1.0)
         return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
 
@@ -239,30 +239,30 @@ class BasePenalty(abc.ABC):
         return self.gradient(w)
 
 
-def _members_of(given: Any, base: type, aliases: dict[str, str]) -> dict[str, Any]:
+def _members_of(wrapped: Any, base: type, aliases: dict[str, str]) -> dict[str, Any]:
     """Return the members of a base class that an object has, under their present and earlier names."""
     names = [name for name in dir(base) if not name.startswith("_")]
-    known = {name: getattr(given, name) for name in names if hasattr(given, name)}
-    return known | _missing_names(known, aliases)
+    members = {name: getattr(wrapped, name) for name in names if hasattr(wrapped, name)}
+    return members | _missing_names(members, aliases)
 
 
 @dataclass(frozen=True, repr=False)
 class AdaptedLoss(BaseLoss):
     """A loss without the base class: its own members, and the defaults of `BaseLoss` for all others."""
 
-    given: Any
+    wrapped: Any
 
     def __post_init__(self) -> None:
         """Take over the members that the loss has."""
-        vars(self).update(_members_of(self.given, BaseLoss, LOSS_ALIASES))
+        vars(self).update(_members_of(self.wrapped, BaseLoss, LOSS_ALIASES))
 
     def __repr__(self) -> str:
         """Return how the loss writes itself."""
-        return repr(self.given)
+        return repr(self.wrapped)
 
     def value(self, z: Array, y: Array) -> Array:
         """Return l(z, y), element by element."""
-        return self.given.value(z, y)
+        return self.wrapped.value(z, y)
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return dl/dz, element by element."""
@@ -273,20 +273,20 @@ class AdaptedLoss(BaseLoss):
 class AdaptedPenalty(BasePenalty):
     """A penalty without the base class: its own members, and the defaults of `BasePenalty` for all others."""
 
-    given: Any
+    wrapped: Any
 
     def __post_init__(self) -> None:
         """Take over the members that the penalty has."""
-        vars(self).update(_members_of(self.given, BasePenalty, PENALTY_ALIASES))
+        vars(self).update(_members_of(self.wrapped, BasePenalty, PENALTY_ALIASES))
 
     def __repr__(self) -> str:
         """Return how the penalty writes itself."""
-        return repr(self.given)
+        return repr(self.wrapped)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the penalty holds, by name."""
-        return dict(getattr(self.given, "__dict__", {}))
+        return dict(getattr(self.wrapped, "__dict__", {}))
 
     @property
     def curvature_bound(self) -> float | None:
@@ -296,7 +296,7 @@ class AdaptedPenalty(BasePenalty):
 
     def value(self, w: Array) -> Array:
         """Return the penalty of w (..., p), shape (...)."""
-        return self.given.value(w)
+        return self.wrapped.value(w)
 
 
 def as_loss(loss: Any) -> Loss:

@@ -1,4 +1,4 @@
-"""Losses for two classes; y is 0 for the first and 1 for the second."""
+"""Losses for two classes; y is 0 for the first class and 1 for the second."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Logistic(BaseLoss):
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential that does not overflow."""
         side = 1.0 - 2.0 * y
-        above, e, share = _sides(side * z)
+        above, e, share = _stable_terms(side * z)
         return above + log1p(e), side * share
 
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""
         side = 1.0 - 2.0 * y
-        above, e, share = _sides(side * z)
+        above, e, share = _stable_terms(side * z)
         return namespace(z).sum(above, axis=-1) + sum_of_log1p(e), side * share
 
     def link(self, mean: Array) -> Array:
@@ -78,7 +78,7 @@ class Logistic(BaseLoss):
         return (y != 0.0) & (y != 1.0)
 
 
-def _sides(s: Array) -> tuple[Array, Array, Array]:
+def _stable_terms(s: Array) -> tuple[Array, Array, Array]:
     """Return max(s, 0), e = exp(-|s|) and 1 / (1 + exp(-s)).
 
     The last is 1 / (1 + e) or e / (1 + e) as s is above 0 or below, and log(1 + exp(s)) is
@@ -90,4 +90,5 @@ def _sides(s: Array) -> tuple[Array, Array, Array]:
 
 
 def _sigmoid(s: Array) -> Array:
-    return _sides(s)[2]
+    """Return 1 / (1 + exp(-s)), without overflow."""
+    return _stable_terms(s)[2]

@@ -1,7 +1,8 @@
-"""Sets that the coefficients must lie in: a penalty of 0 inside and of infinity outside.
+"""Convex constraints on the coefficients, as penalties that are 0 on a set and infinite outside it.
 
-The prox of a set is the projection onto it, whatever the step; `project` is its other name. A method
-that uses it keeps to the set at every point, and so `value` allows no more outside than rounding brings.
+The prox of such an indicator function is the projection onto the set, whatever the step; `project` is its
+other name. A solver that uses the prox produces feasible points only, and so `value` tolerates no more
+than rounding.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from agd.loss.base import BasePenalty
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
 
-ROUNDING = 8.0  # how many times eps outside a set is still inside
+# A point that rounding has moved out of the set by this many units of eps still counts as inside.
+MAX_ROUNDING_EPS = 8.0
 
 
-class _Set(BasePenalty):
-    """A penalty that is 0 inside of a set and infinite outside."""
+class ConvexSet(BasePenalty):
+    """The indicator function of a convex set: 0 inside, infinite outside."""
 
     def inside(self, w: Array) -> Array:
         """Return whether w lies in the set but for rounding, shape (...)."""
@@ -46,12 +48,12 @@ class _Set(BasePenalty):
         return self.project(w)
 
 
-def _slack(w: Array) -> float:
-    return ROUNDING * float(backends.namespace(w).finfo(w.dtype).eps)
+def _rounding_slack(w: Array) -> float:
+    return MAX_ROUNDING_EPS * float(backends.namespace(w).finfo(w.dtype).eps)
 
 
 @dataclass(frozen=True)
-class NonNegative(_Set):
+class NonNegative(ConvexSet):
     r"""No coefficient below 0; project(w) = max(w, 0).
 
     Notes
@@ -77,7 +79,7 @@ class NonNegative(_Set):
 
 
 @dataclass(frozen=True)
-class Box(_Set):
+class Box(ConvexSet):
     r"""Every coefficient between two bounds; project(w) = min(max(w, low), high).
 
     Parameters
@@ -111,13 +113,13 @@ class Box(_Set):
     high: Any = math.inf
 
     def __post_init__(self) -> None:
-        """Refuse bounds that cross; keep those of the host so that they hash."""
-        kept = [_bound("low", self.low), _bound("high", self.high)]
-        object.__setattr__(self, "low", kept[0])
-        object.__setattr__(self, "high", kept[1])
-        if any(backends.is_array(bound) for bound in kept):
+        """Refuse bounds that cross, and store host bounds as tuples, which can be hashed."""
+        bounds = [_check_bound("low", self.low), _check_bound("high", self.high)]
+        object.__setattr__(self, "low", bounds[0])
+        object.__setattr__(self, "high", bounds[1])
+        if any(backends.is_array(bound) for bound in bounds):
             return
-        low, high = np.broadcast_arrays(*(np.asarray(bound) for bound in kept))
+        low, high = np.broadcast_arrays(*(np.asarray(bound) for bound in bounds))
         crossed = (low > high) | (low == math.inf) | (high == -math.inf)
         if crossed.any():
             first = tuple(int(i) for i in np.argwhere(crossed)[0])
@@ -127,38 +129,39 @@ class Box(_Set):
                 + (f" at {list(first)}" if first else "")
             )
 
-    def _bounds(self, w: Array) -> list[Array]:
-        found = []
+    def _bounds_for(self, w: Array) -> list[Array]:
+        """Return both bounds in w's library, on its device; refuse shapes that do not broadcast to w."""
+        arrays = []
         for name, bound in (("low", self.low), ("high", self.high)):
             array = bound if backends.is_array(bound) else to_device_of(bound, w)
-            shape, whole = tuple(array.shape), tuple(w.shape)
-            fits = len(shape) <= len(whole) and all(
-                a in (1, b) for a, b in zip(shape[::-1], whole[::-1], strict=False)
+            shape, target = tuple(array.shape), tuple(w.shape)
+            fits = len(shape) <= len(target) and all(
+                a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False)
             )
             if not fits:
                 raise ValueError(
-                    f"{name} must be a number or broadcast to the coefficients of shape {whole}, got "
+                    f"{name} must be a number or broadcast to the coefficients of shape {target}, got "
                     f"shape {shape}"
                 )
-            found.append(array)
-        return found
+            arrays.append(array)
+        return arrays
 
     def inside(self, w: Array) -> Array:
         """Return whether all coefficients are within the bounds but for rounding, shape (...)."""
-        xp, slack = backends.namespace(w), _slack(w)
-        low, high = self._bounds(w)
+        xp, slack = backends.namespace(w), _rounding_slack(w)
+        low, high = self._bounds_for(w)
         above = w >= low - slack * xp.abs(low)
         return xp.all(above & (w <= high + slack * xp.abs(high)), axis=-1)
 
     def project(self, w: Array) -> Array:
         """Return min(max(w, low), high)."""
         xp = backends.namespace(w)
-        low, high = self._bounds(w)
+        low, high = self._bounds_for(w)
         return xp.minimum(xp.maximum(w, low), high)
 
 
-def _bound(name: str, bound: Any) -> Any:
-    """Check a bound; what the host holds becomes a number or a tuple."""
+def _check_bound(name: str, bound: Any) -> Any:
+    """Check one bound; a number, sequence or NumPy array becomes a float or a tuple of floats."""
     if backends.is_array(bound) and not isinstance(bound, np.ndarray | np.generic):
         return bound
     if not isinstance(bound, list | tuple | np.ndarray):
@@ -174,15 +177,15 @@ def _bound(name: str, bound: Any) -> Any:
         ) from None
     if np.isnan(host).any():
         raise ValueError(f"{name} must not be NaN, got {bound!r}")
-    return _tupled(host.tolist())
+    return _to_tuple(host.tolist())
 
 
-def _tupled(data: Any) -> Any:
-    return tuple(_tupled(part) for part in data) if isinstance(data, list) else data
+def _to_tuple(data: Any) -> Any:
+    return tuple(_to_tuple(part) for part in data) if isinstance(data, list) else data
 
 
 @dataclass(frozen=True)
-class L2Ball(_Set):
+class L2Ball(ConvexSet):
     r"""A Euclidean length of at most `radius`; project(w) = w min(1, radius / |w|).
 
     Parameters
@@ -209,22 +212,26 @@ class L2Ball(_Set):
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a radius that is none."""
+        """Refuse a radius that is not a positive number."""
         positive("radius", self.radius)
 
     def inside(self, w: Array) -> Array:
         """Return whether |w| is at most the radius but for rounding, shape (...)."""
-        return _length(w)[..., 0] <= self.radius * (1.0 + _slack(w) * w.shape[-1] ** 0.5)
+        return _euclidean_norm(w)[..., 0] <= self.radius * (
+            1.0 + _rounding_slack(w) * w.shape[-1] ** 0.5
+        )
 
     def project(self, w: Array) -> Array:
         """Return w min(1, radius / |w|)."""
         xp = backends.namespace(w)
-        length = _length(w)
-        far = length > self.radius
-        return xp.where(far, self.radius * (w / xp.where(far, length, xp.ones_like(length))), w)
+        length = _euclidean_norm(w)
+        outside = length > self.radius
+        # Where w lies inside, the unused quotient is kept finite, so that no warning comes of it.
+        unit = w / xp.where(outside, length, xp.ones_like(length))
+        return xp.where(outside, self.radius * unit, w)
 
 
-def _length(w: Array) -> Array:
+def _euclidean_norm(w: Array) -> Array:
     """Return |w|, shape (..., 1), scaled so that no square overflows."""
     xp = backends.namespace(w)
     largest = xp.max(xp.abs(w), axis=-1, keepdims=True)
@@ -233,7 +240,7 @@ def _length(w: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Simplex(_Set):
+class Simplex(ConvexSet):
     r"""Coefficients of 0 or more that add up to `total`: shares, probabilities, portfolios.
 
     ::
@@ -268,20 +275,21 @@ class Simplex(_Set):
     total: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a total that is none."""
+        """Refuse a total that is not a positive number."""
         positive("total", self.total)
 
     def inside(self, w: Array) -> Array:
         """Return whether w >= 0 adds up to the total but for rounding, shape (...)."""
         xp = backends.namespace(w)
-        slack = self.total * _slack(w) * max(1, w.shape[-1])
+        slack = self.total * _rounding_slack(w) * max(1, w.shape[-1])
         off = xp.abs(xp.sum(w, axis=-1) - self.total)
         return xp.all(w >= 0.0, axis=-1) & (off <= slack)
 
     def project(self, w: Array) -> Array:
         """Return max(w - theta, 0)."""
         xp = backends.namespace(w)
-        # A common summand changes nothing: measured from the largest, those that count are small.
+        # The projection is invariant to adding a constant to w; after subtracting the largest entry
+        # the entries that stay positive are at most `total`, and no digits cancel.
         w = w - xp.max(w, axis=-1, keepdims=True)
         sums = xp.cumulative_sum(xp.sort(w, axis=-1, descending=True), axis=-1) - self.total
         k = xp.arange(1, w.shape[-1] + 1, dtype=w.dtype, device=backends.device(w))

@@ -1,4 +1,4 @@
-"""Losses for counts and other targets that cannot be negative; the prediction is exp(z)."""
+"""Losses for counts and other nonnegative targets; the log link makes the prediction exp(z)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Penalties on the coefficients, added to the mean loss as they are; the intercept is never penalised.
+"""Penalties on the coefficients, added to the mean loss without rescaling; the intercept is not penalised.
 
 `L1`, `L2` and `ElasticNet` act coefficient by coefficient; `GroupL1` couples the coefficients of a group
 and `NuclearNorm` those of a matrix. Sets that the coefficients must lie in are in ``constraints.py``.
@@ -167,7 +167,7 @@ class ElasticNet(BasePenalty):
     l1_ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse a negative strength, and a share that is none."""
+        """Refuse a negative strength, and a share outside [0, 1]."""
         not_negative("alpha", self.alpha)
         if not_negative("l1_ratio", self.l1_ratio) > 1.0:
             raise ValueError(f"l1_ratio must be a number from 0 to 1, got {self.l1_ratio!r}")
@@ -180,8 +180,8 @@ class ElasticNet(BasePenalty):
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u value(u) + |u - w|² / (2 step): the lasso's, then the ridge's."""
-        near = soft_threshold(w, step * (self.alpha * self.l1_ratio))
-        return near / (1.0 + step * (self.alpha * (1.0 - self.l1_ratio)))
+        shrunk = soft_threshold(w, step * (self.alpha * self.l1_ratio))
+        return shrunk / (1.0 + step * (self.alpha * (1.0 - self.l1_ratio)))
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class GroupL1(BasePenalty):
     groups: Sequence[int]
 
     def __post_init__(self) -> None:
-        """Refuse a negative strength and what is no group; keep the groups so that they hash."""
+        """Refuse a negative strength and invalid group numbers; store the groups as a tuple, which hashes."""
         not_negative("alpha", self.alpha)
         numbers = tuple(count(f"groups[{i}]", g, 0) for i, g in enumerate(self.groups))
         if not numbers:
@@ -234,37 +234,37 @@ class GroupL1(BasePenalty):
         object.__setattr__(self, "groups", numbers)
 
     @functools.cached_property
-    def _members(self) -> Any:
-        """Which coefficient is in which group: 0 and 1, shape (p, groups)."""
+    def _membership(self) -> Any:
+        """The 0-1 matrix, shape (p, G), of which coefficient is in which group."""
         numbers = np.asarray(self.groups)
         return (numbers[:, None] == np.unique(numbers)[None, :]).astype(float)
 
-    def _lengths(self, w: Array) -> tuple[Array, Array, Array]:
-        """Return the membership, and each group's |w_g| and sqrt(n_g), shapes (p, G), (..., G), (G,)."""
+    def _group_norms(self, w: Array) -> tuple[Array, Array, Array]:
+        """Return the membership matrix, each group's |w_g| and sqrt(n_g): (p, G), (..., G), (G,)."""
         if w.shape[-1] != len(self.groups):
             raise ValueError(
                 f"groups must name a group for each of the {w.shape[-1]} coefficients, got "
                 f"{len(self.groups)}"
             )
-        members = to_device_of(self._members, w)
-        # Products with 0 and 1 in place of a scatter, which the standard does not have.
+        members = to_device_of(self._membership, w)
+        # The Array API has no scatter-add: a product with a 0-1 matrix sums over each group.
         return (
             members,
             safe_sqrt((w * w) @ members),
-            to_device_of(self._members.sum(axis=0) ** 0.5, w),
+            to_device_of(self._membership.sum(axis=0) ** 0.5, w),
         )
 
     def value(self, w: Array) -> Array:
         """Return alpha Σ_g sqrt(n_g) |w_g|, the groups along the last axis."""
-        _, lengths, roots = self._lengths(w)
+        _, lengths, roots = self._group_norms(w)
         return self.alpha * namespace(w).sum(roots * lengths, axis=-1)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u value(u) + |u - w|² / (2 step); `step` is the same along the last axis."""
         xp = namespace(w)
-        members, lengths, roots = self._lengths(w)
-        left = backends.clip(lengths - (step * self.alpha) * roots, low=0.0)
-        share = left / xp.where(lengths > 0.0, lengths, xp.ones_like(lengths))
+        members, lengths, roots = self._group_norms(w)
+        shrunk = backends.clip(lengths - (step * self.alpha) * roots, low=0.0)
+        share = shrunk / xp.where(lengths > 0.0, lengths, xp.ones_like(lengths))
         return w * (share @ xp.matrix_transpose(members))
 
 
@@ -328,11 +328,12 @@ class NuclearNorm(BasePenalty):
         threshold: Any = step
         if getattr(step, "ndim", 0):
             threshold = threshold[..., 0]
-        left = backends.clip(s - threshold * self.alpha, low=0.0)
-        return (u * left[..., None, :]) @ vh
+        shrunk = backends.clip(s - threshold * self.alpha, low=0.0)
+        return (u * shrunk[..., None, :]) @ vh
 
 
 def _with_singular_values(w: Array) -> Any:
+    """Return the namespace of w, or say why its singular values cannot be had."""
     if w.ndim < 2:
         raise ValueError(
             f"NuclearNorm is a norm of matrices: w must have 2 axes or more, got shape {tuple(w.shape)}"

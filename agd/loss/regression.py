@@ -1,4 +1,4 @@
-"""Losses for a target on the whole line: the prediction is z itself."""
+"""Losses for a real-valued target; with the identity link the prediction is z itself."""
 
 from __future__ import annotations
 
