@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from pathlib import Path
 
 import nox
 
@@ -38,6 +40,27 @@ def _install(session: nox.Session, project: str, group: str) -> None:
     session.install("--no-compile", project, *packages)
 
 
+def _documented_code() -> str:
+    """Write the Python blocks of README.md and docs/ to one file each, and return their folder.
+
+    A type checker then sees them as a reader's editor would.
+    """
+    folder = Path("build", "documented")
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in (Path("README.md"), *Path("docs").glob("*.md")):
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        lines = ["# pyright: reportUnusedExpression=false"]  # what a prompt shows
+        for block in blocks:
+            code = block.splitlines()
+            if block.startswith(">>> "):  # an interactive session: its input only
+                code = [line[4:] for line in code if line.startswith((">>> ", "... "))]
+            lines += code
+        Path(folder, f"{page.stem}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, types, layers, and the conventions of the field."""
@@ -45,6 +68,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
+    session.run("pyright", "agd", _documented_code())
     session.run("lint-imports")
     session.run("repo-review", ".")
 

@@ -54,59 +54,76 @@ class Loss(Protocol):
     @property
     def name(self) -> str:
         """The loss's name as scikit-learn spells it."""
+        ...
 
     @property
     def curvature_bound(self) -> float | None:
         """A bound on the second derivative in z, or None where there is none."""
+        ...
 
     @property
     def classes(self) -> int | None:
         """How many classes y has, which it then numbers from 0; None for a numeric target."""
+        ...
 
     @property
     def domain(self) -> str:
         """What y may be, in words."""
+        ...
 
     @property
     def quadratic(self) -> bool:
         """Whether l(z, y) = (z - y)² / 2, so that second moments of the data are all that a fit needs."""
+        ...
 
     def value(self, z: Array, y: Array) -> Array:
         """Return l(z, y), element by element."""
+        ...
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return dl/dz, element by element."""
+        ...
 
     def hessian(self, z: Array, y: Array) -> Array:
         """Return d²l/dz², element by element."""
+        ...
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return l(z, y) and dl/dz, from one computation of what they have in common."""
+        ...
 
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
+        ...
 
     def link(self, mean: Array) -> Array:
         """Return the constant z whose prediction is `mean`."""
+        ...
 
     def inverse_link(self, z: Array) -> Array:
         """Return the mean of y that z stands for; the inverse of `link`."""
+        ...
 
     def predict(self, z: Array) -> Array:
         """Return the prediction that z stands for."""
+        ...
 
     def null_model(self, mean: Array) -> Array:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
+        ...
 
     def outside(self, y: Array) -> Array:
         """Return where y is no target that this loss can have."""
+        ...
 
     @property
     def curvature(self) -> float | None:
         """The earlier name of `curvature_bound`."""
+        ...
 
     def slope(self, z: Array, y: Array) -> Array:
         """Return dl/dz: the earlier name of `gradient`."""
+        ...
 
 
 class Penalty(Protocol):
@@ -119,32 +136,40 @@ class Penalty(Protocol):
     @property
     def smooth(self) -> bool:
         """Whether `gradient` exists everywhere."""
+        ...
 
     @property
     def separable(self) -> bool:
         """Whether it is a sum over the coefficients, so that `prox` acts entry by entry."""
+        ...
 
     @property
     def quadratic(self) -> bool:
         """Whether value(w) = curvature_bound / 2 Σ w²."""
+        ...
 
     @property
     def couples_targets(self) -> bool:
         """Whether it couples the coefficients of several targets, as a norm of a matrix does."""
+        ...
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the penalty holds, by name: its strength, its bounds."""
+        ...
 
     @property
     def curvature_bound(self) -> float | None:
         """The largest second derivative; None for a penalty that is not smooth."""
+        ...
 
     def value(self, w: Array) -> Array:
         """Return the penalty of w (..., p), shape (...); of a norm of matrices w is (..., p, q)."""
+        ...
 
     def gradient(self, w: Array) -> Array:
         """Return its gradient, shape (..., p); raise where the penalty is not smooth."""
+        ...
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p).
@@ -152,13 +177,16 @@ class Penalty(Protocol):
         `step` broadcasts against w. A separable penalty takes a step for each coefficient, any other
         one that is the same for all that it couples.
         """
+        ...
 
     @property
     def curvature(self) -> float | None:
         """The earlier name of `curvature_bound`."""
+        ...
 
     def grad(self, w: Array) -> Array:
         """Return its gradient: the earlier name of `gradient`."""
+        ...
 
 
 @runtime_checkable
@@ -168,9 +196,11 @@ class Objective(Protocol):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the value: () for one problem, (b, ...) for independent ones."""
+        ...
 
     def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
         """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
+        ...
 
     def grad_norm(self, grads: Tree, params: Tree) -> Array:
         """Return how far the params are from stationary, shape `batch_shape`.
@@ -178,12 +208,15 @@ class Objective(Protocol):
         That is the size of the gradient there, as the stopping test measures it; where a penalty or a
         bound has a prox, the size of params - prox(params - grads).
         """
+        ...
 
     def arrays(self) -> Tree:
         """Return the arrays that the objective holds: what a compiled step takes."""
+        ...
 
     def with_arrays(self, arrays: Tree) -> Objective:
         """Return the same objective over other arrays."""
+        ...
 
 
 class Method(Protocol):
@@ -192,16 +225,20 @@ class Method(Protocol):
     @property
     def name(self) -> str:
         """What a result calls the method."""
+        ...
 
     @property
     def evaluations(self) -> int:
         """How many values and gradients one step evaluates."""
+        ...
 
     def init(self, objective: Any, params: Tree) -> Any:
         """Return the state at the first point."""
+        ...
 
     def step(self, objective: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
         """Return the next point and the state there."""
+        ...
 
 
 class Carry(NamedTuple):
