@@ -89,37 +89,31 @@ def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
     return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
 
 
-def _null_predictor(loss: Loss, mean: Array) -> Array:
-    """Return the constant z that predicts a mean; 0 where none does."""
-    xp, z = backends.namespace(mean), loss.link(mean)  # infinite at the end of the range
-    return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
-
-
 def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
     xp = backends.namespace(y)
     return xp.sum(y if weight is None else y * weight, axis=-1)
 
 
 def _null_slopes(
-    loss: Loss, z: Array, h: float, share: float, X: Array, y: Array, weight: Array | None
+    loss: Loss, z: Array, share: float, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, ...]:
-    """Describe the slope at a constant z over the rows of a block.
+    """Return norms of dl/dz at a constant z over the rows of a block.
 
-    Returns its length, how far it moves when z grows by a share of itself (a length too), and, where the
-    loss does not know its curvature, its summed change from z - h to z + h.
+    They are the norm of dl/dz, the norm of its change when z grows by a share of itself, and, for a loss
+    without a bound on its second derivative, the sum of d²l/dz².
     """
     xp = backends.namespace(y)
     at = xp.zeros_like(y) + z[..., None]
-    slope = loss.slope(at, y)
-    moved = loss.slope(at + share * at, y) - slope
+    slope = loss.gradient(at, y)
+    moved = loss.gradient(at + share * at, y) - slope
     root = None if weight is None else xp.sqrt(weight)
     if root is not None:
         slope, moved = slope * root, moved * root
-    if loss.curvature is not None:
+    if loss.curvature_bound is not None:
         return _length(slope), _length(moved)
-    change = loss.slope(at + h, y) - loss.slope(at - h, y)
-    change = change if weight is None else change * weight
-    return _length(slope), _length(moved), xp.sum(change, axis=-1)
+    hessian = loss.hessian(at, y)
+    hessian = hessian if weight is None else hessian * weight
+    return _length(slope), _length(moved), xp.sum(hessian, axis=-1)
 
 
 def _length(x: Array) -> Array:
@@ -200,21 +194,20 @@ def _null_model(
     known = moments if backends.of(blocks.X).chunked else None
     classes = loss.classes is not None
     mean = _mean_target(blocks, known) if objective.intercept or classes else None
-    null = _null_predictor(loss, mean) if objective.intercept else _zero(objective)
-    h = float(xp.finfo(like.dtype).eps) ** (1 / 3)
-    slopes = functools.partial(_null_slopes, loss, null, h, _share(like))
+    null = loss.null_model(mean) if objective.intercept else _zero(objective)
+    slopes = functools.partial(_null_slopes, loss, null, _share(like))
     if classes:
         parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
         parts = beside(blocks).each(slopes)
-    lengths, moves, *changes = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
+    lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
     rms = xp.maximum(_length(lengths), noise) / xp.sqrt(total)
-    if loss.curvature is None:
-        kappa = xp.sum(changes[0], axis=-1) / (2.0 * h * total)
+    if loss.curvature_bound is None:
+        kappa = xp.sum(hessians[0], axis=-1) / total
     else:  # the same for all problems: those that share X share the columns' scales
-        kappa = xp.full((), loss.curvature, dtype=rms.dtype, device=backends.device(rms))
+        kappa = xp.full((), loss.curvature_bound, dtype=rms.dtype, device=backends.device(rms))
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
 
 

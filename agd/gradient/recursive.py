@@ -22,7 +22,7 @@ from agd._typing import Array, Params, Tree
 from agd.gradient.blocks import forward
 from agd.gradient.moments import Moments
 from agd.gradient.objective import LinearObjective, minus
-from agd.loss import BaseLoss, Squared
+from agd.loss import BaseLoss
 
 __all__ = ["Recursive", "Remembered"]
 
@@ -167,16 +167,15 @@ class Recursive(LinearObjective):
 
 
 def _curvatures(objective: LinearObjective, params: Params) -> Array:
-    """Return s_i l''(z_i, y_i), shape (..., n): exact for squares, else a central difference of slopes."""
+    """Return s_i l''(z_i, y_i), shape (..., n); 0 where a loss is not convex."""
     blocks, loss = objective.blocks, objective.loss
     xp = backends.namespace(blocks.y)
-    if type(loss) is Squared:
+    if loss.quadratic:  # without the product X w
         curvature = xp.ones_like(blocks.y)
     else:
         z = forward(blocks.X, params.coef)
         z = z if params.intercept is None else z + params.intercept[..., None]
-        h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * (1.0 + xp.abs(z))
-        curvature = _second(loss, z, h, blocks.y)
+        curvature = backends.clip(loss.hessian(z, blocks.y), low=0.0)
     return curvature if blocks.weight is None else curvature * blocks.weight
 
 
@@ -189,22 +188,18 @@ class _Extended(BaseLoss):
 
     def _parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         near = backends.clip(z, low=-self.limit, high=self.limit)
-        h = float(backends.namespace(z).finfo(z.dtype).eps) ** (1 / 3) * self.limit
-        return near, z - near, _second(self.base, near, h, y)
+        return near, z - near, backends.clip(self.base.hessian(near, y), low=0.0)
 
     def value(self, z: Array, y: Array) -> Array:
         near, d, bend = self._parts(z, y)
-        return self.base.value(near, y) + (self.base.slope(near, y) + 0.5 * bend * d) * d
+        return self.base.value(near, y) + (self.base.gradient(near, y) + 0.5 * bend * d) * d
 
     def gradient(self, z: Array, y: Array) -> Array:
         near, d, bend = self._parts(z, y)
         return self.base.gradient(near, y) + bend * d
 
-
-def _second(loss: Any, z: Array, h: Any, y: Array) -> Array:
-    xp = backends.namespace(z)
-    change = (loss.slope(z + h, y) - loss.slope(z - h, y)) / (2.0 * h)
-    return xp.where(change > 0.0, change, xp.zeros_like(change))
+    def hessian(self, z: Array, y: Array) -> Array:
+        return self._parts(z, y)[2]
 
 
 def _times(a: Params, factor: Array) -> Params:

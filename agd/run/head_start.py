@@ -134,9 +134,8 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     """Return coordinates in which the Hessian at a point is the identity."""
     blocks, like = base.blocks, scaling.scale
     xp = backends.namespace(like)
-    h = float(xp.finfo(like.dtype).eps) ** (1 / 3)
-    bends = blocks.each(functools.partial(_bend, base.loss, at, h))
-    weighted = Blocks.of(blocks.X, blocks.y, xp.concat(bends, axis=-1))
+    hessians = blocks.each(functools.partial(_weighted_hessian, base.loss, at))
+    weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
     moments, ridge = Moments.from_blocks(weighted), ridge_of(base.penalty)
     with np.errstate(all="ignore"):
         kappa = moments.total / xp.astype(blocks.total, moments.total.dtype, copy=False)
@@ -157,14 +156,12 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     return found._replace(scaling=own).cast(like)
 
 
-def _bend(loss: Loss, at: Params, h: float, X: Array, y: Array, weight: Array | None) -> Array:
-    """Return the second derivative of each row's loss, times its weight: of a kink, its mean nearby."""
-    xp, z = backends.namespace(y), forward(X, at.coef)
+def _weighted_hessian(loss: Loss, at: Params, X: Array, y: Array, weight: Array | None) -> Array:
+    """Return the second derivative of each row's loss in z, times its weight; 0 where it is negative."""
+    z = forward(X, at.coef)
     z = z if at.intercept is None else z + at.intercept
-    step = h * backends.clip(xp.abs(z), low=1.0)
-    bend = (loss.slope(z + step, y) - loss.slope(z - step, y)) / (2.0 * step)
-    bend = backends.clip(bend, low=0.0)
-    return bend if weight is None else bend * weight
+    hessian = backends.clip(loss.hessian(z, y), low=0.0)
+    return hessian if weight is None else hessian * weight
 
 
 def _evenness(whitening: Whitening) -> Array:
