@@ -6,10 +6,15 @@ nominal type names it: `Array` says what is meant, and the tests, run on every l
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 __all__ = [
     "Array",
+    "BatchColumn",
+    "Batches",
     "Carry",
     "Loss",
     "Method",
@@ -43,6 +48,70 @@ class Params(NamedTuple):
 
     coef: Array
     intercept: Array | None
+
+
+@dataclass(frozen=True)
+class BatchColumn:
+    """What stands for y, or for the weights, of rows that come in batches.
+
+    Attributes
+    ----------
+    shape : tuple
+        The number of targets, if there are several, and the number of rows, which is not known.
+    dtype : dtype
+        The dtype of the entries.
+    positive_label : float or None
+        The label that is read as 1, and all others as 0; None reads the values as they are.
+    """
+
+    shape: tuple[Any, ...]
+    dtype: Any
+    positive_label: float | None = None
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def encoded(self, positive_label: float) -> BatchColumn:
+        """Return the column read as 1 where it is `positive_label`, else as 0."""
+        return replace(self, positive_label=positive_label)
+
+
+class Batches:
+    """Rows in batches, whose number is not known: the base class of `agd.Stream`.
+
+    Iteration yields tuples (X, y, weight) of arrays of one library.
+
+    Attributes
+    ----------
+    resident : array, shape (0, p)
+        An array of the batches' library, device and dtype.
+    y, weight : BatchColumn
+        What stands for the targets and the weights; `weight` is None where there are none.
+    """
+
+    resident: Array
+    y: BatchColumn
+    weight: BatchColumn | None
+
+    @property
+    def shape(self) -> tuple[float, int]:
+        """The number of rows, NaN since it is not known, and the number of columns."""
+        return math.nan, int(self.resident.shape[-1])
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes: rows and columns."""
+        return 2
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the batches."""
+        return self.resident.dtype
+
+    def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
+        raise NotImplementedError
 
 
 class Loss(Protocol):

@@ -93,7 +93,7 @@ def gradient_descent(
         return y.shape[0], xp.sum(error**2), xp.sum(error), xp.sum(error * x)
 
     # For an array in memory this is sums(x, y); lazy chunks are summed where they are, in one graph.
-    m, squares, errors, products = backends.add_up(sums, x, y)
+    m, squares, errors, products = backends.sum_over_rows(sums, x, y)
     dw0, dw1 = 1 / m * errors, 1 / m * products
     return 1 / (2 * m) * squares, {"w0": w0 - lr * dw0, "w1": w1 - lr * dw1}
 

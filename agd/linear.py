@@ -199,7 +199,7 @@ def fit(
     names = column_names(X)
     if found is not None:
         return found if names is None else replace(found, feature_names=names)
-    with backends.current(data.X), backends.counted() as reads:
+    with backends.device_context(data.X), backends.count_host_reads() as reads:
         result, dependent = _fit(
             data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
         )

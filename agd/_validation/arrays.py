@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Namespace, Params
+from agd._typing import Array, Batches, Namespace, Params
 from agd._validation.frames import as_numbers
 from agd._validation.scalars import values
 
@@ -34,7 +34,7 @@ class Data(NamedTuple):
     Attributes
     ----------
     X : array, shape (..., n, p), or Batches
-    y : array, shape (..., n), or Column
+    y : array, shape (..., n), or BatchColumn
         Several targets that share X, given as (n, k), are the k rows of (k, n) here.
     weight : array, shape (n,) or (..., n), or None
     """
@@ -58,7 +58,7 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
     ValueError
         For shapes that do not fit, and for two devices.
     """
-    if isinstance(X, backends.Batches):
+    if isinstance(X, Batches):
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
                 raise ValueError(f"{name} comes with the batches of a stream: leave it out")
@@ -89,7 +89,7 @@ def _as_matrix(X: Any) -> Array:
         raise ValueError(
             f"a sparse X must have rows and columns, shape (n, p), got shape {X.shape}"
         )
-    return backends.as_rows("X", X)
+    return backends.as_csr("X", X)
 
 
 def _needs_no_conversion(X: Any, y: Any) -> bool:
@@ -101,9 +101,9 @@ def _needs_no_conversion(X: Any, y: Any) -> bool:
 
 def as_array(name: str, value: object) -> Array:
     """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither."""
-    value = backends.of_frame(name, value)
+    value = backends.frame_to_array(name, value)
     kind = type(value)
-    if isinstance(value, backends.Batches):
+    if isinstance(value, Batches):
         raise TypeError(f"{name} must be an array here, got a stream: go through its batches")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(

@@ -75,7 +75,7 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
 def own(tree: Tree) -> Tree:
     """Return a copy of a tree whose arrays can be written in place, and a tree of immutable arrays as it is."""
     leaves = optree.tree_leaves(tree)
-    if not backends.of(leaves[0]).in_place:
+    if not backends.of(leaves[0]).mutable:
         return tree
     xp = backends.namespace(leaves[0])
     return optree.tree_map(lambda x: xp.astype(x, x.dtype, copy=True), tree)

@@ -1,40 +1,41 @@
-"""Array libraries: a table of them, and the questions that the rest of agd asks of it.
+"""Array libraries: a table of them, and what the rest of agd asks of an array.
 
-A backend is one row of `TABLE`: how to import it, make an array on a device, read one to NumPy, compile
-a step, and cut data into row blocks. Library functions follow the arrays that they are given;
-`select` only makes arrays, and nothing here is global state.
+This is the ground floor of agd, and the only room that names a library. A backend is one row of `TABLE`: how
+to import the library, make an array on a device, copy one to NumPy, compile a function and cut data into row
+blocks. All other functions of agd compute in the library of the arrays that they are given; `select` is for
+users who want to make arrays, and sets no global state.
 
 >>> from agd import backends
->>> here = backends.select("numpy")
->>> here.asarray([1.0, 2.0])
+>>> selection = backends.select("numpy")
+>>> selection.asarray([1.0, 2.0])
 array([1., 2.])
->>> str(here)
+>>> str(selection)
 'numpy (cpu)'
 """
 
 from __future__ import annotations
 
-from agd.backends._batches import Batches, Column
-from agd.backends._chunks import of_frame
-from agd.backends._tree import in_tree
+from agd.backends._batches import StreamedBlocks
+from agd.backends._chunks import DelayedBlocks, sum_over_rows
+from agd.backends._tree import add_trees, tree_reduce
 from agd.backends.array import (
-    add,
-    add_up,
     clip,
-    counted,
-    current,
+    count_host_reads,
     default_float,
     device,
+    device_context,
     is_array,
     namespace,
     of,
+    register_row,
+    to_device_of,
     to_numpy,
 )
-from agd.backends.backend import Autodiff, Backend
+from agd.backends.backend import Autodiff, Backend, TaskGraph
 from agd.backends.selection import BackendInfo, Selection, available, select
-from agd.backends.sparse import as_rows, is_sparse, of_parts, transposed
-from agd.backends.table import PROCESS_DEFAULTS, TABLE
-from agd.backends.transfer import Feed, in_words
+from agd.backends.sparse import as_csr, csr_from_parts, is_sparse, transpose
+from agd.backends.table import PROCESS_DEFAULTS, TABLE, frame_to_array
+from agd.backends.transfer import Transfer, format_bytes
 
 __all__ = [
     "PROCESS_DEFAULTS",
@@ -42,28 +43,31 @@ __all__ = [
     "Autodiff",
     "Backend",
     "BackendInfo",
-    "Batches",
-    "Column",
-    "Feed",
+    "DelayedBlocks",
     "Selection",
-    "add",
-    "add_up",
-    "as_rows",
+    "StreamedBlocks",
+    "TaskGraph",
+    "Transfer",
+    "add_trees",
+    "as_csr",
     "available",
     "clip",
-    "counted",
-    "current",
+    "count_host_reads",
+    "csr_from_parts",
     "default_float",
     "device",
-    "in_tree",
-    "in_words",
+    "device_context",
+    "format_bytes",
+    "frame_to_array",
     "is_array",
     "is_sparse",
     "namespace",
     "of",
-    "of_frame",
-    "of_parts",
+    "register_row",
     "select",
+    "sum_over_rows",
+    "to_device_of",
     "to_numpy",
-    "transposed",
+    "transpose",
+    "tree_reduce",
 ]

@@ -1,166 +1,101 @@
-"""Batches of rows that are read anew for each pass, as row blocks: one after the other, in their order."""
+"""Rows that come in batches and are read anew on each pass, as row blocks: one after the other, in order."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from agd._typing import Array, Tree
-from agd.backends._tree import in_tree
+from agd._typing import Array, Batches, Tree
+from agd.backends._tree import ARITY, tree_reduce
+from agd.backends.array import device_context, namespace, register_row
 from agd.backends.backend import Backend
 
-__all__ = ["BATCHES", "Batches", "Column"]
-
-ARITY = 8  # neighbours that are merged at once: rounding grows with the logarithm of their number
+__all__ = ["StreamedBlocks"]
 
 
 @dataclass(frozen=True)
-class Column:
-    """What stands for y, or for the weights, of rows that come in batches.
+class StreamedBlocks:
+    """The row blocks of a stream, which are its batches.
 
     Attributes
     ----------
-    shape : tuple
-        () or the number of targets, and the rows, whose number is not known.
-    dtype : dtype
-        Of its entries.
-    high : float or None
-        The label that is written as 1, and all others as 0; None leaves the values.
+    batches : Batches
+        The rows.
+    positive_label : float or None
+        The label that is read as 1, and all others as 0; None reads the targets as they are.
     """
-
-    shape: tuple[Any, ...]
-    dtype: Any
-    high: float | None = None
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    def encoded(self, high: float) -> Column:
-        """Return the column with 1 where it is `high`, else 0."""
-        return replace(self, high=high)
-
-
-class Batches:
-    """Rows in batches, of unknown number: the base of `agd.gradient.Stream`.
-
-    Iteration gives tuples (X, y, weight) of arrays of one library.
-
-    Attributes
-    ----------
-    resident : array, shape (0, p)
-        An array of the kind that the batches are.
-    y, weight : Column
-        What stands for them; `weight` is None where there is none.
-    """
-
-    resident: Array
-    y: Column
-    weight: Column | None
-
-    @property
-    def shape(self) -> tuple[float, int]:
-        """The rows, whose number is not known, and the columns."""
-        return math.nan, int(self.resident.shape[-1])
-
-    @property
-    def ndim(self) -> int:
-        """Two axes."""
-        return 2
-
-    @property
-    def dtype(self) -> Any:
-        """That of the batches."""
-        return self.resident.dtype
-
-    def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The batches with their targets as they are asked for."""
 
     batches: Batches
-    high: float | None
+    positive_label: float | None
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        from agd.backends.array import namespace  # which asks the row below
-
         for X, y, weight in self.batches:
-            if self.high is not None:
-                y = namespace(y).astype(y == self.high, y.dtype)  # noqa: PLW2901 - holds no second y
+            if self.positive_label is not None:
+                # The name y is used again so that no second target is kept alive.
+                y = namespace(y).astype(y == self.positive_label, y.dtype)  # noqa: PLW2901
             yield X, y, weight
-            del X, y, weight  # before the next batch is made
+            del X, y, weight  # free the batch before the next one is made
+
+    def map(self, f: Callable[..., Tree]) -> list[Tree]:
+        """Return f(X, y, weight) of every batch, in order: one pass."""
+        return list(self._results(f))
+
+    def reduce(
+        self,
+        f: Callable[..., Tree],
+        merge: Callable[[list[Tree]], Tree],
+        *,
+        small: bool = False,  # noqa: ARG002 - all results are in this process already
+    ) -> Tree:
+        """Merge f(X, y, weight) of the batches in a tree: one pass."""
+        # Closed at once, so that a pass that fails ends the thread that reads its batches, though the
+        # error's traceback may keep the iterator alive.
+        with contextlib.closing(self._results(f)) as results:
+            return tree_reduce(results, merge, ARITY)
+
+    def _results(self, f: Callable[..., Tree]) -> Generator[Tree]:
+        """Yield f of each batch; no batch is kept alive while the next one is made."""
+        empty = True
+        for block in self:
+            result = f(*block)
+            del block
+            empty = False
+            yield result
+        if empty:
+            raise ValueError("batches must be the same on every pass, got none on this one")
 
 
-def _chunks(X: Batches, y: Column, _: Column | None) -> Any:
-    return _Source(X, y.high)
+def _resident(batches: Batches) -> Array:
+    return batches.resident
 
 
-def _each(f: Callable[..., Tree], blocks: Iterable[Any]) -> list[Any]:
-    return list(_results(f, blocks))
+def _device_context(batches: Batches) -> AbstractContextManager[Any]:
+    return device_context(batches.resident)
 
 
-def _results(f: Callable[..., Tree], blocks: Iterable[Any]) -> Generator[Tree]:
-    """Give f of each batch, and hold none while the next one is made."""
-    for block in blocks:
-        found = f(*block)
-        del block
-        yield found
-
-
-def _reduce(
-    f: Callable[..., Tree],
-    blocks: Iterable[Any],
-    merge: Callable[..., Tree],
-    *,
-    small: bool = False,  # noqa: ARG001 - all results are here already
-) -> Tree:
-    """Merge f of the batches in a tree."""
-    # Closed here, so that batches end with the pass when it fails, not when the error is forgotten.
-    with contextlib.closing(_results(f, blocks)) as results:
-        merged = in_tree(results, merge, ARITY)
-    if merged is None:
-        raise ValueError("batches must be the same on every pass, got none on this one")
-    return merged
-
-
-def _resident(x: Any) -> Array:
-    return x.resident
-
-
-def _current(x: Any) -> AbstractContextManager[Any]:
-    from agd.backends.array import current
-
-    return current(x.resident)
-
-
-def _to_numpy(_: Any) -> Any:
+def _refuse_conversion(*_: Any) -> Any:
     raise TypeError("a stream has no array to read: go through its batches")
 
 
-BATCHES = Backend(
-    name="stream",
-    module="agd",
-    namespace="agd",
-    install="array-gd",
-    owns=lambda x: isinstance(x, Batches),
-    devices=lambda _: [],
-    place=lambda *_: None,
-    to_numpy=_to_numpy,
-    convert=lambda *_: _to_numpy(None),
-    block_bytes=lambda _: None,
-    in_place=False,
-    resident=_resident,
-    current=_current,
-    chunked=True,
-    chunks=_chunks,
-    each=_each,
-    reduce=_reduce,
+# What is asked of a stream in place of an array: it is cut into chunks, and w is beside its batches.
+register_row(
+    Backend(
+        name="stream",
+        module="agd",
+        namespace="agd",
+        install="array-gd",
+        owns=lambda x: isinstance(x, Batches),
+        devices=lambda _: [],
+        get_device=lambda *_: None,
+        to_numpy=_refuse_conversion,
+        convert=_refuse_conversion,
+        block_bytes=lambda _: None,
+        mutable=False,
+        resident=_resident,
+        device_context=_device_context,
+        chunked=True,
+    )
 )

@@ -1,126 +1,82 @@
-"""Dask's chunks as row blocks: one graph for what is asked of them all."""
+"""Lazy arrays in chunks, as row blocks: one task graph computes what is asked of them all."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import array_api_compat as compat
-import numpy as np
-import optree
-
 from agd._typing import Array, Tree
+from agd.backends._tree import ARITY, add_trees
+from agd.backends.array import of
+from agd.backends.backend import TaskGraph
 
-__all__ = ["chunk_to_numpy", "chunks", "each", "of_frame", "reduce", "settle", "to_numpy"]
-
-ARITY = 8  # neighbours in the tree
-
-
-def to_numpy(x: Array) -> Any:
-    """Compute an array, and copy it to the host."""
-    return chunk_to_numpy(x.compute())
+__all__ = ["DelayedBlocks", "sum_over_rows"]
 
 
-def chunk_to_numpy(x: Array) -> Any:
-    """Copy what a chunk is, NumPy's array or CuPy's, to the host."""
-    return x.get() if compat.is_cupy_array(x) else np.asarray(x)
-
-
-def of_frame(name: str, frame: Any) -> Any:
-    """Return a Dask DataFrame, or a Series, as a lazy array with a chunk for each partition.
+class DelayedBlocks:
+    """The row blocks of lazy arrays, which are their chunks.
 
     Parameters
     ----------
-    name : str
-        What an error calls it.
-    frame : object
-        A frame; anything else is returned as it is.
-
-    Raises
-    ------
-    TypeError
-        For columns that are not numbers.
+    graph : TaskGraph
+        The task graphs of the arrays' library.
+    *arrays : array or None
+        X, y and weights, which share their rows.
     """
-    if not hasattr(frame, "to_dask_array"):
-        return frame
-    kinds = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
-    for column, kind in kinds.items():
-        if not (getattr(kind, "_is_numeric", False) or getattr(kind, "kind", "O") in "biuf"):
-            raise TypeError(
-                f"{name} must be numbers, got column {column!r} of dtype {kind}: drop it, or encode it"
-            )
-    # Booleans, and what may be missing, would make pandas fall back to Python objects.
-    plain = {column: "float64" for column, kind in kinds.items() if not _plain(kind)}
-    if plain:
-        frame = frame.astype(plain if frame.ndim == 2 else "float64")
-    return frame.to_dask_array()
+
+    def __init__(self, graph: TaskGraph, *arrays: Array | None) -> None:
+        self.graph = graph
+        self.blocks: list[Any] = graph.row_blocks(*arrays)
+
+    def map(self, f: Callable[..., Tree]) -> list[Tree]:
+        """Return f(X, y, weight) of every chunk, in order: one graph, which runs f where a chunk is."""
+        task = self.graph.delay(f)
+        return self.graph.compute([task(*block) for block in self.blocks])
+
+    def reduce(
+        self,
+        f: Callable[..., Tree],
+        merge: Callable[[list[Tree]], Tree],
+        *,
+        small: bool = False,
+    ) -> Tree:
+        """Merge f(X, y, weight) of the chunks in a tree: one graph, which runs f where a chunk is.
+
+        The tree depends on the number of chunks alone, so that the same call gives the same bits. Where
+        results are `small` its root is merged in this process, so that no worker waits for another's.
+        """
+        task, merge_task = self.graph.delay(f), self.graph.delay(merge)
+        parts = [task(*block) for block in self.blocks]
+        while len(parts) > (ARITY if small else 1):
+            parts = [merge_task(parts[i : i + ARITY]) for i in range(0, len(parts), ARITY)]
+        results = self.graph.compute(parts)
+        return merge(results) if len(results) > 1 else results[0]
 
 
-def _plain(kind: Any) -> bool:
-    return isinstance(kind, np.dtype) and kind.kind in "iuf"
+def sum_over_rows(f: Callable[..., Tree], *arrays: Array) -> Tree:
+    """Return f(*arrays) of a function that sums over rows; lazy arrays are summed chunk by chunk.
 
+    Parameters
+    ----------
+    f : callable
+        A pure function of arrays that returns a tree of sums over their first axis.
+    *arrays : array
+        Arrays that share their rows.
 
-def chunks(*arrays: Array) -> list[Any]:
-    """Cut arrays that share their rows (the first axis) into a list of tuples of delayed blocks."""
-    columns: list[list[Any]] = []
-    for x in arrays:
-        if x is None:
-            columns.append([None] * len(columns[0]))
-            continue
-        whole_rows = x.rechunk(dict.fromkeys(range(1, x.ndim), -1)) if x.ndim > 1 else x
-        columns.append(list(whole_rows.to_delayed().ravel()))
-    return list(zip(*columns, strict=True))
+    Returns
+    -------
+    tree
+        The sums, in memory.
 
-
-def each(f: Callable[..., Tree], blocks: Sequence[Any]) -> list[Any]:
-    """Run one graph: f on every block where it lives."""
-    import dask.base
-    from dask.delayed import delayed
-
-    one, compute = delayed(_as_here(f), pure=False), getattr(dask.base, "compute")  # noqa: B009 - untyped
-    return list(compute(*(one(*block) for block in blocks)))
-
-
-def reduce(
-    f: Callable[..., Tree],
-    blocks: Sequence[Any],
-    add: Callable[..., Tree],
-    *,
-    small: bool = False,
-) -> Tree:
-    """Run one graph: f on every block where it lives, the results added up in a tree.
-
-    The tree hangs on the number of blocks alone, so that the same call gives the same bits. Its root is
-    here where results are `small`, so that no worker waits for another's.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum_over_rows(lambda x: (x.shape[0], x.sum()), np.asarray([1.0, 2.0]))
+    (2, np.float64(3.0))
     """
-    import dask.base
-    from dask.delayed import delayed
-
-    one, merge = delayed(_as_here(f), pure=False), delayed(_as_here(add), pure=False)
-    parts = [one(*block) for block in blocks]
-    while len(parts) > (ARITY if small else 1):
-        parts = [merge(parts[i : i + ARITY]) for i in range(0, len(parts), ARITY)]
-    compute = getattr(dask.base, "compute")  # noqa: B009 - untyped
-    found = list(compute(*parts))
-    return add(found) if len(found) > 1 else found[0]
-
-
-def _as_here(f: Callable[..., Tree]) -> Callable[..., Tree]:
-    """Return f with the caller's NumPy error state, which other threads and processes do not see."""
-    state = {kind: "warn" if do in {"call", "log"} else do for kind, do in np.geterr().items()}
-    return functools.partial(_in_state, state, f)
-
-
-def _in_state(state: Any, f: Callable[..., Tree], *args: Any) -> Tree:
-    with np.errstate(**state):
-        return f(*args)
-
-
-def settle(tree: Tree) -> Tree:
-    """Compute the arrays, each where its chunks live."""
-    import dask.base
-
-    leaves, structure = optree.tree_flatten(tree)
-    persist = getattr(dask.base, "persist")  # noqa: B009 - untyped
-    return optree.tree_unflatten(structure, persist(*leaves))
+    graph = of(arrays[0]).task_graph
+    return (
+        f(*arrays)
+        if graph is None
+        else DelayedBlocks(graph, *arrays).reduce(f, add_trees, small=True)
+    )

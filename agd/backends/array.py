@@ -1,45 +1,46 @@
-"""What the rest of agd asks of an array: its library, its device, its values on the host."""
+"""What the rest of agd asks of an array: its library, its device, its values on the host.
+
+Nothing here depends on the kind of problem; every other room calls these functions.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
 import array_api_compat as compat
-import optree
 
-from agd._typing import Array, Namespace, Tree
-from agd.backends._batches import BATCHES
+from agd._typing import Array, Namespace
 from agd.backends.backend import Backend
 from agd.backends.sparse import SPARSE, is_sparse
 from agd.backends.table import TABLE
 
 __all__ = [
-    "add",
-    "add_up",
     "clip",
-    "counted",
-    "current",
+    "count_host_reads",
     "default_float",
     "device",
+    "device_context",
     "is_array",
     "namespace",
     "of",
+    "register_row",
+    "to_device_of",
     "to_numpy",
 ]
 
-# What is no library's array, and is cut into rows all the same.
-ROWS = (*TABLE, *SPARSE, BATCHES)
+# Rows of the table, and of kinds of data that are no arrays but stand in their place as X.
+_ROWS = [*TABLE, *SPARSE]
 
-# Looked up several times a step; a type of array has one namespace and one row.
-_BY_TYPE: dict[type, Namespace] = {}
+# An array's namespace and row are looked up several times a step, and depend on its type alone.
+_NAMESPACE_BY_TYPE: dict[type, Namespace] = {}
 _ROW_BY_TYPE: dict[type, Backend] = {}
-_READS: ContextVar[list[int] | None] = ContextVar("reads", default=None)
+
+# How often `to_numpy` was called in the innermost `count_host_reads`, as the list's one entry.
+_HOST_READS: ContextVar[list[int] | None] = ContextVar("host_reads", default=None)
 
 
 def namespace(*arrays: Array) -> Namespace:
@@ -48,7 +49,7 @@ def namespace(*arrays: Array) -> Namespace:
     Parameters
     ----------
     *arrays : array
-        Arrays of one library; of a sparse matrix, by itself, it is that of its entries.
+        Arrays of one library. A sparse matrix has the namespace of its entries, and comes alone.
 
     Returns
     -------
@@ -68,10 +69,11 @@ def namespace(*arrays: Array) -> Namespace:
     """
     if len(arrays) != 1:
         return compat.array_namespace(*arrays)
-    xp = _BY_TYPE.get(type(arrays[0]))
+    (x,) = arrays
+    xp = _NAMESPACE_BY_TYPE.get(type(x))
     if xp is None:
-        like = arrays[0].data if is_sparse(arrays[0]) else arrays[0]
-        xp = _BY_TYPE[type(arrays[0])] = compat.array_namespace(like)
+        xp = compat.array_namespace(x.data if is_sparse(x) else x)
+        _NAMESPACE_BY_TYPE[type(x)] = xp
     return xp
 
 
@@ -111,15 +113,23 @@ def of(x: Array) -> Backend:
     >>> of(np.zeros(2)).name
     'numpy'
     """
-    known_row = _ROW_BY_TYPE.get(type(x))
-    if known_row is not None:
-        return known_row
-    for row in ROWS:
+    cached_row = _ROW_BY_TYPE.get(type(x))
+    if cached_row is not None:
+        return cached_row
+    for row in _ROWS:
         if row.owns(x):
             _ROW_BY_TYPE[type(x)] = row
             return row
     known = ", ".join(row.name for row in TABLE)
     raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({known})")
+
+
+def register_row(row: Backend) -> None:
+    """Let `of` answer with this row for the objects that it owns, which stand for X in place of an array.
+
+    It is for kinds of data of higher rooms; array libraries have a row in `TABLE`.
+    """
+    _ROWS.append(row)
 
 
 def is_array(x: Any) -> bool:
@@ -134,10 +144,10 @@ def is_array(x: Any) -> bool:
 
 
 def clip(x: Array, low: float | Array | None = None, high: float | Array | None = None) -> Array:
-    """Return x within [low, high], without a look at its values: NaN stays.
+    """Return x clipped to [low, high] without a host read; NaN stays NaN.
 
-    A namespace's own may look for NaN in the limits, and pick entries by a mask: on a device that waits
-    until the host knows how many there are.
+    A namespace's own function may search the limits for NaN and select entries by a mask. On a device
+    the host then waits to learn how many were selected.
 
     Parameters
     ----------
@@ -157,12 +167,12 @@ def clip(x: Array, low: float | Array | None = None, high: float | Array | None 
     >>> clip(np.asarray([-1.0, 0.5, 3.0]), 0.0, 1.0)
     array([0. , 0.5, 1. ])
     """
-    own = of(x).clip
-    return namespace(x).clip(x, low, high) if own is None else own(x, low, high)
+    row_clip = of(x).clip
+    return namespace(x).clip(x, low, high) if row_clip is None else row_clip(x, low, high)
 
 
 def to_numpy(x: Array) -> Any:
-    """Copy an array to the host: the one door out, and what a result's `n_sync` counts.
+    """Copy an array to the host; a result's `n_sync` counts these calls.
 
     Parameters
     ----------
@@ -180,77 +190,76 @@ def to_numpy(x: Array) -> Any:
     >>> to_numpy(np.asarray([1.0]))
     array([1.])
     """
-    count = _READS.get()
+    count = _HOST_READS.get()
     if count is not None:
         count[0] += 1
     return of(x).to_numpy(x)
 
 
+def to_device_of(host: Any, like: Array, dtype: Any = None) -> Array:
+    """Return host data as an array of the library, on the device and in the dtype of another array.
+
+    Parameters
+    ----------
+    host : array_like
+        Numbers on the host: a NumPy array, a Python number or nested lists of them.
+    like : array
+        An array whose library, device and dtype are taken over; where it is lazy the result is, too.
+    dtype : dtype, optional
+        Another dtype of the library of `like`.
+
+    Returns
+    -------
+    array
+        The data beside `like`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> to_device_of([1, 2], np.zeros(3, dtype=np.float32))
+    array([1., 2.], dtype=float32)
+    """
+    kind = like.dtype if dtype is None else dtype
+    return of(like).convert(namespace(like), host, kind, device(like))
+
+
 @contextlib.contextmanager
-def counted() -> Iterator[list[int]]:
-    """Count the reads by `to_numpy` in this context, but not those of a count within it.
+def count_host_reads() -> Iterator[list[int]]:
+    """Count the calls of `to_numpy` in this context, without those in a nested count.
 
     Yields
     ------
     list of int
-        How many there were so far, as its one entry.
+        The number of calls so far, as its one entry.
 
     Examples
     --------
     >>> import numpy as np
-    >>> with counted() as reads:
-    ...     here = to_numpy(np.ones(1)), to_numpy(np.ones(2))
+    >>> with count_host_reads() as reads:
+    ...     first, second = to_numpy(np.ones(1)), to_numpy(np.ones(2))
     >>> reads
     [2]
     """
     count = [0]
-    token = _READS.set(count)
+    token = _HOST_READS.set(count)
     try:
         yield count
     finally:
-        _READS.reset(token)
+        _HOST_READS.reset(token)
 
 
-def current(x: Array) -> AbstractContextManager[Any]:
-    """Return a context in which new arrays land on the device of `x`, for libraries that have one.
+def device_context(x: Array) -> AbstractContextManager[Any]:
+    """Return a context in which new arrays are placed on the device of `x`.
+
+    It matters to libraries that have a current device, such as CuPy.
 
     Examples
     --------
     >>> import numpy as np
-    >>> with current(np.zeros(2)):
+    >>> with device_context(np.zeros(2)):
     ...     pass
     """
-    return of(x).current(x)
-
-
-def add(trees: Sequence[Tree]) -> Tree:
-    """Add trees up, leaf by leaf."""
-    return functools.reduce(lambda a, b: optree.tree_map(operator.add, a, b), trees)
-
-
-def add_up(f: Callable[..., Tree], *arrays: Array) -> Tree:
-    """Return f(*arrays) for a function that sums over rows; lazy chunks are added up in one graph.
-
-    Parameters
-    ----------
-    f : callable
-        A pure function of arrays that returns a tree of sums over their first axis.
-    *arrays : array
-        Arrays that share their rows.
-
-    Returns
-    -------
-    tree
-        The sums, in memory.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> add_up(lambda x: (x.shape[0], x.sum()), np.asarray([1.0, 2.0]))
-    (2, np.float64(3.0))
-    """
-    row = of(arrays[0])
-    return row.reduce(f, row.chunks(*arrays), add, small=True) if row.chunked else f(*arrays)
+    return of(x).device_context(x)
 
 
 def default_float(xp: Namespace, where: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Automatic differentiation, for the libraries that have one: PyTorch and JAX.
+"""Automatic differentiation by the libraries that offer it: PyTorch and JAX.
 
-Trees are taken apart by optree and the libraries see flat lists of leaves, so that a dict, list, tuple,
-NamedTuple or None means the same to every one of them.
+Trees are flattened by optree, and the libraries see lists of leaves alone, so that a dict, list, tuple,
+NamedTuple or None means the same to each of them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import optree
 from agd._typing import Array, Tree
 from agd.backends.backend import Autodiff
 
-__all__ = ["JAX", "TORCH", "jax_traces"]
+__all__ = ["JAX", "TORCH", "jax_is_traceable"]
 
 
-def _flat(f: Callable[..., Array], tree: Tree, args: tuple[Any, ...]) -> tuple[Any, Any, Any]:
-    """Return f as a function of a list of leaves, the leaves of `tree`, and the way back."""
+def _flatten_function(
+    f: Callable[..., Array], tree: Tree, args: tuple[Any, ...]
+) -> tuple[Any, Any, Any]:
+    """Return f as a function of a list of leaves, the leaves of `tree`, and the structure of `tree`."""
     leaves, spec = optree.tree_flatten(tree)
 
     def of_leaves(leaves: Any) -> Array:
@@ -31,25 +33,25 @@ def _flat(f: Callable[..., Array], tree: Tree, args: tuple[Any, ...]) -> tuple[A
 # -- PyTorch -------------------------------------------------------------------------------------
 
 
-def _torch_tracked(leaves: list[Array]) -> list[Array] | None:
-    """Return leaves for autograd to follow; None inside torch.func, which has a tape of its own."""
+def _torch_leaves(leaves: list[Array]) -> list[Array] | None:
+    """Return leaves that autograd records; None inside torch.func, which records by itself."""
     import torch
 
     if torch.is_inference_mode_enabled():
         return None
     try:
         return [x.detach().requires_grad_() for x in leaves]
-    except RuntimeError:  # a transform of torch.func refuses it before anything was computed
+    except RuntimeError:  # transforms of torch.func forbid `requires_grad_`
         return None
 
 
 def _torch_value_and_grad(f: Callable[..., Array]) -> Callable[..., tuple[Array, Tree]]:
-    """Differentiate by autograd, which takes any eager code; by torch.func inside its transforms."""
+    """Differentiate by autograd, which records any eager code; by torch.func inside its transforms."""
     import torch
 
     def value_and_grad(tree: Tree, *args: Any) -> tuple[Array, Tree]:
-        g, leaves, spec = _flat(f, tree, args)
-        tracked = _torch_tracked(leaves)
+        g, leaves, spec = _flatten_function(f, tree, args)
+        tracked = _torch_leaves(leaves)
         if tracked is None:
 
             def total(leaves: Any) -> tuple[Array, Array]:
@@ -68,7 +70,7 @@ def _torch_value_and_grad(f: Callable[..., Array]) -> Callable[..., tuple[Array,
 
 
 def _torch_gradient(total: Array, leaves: list[Array], graph: bool = False) -> list[Array]:
-    """Return the gradient of a number, zero for what it doesn't depend on."""
+    """Return the gradient of a 0-d array, zero for leaves that it does not depend on."""
     import torch
 
     if not total.requires_grad:  # a constant
@@ -81,20 +83,20 @@ def _torch_gradient(total: Array, leaves: list[Array], graph: bool = False) -> l
 
 
 def _torch_hvp(f: Callable[..., Array]) -> Callable[..., tuple[Tree, Tree]]:
-    """Differentiate the inner product of the gradient and the direction."""
+    """Differentiate the inner product of the gradient and the direction (double backward)."""
     import torch
 
     def hvp(tree: Tree, direction: Tree, *args: Any) -> tuple[Tree, Tree]:
-        g, leaves, spec = _flat(f, tree, args)
-        along = optree.tree_leaves(direction)
-        tracked = _torch_tracked(leaves)
+        g, leaves, spec = _flatten_function(f, tree, args)
+        direction_leaves = optree.tree_leaves(direction)
+        tracked = _torch_leaves(leaves)
         if tracked is None:
-            slope = torch.func.grad(lambda leaves: g(leaves).sum())
-            grads, product = torch.func.jvp(slope, (leaves,), (along,))[:2]
+            gradient = torch.func.grad(lambda leaves: g(leaves).sum())
+            grads, product = torch.func.jvp(gradient, (leaves,), (direction_leaves,))[:2]
         else:
             with torch.enable_grad():
                 grads = _torch_gradient(g(tracked).sum(), tracked, graph=True)
-                inner = sum((a * b).sum() for a, b in zip(grads, along, strict=True))
+                inner = sum((a * b).sum() for a, b in zip(grads, direction_leaves, strict=True))
                 product = _torch_gradient(inner, tracked)
             grads = [x.detach() for x in grads]
         return optree.tree_unflatten(spec, grads), optree.tree_unflatten(spec, product)
@@ -102,20 +104,20 @@ def _torch_hvp(f: Callable[..., Array]) -> Callable[..., tuple[Tree, Tree]]:
     return hvp
 
 
-def _torch_sees(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
-    """Evaluate f once: whether what it returns still hangs on the tree."""
+def _torch_is_differentiable(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
+    """Evaluate f once, and return whether autograd recorded how its value depends on the tree."""
     import torch
 
-    g, leaves, _ = _flat(f, tree, args)
-    tracked = _torch_tracked(leaves)
+    g, leaves, _ = _flatten_function(f, tree, args)
+    tracked = _torch_leaves(leaves)
     if tracked is None:
-        return True  # inside torch.func nothing else is possible
+        return True  # inside torch.func there is no other derivative
     try:
         with torch.enable_grad(), warnings.catch_warnings():
-            # float(x) of a tensor that autograd follows warns; here that is the question, not news.
+            # float(x) of a recorded tensor warns, but here that is the answer and not a problem.
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
             value = g(tracked)
-    except (RuntimeError, TypeError):  # NumPy is refused; any other error comes again, by itself
+    except (RuntimeError, TypeError):  # NumPy refuses recorded tensors; other errors recur later
         return False
     return bool(getattr(value, "requires_grad", False))
 
@@ -127,7 +129,7 @@ def _jax_value_and_grad(f: Callable[..., Array]) -> Callable[..., tuple[Array, T
     import jax
 
     def value_and_grad(tree: Tree, *args: Any) -> tuple[Array, Tree]:
-        g, leaves, spec = _flat(f, tree, args)
+        g, leaves, spec = _flatten_function(f, tree, args)
 
         def total(leaves: Any) -> tuple[Array, Array]:
             value = g(leaves)
@@ -143,39 +145,39 @@ def _jax_hvp(f: Callable[..., Array]) -> Callable[..., tuple[Tree, Tree]]:
     import jax
 
     def hvp(tree: Tree, direction: Tree, *args: Any) -> tuple[Tree, Tree]:
-        g, leaves, spec = _flat(f, tree, args)
-        slope = jax.grad(lambda leaves: g(leaves).sum())
-        grads, product = jax.jvp(slope, (leaves,), (optree.tree_leaves(direction),))
+        g, leaves, spec = _flatten_function(f, tree, args)
+        gradient = jax.grad(lambda leaves: g(leaves).sum())
+        grads, product = jax.jvp(gradient, (leaves,), (optree.tree_leaves(direction),))
         return optree.tree_unflatten(spec, grads), optree.tree_unflatten(spec, product)
 
     return hvp
 
 
-def jax_traces(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
-    """Run f on shapes alone: what needs a value on the way (an if, a float()) cannot be compiled."""
+def jax_is_traceable(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
+    """Return whether f runs on shapes alone; it cannot be compiled if it needs a value (if, float())."""
     import jax
 
-    g, leaves, _ = _flat(f, tree, args)
+    g, leaves, _ = _flatten_function(f, tree, args)
     try:
         jax.eval_shape(g, leaves)
-    except Exception:  # noqa: BLE001 - whatever f raises under a trace, it raises again when it is run
+    except Exception:  # noqa: BLE001 - whatever f raises here, it raises again when it is evaluated
         return False
     return True
 
 
-def _jax_sees(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
-    """Whether f can be followed: by shapes alone, or with values where it branches on them."""
+def _jax_is_differentiable(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
+    """Return whether JAX can trace f, by shapes alone or with the values on which it branches."""
     import jax
 
-    if jax_traces(f, tree, *args):
+    if jax_is_traceable(f, tree, *args):
         return True
-    g, leaves, _ = _flat(f, tree, args)
+    g, leaves, _ = _flatten_function(f, tree, args)
     try:
         jax.linearize(g, leaves)
-    except Exception:  # noqa: BLE001 - no float() or NumPy array of a tracer; else it comes again
+    except Exception:  # noqa: BLE001 - float() or NumPy of a tracer; other errors recur later
         return False
     return True
 
 
-TORCH = Autodiff(_torch_value_and_grad, _torch_hvp, _torch_sees)
-JAX = Autodiff(_jax_value_and_grad, _jax_hvp, _jax_sees)
+TORCH = Autodiff(_torch_value_and_grad, _torch_hvp, _torch_is_differentiable)
+JAX = Autodiff(_jax_value_and_grad, _jax_hvp, _jax_is_differentiable)

@@ -1,50 +1,51 @@
-"""What agd needs to know of an array library: one `Backend` is one row of the table."""
+"""What agd needs to know of an array library: one `Backend` is one row of `agd.backends.TABLE`.
+
+A row is data and functions, and its defaults fit a library without special features. The rest of agd asks
+`agd.backends.of(x)` for the row of an array, and reads from it what differs between libraries.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from agd._typing import Array, Namespace, Tree
-from agd.backends.transfer import Feed
+from agd.backends.transfer import Transfer
 
-__all__ = ["Autodiff", "Backend"]
+__all__ = ["Autodiff", "Backend", "TaskGraph"]
 
 
-def _itself(x: Any) -> Any:
+def _identity(x: Any) -> Any:
     return x
 
 
-def _anywhere(_: Array) -> AbstractContextManager[Any]:
+def _no_device_context(_: Array) -> AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _warn(message: str) -> None:
+def _warn_narrowing(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def _unknown(_: Any) -> int | None:
+def _unknown_size(_: Any) -> int | None:
     return None
 
 
-def _never(_: BaseException) -> bool:
+def _is_no_memory_error(_: BaseException) -> bool:
     return False
-
-
-def _no_chunks(*_: Any) -> Any:
-    raise NotImplementedError  # only a backend that is chunked already has chunks to give
 
 
 @dataclass(frozen=True)
 class Autodiff:
     """A library's automatic differentiation of functions f(tree, *args) that return an array.
 
-    An array that is not 0-d holds independent problems, and is summed before it is differentiated.
+    An array that is not 0-d holds the values of independent problems, and is summed before it is
+    differentiated.
 
     Attributes
     ----------
@@ -52,14 +53,34 @@ class Autodiff:
         ``value_and_grad(f)(tree, *args)``: the value, and its gradient in the structure of the tree.
     hvp : callable
         ``hvp(f)(tree, direction, *args)``: the gradient, and the Hessian times the direction.
-    sees : callable
-        ``sees(f, tree, *args)``: whether what f returns at this point can be followed back to it;
-        false for a function that goes through Python floats or NumPy.
+    is_differentiable : callable
+        ``is_differentiable(f, tree, *args)``: whether the library can follow f at this point; false
+        for a function that goes through Python floats or NumPy.
     """
 
     value_and_grad: Callable[[Callable[..., Array]], Callable[..., tuple[Array, Tree]]]
     hvp: Callable[[Callable[..., Array]], Callable[..., tuple[Tree, Tree]]]
-    sees: Callable[..., bool]
+    is_differentiable: Callable[..., bool]
+
+
+@dataclass(frozen=True)
+class TaskGraph:
+    """The task graphs of a library whose arrays are lazy and cut into chunks.
+
+    Attributes
+    ----------
+    row_blocks : callable
+        ``row_blocks(*arrays)``: arrays that share their rows as a list of tuples of delayed blocks.
+    delay : callable
+        ``delay(f)``: f as a task, which takes and returns delayed values. It runs under the NumPy
+        error state of the thread that delays it, which workers do not inherit.
+    compute : callable
+        ``compute(tasks)``: a list of the tasks' results, from one graph.
+    """
+
+    row_blocks: Callable[..., list[Any]]
+    delay: Callable[[Callable[..., Any]], Callable[..., Any]]
+    compute: Callable[[Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -69,74 +90,77 @@ class Backend:
     Attributes
     ----------
     name, module, namespace, install : str
-        What users call it, what Python imports, the module that follows the standard for it, and
-        what pip installs.
+        What users call it, the module that Python imports, the module that follows the Array API
+        standard for it, and what pip installs.
     owns : callable
-        Whether an array is this library's.
+        ``owns(x)``: whether x is an array of this library.
     devices : callable
-        ``devices(module)``: the names of the devices that answer; raises where none does.
-    place : callable
-        ``place(module, device_name)``: the library's own device object.
+        ``devices(module)``: the names of the devices that respond; raises where none does.
+    get_device : callable
+        ``get_device(module, name)``: the library's own device object.
     to_numpy : callable
-        The one door out: an array copied to the host.
+        ``to_numpy(x)``: the array, copied to the host.
     convert : callable
-        ``convert(xp, data, dtype, device)``: an array there.
-    compile, compiles : callable, bool
-        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled where the library does,
-        once for all equal constants, which have to compute the same.
-    compile_alone : callable
-        The same for constants that may have changed since: what is compiled is its holder's alone.
-    program : callable or None
-        ``program(f, *args)``, where functions can be compiled: f as it is now, as ``g(held, *args)``
-        that is equal to another which computes the same, and the arrays `held`; None where there is none.
+        ``convert(xp, data, dtype, device)``: host data as an array of this library on the device.
     block_bytes : callable
-        How much of this array, in bytes, stays in cache between two products with it: the size of the
-        row blocks to cut it into; None for the whole array.
-    pack : callable
-        A row block as the library's products take it: itself, or a copy where its strides are such that
-        BLAS cannot.
-    product : callable
-        The product of a matrix with a matrix or a vector; where the library is `threaded`, one that
-        leaves the interpreter to other threads meanwhile.
-    clip : callable or None
-        ``clip(x, low, high)``, where the namespace's own looks at values.
-    threaded : bool
-        Whether the library's functions run side by side in threads, on one processor each.
-    in_place : bool
+        ``block_bytes(x)``: the size of the row blocks to cut x into, such that a block stays in cache
+        between two products with it; None where x is best taken whole.
+    mutable : bool
         Whether arrays can be written to.
+    pack : callable
+        ``pack(block)``: a row block as BLAS takes it; the block itself, or a copy where its strides
+        are such that BLAS cannot.
+    matmul : callable
+        ``matmul(a, b)``: the product of a matrix with a matrix or a vector. Where the library is
+        `threaded`, it releases the interpreter's lock.
+    clip : callable or None
+        ``clip(x, low, high)``; None where the namespace's own does not read values on the host.
+    threaded : bool
+        Whether several Python threads gain by calling the library at once, because each call runs on
+        one processor.
+    compile, compiles : callable, bool
+        ``compile(f)`` for ``f(static, *arrays)``: the same function, compiled once for all static
+        arguments that compare equal; and whether the library compiles at all.
+    compile_unshared : callable
+        The same for static arguments that are mutable: the holder of the result alone uses, and keeps
+        alive, what was compiled.
+    trace_program : callable or None
+        ``trace_program(f, *args)``: f as it is now, as a program ``g(captured, *args)`` that equals
+        every other one which computes the same, and the arrays `captured`; None where f cannot be
+        traced.
     resident : callable
-        An array of the kind that holds small results beside this one, in memory.
-    current : callable
-        ``current(x)``: a context in which new arrays land on the device of x.
-    narrowed : callable
-        ``narrowed(message)``: say that float64 became float32.
+        ``resident(x)``: an array of the kind that holds small results beside x, in memory.
+    device_context : callable
+        ``device_context(x)``: a context in which new arrays are placed on the device of x.
+    warn_narrowing : callable
+        ``warn_narrowing(message)``: warn that float64 became float32.
     chunked : bool
-        Whether arrays are cut into chunks already, and lazy; then
-        ``chunks(*arrays)`` are their blocks, ``each(f, blocks)`` a function's result for every block,
-        and ``reduce(f, blocks, add, small=False)`` the sum of these; of `small` results a few may travel.
-    shared_chunks : bool
-        Whether several chunks are worked on at once, by the library's own threads or processes.
-    settle : callable
-        ``settle(tree)``: the same arrays, computed; for lazy ones, whose graphs would grow with every
-        step.
+        Whether arrays are lazy and already cut into chunks.
+    parallel_chunks : bool
+        Whether the library's own threads or processes work on several chunks at once.
+    task_graph : TaskGraph or None
+        The library's task graphs, where its arrays are lazy.
+    persist : callable
+        ``persist(tree)``: the same arrays, computed where their chunks are if they are lazy. Without it
+        the graph of an iterate would grow with every step.
     sparse : bool
-        Whether it is a library of sparse matrices, row by row (CSR): what is computed from one is an
-        array of the library that its entries are.
-    looks_are_free : bool
-        Whether a value is on the host already, so that reading it costs nothing.
+        Whether it is a library of sparse matrices in CSR format, whose products with dense arrays are
+        arrays of the library of their entries.
+    host_accessible : bool
+        Whether values are in the host's memory, so that reading them costs nothing.
     autodiff : Autodiff or None
         The library's automatic differentiation, where it has one.
-    traces : callable or None
-        ``traces(f, tree, *args)``, where functions can be compiled: whether f needs no value on its
-        way, so that it runs under a trace.
-    needs_device : bool
+    is_traceable : callable or None
+        ``is_traceable(f, tree, *args)``: whether f can be traced by the compiler, which is so if it
+        needs no value of an array; None where the library does not compile.
+    needs_accelerator : bool
         Whether the library is of no use without an accelerator.
     free_bytes : callable
-        ``free_bytes(device)``: how much memory new arrays can take there; None where that is not known.
-    out_of_memory : callable
-        ``out_of_memory(error)``: whether the library says by this error that a device's memory ran out.
-    feed : callable
-        ``feed(selection)``: what moves host arrays there, block after block.
+        ``free_bytes(device)``: how much memory new arrays can take there; None where unknown.
+    is_out_of_memory : callable
+        ``is_out_of_memory(error)``: whether the error says that a device's memory is exhausted.
+    transfer : callable
+        ``transfer(selection)``: a `Transfer`, which moves host arrays to the selected device.
     """
 
     name: str
@@ -145,40 +169,38 @@ class Backend:
     install: str
     owns: Callable[[Any], bool]
     devices: Callable[[Any], list[str]]
-    place: Callable[[Any, str], Any]
+    get_device: Callable[[Any, str], Any]
     to_numpy: Callable[[Array], Any]
     convert: Callable[[Namespace, Any, Any, Any], Array]
     block_bytes: Callable[[Array], int | None]
-    in_place: bool
-    pack: Callable[[Array], Array] = _itself
-    product: Callable[[Array, Array], Array] = operator.matmul
+    mutable: bool
+    pack: Callable[[Array], Array] = _identity
+    matmul: Callable[[Array, Array], Array] = operator.matmul
     clip: Callable[[Array, Any, Any], Array] | None = None
     threaded: bool = False
-    compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
-    compile_alone: Callable[[Callable[..., Any]], Callable[..., Any]] = _itself
-    program: Callable[..., tuple[Callable[..., Any], list[Array]] | None] | None = None
-    resident: Callable[[Array], Array] = _itself
-    current: Callable[[Array], AbstractContextManager[Any]] = _anywhere
-    narrowed: Callable[[str], None] = _warn
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _identity
+    compile_unshared: Callable[[Callable[..., Any]], Callable[..., Any]] = _identity
+    trace_program: Callable[..., tuple[Callable[..., Any], list[Array]] | None] | None = None
+    resident: Callable[[Array], Array] = _identity
+    device_context: Callable[[Array], AbstractContextManager[Any]] = _no_device_context
+    warn_narrowing: Callable[[str], None] = _warn_narrowing
     compiles: bool = False
     chunked: bool = False
-    chunks: Callable[..., list[Any]] = _no_chunks
-    each: Callable[..., list[Any]] = _no_chunks
-    reduce: Callable[..., Any] = _no_chunks
-    shared_chunks: bool = False
-    settle: Callable[[Tree], Tree] = _itself
+    parallel_chunks: bool = False
+    task_graph: TaskGraph | None = None
+    persist: Callable[[Tree], Tree] = _identity
     sparse: bool = False
-    looks_are_free: bool = False
+    host_accessible: bool = False
     autodiff: Autodiff | None = None
-    traces: Callable[..., bool] | None = None
-    needs_device: bool = False
-    free_bytes: Callable[[Any], int | None] = _unknown
-    out_of_memory: Callable[[BaseException], bool] = _never
-    feed: Callable[[Any], Feed] = Feed
+    is_traceable: Callable[..., bool] | None = None
+    needs_accelerator: bool = False
+    free_bytes: Callable[[Any], int | None] = _unknown_size
+    is_out_of_memory: Callable[[BaseException], bool] = _is_no_memory_error
+    transfer: Callable[[Any], Transfer] = Transfer
 
-    def certain(self, flags: Array) -> bool:
-        """Return whether all flags hold, as far as that can be told without waiting.
+    def known_true(self, flags: Array) -> bool:
+        """Return whether all flags are true, where that is known without waiting for a device.
 
-        What hangs on the answer may be work saved, never a result.
+        False on an accelerator whatever the flags: use it to save work, never to decide a result.
         """
-        return self.looks_are_free and bool(flags.all())
+        return self.host_accessible and bool(flags.all())

@@ -1,4 +1,4 @@
-"""Choosing a backend and a device, and listing what is here."""
+"""Selection of a backend and a device by name, and the list of those that are available."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from agd._typing import Array, Namespace
 from agd.backends.backend import Backend
 from agd.backends.table import TABLE
-from agd.backends.transfer import no_room
+from agd.backends.transfer import out_of_memory_error
 
 __all__ = ["BackendInfo", "Selection", "available", "select"]
 
 
 class BackendInfo(NamedTuple):
-    """What `available` says of one backend.
+    """What `available` reports of one backend.
 
     Attributes
     ----------
@@ -28,11 +28,11 @@ class BackendInfo(NamedTuple):
     installed : bool
         Whether the library can be imported.
     version : str
-        Its version; empty where it is missing.
+        Its version; empty if it is not installed.
     devices : tuple of str
-        The devices that answer.
+        The devices that respond.
     reason : str
-        Why it cannot be used; empty where it can.
+        Why it cannot be used; empty if it can.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Selection:
         Raises
         ------
         MemoryError
-            If the device's memory does not take it.
+            If the array does not fit in the device's memory.
 
         Examples
         --------
@@ -91,44 +91,45 @@ class Selection:
         """
         host = data if hasattr(data, "dtype") else np.asarray(data)
         if dtype is None and host.dtype == np.float64:
-            kinds = self.xp.__array_namespace_info__().dtypes(device=self.device)
-            dtype = kinds.get("float64")
+            dtypes = self.xp.__array_namespace_info__().dtypes(device=self.device)
+            dtype = dtypes.get("float64")
             if dtype is None:
-                self.backend.narrowed(f"{self} has no float64: float32 is used instead")
-                dtype = kinds["float32"]
+                self.backend.warn_narrowing(f"{self} has no float64: float32 is used instead")
+                dtype = dtypes["float32"]
         if isinstance(host, np.ndarray) and not self.backend.owns(host):
-            host = _plain(host)
+            host = _as_standard_layout(host)
         try:
             return self.backend.convert(self.xp, host, dtype, self.device)
         except Exception as error:
-            if not self.backend.out_of_memory(error):
+            if not self.backend.is_out_of_memory(error):
                 raise
-            raise no_room(self, host) from error
+            raise out_of_memory_error(self, host) from error
 
     def __str__(self) -> str:
         """Give the backend and the device as one phrase."""
         return f"{self.backend.name} ({self.device_name})"
 
 
-def _plain(host: Any) -> Any:
-    """Copy what not every library takes: memory that is read-only, backwards or of foreign byte order."""
-    backwards = any(step < 0 for step in host.strides)
-    if host.dtype.isnative and host.flags.writeable and not backwards:
+def _as_standard_layout(host: Any) -> Any:
+    """Copy what not every library reads: memory that is read-only, byte-swapped or of negative strides."""
+    reversed_axes = any(stride < 0 for stride in host.strides)
+    if host.dtype.isnative and host.flags.writeable and not reversed_axes:
         return host
     return np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
 
 
 def _version(row: Backend) -> str:
-    import importlib.metadata  # a third of what `import agd` would cost
+    # Imported here, since it would be a third of the time that `import agd` takes.
+    import importlib.metadata
 
     distribution = row.module.partition(".")[0].replace("_", "-")
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:  # CuPy is cupy-cuda12x, cupy-cuda13x, ...
-        return str(getattr(_import(row), "__version__", "unknown"))
+    except importlib.metadata.PackageNotFoundError:  # CuPy's distributions are cupy-cuda12x, ...
+        return str(getattr(_import_library(row), "__version__", "unknown"))
 
 
-def _import(row: Backend) -> Any:
+def _import_library(row: Backend) -> Any:
     try:
         return importlib.import_module(row.module)
     except ImportError as error:
@@ -153,44 +154,44 @@ def available() -> list[BackendInfo]:
     >>> available()[0].name, available()[0].devices
     ('numpy', ('cpu',))
     """
-    found = []
+    infos = []
     for row in TABLE:
         try:
-            module = _import(row)
+            module = _import_library(row)
         except ImportError:
             reason = f"not installed: python -m pip install {row.install}"
-            found.append(
+            infos.append(
                 BackendInfo(row.name, installed=False, version="", devices=(), reason=reason)
             )
             continue
         try:
             names, reason = tuple(row.devices(module)), ""
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the table says it
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is the reason
             names, reason = (), f"no device answers: {str(error).splitlines()[0]}"
         if not names and not reason:
             reason = "no device answers"
-        found.append(
+        infos.append(
             BackendInfo(
                 row.name, installed=True, version=_version(row), devices=names, reason=reason
             )
         )
-    return found
+    return infos
 
 
-def _row(name: str) -> Backend:
+def _row_by_name(name: str) -> Backend:
     names = [row.name for row in TABLE]
     if name in names:
         return TABLE[names.index(name)]
-    near = difflib.get_close_matches(name.lower(), [*names, "auto"], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    matches = difflib.get_close_matches(name.lower(), [*names, "auto"], n=1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
     known = ", ".join(repr(n) for n in ("auto", *names))
     raise ValueError(f"backend must be one of {known}, or one with ':device'; got {name!r}{hint}")
 
 
-def _auto() -> str:
-    """Name an accelerator's backend where its library is installed and a device answers."""
+def _auto_backend() -> str:
+    """Return an accelerator's backend if its library is installed and a device responds, else NumPy."""
     for row in TABLE:
-        if row.needs_device and importlib.util.find_spec(row.module) is not None:
+        if row.needs_accelerator and importlib.util.find_spec(row.module) is not None:
             try:
                 if row.devices(importlib.import_module(row.module)):
                     return row.name
@@ -200,19 +201,19 @@ def _auto() -> str:
 
 
 def select(spec: str = "auto") -> Selection:
-    """Choose a backend and a device to make arrays on.
+    """Select a backend and a device to make arrays on.
 
     Parameters
     ----------
     spec : str
-        ``"auto"``, which takes CuPy where a CUDA device answers and NumPy elsewhere, or a backend's
-        name, with a device behind a colon if wanted: ``"numpy"``, ``"cupy"``, ``"cupy:1"``,
+        ``"auto"``, which selects CuPy if a CUDA device responds and NumPy otherwise, or a backend's
+        name, optionally with a device after a colon: ``"numpy"``, ``"cupy"``, ``"cupy:1"``,
         ``"torch"``, ``"torch:cuda:0"``, ``"jax"``, ``"dask"``, ``"array-api-strict"``.
 
     Returns
     -------
     Selection
-        It makes arrays by its ``asarray``; nothing else changes.
+        Its ``asarray`` makes arrays; no global state changes.
 
     Raises
     ------
@@ -221,9 +222,9 @@ def select(spec: str = "auto") -> Selection:
     ValueError
         If no backend has this name.
     ImportError
-        If its library is missing; the message has the line to install it.
+        If its library is missing; the message has the command that installs it.
     RuntimeError
-        If the device does not answer.
+        If the device does not respond.
 
     Examples
     --------
@@ -234,20 +235,22 @@ def select(spec: str = "auto") -> Selection:
     """
     if not isinstance(spec, str):
         raise TypeError(f"backend must be a string such as 'numpy', got {type(spec).__name__}")
-    name, _, wanted = spec.partition(":")
-    row = _row(_auto() if name == "auto" else name)
-    module, names = _import(row), []
+    name, _, device_name = spec.partition(":")
+    row = _row_by_name(_auto_backend() if name == "auto" else name)
+    module, names = _import_library(row), list[str]()
     try:
         names = row.devices(module)
         if not names:
-            raise RuntimeError("no device answers")  # noqa: TRY301 - one message for every cause
-        where = row.place(module, wanted)
+            raise RuntimeError("no device answers")  # noqa: TRY301 - all causes share a message
+        where = row.get_device(module, device_name)
         xp = importlib.import_module(row.namespace)
-        # Devices fail late: only an array shows whether this one answers.
+        # A broken device fails as late as at its first array.
         row.to_numpy(row.convert(xp, [0], xp.int32, where))
     except Exception as error:
-        asked = f"device {wanted!r} of " if wanted else ""
-        here = f" (devices here: {', '.join(names)})" if asked and names else ""
-        why = " ".join(str(error).split())
-        raise RuntimeError(f"{asked}backend {row.name!r} cannot be used: {why}{here}") from error
-    return Selection(row, xp, where, wanted or names[0])
+        subject = f"device {device_name!r} of " if device_name else ""
+        hint = f" (devices here: {', '.join(names)})" if device_name and names else ""
+        cause = " ".join(str(error).split())
+        raise RuntimeError(
+            f"{subject}backend {row.name!r} cannot be used: {cause}{hint}"
+        ) from error
+    return Selection(row, xp, where, device_name or names[0])

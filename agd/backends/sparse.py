@@ -1,8 +1,8 @@
-"""Sparse matrices: rows of their own, beside those of the libraries whose arrays they are made of.
+"""Sparse matrices of SciPy and CuPy: their rows of the table, and how they are read row by row (CSR).
 
-A sparse matrix is no array of the standard. It is `X` and nothing else: what is computed from it is dense, in
-the library, on the device and in the dtype of its entries. Nothing here imports SciPy or CuPy: a matrix that
-comes has brought its library along.
+A sparse matrix does not follow the Array API and stands for X alone: products with it are dense, in the
+library, on the device and in the dtype of its entries. SciPy and CuPy are not imported before a matrix of
+theirs was given.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from typing import Any
 from agd._typing import Array
 from agd.backends.backend import Backend
 
-__all__ = ["MODULES", "SPARSE", "as_rows", "is_sparse", "of_parts", "transposed"]
+__all__ = ["SPARSE", "as_csr", "csr_from_parts", "is_sparse", "transpose"]
 
-MODULES = ("scipy.sparse", "cupyx.scipy.sparse")
-CACHE_BLOCK = 3 * 2**20  # bytes: measured, a third more or less changes nothing
+_MODULES = ("scipy.sparse", "cupyx.scipy.sparse")
 
-_KNOWN: dict[type, str] = {}  # asked of X several times a step
+# Measured: a third more or less makes no difference.
+_CACHE_BLOCK_BYTES = 3 * 2**20
+
+# The module of a type of matrix, "" for other types: it is looked up several times a step.
+_MODULE_BY_TYPE: dict[type, str] = {}
 
 
-def _library(kind: type) -> str:
-    found = _KNOWN.get(kind)
-    if found is None:
-        # A subclass of a matrix is one too.
-        names = [base.__module__ for base in kind.__mro__ if hasattr(base, "tocsr")]
-        found = next((m for m in MODULES if any(n.startswith(m + ".") for n in names)), "")
-        _KNOWN[kind] = found
-    return found
+def _sparse_module(matrix_type: type) -> str:
+    module = _MODULE_BY_TYPE.get(matrix_type)
+    if module is None:
+        # The bases are searched too, since users may subclass a library's matrix.
+        names = [base.__module__ for base in matrix_type.__mro__ if hasattr(base, "tocsr")]
+        module = next((m for m in _MODULES if any(n.startswith(m + ".") for n in names)), "")
+        _MODULE_BY_TYPE[matrix_type] = module
+    return module
 
 
 def is_sparse(x: Any) -> bool:
@@ -39,33 +42,34 @@ def is_sparse(x: Any) -> bool:
     >>> is_sparse([[0.0]])
     False
     """
-    return _library(type(x)) != ""
+    return _sparse_module(type(x)) != ""
 
 
-def as_rows(name: str, X: Any) -> Any:
-    """Return a sparse matrix row by row (CSR), each entry once and in order; a copy only where it has to be.
+def as_csr(name: str, X: Any) -> Any:
+    """Return a sparse matrix in canonical CSR format; it is copied only where that is necessary.
 
     Parameters
     ----------
     name : str
-        What messages call it.
+        What a warning calls it.
     X : sparse array or matrix, shape (n, p)
-        In any format; it is not changed.
+        In any format; it is not modified.
 
     Returns
     -------
     sparse array or matrix
-        Of SciPy an array, whose products are those of arrays.
+        For SciPy a sparse array, so that `@` and `*` mean what they mean for arrays.
 
     Warns
     -----
     UserWarning
-        If it had another format than CSR or CSC.
+        If its format was neither CSR nor CSC.
 
     Notes
     -----
-    From columns (CSC) a pass takes two to five times as long as from rows, in one thread, and rows cannot be
-    drawn: the copy costs about ten passes, and is made without a word, as scikit-learn's.
+    A pass over columns (CSC) takes two to five times as long as one over rows, in one thread, and
+    mini-batches cannot be drawn from it. The copy costs about ten passes, and is made without a warning, as
+    scikit-learn does.
     """
     if X.format not in ("csr", "csc"):
         warnings.warn(
@@ -75,61 +79,63 @@ def as_rows(name: str, X: Any) -> Any:
             stacklevel=4,
         )
     rows = X.tocsr()
-    if _library(type(rows)) == "scipy.sparse":
+    if _sparse_module(type(rows)) == "scipy.sparse":
         from scipy.sparse import csr_array
 
         rows = csr_array((rows.data, rows.indices, rows.indptr), shape=rows.shape)
     if not rows.has_canonical_format:
-        rows = rows.copy() if X.format == "csr" else rows  # else it is a copy
+        rows = rows.copy() if X.format == "csr" else rows  # `tocsr` made a copy of any other
         rows.sum_duplicates()
     return rows
 
 
-def of_parts(X: Any, data: Array, indices: Array, indptr: Array) -> Any:
-    """Return a sparse matrix like `X`, row by row, of these arrays, whose views are not copied.
+def csr_from_parts(X: Any, data: Array, indices: Array, indptr: Array) -> Any:
+    """Return a CSR matrix of the kind of `X` that shares the given arrays, which may be views.
 
     Parameters
     ----------
     X : sparse matrix, shape (n, p)
-        It gives the kind, and p.
+        Gives the type of the matrix, and p.
     data, indices, indptr : array
-        Entries, their columns, and where rows begin and end among them.
+        The entries, their columns, and the offsets of the rows among them.
 
     Returns
     -------
     sparse matrix, shape (m, p)
-        m is the length of `indptr` less 1.
+        Where m is the length of `indptr` less 1.
     """
-    return _filled(type(X), (len(indptr) - 1, X.shape[1]), data, indices, indptr)
+    return _matrix_from_parts(type(X), (len(indptr) - 1, X.shape[1]), data, indices, indptr)
 
 
-def transposed(X: Any) -> Any:
-    """Return the transpose of a matrix of rows, by columns; a view."""
-    if _library(type(X)) != "scipy.sparse" or X.format != "csr":
+def transpose(X: Any) -> Any:
+    """Return the transpose of a CSR matrix, a CSC matrix that shares its arrays."""
+    if _sparse_module(type(X)) != "scipy.sparse" or X.format != "csr":
         return X.T
     from scipy.sparse import csc_array
 
-    return _filled(csc_array, X.shape[::-1], X.data, X.indices, X.indptr)
+    return _matrix_from_parts(csc_array, X.shape[::-1], X.data, X.indices, X.indptr)
 
 
-def _filled(kind: Any, shape: tuple[int, int], data: Array, indices: Array, indptr: Array) -> Any:
-    # Given to the constructor, SciPy copies arrays that are views of much larger ones.
-    made = kind(shape, dtype=data.dtype)
-    made.data, made.indices, made.indptr = data, indices, indptr
-    return made
+def _matrix_from_parts(
+    matrix_type: Any, shape: tuple[int, int], data: Array, indices: Array, indptr: Array
+) -> Any:
+    # SciPy's constructor would copy arrays that are views of much larger ones.
+    matrix = matrix_type(shape, dtype=data.dtype)
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    return matrix
 
 
 def _no_devices(_: Any) -> list[str]:
     return []
 
 
-def _refused(*_: Any) -> Any:
+def _refuse_conversion(*_: Any) -> Any:
     raise TypeError("a sparse matrix is never made dense")
 
 
-def _row(module: str, **more: Any) -> Backend:
+def _sparse_row(module: str, **traits: Any) -> Backend:
     def owns(x: Any) -> bool:
-        return _library(type(x)) == module
+        return _sparse_module(type(x)) == module
 
     return Backend(
         name=module,
@@ -138,22 +144,24 @@ def _row(module: str, **more: Any) -> Backend:
         install=module.partition(".")[0],
         owns=owns,
         devices=_no_devices,
-        place=_refused,
-        to_numpy=_refused,
-        convert=_refused,
-        in_place=False,
-        resident=_resident,
+        get_device=_refuse_conversion,
+        to_numpy=_refuse_conversion,
+        convert=_refuse_conversion,
+        mutable=False,
+        resident=_no_entries,
         sparse=True,
-        **more,
+        **traits,
     )
 
 
-def _resident(X: Any) -> Array:
+def _no_entries(X: Any) -> Array:
     return X.data[:0]
 
 
 SPARSE = (
-    # SciPy's products leave the interpreter's lock: threads share blocks, which are views of the matrix.
-    _row("scipy.sparse", block_bytes=lambda _: CACHE_BLOCK, threaded=True),
-    _row("cupyx.scipy.sparse", block_bytes=lambda _: None, current=lambda x: x.data.device),
+    # SciPy's products release the interpreter's lock, so that threads share the row blocks.
+    _sparse_row("scipy.sparse", block_bytes=lambda _: _CACHE_BLOCK_BYTES, threaded=True),
+    _sparse_row(
+        "cupyx.scipy.sparse", block_bytes=lambda _: None, device_context=lambda x: x.data.device
+    ),
 )

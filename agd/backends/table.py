@@ -1,4 +1,4 @@
-"""The rows: with `autodiff`, `jit`, `transfer` and `_chunks` the only file that names an array library.
+"""The rows of the table: what differs between the array libraries, library by library.
 
 A new backend is a row of `TABLE` here and a row of ``tests/helpers/array_libraries.py``.
 """
@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
+import optree
 
-from agd._typing import Array, Namespace
-from agd.backends import _chunks, autodiff, jit, transfer
-from agd.backends.backend import Backend
+from agd._typing import Array, Namespace, Tree
+from agd.backends import autodiff, jit, transfer
+from agd.backends.backend import Backend, TaskGraph
 
-__all__ = ["PROCESS_DEFAULTS", "TABLE"]
+__all__ = ["PROCESS_DEFAULTS", "TABLE", "frame_to_array"]
 
-# The environment of a process that is agd's own, such as its command line: a table's numbers are
-# float64, which JAX narrows unless told not to before it is imported.
+# The environment of a process that is agd's own, such as its command line. A table's numbers are
+# float64, which JAX narrows to float32 unless this is set before it is imported.
 PROCESS_DEFAULTS = {"JAX_ENABLE_X64": "1"}
 
-OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
-CACHE_BLOCK = 4 * 2**20  # bytes, measured: such a block is in cache for its second product
+CUDA_ERROR_MEMORY_ALLOCATION = 2
+
+# Measured: a block of this size is still in cache for the second product with it.
+CACHE_BLOCK_BYTES = 4 * 2**20
 
 
-def _convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
+def _asarray(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
     return xp.asarray(data, dtype=dtype, device=where)
 
 
-def _whole(_: Array) -> int | None:
+def _no_blocks(_: Array) -> int | None:
     return None
 
 
@@ -39,32 +42,27 @@ def _whole(_: Array) -> int | None:
 
 
 def _numpy_pack(x: Any) -> Any:
-    """Copy what BLAS cannot take, which NumPy multiplies by plain loops: a block of that is small."""
-    (n, p), (row, column), size = x.shape[-2:], x.strides[-2:], x.itemsize
-    by_rows = column == size and row >= p * size and row % size == 0
-    by_columns = row == size and column >= n * size and column % size == 0
-    if (by_rows or by_columns) and x.flags.aligned and x.dtype.isnative:
+    """Return a block that BLAS can multiply: a copy of one that NumPy would multiply in plain loops."""
+    (n, p), (row_stride, column_stride), size = x.shape[-2:], x.strides[-2:], x.itemsize
+    row_major = column_stride == size and row_stride >= p * size and row_stride % size == 0
+    column_major = row_stride == size and column_stride >= n * size and column_stride % size == 0
+    if (row_major or column_major) and x.flags.aligned and x.dtype.isnative:
         return x
     return np.array(x, dtype=x.dtype.newbyteorder("="), order="C")
 
 
-def _numpy_product(a: Any, b: Any) -> Any:
-    """Multiply by `dot`: matmul keeps the interpreter's lock where the product has under 500 entries.
+def _numpy_matmul(a: Any, b: Any) -> Any:
+    """Multiply by `dot`, since matmul holds the interpreter's lock where the product has under 500 entries.
 
-    Rows of a column-major array, which it would copy, are left to matmul.
+    A block of rows of a column-major array is left to matmul, since `dot` would copy it.
     """
     return np.dot(a, b) if a.flags.forc and b.flags.forc else a @ b
 
 
-def _only(*names: str) -> Callable[[Any, str], Any]:
-    """Place for a library with fixed device names, the first of which is its default (None)."""
-
-    def place(_: Any, name: str) -> Any:
-        if name and name not in names:
-            raise RuntimeError("there is no such device")
-        return None
-
-    return place
+def _cpu_device(_: Any, name: str) -> Any:
+    """Return the device of a library that has the CPU alone: None, its default."""
+    if name not in ("", "cpu"):
+        raise RuntimeError("there is no such device")
 
 
 # -- CuPy ----------------------------------------------------------------------------------------
@@ -74,7 +72,7 @@ def _cupy_devices(cupy: Any) -> list[str]:
     return [str(i) for i in range(cupy.cuda.runtime.getDeviceCount())]
 
 
-def _cupy_place(cupy: Any, name: str) -> Any:
+def _cupy_device(cupy: Any, name: str) -> Any:
     index = name.removeprefix("cuda:")
     if index and index not in _cupy_devices(cupy):
         raise RuntimeError("there is no such device")
@@ -84,31 +82,31 @@ def _cupy_place(cupy: Any, name: str) -> Any:
 def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
     import cupy
 
-    # CuPy puts an array on the current device; its asarray has no say in that.
+    # CuPy creates arrays on the current device; its asarray does not take another.
     with where if where is not None else cupy.cuda.Device():
         return xp.asarray(data, dtype=dtype)
 
 
-def _clip(x: Array, low: Any, high: Any) -> Array:
-    # CuPy's by array-api-compat picks entries by masks, whose number the host has to read.
+def _cupy_clip(x: Array, low: Any, high: Any) -> Array:
+    # array-api-compat clips CuPy arrays by boolean masks, which makes the host wait for their counts.
     xp = compat.array_namespace(x)
-    raised = x if low is None else xp.maximum(x, low)
-    return raised if high is None else xp.minimum(raised, high)
+    bounded_below = x if low is None else xp.maximum(x, low)
+    return bounded_below if high is None else xp.minimum(bounded_below, high)
 
 
 def _cupy_free_bytes(where: Any) -> int:
     import cupy
 
     with where:
-        # What the pool keeps and nobody uses is free, too.
+        # Blocks that CuPy's memory pool keeps for later arrays count as free.
         return int(where.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
 
-def _cupy_out_of_memory(error: BaseException) -> bool:
+def _cupy_is_out_of_memory(error: BaseException) -> bool:
     import cupy
 
-    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # by what does not ask the pool
-        return bool(error.status == OUT_OF_MEMORY)
+    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # from calls that bypass the pool
+        return bool(error.status == CUDA_ERROR_MEMORY_ALLOCATION)
     return isinstance(error, cupy.cuda.memory.OutOfMemoryError)
 
 
@@ -119,17 +117,17 @@ def _torch_devices(torch: Any) -> list[str]:
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
-def _torch_place(torch: Any, name: str) -> Any:
+def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name or "cpu")
 
 
 def _torch_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
     if where is None or where.type == "cpu":
         return xp.asarray(data, dtype=dtype, device=where)
-    made = xp.asarray(data, dtype=dtype)
-    # Memory that the device cannot read by itself has left by the time this returns, though nothing that
-    # is queued there was waited for.
-    return made.to(where, non_blocking=not made.is_pinned())
+    host = xp.asarray(data, dtype=dtype)
+    # A non-blocking copy from pageable memory has read the source when it returns, and does not wait for
+    # the work that is queued on the device. From pinned memory it would still be reading the source.
+    return host.to(where, non_blocking=not host.is_pinned())
 
 
 def _torch_to_numpy(x: Array) -> Any:
@@ -137,7 +135,7 @@ def _torch_to_numpy(x: Array) -> Any:
 
 
 def _torch_block_bytes(x: Array) -> int | None:
-    return CACHE_BLOCK if x.device.type == "cpu" else None
+    return CACHE_BLOCK_BYTES if x.device.type == "cpu" else None
 
 
 def _torch_free_bytes(where: Any) -> int | None:
@@ -145,11 +143,11 @@ def _torch_free_bytes(where: Any) -> int | None:
         return None
     import torch
 
-    kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
-    return int(torch.cuda.mem_get_info(where)[0]) + int(kept)
+    cached = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return int(torch.cuda.mem_get_info(where)[0]) + int(cached)
 
 
-def _torch_out_of_memory(error: BaseException) -> bool:
+def _torch_is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError)
@@ -162,16 +160,17 @@ def _jax_devices(jax: Any) -> list[str]:
     return [f"{d.platform}:{d.id}" for d in jax.devices()]
 
 
-def _jax_place(jax: Any, name: str) -> Any:
+def _jax_device(jax: Any, name: str) -> Any:
     platform, _, index = name.partition(":")
-    known = {str(device.id): device for device in jax.devices(platform or None)}
-    if index and index not in known:
+    device_by_id = {str(device.id): device for device in jax.devices(platform or None)}
+    if index and index not in device_by_id:
         raise RuntimeError("there is no such device")
-    return known[index] if index else next(iter(known.values()))
+    return device_by_id[index] if index else next(iter(device_by_id.values()))
 
 
-@functools.cache  # once: the setting is the process's, and so is the warning
-def _jax_narrowed(_: str) -> None:
+# Cached so that it warns once: the setting is that of the process.
+@functools.cache
+def _jax_warn_narrowing(_: str) -> None:
     warnings.warn(
         "JAX narrows float64 to float32: results carry about 7 digits. For double precision call "
         'jax.config.update("jax_enable_x64", True) before any array is made',
@@ -181,13 +180,13 @@ def _jax_narrowed(_: str) -> None:
 
 
 def _jax_free_bytes(where: Any) -> int | None:
-    found = where.memory_stats() or {}  # none on a CPU
-    if "bytes_limit" not in found:
+    stats = where.memory_stats() or {}  # a CPU has none
+    if "bytes_limit" not in stats:
         return None
-    return int(found["bytes_limit"]) - int(found.get("bytes_in_use", 0))
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
 
 
-def _jax_out_of_memory(error: BaseException) -> bool:
+def _jax_is_out_of_memory(error: BaseException) -> bool:
     import jax
 
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
@@ -201,13 +200,100 @@ def _strict_devices(strict: Any) -> list[str]:
     return [str(d).partition("'")[2].partition("'")[0] for d in names]
 
 
-def _strict_place(strict: Any, name: str) -> Any:
+def _strict_device(strict: Any, name: str) -> Any:
     return strict.Device(name or "CPU_DEVICE")
 
 
 def _strict_to_numpy(x: Array) -> Any:
     cpu = compat.array_namespace(x).Device("CPU_DEVICE")
     return np.asarray(x if x.device == cpu else x.to_device(cpu))
+
+
+# -- Dask ----------------------------------------------------------------------------------------
+
+
+def _dask_to_numpy(x: Array) -> Any:
+    return _chunk_to_numpy(x.compute())
+
+
+def _chunk_to_numpy(x: Array) -> Any:
+    """Copy a chunk, which is an array of NumPy or of CuPy, to the host."""
+    return x.get() if compat.is_cupy_array(x) else np.asarray(x)
+
+
+def _dask_row_blocks(*arrays: Array | None) -> list[Any]:
+    """Cut arrays that share their rows (the first axis) into a list of tuples of delayed blocks."""
+    columns: list[list[Any]] = []
+    for x in arrays:
+        if x is None:
+            columns.append([None] * len(columns[0]))
+            continue
+        uncut_rows = x.rechunk(dict.fromkeys(range(1, x.ndim), -1)) if x.ndim > 1 else x
+        columns.append(list(uncut_rows.to_delayed().ravel()))
+    return list(zip(*columns, strict=True))
+
+
+def _dask_delay(f: Callable[..., Any]) -> Callable[..., Any]:
+    from dask.delayed import delayed
+
+    # "call" and "log" need a function of the caller's, which does not travel to other processes.
+    state = {kind: "warn" if do in {"call", "log"} else do for kind, do in np.geterr().items()}
+    task: Callable[..., Any] = delayed(functools.partial(_call_with_errstate, state, f), pure=False)
+    return task
+
+
+def _call_with_errstate(state: Any, f: Callable[..., Any], *args: Any) -> Any:
+    with np.errstate(**state):
+        return f(*args)
+
+
+def _dask_compute(tasks: Sequence[Any]) -> list[Any]:
+    import dask.base
+
+    compute = getattr(dask.base, "compute")  # noqa: B009 - Dask does not annotate it
+    return list(compute(*tasks))
+
+
+def _dask_persist(tree: Tree) -> Tree:
+    import dask.base
+
+    leaves, structure = optree.tree_flatten(tree)
+    persist = getattr(dask.base, "persist")  # noqa: B009 - Dask does not annotate it
+    return optree.tree_unflatten(structure, persist(*leaves))
+
+
+def frame_to_array(name: str, frame: Any) -> Any:
+    """Return a Dask DataFrame or Series as a lazy array with a chunk for each partition.
+
+    Parameters
+    ----------
+    name : str
+        What an error calls it.
+    frame : object
+        A frame; anything else is returned unchanged.
+
+    Raises
+    ------
+    TypeError
+        For columns that are not numbers.
+    """
+    if not hasattr(frame, "to_dask_array"):
+        return frame
+    dtypes = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
+    for column, dtype in dtypes.items():
+        if not (getattr(dtype, "_is_numeric", False) or getattr(dtype, "kind", "O") in "biuf"):
+            raise TypeError(
+                f"{name} must be numbers, got column {column!r} of dtype {dtype}: drop it, or encode it"
+            )
+    # Of booleans and of columns with missing values pandas would make arrays of Python objects.
+    widened = {column: "float64" for column, dtype in dtypes.items() if not _is_numpy_number(dtype)}
+    if widened:
+        frame = frame.astype(widened if frame.ndim == 2 else "float64")
+    return frame.to_dask_array()
+
+
+def _is_numpy_number(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -220,15 +306,15 @@ TABLE: tuple[Backend, ...] = (
         install="numpy",
         owns=compat.is_numpy_array,
         devices=lambda _: ["cpu"],
-        place=_only("cpu"),
+        get_device=_cpu_device,
         to_numpy=np.asarray,
-        convert=_convert,
-        block_bytes=lambda _: CACHE_BLOCK,
+        convert=_asarray,
+        block_bytes=lambda _: CACHE_BLOCK_BYTES,
         pack=_numpy_pack,
-        product=_numpy_product,
+        matmul=_numpy_matmul,
         threaded=True,
-        in_place=True,
-        looks_are_free=True,
+        mutable=True,
+        host_accessible=True,
     ),
     Backend(
         name="cupy",
@@ -237,17 +323,17 @@ TABLE: tuple[Backend, ...] = (
         install='"array-gd[cuda12]" or "array-gd[cuda13]"',
         owns=compat.is_cupy_array,
         devices=_cupy_devices,
-        place=_cupy_place,
-        to_numpy=_chunks.chunk_to_numpy,
+        get_device=_cupy_device,
+        to_numpy=_chunk_to_numpy,
         convert=_cupy_convert,
-        block_bytes=_whole,
-        in_place=True,
-        clip=_clip,
-        current=lambda x: x.device,
-        needs_device=True,
+        block_bytes=_no_blocks,
+        mutable=True,
+        clip=_cupy_clip,
+        device_context=lambda x: x.device,
+        needs_accelerator=True,
         free_bytes=_cupy_free_bytes,
-        out_of_memory=_cupy_out_of_memory,
-        feed=transfer.CupyFeed,
+        is_out_of_memory=_cupy_is_out_of_memory,
+        transfer=transfer.CupyTransfer,
     ),
     Backend(
         name="torch",
@@ -256,16 +342,16 @@ TABLE: tuple[Backend, ...] = (
         install='"array-gd[torch]"',
         owns=compat.is_torch_array,
         devices=_torch_devices,
-        place=_torch_place,
+        get_device=_torch_device,
         to_numpy=_torch_to_numpy,
         convert=_torch_convert,
         block_bytes=_torch_block_bytes,
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
         autodiff=autodiff.TORCH,
-        in_place=True,
+        mutable=True,
         free_bytes=_torch_free_bytes,
-        out_of_memory=_torch_out_of_memory,
-        feed=transfer.torch_feed,
+        is_out_of_memory=_torch_is_out_of_memory,
+        transfer=transfer.torch_transfer,
     ),
     Backend(
         name="jax",
@@ -274,20 +360,20 @@ TABLE: tuple[Backend, ...] = (
         install='"array-gd[jax]"',
         owns=compat.is_jax_array,
         devices=_jax_devices,
-        place=_jax_place,
+        get_device=_jax_device,
         to_numpy=np.asarray,
-        convert=_convert,
-        narrowed=_jax_narrowed,
+        convert=_asarray,
+        warn_narrowing=_jax_warn_narrowing,
         autodiff=autodiff.JAX,
-        traces=autodiff.jax_traces,
+        is_traceable=autodiff.jax_is_traceable,
         compile=jit.jax_compile,
-        compile_alone=jit.jax_compile_alone,
-        program=jit.jax_program,
+        compile_unshared=jit.jax_compile_unshared,
+        trace_program=jit.jax_trace_program,
         compiles=True,
-        block_bytes=_whole,
-        in_place=False,
+        block_bytes=_no_blocks,
+        mutable=False,
         free_bytes=_jax_free_bytes,
-        out_of_memory=_jax_out_of_memory,
+        is_out_of_memory=_jax_is_out_of_memory,
     ),
     Backend(
         name="dask",
@@ -296,18 +382,16 @@ TABLE: tuple[Backend, ...] = (
         install='"array-gd[dask]"',
         owns=compat.is_dask_array,
         devices=lambda _: ["cpu"],
-        place=_only("cpu"),
-        to_numpy=_chunks.to_numpy,
+        get_device=_cpu_device,
+        to_numpy=_dask_to_numpy,
         convert=lambda xp, data, dtype, _: xp.asarray(data, dtype=dtype),
-        block_bytes=_whole,
-        in_place=False,
-        resident=lambda x: x._meta,  # what a chunk is: NumPy, or CuPy
+        block_bytes=_no_blocks,
+        mutable=False,
+        resident=lambda x: x._meta,  # an empty array of the chunks' library: NumPy, or CuPy
         chunked=True,
-        chunks=_chunks.chunks,
-        each=_chunks.each,
-        reduce=_chunks.reduce,
-        shared_chunks=True,
-        settle=_chunks.settle,
+        parallel_chunks=True,
+        task_graph=TaskGraph(_dask_row_blocks, _dask_delay, _dask_compute),
+        persist=_dask_persist,
     ),
     Backend(
         name="array-api-strict",
@@ -316,10 +400,10 @@ TABLE: tuple[Backend, ...] = (
         install="array-api-strict",
         owns=lambda x: type(x).__module__.partition(".")[0] == "array_api_strict",
         devices=_strict_devices,
-        place=_strict_place,
+        get_device=_strict_device,
         to_numpy=_strict_to_numpy,
-        convert=_convert,
-        block_bytes=_whole,
-        in_place=True,
+        convert=_asarray,
+        block_bytes=_no_blocks,
+        mutable=True,
     ),
 )

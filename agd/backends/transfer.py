@@ -1,6 +1,7 @@
-"""How host arrays get to a device: as its library copies them, or through pinned memory beside the work there.
+"""Host to device transfers: as the library copies by itself, or through pinned memory on a stream of its own.
 
-A `Feed` serves one reader: it may be a thread that moves the next rows while others are computed with.
+A `Transfer` serves one reader of data, which may be a thread that moves the next batch of rows to the
+device while the current one is computed with.
 """
 
 from __future__ import annotations
@@ -16,219 +17,232 @@ import numpy as np
 
 from agd._typing import Array
 
-__all__ = ["CupyFeed", "Feed", "PinnedFeed", "TorchFeed", "in_words", "no_room", "torch_feed"]
+__all__ = [
+    "CupyTransfer",
+    "PinnedTransfer",
+    "TorchTransfer",
+    "Transfer",
+    "format_bytes",
+    "out_of_memory_error",
+    "torch_transfer",
+]
 
-PIECE = 16 * 2**20  # bytes of one of two staging buffers: large beside the cost of starting a copy
+# Of each of the two staging buffers: large beside the cost of starting a copy.
+STAGING_BYTES = 16 * 2**20
 
 
-class Feed:
-    """Moves host arrays as the library does, in one go.
+class Transfer:
+    """Moves host arrays to a device in one piece, as the library does by itself.
 
     Parameters
     ----------
     selection : Selection
-        Where to.
+        The backend and the device to move to.
     """
 
     def __init__(self, selection: Any) -> None:
         self.selection = selection
-        self.fence()
+        self.record_event()
 
-    def fence(self) -> None:
-        """Let later moves wait for what the calling thread has asked of the device so far.
+    def record_event(self) -> None:
+        """Let later moves wait for the work that the calling thread has queued on the device so far.
 
-        Memory that was let go may be given to the next array while work with the old one is still queued.
+        Freed memory may be given to the next array while work on the old one is still queued.
         """
 
     def move(self, host: Any) -> Array:
-        """Return a NumPy array, of a dtype that the device has, as an array there."""
+        """Return a NumPy array, whose dtype the device supports, as an array on the device."""
         return self.selection.asarray(host)
 
 
-class PinnedFeed(Feed):
-    """Moves host arrays by pieces through two pinned buffers, on a stream of copies.
+class PinnedTransfer(Transfer):
+    """Moves host arrays piece by piece through two pinned buffers, on a stream for copies alone.
 
-    One buffer is filled while the other is copied from. An array is there when `move` returns, so that
-    any stream may use it. A library fills in what is CUDA's.
+    One buffer is filled while the other is copied from. The array is complete when `move` returns, so
+    that any stream may use it. Subclasses add what is a library's own.
     """
 
     def __init__(self, selection: Any) -> None:
         self._buffers: list[Any] = [None, None]
-        self._copied: list[Any] = [None, None]
+        self._events: list[Any] = [None, None]
         super().__init__(selection)
 
     def move(self, host: Any) -> Array:
-        """Return a NumPy array, of a dtype that the device has, as an array there."""
-        with self._beside():
-            moved = self._room_for(host)
-            rows = max(1, PIECE // max(1, math.prod(host.shape[1:]) * host.itemsize))
+        """Return a NumPy array, whose dtype the device supports, as an array on the device."""
+        with self._copy_stream():
+            array = self._allocate(host)
+            row_bytes = math.prod(host.shape[1:]) * host.itemsize
+            rows = max(1, STAGING_BYTES // max(1, row_bytes))
             for k, i in enumerate(range(0, len(host), rows)):
-                self._piece(k % 2, moved[i : i + rows], host[i : i + rows])
-        for event in self._copied:
+                self._copy_piece(k % 2, array[i : i + rows], host[i : i + rows])
+        for event in self._events:
             if event is not None:
                 event.synchronize()
-        return moved
+        return array
 
-    def _room_for(self, host: Any) -> Array:
+    def _allocate(self, host: Any) -> Array:
         try:
-            return self._empty(host.shape, host.dtype)
+            return self._empty_array(host.shape, host.dtype)
         except Exception as error:
-            if not self.selection.backend.out_of_memory(error):
+            if not self.selection.backend.is_out_of_memory(error):
                 raise
-            raise no_room(self.selection, host) from error
+            raise out_of_memory_error(self.selection, host) from error
 
-    def _piece(self, k: int, moved: Array, piece: Any) -> None:
-        """Copy a piece by the buffer k, once what was in it has left."""
-        if self._copied[k] is not None:
-            self._copied[k].synchronize()
-        if self._buffers[k] is None or _size(self._buffers[k]) < piece.nbytes:
-            self._buffers[k] = self._pinned(max(piece.nbytes, PIECE))
+    def _copy_piece(self, k: int, target: Array, piece: Any) -> None:
+        """Copy a piece through buffer k, once the last copy from that buffer has ended."""
+        if self._events[k] is not None:
+            self._events[k].synchronize()
+        if self._buffers[k] is None or _byte_count(self._buffers[k]) < piece.nbytes:
+            self._buffers[k] = self._pinned_buffer(max(piece.nbytes, STAGING_BYTES))
         staged = np.frombuffer(self._buffers[k], dtype=piece.dtype, count=piece.size)
         staged = staged.reshape(piece.shape)
-        np.copyto(staged, piece)  # reads the file of a memory map
-        self._copied[k] = self._copy(staged, moved)
+        np.copyto(staged, piece)  # a memory map is read from its file here
+        self._events[k] = self._start_copy(staged, target)
 
-    def _beside(self) -> AbstractContextManager[Any]:
-        """Return a context on the stream of copies, which has waited for the fence."""
+    def _copy_stream(self) -> AbstractContextManager[Any]:
+        """Return a context on the stream for copies, which has waited for the recorded event."""
         raise NotImplementedError
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array on the device, rows contiguous."""
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an uninitialised array on the device, in C order."""
         raise NotImplementedError
 
-    def _pinned(self, size: int) -> Any:
-        """Return a writable buffer of this many bytes that the device can read by itself."""
+    def _pinned_buffer(self, size: int) -> Any:
+        """Return a writable buffer of `size` bytes in page-locked memory."""
         raise NotImplementedError
 
-    def _copy(self, staged: Any, moved: Array) -> Any:
-        """Begin to copy a buffer's array; return the event that ends it."""
+    def _start_copy(self, staged: Any, target: Array) -> Any:
+        """Start to copy a staged array to the device; return the event that marks the end."""
         raise NotImplementedError
 
 
-def _size(buffer: Any) -> int:
+def _byte_count(buffer: Any) -> int:
     return memoryview(buffer).nbytes
 
 
 # -- CuPy ----------------------------------------------------------------------------------------
 
 
-@functools.cache  # one for a device: memory that a stream let go is kept for that stream
-def _cupy_side(index: int) -> Any:
+# One stream for each device: CuPy's memory pool keeps freed memory for the stream that freed it.
+@functools.cache
+def _cupy_copy_stream(index: int) -> Any:
     import cupy
 
     with cupy.cuda.Device(index):
         return cupy.cuda.Stream(non_blocking=True)
 
 
-class CupyFeed(PinnedFeed):
-    """Moves host arrays to CuPy's device."""
+class CupyTransfer(PinnedTransfer):
+    """Moves host arrays to a device of CuPy's."""
 
-    def fence(self) -> None:
+    def record_event(self) -> None:
         """Let later moves wait for the current stream of the calling thread."""
         import cupy
 
         with self.selection.device:
-            self._done = cupy.cuda.get_current_stream().record()
+            self._event = cupy.cuda.get_current_stream().record()
 
     @contextlib.contextmanager
-    def _beside(self) -> Iterator[None]:
-        side = _cupy_side(self.selection.device.id)
-        with self.selection.device, side:  # both are the thread's own
-            side.wait_event(self._done)
+    def _copy_stream(self) -> Iterator[None]:
+        stream = _cupy_copy_stream(self.selection.device.id)
+        with self.selection.device, stream:  # both contexts belong to the thread
+            stream.wait_event(self._event)
             yield
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
         import cupy
 
         return cupy.empty(shape, dtype=dtype)
 
-    def _pinned(self, size: int) -> Any:
+    def _pinned_buffer(self, size: int) -> Any:
         import cupy
 
-        return cupy.cuda.alloc_pinned_memory(size)  # of a pool, which gives it again
+        return cupy.cuda.alloc_pinned_memory(size)  # from a pool, which reuses it
 
-    def _copy(self, staged: Any, moved: Array) -> Any:
-        side = _cupy_side(self.selection.device.id)
-        moved.set(staged, stream=side)
-        return side.record()
+    def _start_copy(self, staged: Any, target: Array) -> Any:
+        stream = _cupy_copy_stream(self.selection.device.id)
+        target.set(staged, stream=stream)
+        return stream.record()
 
 
 # -- PyTorch -------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _torch_side(index: int) -> Any:
+def _torch_copy_stream(index: int) -> Any:
     import torch
 
-    made: Any = torch.cuda.Stream  # which has no types of its own
-    return made(index)
+    stream_class: Any = torch.cuda.Stream  # torch does not annotate it
+    return stream_class(index)
 
 
-class TorchFeed(PinnedFeed):
-    """Moves host arrays to torch's CUDA device."""
+class TorchTransfer(PinnedTransfer):
+    """Moves host arrays to a CUDA device of PyTorch's."""
 
     @property
-    def _index(self) -> int:
+    def _device_index(self) -> int:
         import torch
 
         index = self.selection.device.index
         return torch.cuda.current_device() if index is None else int(index)
 
-    def fence(self) -> None:
+    def record_event(self) -> None:
         """Let later moves wait for the current stream of the calling thread."""
         import torch
 
-        self._done = torch.cuda.current_stream(self._index).record_event()
+        self._event = torch.cuda.current_stream(self._device_index).record_event()
 
     @contextlib.contextmanager
-    def _beside(self) -> Iterator[None]:
+    def _copy_stream(self) -> Iterator[None]:
         import torch
 
-        side = _torch_side(self._index)
-        with torch.cuda.stream(side):
-            side.wait_event(self._done)
+        stream = _torch_copy_stream(self._device_index)
+        with torch.cuda.stream(stream):
+            stream.wait_event(self._event)
             yield
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
         import torch
 
-        kind = getattr(torch, dtype.name)
-        return torch.empty(shape, dtype=kind, device=torch.device("cuda", self._index))
+        torch_dtype = getattr(torch, dtype.name)
+        return torch.empty(
+            shape, dtype=torch_dtype, device=torch.device("cuda", self._device_index)
+        )
 
-    def _pinned(self, size: int) -> Any:
+    def _pinned_buffer(self, size: int) -> Any:
         import torch
 
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
 
-    def _copy(self, staged: Any, moved: Array) -> Any:
+    def _start_copy(self, staged: Any, target: Array) -> Any:
         import torch
 
-        moved.copy_(torch.from_numpy(staged), non_blocking=True)
-        return _torch_side(self._index).record_event()
+        target.copy_(torch.from_numpy(staged), non_blocking=True)
+        return _torch_copy_stream(self._device_index).record_event()
 
 
-def torch_feed(selection: Any) -> Feed:
-    """Return what moves to this device of torch's."""
-    return TorchFeed(selection) if selection.device.type == "cuda" else Feed(selection)
+def torch_transfer(selection: Any) -> Transfer:
+    """Return the transfer to a device of PyTorch's: pinned for CUDA, plain for all others."""
+    return TorchTransfer(selection) if selection.device.type == "cuda" else Transfer(selection)
 
 
-def no_room(selection: Any, host: Any) -> MemoryError:
-    """Return what is raised where a device has no room for a host array."""
+def out_of_memory_error(selection: Any, host: Any) -> MemoryError:
+    """Return the error for a host array that does not fit in the memory of a device."""
     free = selection.backend.free_bytes(selection.device)
-    left = "" if free is None else f", where {in_words(free)} are free"
+    room = "" if free is None else f", where {format_bytes(free)} are free"
     spec = f"{selection.backend.name}:{selection.device_name}"
     return MemoryError(
-        f"an array of shape {tuple(host.shape)} takes {in_words(int(host.nbytes))} on {selection}{left}: "
+        f"an array of shape {tuple(host.shape)} takes {format_bytes(int(host.nbytes))} on {selection}{room}: "
         f"leave it on the host, and agd.fit(X, y, device={spec!r}) reads it in batches"
     )
 
 
-def in_words(size: int) -> str:
-    """Return a number of bytes as one reads it.
+def format_bytes(size: int) -> str:
+    """Return a number of bytes in the largest binary unit that it fills.
 
     Examples
     --------
-    >>> in_words(3 * 2**29), in_words(2000)
+    >>> format_bytes(3 * 2**29), format_bytes(2000)
     ('1.5 GiB', '2.0 KiB')
     """
     units = ("bytes", "KiB", "MiB", "GiB")

@@ -77,13 +77,15 @@ def _of_rows(blocks: Blocks) -> Sums:
 
 def _of_cut(blocks: Blocks, dtype: Any, cut: list[Any]) -> Sums:
     X, row = blocks.X, backends.of(blocks.X)
-    spare = row.looks_are_free and len(cut) > 1
+    spare = row.host_accessible and len(cut) > 1
     one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
     size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))
     arity = max(2, min(32, TEMPORARY // size))
 
     def of_strip(strip: list[Any]) -> Sums:
-        merged: Sums = backends.in_tree((one_block(dtype, *block) for block in strip), merge, arity)
+        merged: Sums = backends.tree_reduce(
+            (one_block(dtype, *block) for block in strip), merge, arity
+        )
         return merged
 
     strips = blocks.by_strips(of_strip, cut, size, heavy=True) if row.threaded else [of_strip(cut)]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sized
 from typing import Any
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, BatchColumn
 from agd._validation import Data, as_data, check_columns
-from agd.backends import Column, Feed
+from agd.backends import Transfer
 from agd.gradient._moving import dtype_there, host_parts, moved
 
 __all__ = ["as_batch", "check_alike", "check_renewed", "check_targets"]
@@ -26,7 +26,7 @@ def check_renewed(batches: Callable[[], Any]) -> None:
 def as_batch(
     number: int,
     batch: Any,
-    feed: Feed | None = None,
+    feed: Transfer | None = None,
     columns: list[str] | None = None,
     *,
     warn: bool = False,
@@ -77,7 +77,7 @@ def check_alike(number: int, X: Array, like: Array) -> None:
             )
 
 
-def check_targets(number: int, y: Array, like: Column) -> None:
+def check_targets(number: int, y: Array, like: BatchColumn) -> None:
     if tuple(y.shape)[:-1] != like.shape[:-1]:
         raise ValueError(
             f"batch {number}: y must have the targets of the first batch, {like.shape[:-1]}, got "

@@ -11,7 +11,7 @@ import numpy as np
 from agd import backends
 from agd._validation import Data
 from agd._validation.arrays import as_array, as_floating
-from agd.backends import Feed, Selection
+from agd.backends import Selection, Transfer
 
 __all__ = ["array_batches", "dtype_there", "host_parts", "moved", "needed_bytes", "stand_in"]
 
@@ -54,7 +54,7 @@ def dtype_there(X: Any, where: Selection, *, warn: bool = False) -> Any:
     if kept.name in known:
         return kept.newbyteorder("=")
     if warn:
-        where.backend.narrowed(f"{where} has no {kept.name}: float32 is used instead")
+        where.backend.warn_narrowing(f"{where} has no {kept.name}: float32 is used instead")
     return np.dtype(np.float32)
 
 
@@ -94,7 +94,7 @@ def stand_in(X: Any, dtype: Any) -> Any:
     return np.broadcast_to(np.zeros((), dtype=dtype), X.shape)
 
 
-def moved(data: Data, dtype: Any, feed: Feed) -> Data:
+def moved(data: Data, dtype: Any, feed: Transfer) -> Data:
     """Move checked host data to a device, in this dtype: X, y and weights by one feed."""
     with np.errstate(over="ignore"):  # an infinity made here is found with those that came
         return Data(

@@ -36,7 +36,7 @@ def in_room(blocks: Any, use: Callable[[list[Any]], T], limit: int | None) -> T:
     Exception
         The library's own, where blocks of a few rows do not fit either.
     """
-    ran_out = backends.of(blocks.X).out_of_memory
+    ran_out = backends.of(blocks.X).is_out_of_memory
     return again(lambda: use(blocks.cut(limit)), ran_out, lambda: halve(blocks, blocks.cut(limit)))
 
 

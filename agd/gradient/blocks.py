@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Tree
+from agd._typing import Array, BatchColumn, Batches, Tree
 from agd.gradient._cut import columns, itemsize, row_sums, rows_of_block
 from agd.gradient._room import in_room
 from agd.gradient._strips import deal, slices, sum_of_strip
@@ -114,7 +114,7 @@ class Blocks:
 
     def encoded(self, high: float) -> Blocks:
         """Return these blocks with y 1 where it is the label `high`, else 0."""
-        if isinstance(self.y, backends.Column):
+        if isinstance(self.y, BatchColumn):
             return self.replace(y=self.y.encoded(high))
         xp = backends.namespace(self.y)
         return self.replace(y=xp.astype(self.y == high, self.y.dtype))
@@ -130,7 +130,7 @@ class Blocks:
         return backends.of(self.X).resident(self.X)
 
     def cut(self, limit: int | None = None) -> list[Any]:
-        """Return the blocks: tuples (X, y, weight), or what the backend's chunks are.
+        """Return the blocks of an array in memory: tuples (X, y, weight).
 
         Parameters
         ----------
@@ -142,8 +142,6 @@ class Blocks:
         list of tuple
             The blocks in the order of their rows.
         """
-        if self._chunked:
-            return self._chunks
         in_cache = backends.of(self.X).block_bytes(self.X) is not None
         if limit is None or in_cache:  # small as they are
             return self._default_cut
@@ -154,8 +152,13 @@ class Blocks:
         return backends.of(self.X).chunked
 
     @functools.cached_property
-    def _chunks(self) -> list[Any]:
-        return backends.of(self.X).chunks(self.X, self.y, self.weight)
+    def _lazy_blocks(self) -> backends.StreamedBlocks | backends.DelayedBlocks:
+        if isinstance(self.X, Batches):
+            return backends.StreamedBlocks(self.X, self.y.positive_label)
+        graph = backends.of(self.X).task_graph
+        if graph is None:
+            raise TypeError(f"the rows of {backends.of(self.X).name} are not lazy")
+        return backends.DelayedBlocks(graph, self.X, self.y, self.weight)
 
     @property
     def _default_cut(self) -> list[Block]:
@@ -193,9 +196,9 @@ class Blocks:
             The sum, in memory.
         """
         if self._chunked:
-            shared = backends.of(self.X).shared_chunks
+            shared = backends.of(self.X).parallel_chunks
             within = functools.partial(_within, f, limit, shared, self.most)
-            return self.merged(within, backends.add, small=True)
+            return self.merged(within, backends.add_trees, small=True)
         return in_room(self, functools.partial(self._sum, f), limit)
 
     def _sum(self, f: Callable[..., Tree], blocks: list[Block]) -> Tree:
@@ -203,7 +206,7 @@ class Blocks:
             return self._of_block(f, blocks[0])
         one_strip = functools.partial(sum_of_strip, functools.partial(self._of_block, f))
         size = columns(self.X) * itemsize(self.X)
-        return backends.add(self.by_strips(one_strip, blocks, size))
+        return backends.add_trees(self.by_strips(one_strip, blocks, size))
 
     def by_strips(
         self,
@@ -238,7 +241,7 @@ class Blocks:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
         if self._chunked:
             self.passes[0] += 1
-            return backends.of(self.X).each(f, self._chunks)
+            return self._lazy_blocks.map(f)
         return in_room(self, functools.partial(self._each, f), limit)
 
     def _each(self, f: Callable[..., Tree], blocks: list[Block]) -> list[Tree]:
@@ -266,7 +269,7 @@ class Blocks:
             In memory.
         """
         self.passes[0] += 1
-        return backends.of(self.X).reduce(f, self._chunks, merge, small=small)
+        return self._lazy_blocks.reduce(f, merge, small=small)
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which BLAS has no threads of its own, where others share these blocks.

@@ -84,7 +84,7 @@ def directional_derivative(
     found = f_or_grad(x, *args)
     if not _is_value(found, x):
         return inner(as_gradient(found, x, "f_or_grad"), u)
-    if row.autodiff is not None and row.autodiff.sees(f_or_grad, x, *args):
+    if row.autodiff is not None and row.autodiff.is_differentiable(f_or_grad, x, *args):
         grad = row.autodiff.value_and_grad(lambda p: as_value(f_or_grad(p, *args), p))(x)[1]
         return inner(grad, u)
     slope: Array = slope_along(lambda p: as_value(f_or_grad(p, *args), p), x, u, 1.0 / 3.0)
@@ -208,6 +208,6 @@ def _of_gradient(grad: Callable[..., Any], x: Tree, v: Tree, args: tuple[Any, ..
     def along(p: Tree) -> Array:
         return inner(as_gradient(grad(p, *args), p, "fun_or_grad"), v)
 
-    if row.autodiff is not None and row.autodiff.sees(along, x):
+    if row.autodiff is not None and row.autodiff.is_differentiable(along, x):
         return row.autodiff.value_and_grad(along)(x)[1]
     return slope_along(lambda p: as_gradient(grad(p, *args), p, "fun_or_grad"), x, v, 1.0 / 3.0)

@@ -139,7 +139,7 @@ def critical_point(
     'saddle'
     """
     x = as_point(x, name="x")
-    with backends.current(optree.tree_leaves(x)[0]):
+    with backends.device_context(optree.tree_leaves(x)[0]):
         return _classified(second_order(fun, x, jac, args), x, grad_tol, seed)
 
 

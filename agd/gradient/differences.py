@@ -80,7 +80,7 @@ def difference(
             point = optree.tree_unflatten(spec, [*leaves[:i], changed, *leaves[i + 1 :]])
             return as_value(fun(point), params, batch)
 
-        with backends.current(x):
+        with backends.device_context(x):
             eps = max(coarse, float(backends.namespace(x).finfo(x.dtype).eps))
             points = _points(x, eps, kind, low[i], high[i])
             grads.append(_slopes(at, value, x, points, batch))

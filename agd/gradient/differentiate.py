@@ -215,7 +215,7 @@ def choose_gradient(
             raise ValueError(_no_autodiff(x0))
         return _by_differences(fun, "2-point", x0, batch)
     probes = 0 if row.compiles else 1
-    if row.autodiff.sees(fun, x0, *args):
+    if row.autodiff.is_differentiable(fun, x0, *args):
         return Gradient(Autodiff(fun, batch), "autodiff", 1, probes)
     if jac == "autodiff":
         # An error of fun's own is raised again here, of plain arrays, and passes.

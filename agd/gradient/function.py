@@ -221,7 +221,7 @@ class FunctionObjective:
         FunctionObjective
             For points of these shapes; this one, where the library of `params` makes no program of it.
         """
-        program = backends.of(optree.tree_leaves(params)[0]).program
+        program = backends.of(optree.tree_leaves(params)[0]).trace_program
         if program is None or self.rows is not None:  # a mini-batch has other shapes
             return self
         bare, given = self.with_arrays(None), self.arrays()

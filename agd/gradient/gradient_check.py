@@ -180,9 +180,9 @@ def _measured(
         return found[0] if jac is True else found
 
     auto = backends.of(optree.tree_leaves(x)[0]).autodiff
-    if auto is not None and auto.sees(f, x):
+    if auto is not None and auto.is_differentiable(f, x):
         return *Autodiff(f)(x), "autodiff"
-    with backends.current(optree.tree_leaves(x)[0]):
+    with backends.device_context(optree.tree_leaves(x)[0]):
         value, grad = difference(f, x, "3-point")
     return as_value(value, x), grad, "3-point"
 

@@ -109,7 +109,7 @@ def lanczos(
         blocks, k = _kept(xp, blocks, q), k + 1
         w = product(q)
         alphas.append(_number(xp.sum(q * w)))
-        w = row.settle(_orthogonal(w, blocks))
+        w = row.persist(_orthogonal(w, blocks))
         betas.append(_number(xp.sqrt(xp.sum(w * w))))
         size = max(abs(alphas[-1]) + betas[-1], size)
         last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)

@@ -55,7 +55,7 @@ def forward(X: Array, w: Array) -> Array:
     array([3., 7.])
     """
     if X.ndim == 2 and w.ndim == 1:
-        return backends.of(X).product(X, w)
+        return backends.of(X).matmul(X, w)
     xp = backends.namespace(w)
     if backends.is_sparse(X):
         flat = xp.reshape(w, (-1, w.shape[-1]))
@@ -78,7 +78,7 @@ def backward(X: Array, r: Array) -> Array:
         return _sparse_backward(X, r)
     xp = backends.namespace(X)
     if X.ndim == 2 and r.ndim == 1:
-        return backends.of(X).product(xp.matrix_transpose(X), r)
+        return backends.of(X).matmul(xp.matrix_transpose(X), r)
     if X.ndim == 2:
         return r @ X
     return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
@@ -89,11 +89,11 @@ def _sparse_backward(X: Array, r: Array) -> Array:
     if dtype == xp.float32 and backends.of(X).threaded:
         r = xp.astype(r, xp.float64)  # it is added up entry after entry: float32 would lose digits
     if r.ndim == 1:
-        found = backends.transposed(X) @ r
+        found = backends.transpose(X) @ r
     else:
         flat = xp.reshape(r, (-1, r.shape[-1]))
         found = xp.reshape(
-            xp.matrix_transpose(backends.transposed(X) @ flat.T), (*r.shape[:-1], X.shape[1])
+            xp.matrix_transpose(backends.transpose(X) @ flat.T), (*r.shape[:-1], X.shape[1])
         )
     return xp.astype(found, dtype, copy=False)
 
@@ -107,7 +107,7 @@ def sliced(X: Array, start: int | None, stop: int | None, step: int = 1) -> Arra
     low, high, _ = slice(start, stop).indices(X.shape[0])
     at = X.indptr[low : high + 1]
     first, last = int(at[0]), int(at[-1])
-    return backends.of_parts(X, X.data[first:last], X.indices[first:last], at - at[0])
+    return backends.csr_from_parts(X, X.data[first:last], X.indices[first:last], at - at[0])
 
 
 def taken(X: Array, rows: Array) -> Array:
@@ -132,7 +132,7 @@ def mapped(X: Array, f: Callable[[Array], Array]) -> Array:
 
 
 def _with(X: Array, data: Array) -> Any:
-    return backends.of_parts(X, data, X.indices, X.indptr)
+    return backends.csr_from_parts(X, data, X.indices, X.indptr)
 
 
 def column_sums(X: Array) -> Array:
@@ -194,11 +194,11 @@ def gram(X: Array) -> Array:
     xp = backends.namespace(X)
     if not backends.is_sparse(X):
         if X.ndim == 2:
-            return backends.of(X).product(xp.matrix_transpose(X), X)
+            return backends.of(X).matmul(xp.matrix_transpose(X), X)
         return xp.matmul(xp.matrix_transpose(X), X)
     n, p = X.shape
     if not backends.of(X).threaded or X.nnz < DENSE * n * p:
-        return (backends.transposed(X).tocsr() @ X).toarray()
+        return (backends.transpose(X).tocsr() @ X).toarray()
     rows = max(1, SMALL // (p * X.dtype.itemsize))
     found = xp.zeros((p, p), dtype=X.dtype)
     for i in range(0, n, rows):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from agd import backends
-from agd._typing import Array, Loss, Params, Penalty, Tree
+from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
 from agd._validation import as_data
 from agd.gradient._passes import curved_block, flat_block, mean_block
 from agd.gradient._problems import small_problems, some_at_a_time
@@ -114,7 +114,7 @@ class LinearObjective:
         ValueError
             If y is missing, or given beside a stream.
         """
-        if y is None or isinstance(X, backends.Batches):
+        if y is None or isinstance(X, Batches):
             X, y, sample_weight = as_data(X, y, sample_weight)
         blocks = Blocks.of(X, y, sample_weight)
         chosen = Squared() if loss is None else as_loss(loss)

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from agd import backends
+from agd._typing import Batches
 from agd._validation import Data, as_data
 from agd.gradient._moving import dtype_there, host_parts, moved, needed_bytes, stand_in
 from agd.gradient.stream import Stream
@@ -40,7 +41,7 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
     MemoryError
         For independent problems that do not fit: they cannot be streamed.
     """
-    if isinstance(X, backends.Batches):
+    if isinstance(X, Batches):
         raise ValueError(  # noqa: TRY004 - a stream will do, but for its device
             f"device={device!r} beside a stream: say where its batches go when it is made, by "
             f"agd.Stream(batches, device={device!r})"
@@ -57,11 +58,11 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
     free = where.backend.free_bytes(where.device)
     if free is None or size <= SHARE * free:  # what is not known is taken to be enough
         with contextlib.suppress(MemoryError):  # it was not, or not in one piece
-            return moved(checked, dtype, where.backend.feed(where))
+            return moved(checked, dtype, where.backend.transfer(where))
     if parts[0].ndim > 2:
-        left = "" if free is None else f", where {backends.in_words(free)} are free"
+        left = "" if free is None else f", where {backends.format_bytes(free)} are free"
         raise MemoryError(
-            f"X, y and weights take {backends.in_words(size)} on {where}{left}: problems side by side "
+            f"X, y and weights take {backends.format_bytes(size)} on {where}{left}: problems side by side "
             f"cannot be read in batches of rows; fit some of them at a time"
         )
     return as_data(Stream.from_arrays(*parts, device=device), None)

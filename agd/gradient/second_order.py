@@ -77,12 +77,12 @@ def second_order(
         return as_value(found[0] if jac is True else found, tree)
 
     def pair(tree: Tree) -> tuple[Array, Tree]:
-        found: tuple[Array, Tree] = row.settle(gradient(tree, *args))
+        found: tuple[Array, Tree] = row.persist(gradient(tree, *args))
         return found
 
     auto = row.autodiff
     if auto is not None and (
-        how.name == "autodiff" or (how.name == "jac" and auto.sees(fun, x, *args))
+        how.name == "autodiff" or (how.name == "jac" and auto.is_differentiable(fun, x, *args))
     ):
         hvp = auto.hvp(Autodiff(fun).value)
         return SecondOrder(value, pair, lambda v: hvp(x, v, *args)[1], eps, eps, "autodiff")
@@ -93,7 +93,7 @@ def second_order(
         power, grad_noise, source = 1.0 / 3.0, eps, "differences of the gradient"
 
     def product(v: Tree) -> Tree:
-        return row.settle(slope_along(lambda tree: pair(tree)[1], x, v, power))
+        return row.persist(slope_along(lambda tree: pair(tree)[1], x, v, power))
 
     return SecondOrder(value, pair, product, eps ** (2.0 * power), grad_noise, source)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, BatchColumn, Batches
 from agd._validation import Data, column_names, count
-from agd.backends import Batches, Column, Feed
+from agd.backends import Transfer
 from agd.gradient._ahead import ahead
 from agd.gradient._batch_checks import as_batch, check_alike, check_renewed, check_targets
 from agd.gradient._moving import array_batches
@@ -106,8 +106,8 @@ class Stream(Batches):
         xp = backends.namespace(X)
         self.resident = xp.zeros((0, X.shape[-1]), dtype=X.dtype, device=backends.device(X))
         shape = (*tuple(y.shape)[:-1], self.shape[0])
-        self.y = Column(shape, y.dtype)
-        self.weight = None if weight is None else Column(shape[-1:], weight.dtype)
+        self.y = BatchColumn(shape, y.dtype)
+        self.weight = None if weight is None else BatchColumn(shape[-1:], weight.dtype)
 
     def __repr__(self) -> str:
         """Give the columns, the kind of array, and the rows where they are known."""
@@ -217,7 +217,7 @@ class Stream(Batches):
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
         rows, feed = 0, self._feed()
         made = self._checked(self.resident, feed)
-        for batch in made if feed is None else ahead(made, feed.fence):
+        for batch in made if feed is None else ahead(made, feed.record_event):
             rows += int(batch[0].shape[-2])
             yield batch
             del batch  # before the next one is made
@@ -237,11 +237,11 @@ class Stream(Batches):
             )
         return iter(made)
 
-    def _feed(self) -> Feed | None:
+    def _feed(self) -> Transfer | None:
         """Return what moves the batches of one pass."""
-        return None if self._where is None else self._where.backend.feed(self._where)
+        return None if self._where is None else self._where.backend.transfer(self._where)
 
-    def _checked(self, like: Array | None, feed: Feed | None) -> Generator[Data]:
+    def _checked(self, like: Array | None, feed: Transfer | None) -> Generator[Data]:
         """Go through the batches; each is checked beside those before it, and moved."""
         weighted = None if like is None else self.weight is not None
         number = -1

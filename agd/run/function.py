@@ -85,7 +85,7 @@ def descend(
         told = _Upright(told)
     point = own(as_point(x0, batch))
     like = optree.tree_leaves(point)[0]
-    with backends.current(like):
+    with backends.device_context(like):
         point, limits = within(point, bounds, batch)
         penalty = as_penalty(penalty, "L1(0.1)")
         prox = _needs_prox(penalty, limits)
@@ -108,7 +108,7 @@ def descend(
         )
         if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
             point = objective.prox(point, 0.0)
-        every = 1 if backends.of(like).looks_are_free else 10
+        every = 1 if backends.of(like).host_accessible else 10
         tolerance = default_tolerance(point)
         found = run(
             mover, objective, point, stop, told, grad_tol=tolerance, check_every=every,
@@ -212,7 +212,7 @@ def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:
 
 def _compilable(fun: Any, jac: Any, point: Tree, args: tuple[Any, ...]) -> bool:
     """Return whether a library that compiles can trace the functions."""
-    traces = backends.of(optree.tree_leaves(point)[0]).traces
+    traces = backends.of(optree.tree_leaves(point)[0]).is_traceable
     if traces is None:
         return True
     return traces(fun, point, *args) and (not callable(jac) or traces(jac, point, *args))

@@ -97,7 +97,7 @@ def run(
 def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
     result = report()
     try:
-        with backends.counted():  # what a callback reads is no read of the run
+        with backends.count_host_reads():  # what a callback reads is no read of the run
             return _is_true(callback(result))
     except StopIteration:
         return True

@@ -126,7 +126,7 @@ def _compiled(
         program = objective.as_program(x0)
         known = _Task(method, program.with_arrays(None))
         if ours(known):
-            return known, program.arrays(), _of_program(backend.compile_alone, known)
+            return known, program.arrays(), _of_program(backend.compile_unshared, known)
     if not _hashable(task):
         return None
     return task, objective.arrays(), tuple(compiled(backend, f, task) for f in STEPS)
@@ -154,14 +154,14 @@ class Machine:
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
-        self._out_of_memory = backend.out_of_memory
+        self._out_of_memory = backend.is_out_of_memory
         self.method, self.objective, self.wanted = method, objective, Wanted()
         self._compile(backend, objective, x0)
         self.n_sync = self.taken = 0
         refreshes = hasattr(method, "refresh")
         self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
         # A lazy backend would grow a graph with every step.
-        self.settle = backend.settle if backend.chunked else None
+        self.persist = backend.persist if backend.chunked else None
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
         with np.errstate(all="ignore"):
             state = method.init(objective, x0)
@@ -169,8 +169,8 @@ class Machine:
         active = xp.ones(objective.batch_shape, dtype=xp.bool, device=where)
         count = xp.zeros(objective.batch_shape, dtype=like.dtype, device=where)
         self.carry = Carry(x0, state, active, count)
-        if self.settle is not None:
-            self.carry = self.settle(self.carry)
+        if self.persist is not None:
+            self.carry = self.persist(self.carry)
         self.before = self._point()
         self.grad: Tree = None
 
@@ -207,8 +207,8 @@ class Machine:
         self._compile(backend, objective, carry.params)
         self.objective = objective
         self.carry = carry._replace(state=_keep(going, state, carry.state), active=going)
-        if self.settle is not None:
-            self.carry = self.settle(self.carry)
+        if self.persist is not None:
+            self.carry = self.persist(self.carry)
 
     def steps(self, n: int) -> None:
         """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""
@@ -222,8 +222,8 @@ class Machine:
                 self.taken += 1
                 if self.period and self.taken % self.period == 0:
                     self._refresh()
-                if self.settle is not None:
-                    self.carry = self.settle(self.carry)
+                if self.persist is not None:
+                    self.carry = self.persist(self.carry)
 
     def _advance(self, mine: Tree) -> None:
         self.carry = self._in_room(lambda: self.advance(self.task, self.arrays, self.carry, mine))

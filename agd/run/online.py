@@ -186,7 +186,7 @@ class Online:
                 "X must be in memory: agd.fit takes data in chunks or batches as a whole"
             )
         self._check_alike(data)
-        with backends.current(data.X), np.errstate(all="ignore"):
+        with backends.device_context(data.X), np.errstate(all="ignore"):
             # With a penalty, which is of the coefficients as they are, all units stay.
             first = self.result is None and self.penalty is None
             unit = units(data.X) if first else self._units

@@ -89,7 +89,7 @@ def path(
             f"{method!r}"
         )
     data = as_data(X, y, sample_weight)
-    with backends.current(data.X):
+    with backends.device_context(data.X):
         with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
             blocks = Blocks.of(*data)
         base = LinearObjective(screen(blocks, chosen).blocks, chosen, penalty, intercept)

@@ -207,10 +207,10 @@ def _proximal(
 def _faces_pay(base: LinearObjective) -> bool:
     """Return whether it is one problem on the host, whose columns are solved for as soon as a step is taken."""
     separable = base.penalty is not None and base.penalty.separable
-    host = backends.of(base.blocks.resident).looks_are_free
+    host = backends.of(base.blocks.resident).host_accessible
     return separable and host and base.batch_shape == () and base.blocks.X.shape[-1] <= NARROW
 
 
 def every(base: LinearObjective) -> int:
     """Return how many steps run between two looks: 1 where these cost nothing."""
-    return 1 if backends.of(base.blocks.resident).looks_are_free else 10
+    return 1 if backends.of(base.blocks.resident).host_accessible else 10

@@ -201,7 +201,7 @@ class Directed:
         begin: Array,
     ) -> DirectedState:
         """Begin a new direction and search for the problems whose last search is over."""
-        if backends.of(state.value).certain(~begin):
+        if backends.of(state.value).known_true(~begin):
             return state
         xp = backends.namespace(state.value)
         _, value, g = here
@@ -236,7 +236,7 @@ class Directed:
         x, restore = flatten(params, batch)
         there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
         cut = (there != x + d) & (g * d < 0.0)
-        if backends.of(g).certain(~xp.any(cut, axis=-1)):
+        if backends.of(g).known_true(~xp.any(cut, axis=-1)):
             return there - x
         alone = self.direction.direction(memory, move, g, free & ~cut)
         asked = xp.where(cut, d, xp.zeros_like(d))

@@ -106,7 +106,7 @@ def combined(V: Array, *parts: Array) -> list[Array]:
     x = xp.stack(parts)
     largest = float(xp.finfo(x.dtype).max)
     bound = largest / (4.0 * V.shape[-1])
-    if backends.of(x).looks_are_free and not (xp.abs(x) > bound).any():
+    if backends.of(x).host_accessible and not (xp.abs(x) > bound).any():
         return list(_product(V, x))
     total = _product(V, backends.clip(x, low=-bound, high=bound))
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (

@@ -56,4 +56,4 @@ def _here(named: Any) -> bool:
 
 def compiled(backend: backends.Backend, f: Any, constant: Any) -> Any:
     """Return ``f(static, *arrays)`` compiled, where the backend does: for good if its constant is `ours`."""
-    return backend.compile(f) if ours(constant) else backend.compile_alone(f)
+    return backend.compile(f) if ours(constant) else backend.compile_unshared(f)

@@ -235,7 +235,7 @@ class Perturbed:
         drawn: Array,
     ) -> PerturbedState:
         """Perturb the moving point where `jump` says so, and begin the method anew there."""
-        if backends.of(jump).certain(~jump):
+        if backends.of(jump).known_true(~jump):
             return state
         x, restore = flatten(params, jump.ndim)
         xp = backends.namespace(x)

@@ -175,7 +175,7 @@ def traffic(size: int, selection: Any, dtype: Any, n: int, **targets: float) -> 
 
 def _copy(selection: Any, source: Any) -> Callable[[], Any]:
     """Return a copy into an array that is there already, where the library can write to one."""
-    if selection.backend.in_place:
+    if selection.backend.mutable:
         return functools.partial(_write, selection.xp.empty_like(source), source)
     if selection.backend.compiles:
         return lambda: source.copy().block_until_ready()

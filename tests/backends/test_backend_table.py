@@ -46,7 +46,7 @@ def test_a_row_says_whether_it_can_be_written_in_place(xp):
     row, array = backends.of(xp.asarray([1.0, 2.0])), xp.asarray([1.0, 2.0])
     if xp.name == "numpy:readonly":
         pytest.skip("the row speaks of the library, not of this array")
-    if row.in_place:
+    if row.mutable:
         array[0] = 5.0
         assert xp.to_numpy(array)[0] == 5.0
     elif row.name == "jax":

@@ -12,7 +12,7 @@ import pytest
 
 import agd
 from agd import backends
-from agd.backends.transfer import PinnedFeed
+from agd.backends.transfer import PinnedTransfer
 from agd.gradient._ahead import ahead
 from helpers.array_libraries import VARIANTS
 
@@ -211,12 +211,12 @@ def test_a_pass_that_fails_or_is_left_ends_its_reader(data):
     def fail(*_):
         raise MemoryError("merge")
 
-    row, blocks = backends.of(stream), agd.gradient.Blocks.uncounted(stream, stream.y).cut()
+    blocks = agd.gradient.Blocks.uncounted(stream, stream.y)
     with pytest.raises(MemoryError) as kept:
-        row.reduce(lambda X, *_: X, blocks, fail)
+        blocks.merged(lambda X, *_: X, fail)
     assert _readers() == []  # though the error, and so its frames, are held
     with pytest.raises(MemoryError) as also:
-        row.reduce(fail, blocks, backends.add)
+        blocks.merged(fail, backends.add_trees)
     assert _readers() == []
     del kept, also
 
@@ -286,28 +286,28 @@ def test_the_rows_of_a_batch_are_checked(data, bad):
         agd.Stream.from_arrays(data[0], None)
 
 
-class _Fake(PinnedFeed):
+class _Fake(PinnedTransfer):
     """A device of NumPy, which notes what is asked of it in which order."""
 
     def __init__(self, selection):
         self.log = []
         super().__init__(selection)
 
-    def fence(self):
-        self.log.append("fence")
+    def record_event(self):
+        self.log.append("event")
 
-    def _beside(self):
-        self.log.append("beside")
-        return backends.backend._anywhere(None)
+    def _copy_stream(self):
+        self.log.append("stream")
+        return backends.backend._no_device_context(None)
 
-    def _empty(self, shape, dtype):
+    def _empty_array(self, shape, dtype):
         return np.empty(shape, dtype=dtype)
 
-    def _pinned(self, size):
+    def _pinned_buffer(self, size):
         self.log.append("pinned")
         return bytearray(size)
 
-    def _copy(self, staged, moved):
+    def _start_copy(self, staged, moved):
         number, log = sum(word.startswith("copy") for word in self.log), self.log
         log.append(f"copy {number}")
         waiting = [(staged, moved)]
@@ -325,12 +325,12 @@ class _Fake(PinnedFeed):
 @pytest.mark.parametrize("shape", [(10, 3), (10,), (4, 5, 2), (0, 3)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_pieces_take_turns_in_two_pinned_buffers(monkeypatch, shape, order):
-    monkeypatch.setattr("agd.backends.transfer.PIECE", 50)
+    monkeypatch.setattr("agd.backends.transfer.STAGING_BYTES", 50)
     feed = _Fake(backends.select("numpy"))
     host = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
     for _ in range(2):
         np.testing.assert_array_equal(feed.move(host), host)
-    assert feed.log[:2] == ["fence", "beside"]
+    assert feed.log[:2] == ["event", "stream"]
     if shape == (10, 3):  # two rows a piece
         first = ["copy 0", "pinned", "copy 1", "done 0", "copy 2", "done 1", "copy 3", "done 2"]
         assert feed.log[2:][:9] == ["pinned", *first]

@@ -40,13 +40,13 @@ def device(monkeypatch):
 
     def put(like, most):
         row = backends.of(like)
-        here = Device(most, row.product)
+        here = Device(most, row.matmul)
         changed = replace(
             row,
-            product=here,
+            matmul=here,
             threaded=False,
             block_bytes=lambda _: None,
-            out_of_memory=lambda error: isinstance(error, FullError),
+            is_out_of_memory=lambda error: isinstance(error, FullError),
         )
         monkeypatch.setitem(backends.array._ROW_BY_TYPE, type(like), changed)
         return here
@@ -176,7 +176,7 @@ def test_a_compiled_step_is_compiled_anew_for_smaller_blocks(monkeypatch):
         return limited
 
     changed = replace(
-        row, compile=compiled, out_of_memory=lambda error: isinstance(error, FullError)
+        row, compile=compiled, is_out_of_memory=lambda error: isinstance(error, FullError)
     )
     monkeypatch.setitem(backends.array._ROW_BY_TYPE, type(X), changed)
     found = agd.fit(X, y, loss="huber", method="gd", stop=agd.Stop(20, grad_tol=0.0))
@@ -196,7 +196,7 @@ def test_an_array_that_does_not_fit_says_so_with_sizes_and_is_streamed(monkeypat
 
     row = replace(
         chosen.backend, convert=convert, free_bytes=lambda _: 2 * 2**30,
-        out_of_memory=lambda error: isinstance(error, FullError),
+        is_out_of_memory=lambda error: isinstance(error, FullError),
     )  # fmt: skip
     full = replace(chosen, backend=row)
     X, y = _data()
@@ -227,24 +227,24 @@ def test_an_array_that_does_not_fit_says_so_with_sizes_and_is_streamed(monkeypat
 )
 def test_the_table_knows_each_librarys_error(name):
     row = next(row for row in backends.TABLE if row.name == name)
-    assert not row.out_of_memory(MemoryError())
+    assert not row.is_out_of_memory(MemoryError())
     if name == "torch":
         import torch
 
-        assert row.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-        assert not row.out_of_memory(RuntimeError("CUDA error"))
+        assert row.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        assert not row.is_out_of_memory(RuntimeError("CUDA error"))
         assert row.free_bytes(torch.device("cpu")) is None
     elif name == "jax":
         import jax
 
         raised = jax.errors.JaxRuntimeError
-        assert row.out_of_memory(raised("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
-        assert not row.out_of_memory(raised("INTERNAL: failed"))
+        assert row.is_out_of_memory(raised("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"))
+        assert not row.is_out_of_memory(raised("INTERNAL: failed"))
         assert row.free_bytes(jax.devices("cpu")[0]) is None
     else:
         import cupy
 
-        assert row.out_of_memory(cupy.cuda.memory.OutOfMemoryError(8, 8))
-        assert row.out_of_memory(cupy.cuda.runtime.CUDARuntimeError(2))
-        assert not row.out_of_memory(cupy.cuda.runtime.CUDARuntimeError(1))
+        assert row.is_out_of_memory(cupy.cuda.memory.OutOfMemoryError(8, 8))
+        assert row.is_out_of_memory(cupy.cuda.runtime.CUDARuntimeError(2))
+        assert not row.is_out_of_memory(cupy.cuda.runtime.CUDARuntimeError(1))
         assert 0 < row.free_bytes(cupy.cuda.Device(0)) <= cupy.cuda.Device(0).mem_info[1]

@@ -80,7 +80,7 @@ def test_a_look_is_for_all_problems_and_leaves(xp):
 
 def test_the_default_is_a_look_a_step_where_looks_are_free(xp):
     found = agd.minimize(bowl, xp.asarray([0.0, 5.0]), jac=slope, method="accelerated")
-    every = 1 if backends.of(found.x).looks_are_free else 10
+    every = 1 if backends.of(found.x).host_accessible else 10
     assert (every == 1) == xp.name.startswith("numpy")
     calls = np.diff(found.history.nfev)  # two a step; looks that brought nothing have no row
     assert calls.min() == 2 * every

@@ -369,7 +369,7 @@ def test_jax_compiles_what_it_traces_and_says_what_it_does_not():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
     x = jax.numpy.asarray([1.0, 2.0])
-    traces = backends.of(x).traces
+    traces = backends.of(x).is_traceable
     assert traces(lambda p, a: (p["x"] ** 2).sum() * a, {"x": x}, 2.0)
     assert not traces(lambda x: x.sum() if x[0] > 0 else x[0], x)
     assert not traces(lambda x: float(x.sum()), x)

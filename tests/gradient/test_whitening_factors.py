@@ -44,7 +44,7 @@ def test_the_gradient_in_twice_the_precision(xp):
     b = xp.asarray(np.asarray(1.25))
     shift = xp.asarray(X.mean(axis=0))
     blocks = Blocks.of(A, t, xp.asarray(np.linspace(0.5, 2.0, 50)), rows=7)
-    with backends.current(A):
+    with backends.device_context(A):
         value, grad = accurate_gradient(blocks, shift, Params(w, b))
     rows = [[Fraction(float(v)) for v in row] for row in xp.to_numpy(A)]
     s = [Fraction(float(v)) for v in xp.to_numpy(xp.asarray(np.linspace(0.5, 2.0, 50)))]
@@ -77,7 +77,7 @@ def test_a_triangular_factor_by_blocks(xp):
     def here(x):  # beside the data, and in memory where these are not
         return x if xp.name == "dask" else xp.asarray(x)
 
-    with backends.current(A):
+    with backends.device_context(A):
         R = xp.to_numpy(triangular(Blocks.of(A, xp.asarray(y), rows=11), here(m), here(D)))
     Z = (X - m) * D
     np.testing.assert_allclose(R.T @ R, Z.T @ Z / 50, rtol=10.0 * xp.rtol, atol=10.0 * xp.rtol)

@@ -253,7 +253,7 @@ def test_nothing_of_the_users_is_kept():
 
 
 def test_what_calls_back_to_python_or_holds_much_is_no_program():
-    program = backends.of(jnp.ones(1)).program
+    program = backends.of(jnp.ones(1)).trace_program
     shape = jax.ShapeDtypeStruct((), jnp.float64)
     assert program(lambda x: jax.pure_callback(lambda x: x.sum(), shape, x), jnp.ones(2)) is None
     large = jnp.ones(2**18)

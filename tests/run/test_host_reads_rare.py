@@ -83,7 +83,7 @@ def test_sharpened_coordinates_are_read_through_the_door():
     with pytest.MonkeyPatch.context() as patch:
 
         def counting(*args, **kwargs):
-            with backends.counted() as reads:
+            with backends.count_host_reads() as reads:
                 found = sharpened.sharpened(*args, **kwargs)
             calls.append(reads[0])
             return found
