@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from agd.line import gradient_descent, loss_fn, train
     from agd.linear import FitResult, fit, path
     from agd.minimize import MinimizeResult, maximize, minimize
+    from agd.online import Online
     from agd.run import (
         Deadline,
         GradTol,
         MaxEval,
         MaxIter,
-        Online,
         Result,
         Status,
         StepTol,
@@ -102,12 +102,12 @@ _NAMES = {
     "line": ("gradient_descent", "loss_fn", "train"),
     "linear": ("FitResult", "fit", "path"),
     "minimize": ("MinimizeResult", "maximize", "minimize"),
+    "online": ("Online",),
     "run": (
         "Deadline",
         "GradTol",
         "MaxEval",
         "MaxIter",
-        "Online",
         "Result",
         "Status",
         "StepTol",

@@ -1,25 +1,394 @@
-"""Door: minimise any function of any tree of arrays, on whatever array you hold.
-
->>> import numpy as np
->>> import agd
->>> def rosenbrock(x):
-...     return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
->>> found = agd.minimize(rosenbrock, [-1.2, 1.0])
->>> found.x.round(4), found.success, found.gradient
-(array([1., 1.]), True, '2-point')
-"""
+"""Where a run of any function starts: within the bounds, and where the function is finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from agd._typing import Method, Penalty, Tree
-from agd.run import Criterion, Stop
-from agd.run.function import MinimizeResult, descend
-from agd.update import Rule
+import numpy as np
+import optree
 
-__all__ = ["MinimizeResult", "maximize", "minimize"]
+from agd import backends
+from agd._typing import Array, Method, Penalty, Tree
+from agd._validation import (
+    as_bounds,
+    as_point,
+    check_callback,
+    check_point,
+    count,
+    not_negative,
+    own,
+)
+from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
+from agd.gradient.derivatives import Gradient, central
+from agd.loss.base import as_penalty
+from agd.run.critical import with_kind
+from agd.run.loop import Differenced, run
+from agd.run.result import Result, Status
+from agd.run.stopping import Criterion, MaxEval, Stop, default_tolerance
+from agd.update import Rule, solver
+
+__all__ = [
+    "MinimizeResult",
+    "check_start",
+    "descend",
+    "from_scipy",
+    "maximize",
+    "minimize",
+    "reporting",
+    "within",
+]
+
+
+def within(point: Tree, bounds: Any, batch: int) -> tuple[Tree, Bounds | None]:
+    """Check the first point's values, and bring it within the bounds.
+
+    Parameters
+    ----------
+    point : tree of arrays
+        The first point.
+    bounds : sequence, object, tree or None
+        As `agd.minimize` takes them.
+    batch : int
+        How many leading axes number independent problems.
+
+    Returns
+    -------
+    tuple of tree and Bounds or None
+        The point and the bounds.
+
+    Warns
+    -----
+    UserWarning
+        If the point had to be moved.
+    """
+    limits = None if bounds is None else Bounds(*as_bounds(bounds, point, batch))
+    outside = check_point(point, limits)
+    if limits is None or not outside:
+        return point, limits
+    entries = "1 entry" if outside == 1 else f"{outside} entries"
+    warnings.warn(
+        f"x0 lies outside the bounds in {entries}: moved to the nearest point within them",
+        UserWarning,
+        stacklevel=4,
+    )
+    return limits.project(point), limits
+
+
+def check_start(found: Result, *, negative: bool = False) -> None:
+    """Refuse a function that is not finite at x0: no descent starts from there.
+
+    Parameters
+    ----------
+    found : Result
+        The run's.
+    negative : bool
+        Whether the run minimised the function's negative.
+
+    Raises
+    ------
+    ValueError
+        If it ended at once, since the value or the gradient is NaN or infinite.
+    """
+    value = np.asarray(found.history.value[0])
+    finite = np.isfinite(value) & np.isfinite(found.history.grad_norm[0])
+    broken = ~finite & (np.asarray(found.status) == Status.NON_FINITE)
+    if not broken.any():
+        return
+    where = "" if value.ndim == 0 else f" of problem {int(np.flatnonzero(broken)[0])}"
+    bad = float(value[broken][0]) if value.ndim else float(value)
+    if not np.isfinite(bad):
+        raise ValueError(f"fun must be finite at x0{where}, got {-bad if negative else bad!r}")
+    raise ValueError(f"the gradient must be finite at x0{where}: it is NaN or infinite there")
+
+
+NAMES = {"gtol": "grad_tol", "ftol": "value_tol", "maxiter": "max_iter"}
+
+
+def reporting(callback: Any) -> Callable[[Result], object] | None:
+    """Return what calls a callback as SciPy does, by the name of its parameter.
+
+    Parameters
+    ----------
+    callback : callable or None
+        One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
+
+    Returns
+    -------
+    callable or None
+        A function of the result so far.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called.
+    """
+    check_callback(callback)
+    if callback is None:
+        return None
+    try:
+        names = list(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some that are written in C do not say
+        names = []
+    if names == ["intermediate_result"]:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(own(result.x))
+
+
+def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> Any:
+    """Return `stop`, or what SciPy's `tol` and `options` mean where they are given.
+
+    Parameters
+    ----------
+    stop : Stop, Criterion or None
+        Passed through where there is neither of the others.
+    tol : float or None
+        The gradient's limit.
+    options : dict or None
+        Of these ``gtol``, ``ftol``, ``maxiter`` and ``maxfun`` (or ``maxfev``) count, where they are not
+        None; ``disp`` is not needed, since a result prints itself.
+
+    Returns
+    -------
+    Stop, Criterion or None
+        The rule.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `stop` is given as well, and for limits that are none.
+
+    Warns
+    -----
+    UserWarning
+        For options that mean nothing here.
+
+    Examples
+    --------
+    >>> from_scipy(None, None, {"maxiter": 20}).max_iter
+    20
+    """
+    if tol is None and options is None:
+        return stop
+    if stop is not None:
+        raise ValueError("stop and SciPy's tol or options say the same thing: give one of them")
+    if not isinstance(options, Mapping | None):
+        raise TypeError(f"options must be a dict such as {{'maxiter': 100}}, got {options!r}")
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    given.pop("disp", None)
+    known = {name: given.pop(name) for name in (*NAMES, "maxfev", "maxfun") if name in given}
+    for name, value in known.items():
+        check = not_negative if name.endswith("tol") else count
+        check(f"options[{name!r}]", value)
+    limits = {NAMES[name]: value for name, value in known.items() if name in NAMES}
+    if tol is not None:
+        limits.setdefault("grad_tol", not_negative("tol", tol))
+    calls = known.get("maxfun", known.get("maxfev"))
+    if given:
+        unknown = ", ".join(map(repr, given))
+        warnings.warn(
+            f"options that agd.minimize does not know and ignores: {unknown}; it knows gtol, ftol, "
+            f"maxiter and maxfun",
+            UserWarning,
+            stacklevel=4,
+        )
+    return Stop(**limits, when=None if calls is None else MaxEval(calls))
+
+
+@dataclass(frozen=True, repr=False)
+class MinimizeResult(Result):
+    """What `minimize` returns: a `Result`, and how the gradient was had.
+
+    Attributes
+    ----------
+    gradient : str
+        "jac" (the one given), "fun returns it", "autodiff", "2-point" (by "3-point" at the end, where that
+        knows more) or "3-point".
+    """
+
+    gradient: str
+
+
+def descend(
+    fun: Any,
+    x0: Tree,
+    args: Any,
+    *,
+    jac: Any,
+    method: Any,
+    bounds: Any,
+    penalty: Any,
+    stop: Any,
+    callback: Any,
+    batch: int,
+    certify: bool,
+    tol: Any,
+    options: Any,
+    negative: bool,
+) -> MinimizeResult:
+    """Minimise a function, or its negative: see `agd.minimize`, whose arguments these are.
+
+    Parameters
+    ----------
+    fun, x0, args, jac, method, bounds, penalty, stop, callback, batch, certify, tol, options
+        As there.
+    negative : bool
+        Whether it is the negative of `fun` that is minimised; the result is one of `fun`.
+
+    Returns
+    -------
+    MinimizeResult
+        What was found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit.
+    """
+    if not callable(fun):
+        raise TypeError(f"fun must be a function of x, got {fun!r} ({type(fun).__name__})")
+    args = args if isinstance(args, tuple) else (args,)
+    stop = from_scipy(stop, tol, options)
+    told = reporting(callback)
+    if told is not None and negative:
+        told = _Upright(told)
+    point = own(as_point(x0, batch))
+    like = optree.tree_leaves(point)[0]
+    with backends.device_context(like):
+        point, limits = within(point, bounds, batch)
+        penalty = as_penalty(penalty, "L1(0.1)")
+        prox = _needs_prox(penalty, limits)
+        if certify and (batch or limits is not None or prox):
+            raise ValueError(
+                "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
+                "problem: got bounds, a penalty with a prox, or batch"
+            )
+        mover, rows = _mover(method, args, batch, prox=prox, bounds=limits is not None)
+        how = choose_gradient(fun, jac, point, args, batch=batch)
+        objective = FunctionObjective(
+            _signed(how, negative),
+            args,
+            tuple(like.shape)[:batch],
+            penalty,
+            limits,
+            value_calls=how.calls,
+            compilable=_compilable(fun, jac, point, args),
+            rows=rows,
+        )
+        if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
+            point = objective.prox(point, 0.0)
+        every = 1 if backends.of(like).host_accessible else 10
+        tolerance = default_tolerance(point)
+        found = run(
+            mover, objective, point, stop, told, grad_tol=tolerance, check_every=every,
+            differenced=_differenced(how, objective, point, tolerance**3, negative=negative),
+        )  # fmt: skip
+        check_start(found, negative=negative)
+        if certify:
+            seen = with_kind(
+                found,
+                objective,
+                mover,
+                (fun, jac, args),
+                negative=negative,
+                forward=how.name == "2-point",
+            )
+            found = replace(found, certificate=seen)
+    return _told(_upright(found) if negative else found, how)
+
+
+def _mover(
+    method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
+) -> tuple[Any, int | None]:
+    """Return the method, and how many rows it draws from; None where it draws none."""
+    rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
+    named = "lbfgs" if method is None else method
+    mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
+    if rows is None and hasattr(mover, "draw"):
+        raise ValueError(
+            f"{mover.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
+            f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
+            f"{why}. Other methods, such as 'lbfgs', need no rows"
+        )
+    return mover, rows if hasattr(mover, "draw") else None
+
+
+def _signed(how: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:
+    return _Negative(how.value_and_grad) if negative else how.value_and_grad
+
+
+def _differenced(
+    how: Gradient, objective: FunctionObjective, point: Tree, eps: float, *, negative: bool
+) -> Differenced | None:
+    """Return what a run is to know of finite differences; None where the gradient is exact."""
+    if how.name == "3-point":
+        return Differenced(eps)
+    if how.name != "2-point":
+        return None
+    finer = central(how, point)
+    pair = _signed(finer, negative)
+    return Differenced(eps, replace(objective, pair=pair, value_calls=finer.calls))
+
+
+def _told(found: Result, how: Gradient) -> MinimizeResult:
+    """Return a run's result in the words of `agd.minimize`, with what it spent before the run."""
+    known = {field.name: getattr(found, field.name) for field in fields(Result)}
+    known["n_sync"] += 1
+    known["nfev"] += how.probes
+    known["message"] = found.message.replace("(init=)", "(x0=)")
+    return MinimizeResult(**known, gradient=how.name)
+
+
+@dataclass(frozen=True)
+class _Negative:
+    """The negative of a value and gradient; equal for equal ones, so that a compiled step is found."""
+
+    pair: Callable[..., tuple[Array, Tree]]
+
+    def __call__(self, params: Tree, *args: Any, bounds: Any = None) -> tuple[Array, Tree]:
+        value, grad = self.pair(params, *args, bounds=bounds)
+        return -value, optree.tree_map(operator.neg, grad)
+
+
+@dataclass(frozen=True)
+class _Upright:
+    """A callback that is told of the function to maximise."""
+
+    told: Callable[[Result], object]
+
+    def __call__(self, result: Result) -> object:
+        return self.told(_upright(result))
+
+
+def _upright(found: Result) -> Result:
+    """Return a result of the negative as one of the function."""
+    history = found.history._replace(value=-found.history.value)
+    jac = optree.tree_map(operator.neg, found.jac)
+    return replace(found, fun=-found.fun, jac=jac, history=history)
+
+
+def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:
+    """Return whether a penalty is left to its prox; refuse one that has none beside bounds."""
+    if penalty is None:
+        return False
+    if limits is not None and not (penalty.smooth or penalty.separable):
+        raise ValueError(
+            f"penalty {penalty!r} couples entries, and of such a one within bounds no prox is known: give "
+            f"one of the two, or a penalty of single entries such as agd.loss.L1 or agd.loss.Box"
+        )
+    return not penalty.smooth
+
+
+def _compilable(fun: Any, jac: Any, point: Tree, args: tuple[Any, ...]) -> bool:
+    """Return whether a library that compiles can trace the functions."""
+    traces = backends.of(optree.tree_leaves(point)[0]).is_traceable
+    if traces is None:
+        return True
+    return traces(fun, point, *args) and (not callable(jac) or traces(jac, point, *args))
 
 
 def minimize(

@@ -6,7 +6,7 @@ import pytest
 
 from agd import update
 from agd.loss import LOSSES, classification, constraints, counts, penalties, regression
-from agd.update import adam_family, adam_variants, adaptive, rules, schedules, signs
+from agd.update import adaptive, rules, schedules
 from helpers import known_values
 
 
@@ -15,7 +15,7 @@ from helpers import known_values
     [
         (known_values.LOSSES, (regression, classification, counts)),
         (known_values.PENALTIES, (penalties, constraints)),
-        (known_values.RULES, (rules, adaptive, adam_family, adam_variants, signs)),
+        (known_values.RULES, (rules, adaptive)),
         (known_values.SCHEDULES, (schedules,)),
     ],
     ids=["losses", "penalties", "rules", "schedules"],

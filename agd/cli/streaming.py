@@ -13,7 +13,7 @@ import agd
 from agd.cli.fitting import Done, Job, deviance, keep, model_of, progress
 from agd.cli.models import Model
 from agd.cli.wording import for_table
-from agd.gradient.files import table_batches
+from agd.data.tables import table_batches
 
 __all__ = ["fit_stream"]
 

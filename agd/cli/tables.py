@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-from agd.gradient.files import FORMATS, is_text
+from agd.data.tables import FORMATS, is_text
 
 __all__ = ["Table", "read"]
 

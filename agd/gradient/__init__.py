@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from agd.gradient.blocks import Blocks
+from agd.data.arrays import Blocks
+from agd.data.stream import Stream
 from agd.gradient.calculus import (
     CriticalPoint,
     GradientCheck,
@@ -20,13 +21,12 @@ from agd.gradient.calculus import (
     hessian_vector_product,
     steepest_direction,
 )
-from agd.gradient.columns import column_scaling
-from agd.gradient.differentiate import choose_gradient, difference
+from agd.gradient.column_stats import column_scaling
+from agd.gradient.derivatives import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective, shared_rows
+from agd.gradient.linear import LinearObjective, largest_curvature
 from agd.gradient.moments import Moments
-from agd.gradient.objective import LinearObjective, largest_curvature
-from agd.gradient.scaling import Rescaled, Scaling
-from agd.gradient.stream import Stream
+from agd.gradient.preconditioner import Rescaled, Scaling
 
 __all__ = [
     "Blocks",

@@ -11,12 +11,12 @@ from typing import Any
 import optree
 
 from agd import backends
+from agd._tree import Flat, inner
 from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_point, as_value
-from agd.gradient.critical import CriticalPoint, critical_point
-from agd.gradient.flat import Flat, inner
+from agd.gradient.critical_points import CriticalPoint, critical_point
 from agd.gradient.gradient_check import GradientCheck, LeafCheck, check_gradient
-from agd.gradient.second_order import second_order, slope_along
+from agd.gradient.hessian import second_order, slope_along
 
 __all__ = [
     "CriticalPoint",

@@ -12,10 +12,14 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_point, as_value
-from agd.gradient.differentiate import Autodiff, difference
-from agd.gradient.second_order import rounding
+from agd.gradient.derivatives import Autodiff, difference
+from agd.gradient.hessian import rounding
 
-__all__ = ["GradientCheck", "LeafCheck", "check_gradient"]
+__all__ = [
+    "GradientCheck",
+    "LeafCheck",
+    "check_gradient",
+]
 
 
 @dataclass(frozen=True)

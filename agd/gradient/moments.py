@@ -1,30 +1,146 @@
-"""Sufficient statistics of the squared loss: what one pass over the data leaves, and is enough.
-
->>> import numpy as np
->>> from agd.gradient import Blocks, Moments
->>> X, y = np.asarray([[1.0], [2.0], [6.0]]), np.asarray([1.0, 3.0, 5.0])
->>> today = Moments.from_blocks(Blocks.of(X, y))
->>> tomorrow = Moments.from_blocks(Blocks.of(X + 1.0, y))
->>> (today + tomorrow).mean
-array([3.5])
-"""
+"""Moments as a file: JSON whose numbers come back to the last bit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Params, Penalty
-from agd.gradient._accumulate import accumulate
-from agd.gradient._kept import Kept
-from agd.gradient._sums import Sums, check_removable, merge, minus, renormalised
-from agd.gradient.blocks import Blocks, forward
+from agd._typing import Array, Loss, Params, Penalty
+from agd._validation import choice
+from agd._validation.files import write_atomically
+from agd.data.arrays import Blocks, forward
+from agd.data.screening import Screened, report, screen
+from agd.gradient.cross_products import (
+    Sums,
+    accumulate,
+    check_removable,
+    merge,
+    minus,
+    of_chunk,
+    renormalised,
+)
 from agd.loss import L2
 
-__all__ = ["Moments", "ridge"]
+__all__ = [
+    "Kept",
+    "Moments",
+    "ridge",
+    "survey",
+]
+
+FORMAT, VERSION, KIND = "agd moments", 1, "G"
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A dataclass of arrays that can be written to a file: the base of `agd.gradient.Moments`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict of strings, numbers and lists, which JSON keeps to the last bit.
+
+        Raises
+        ------
+        ValueError
+            If a moment is not finite.
+        """
+        entries = {name: backends.to_numpy(getattr(self, name)) for name in self._names()}
+        for name, entry in entries.items():
+            if not np.isfinite(entry).all():
+                raise ValueError(f"moments must be finite to be saved: {name} is not")
+        kind = str(getattr(self, KIND).dtype).rpartition(".")[2]
+        numbers = {name: entry.tolist() for name, entry in entries.items()}
+        return {"format": FORMAT, "version": VERSION, "dtype": kind, **numbers}
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def from_dict(cls, data: Any, backend: str = "numpy") -> Self:
+        """Return the moments that `to_dict` wrote.
+
+        Parameters
+        ----------
+        data : mapping
+            What `to_dict` returned, or JSON made of it.
+        backend : str
+            The library and device that gets them, as ``agd.backends.select`` takes them.
+
+        Returns
+        -------
+        Moments
+            The same numbers.
+
+        Raises
+        ------
+        ValueError
+            For what is no dict of moments, and for shapes that do not fit each other.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise ValueError(f"data must have format {FORMAT!r}, as Moments.to_dict gives it")
+        if data.get("version") != VERSION:
+            raise ValueError(f"version must be {VERSION}, got {data.get('version')!r}")
+        if missing := [name for name in cls._names() if name not in data]:
+            raise ValueError(
+                f"data must have the moments' entries, but {', '.join(missing)} is missing"
+            )
+        kind = choice("dtype", str(data.get("dtype")), ("float32", "float64"))
+        host = {name: np.asarray(data[name], dtype=kind) for name in cls._names()}
+        _check_shapes(host)
+        place = backends.select(backend)
+        return cls(**{name: place.asarray(entry) for name, entry in host.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write the moments as JSON, whole or not at all; `load` gives the same numbers.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; one that is there is replaced.
+        """
+        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
+        write_atomically(Path(path), lambda file: file.write(f"{text}\n".encode()))
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str = "numpy") -> Self:
+        """Read what `save` wrote; parameters and errors as in `from_dict`.
+
+        Examples
+        --------
+        >>> import numpy as np, pathlib, tempfile
+        >>> from agd.gradient import Blocks, Moments
+        >>> found = Moments.from_blocks(Blocks.of(np.asarray([[0.1], [0.7]]), np.asarray([1.0, 2.0])))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found.save(pathlib.Path(folder) / "moments.json")
+        ...     bool(Moments.load(pathlib.Path(folder) / "moments.json").G == found.G)
+        True
+        """
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), backend)
+
+
+def _check_shapes(host: dict[str, Any]) -> None:
+    """Refuse entries that are not the moments of one set of columns and problems."""
+    mean, targets, total = (host[name].shape for name in ("mean", "mean_y", "total"))
+    known = {
+        "G": (*mean, *mean[-1:]), "c": (*targets, *mean[-1:]), "yy": targets, "rows": total,
+        "mean_rest": mean, "mean_y_rest": targets,
+    }  # fmt: skip
+    for name, shape in known.items():
+        if host[name].shape != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} beside a mean of shape {mean} and a mean_y of shape "
+                f"{targets}, got {host[name].shape}"
+            )
+    if not (math.prod(mean) and mean[:-1] in {(), targets} and total in {(), targets}):
+        raise ValueError(f"mean, mean_y and total must fit: shapes {mean}, {targets}, {total}")
 
 
 def ridge(penalty: Penalty | None) -> float:
@@ -292,3 +408,61 @@ def _as(dtype: Any, *parts: Any) -> list[Any]:
         part if part is None else backends.namespace(part).astype(part, dtype, copy=False)
         for part in parts
     ]
+
+
+def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
+    """Check the values of data in chunks, count their rows and sum their moments, in one pass.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Those of `Blocks.uncounted`.
+    loss : Loss
+        It says which targets it can have.
+
+    Returns
+    -------
+    screened : Screened
+        Sound data, with their rows counted.
+    moments : Moments
+        Theirs; of two classes, with the targets 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        As `agd.data.screening.screen`.
+    """
+    look = functools.partial(_look, loss, blocks.rows)
+    with np.errstate(all="ignore"):  # as of `screen` and of `Moments`; it goes with the functions
+        reports, sums = blocks.merged(look, _joined)
+        moments = Moments.of_sums(sums)
+    xp = backends.namespace(sums.total)
+    counted = blocks.replace(total=xp.astype(sums.total, blocks.resident.dtype))
+    screened = screen(counted, loss, reports)
+    return screened, _encoded(moments, screened.classes)
+
+
+def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
+    """Write two classes as 0 and 1 in the moments too."""
+    if classes is None or classes == (0.0, 1.0):
+        return moments
+    low, high = classes
+    xp, width = backends.namespace(moments.yy), high - low
+    return replace(
+        moments,
+        mean_y=((moments.mean_y - low) + moments.mean_y_rest) / width,
+        mean_y_rest=xp.zeros_like(moments.mean_y_rest),
+        c=moments.c / width,
+        yy=moments.yy / width / width,
+    )
+
+
+def _look(
+    loss: Loss, rows: int | None, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Sums]:
+    return report(loss, X, y, weight)[None, :], of_chunk(rows, X, y, weight)
+
+
+def _joined(parts: list[Any]) -> tuple[Array, Sums]:
+    xp = backends.namespace(parts[0][0])
+    return xp.concat([seen for seen, _ in parts]), merge([sums for _, sums in parts])

@@ -19,9 +19,9 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Params, Tree
-from agd.gradient.blocks import forward
+from agd.data.arrays import forward
+from agd.gradient.linear import LinearObjective, minus
 from agd.gradient.moments import Moments
-from agd.gradient.objective import LinearObjective, minus
 from agd.loss import BaseLoss
 
 __all__ = ["Recursive", "Remembered"]

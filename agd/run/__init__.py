@@ -10,16 +10,20 @@ GradTol(1e-08) | MaxIter(500)
 from __future__ import annotations
 
 from agd.run.certificate import Certificate, predicted_contraction
-from agd.run.criteria import Criterion
-from agd.run.fitted import FitResult
-from agd.run.history import History
-from agd.run.limits import Deadline, MaxEval, MaxIter
 from agd.run.loop import run
-from agd.run.online import Online
-from agd.run.result import Result
-from agd.run.status import Status
-from agd.run.stopping import Stop, as_stop
-from agd.run.tolerances import GCV, GradTol, StepTol, ValueTol
+from agd.run.result import FitResult, History, Result, Status
+from agd.run.stopping import (
+    GCV,
+    Criterion,
+    Deadline,
+    GradTol,
+    MaxEval,
+    MaxIter,
+    StepTol,
+    Stop,
+    ValueTol,
+    as_stop,
+)
 
 __all__ = [
     "GCV",
@@ -31,7 +35,6 @@ __all__ = [
     "History",
     "MaxEval",
     "MaxIter",
-    "Online",
     "Result",
     "Status",
     "StepTol",

@@ -1,4 +1,9 @@
-"""What is known of the point that a run found, and how fast it had to get there."""
+"""The least curvature of a linear fit, where it is cheap and holds everywhere.
+
+The squared loss is a quadratic: its Hessian [X 1]' diag(s) [X 1] / m is one matrix, and the smallest
+eigenvalue mu bounds how far the minimum can be. One pass over the data gives it, a few times as long as
+one for a gradient, and it travels to the host with the first look, so that it costs no read of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,197 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from agd import backends
+from agd._tree import as_scalar
+from agd._typing import Array, Params
 from agd._validation import choice
-from agd.run.row import Row, plain
+from agd.data.matrix import column_sums, gram, times_rows
+from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
+from agd.gradient.hessian import least_eigenvalue
+from agd.gradient.linear import TEMPORARY, LinearObjective
+from agd.gradient.preconditioner import Rescaled
+from agd.gradient.quadratic import WhitenedSquares
+from agd.loss import L2, Squared
+from agd.run.observation import Row
 from agd.update import Accelerated, Descent
-from agd.update._rule import given_rate
+from agd.update.rule import given_rate
 
-__all__ = ["Certificate", "certified", "predicted_contraction"]
+__all__ = [
+    "Certificate",
+    "Spectrum",
+    "certified",
+    "matrix",
+    "predicted_contraction",
+    "spectrum",
+    "units",
+]
+
+
+class Spectrum(NamedTuple):
+    """What it takes to know mu: arrays to be read, and what is to be done with them.
+
+    Attributes
+    ----------
+    arrays : list of array
+        The change of coordinates where there is one, (n, n), and the data's part of the Hessian,
+        (n, n), where it is constant.
+    rescaled, quadratic : bool
+        Which of the two there are.
+    ridge : numpy.ndarray, shape (n,)
+        The penalty's part of the Hessian, its diagonal.
+    why : str
+        How mu is had.
+    """
+
+    arrays: list[Array]
+    rescaled: bool
+    quadratic: bool
+    ridge: Any
+    why: str
+
+    def least(self, host: list[Any]) -> tuple[float, float] | None:
+        """Return mu in the method's coordinates and in the user's, from the arrays as read.
+
+        An eigenvalue that rounding may have made is 0.
+        """
+        if not all(np.isfinite(x).all() for x in host):
+            return None
+        eps = max((float(np.finfo(x.dtype).eps) for x in host), default=0.0)
+        moved = np.asarray(host[0], dtype=float) if self.rescaled else None
+        hessian = np.diag(self.ridge)
+        if self.quadratic:
+            hessian = hessian + np.asarray(host[-1], dtype=float)
+        bare = np.eye(len(hessian))
+        user = least_eigenvalue(bare, hessian, eps)
+        return (user if moved is None else least_eigenvalue(moved, hessian, eps)), user
+
+
+class Known(NamedTuple):
+    """A least curvature that the objective brings: nothing is left to read or to find out.
+
+    Attributes
+    ----------
+    pair : tuple of float
+        It in the method's coordinates and in the user's.
+    arrays : tuple
+        None.
+    why : str
+        How it is known.
+    """
+
+    pair: tuple[float, float]
+    arrays: tuple[Array, ...] = ()
+    why: str = "Hessian"
+
+    def least(self, _: Any) -> tuple[float, float]:
+        """Return both."""
+        return self.pair
+
+
+def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
+    """Return what it takes to know the least curvature, or None where that is not cheap.
+
+    It is for one problem whose method has measured L; then, of the squared loss, or of any loss with an
+    `L2` penalty on all of its parameters (mu >= alpha).
+
+    Parameters
+    ----------
+    objective : Objective
+        What is minimised.
+    state : NamedTuple
+        The method's state at the first point.
+
+    Returns
+    -------
+    Spectrum, Known or None
+        The arrays, still on the device.
+    """
+    if isinstance(objective, WhitenedSquares):
+        return None if objective.least is None else Known(objective.least)
+    base = objective.base if isinstance(objective, Rescaled) else objective
+    if not isinstance(base, LinearObjective) or getattr(base, "nonsmooth", False):
+        return None
+    p = base.blocks.X.shape[-1]
+    known = getattr(state, "curvature", None) is not None
+    if not known or base.batch_shape != () or p > MAX_SPECTRUM_COLUMNS:
+        return None
+    alpha = base.penalty.alpha if isinstance(base.penalty, L2) else 0.0
+    quadratic = isinstance(base.loss, Squared)
+    if not quadratic and (alpha == 0.0 or base.intercept):
+        return None
+    arrays: list[Array] = []
+    with np.errstate(all="ignore"):
+        if isinstance(objective, Rescaled):
+            arrays.append(matrix(objective.scaling.to_user(units(base, p))))
+        if quadratic:
+            arrays.append(_hessian(base))
+    ridge = np.asarray([alpha] * p + [0.0] * base.intercept)
+    why = "Hessian" if quadratic else "penalty"
+    return Spectrum(arrays, isinstance(objective, Rescaled), quadratic, ridge, why)
+
+
+def units(base: LinearObjective, p: int) -> Params:
+    """Return the unit vectors of the parameters, as a batch.
+
+    Parameters
+    ----------
+    base : LinearObjective
+        Whose parameters.
+    p : int
+        How many coefficients.
+
+    Returns
+    -------
+    Params
+        coef (n, p) and intercept (n,), or None.
+    """
+    like = base.blocks.resident
+    xp, where = backends.namespace(like), backends.device(like)
+    n = p + base.intercept
+    eye = xp.eye(n, dtype=like.dtype, device=where)
+    return Params(eye[:, :p], eye[:, p] if base.intercept else None)
+
+
+def _squares(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Sum x x' and x over the rows of one block, with their weights."""
+    xp = backends.namespace(X)
+    rooted = X if weight is None else times_rows(X, xp.sqrt(weight))
+    return gram(rooted), column_sums(X if weight is None else times_rows(X, weight))
+
+
+def _hessian(base: LinearObjective) -> Array:
+    """Return the Hessian of the squared loss, shape (p, p), or (p + 1, p + 1) with the intercept."""
+    squares, sums = base.blocks.sum(_squares, limit=TEMPORARY)
+    squares, sums = squares / base.blocks.total, sums / base.blocks.total
+    if not base.intercept:
+        return squares
+    xp = backends.namespace(squares)
+    last = xp.concat([sums, xp.ones_like(sums[:1])])
+    return xp.concat([xp.concat([squares, sums[:, None]], axis=1), last[None, :]], axis=0)
+
+
+def matrix(rows: Params) -> Array:
+    """Return a batch of parameters as the rows of a matrix, the intercept last.
+
+    Parameters
+    ----------
+    rows : Params
+        coef (n, p) and intercept (n,), or None.
+
+    Returns
+    -------
+    array, shape (n, p) or (n, p + 1)
+        The matrix.
+    """
+    if rows.intercept is None:
+        return rows.coef
+    xp = backends.namespace(rows.coef)
+    return xp.concat([rows.coef, xp.expand_dims(rows.intercept, axis=-1)], axis=-1)
+
 
 KINDS = ("gradient", "line search", "accelerated", "conjugate", "heavy ball")
 
@@ -247,19 +433,21 @@ def certified(
     seen = bool((row.least_curvature > 0.0).any()) or getattr(method, "backtracking", False)
     source = why if known is not None else ("seen along the path" if seen else "power iteration")
     with np.errstate(all="ignore"):
-        condition = None if L is None or mu is None else plain(np.asarray(L) / mu)
-        largest_step = None if L is None else plain(2.0 / np.asarray(L))
+        condition = None if L is None or mu is None else as_scalar(np.asarray(L) / mu)
+        largest_step = None if L is None else as_scalar(2.0 / np.asarray(L))
     kind, rate = convergence_of(method)
     predict = kind is not None and L is not None and mu is not None
     return Certificate(
-        grad_norm=plain(row.grad_norm),
-        tolerance=plain(tolerance) if isinstance(tolerance, np.ndarray | np.generic) else tolerance,
+        grad_norm=as_scalar(row.grad_norm),
+        tolerance=as_scalar(tolerance)
+        if isinstance(tolerance, np.ndarray | np.generic)
+        else tolerance,
         curvature=L,
         largest_step=largest_step,
         least_curvature=mu,
         condition=condition,
         contraction=predicted_contraction(mu, L, kind, rate) if predict and kind else None,
-        observed=None if np.isnan(observed).all() else plain(observed),
+        observed=None if np.isnan(observed).all() else as_scalar(observed),
         distance=_distance(row, known),
         source=source if L is not None or mu is not None else None,
     )
@@ -270,11 +458,11 @@ def _distance(row: Row, known: tuple[float, float] | None) -> Any:
         return None
     # Even where the gradient is 0 the point is a rounded one.
     rounding = float(np.finfo(row.size.dtype).eps) * row.size
-    return plain(row.length / known[1] + rounding)
+    return as_scalar(row.length / known[1] + rounding)
 
 
 def _known(curvature: Any) -> Any:
     """Return a curvature where it is known; NaN for the problems of a batch where it is not."""
     if not (curvature > 0.0).any():
         return None
-    return plain(np.where(curvature > 0.0, curvature, math.nan))
+    return as_scalar(np.where(curvature > 0.0, curvature, math.nan))

@@ -15,7 +15,7 @@ from agd._validation import as_value
 from agd.gradient import CriticalPoint, FunctionObjective, critical_point
 from agd.run.certificate import Certificate, convergence_of, predicted_contraction
 from agd.run.result import Result
-from agd.run.start import default_tolerance
+from agd.run.stopping import default_tolerance
 
 __all__ = ["with_kind"]
 

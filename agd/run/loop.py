@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from agd import backends
+from agd._tree import as_scalar
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool
-from agd.run.certificate import certified
-from agd.run.criteria import Criterion
-from agd.run.differenced import Differenced, Noise
-from agd.run.history import Log
-from agd.run.machine import Machine
-from agd.run.result import Result
-from agd.run.row import Wanted, plain
-from agd.run.spectrum import spectrum
-from agd.run.status import Status
-from agd.run.stopping import Judge, Stop, as_stop
-from agd.run.tolerances import GradTol
+from agd.run.certificate import certified, spectrum
+from agd.run.compiled_step import Machine
+from agd.run.observation import Row, Wanted
+from agd.run.result import Log, Result, Status
+from agd.run.stopping import Criterion, GradTol, Judge, Seen, Stop, Test, as_stop
 
-__all__ = ["message", "run"]
+__all__ = [
+    "Differenced",
+    "Noise",
+    "message",
+    "run",
+]
 
 
 def run(
@@ -213,13 +214,13 @@ class _Run:
         x, jac = self.machine.report()
         return Result(
             x=x,
-            fun=plain(row.value),
+            fun=as_scalar(row.value),
             jac=jac,
-            nit=plain(nit),
-            nfev=plain(self.calls("value_calls")),
-            njev=plain(self.calls("grad_calls")),
+            nit=as_scalar(nit),
+            nfev=as_scalar(self.calls("value_calls")),
+            njev=as_scalar(self.calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
-            success=plain(status == Status.CONVERGED),
+            success=as_scalar(status == Status.CONVERGED),
             message=message(status, nit),
             history=self.log.history(),
             n_sync=self.machine.n_sync,
@@ -247,3 +248,74 @@ def message(status: Any, nit: Any) -> str:
 
 def _steps(nit: int) -> str:
     return "1 step" if nit == 1 else f"{nit} steps"
+
+
+# By how much a gradient has to stand out of the error of one-sided differences; and by how much after
+# so many trials without a step, which a line search makes where its slopes are wrong.
+MARGIN, STALLED, TRIALS = 4.0, 100.0, 4
+ROUNDINGS = 4.0  # how many a value is taken to be wrong by
+
+
+class Differenced(NamedTuple):
+    """How a run's gradient is differenced.
+
+    Attributes
+    ----------
+    eps : float
+        The rounding of the values.
+    central : Objective or None
+        The same objective by central differences, for the last steps; None where they are central.
+    """
+
+    eps: float
+    central: Any = None
+
+    @property
+    def noise(self) -> float:
+        """Return what rounding leaves unknown of a central difference, as a share of the value."""
+        return float(ROUNDINGS * self.eps ** (2.0 / 3.0))
+
+    def undecided(self, row: Row, status: Any, limit: Any, trials: Any) -> Any:
+        r"""Return the problems of which one-sided differences say no more.
+
+        Their error is about ::
+
+            eps^(1/2) (L max(1, |x|) / 2 + 2 |f|)
+
+        with L the largest curvature that the run has seen. A problem is undecided where the gradient
+        does not stand out of that; and where the line search can go no further, or the gradient is
+        within its limit and the error is not known to be, whatever the estimate says.
+
+        Parameters
+        ----------
+        row : Row
+            The last look.
+        status : numpy.ndarray of int, shape (...)
+            What the problems' statuses are.
+        limit : float or numpy.ndarray
+            The gradient's limit.
+        trials : numpy.ndarray, shape (...)
+            How many steps of the loop brought no step of the problem's, last.
+        """
+        size = np.fmax(1.0, row.size)
+        error = self.eps**0.5 * (0.5 * row.curvature * size + 2.0 * np.abs(row.value))
+        small = row.grad_norm <= limit
+        margin = np.where(trials >= TRIALS, STALLED, MARGIN)
+        hidden = margin * error >= np.where(small, limit, row.grad_norm)
+        converged = (status == Status.CONVERGED) & small & (hidden | (row.curvature <= 0.0))
+        return (status < 0) & hidden | converged | (status == Status.LINE_SEARCH)
+
+
+@dataclass(frozen=True)
+class Noise(Test):
+    """Converged when the gradient is within a share of the value: what differences leave unknown of it."""
+
+    share: float
+
+    def limit(self, row: Row) -> Any:
+        """Return what the size of the gradient is held against."""
+        return self.share * np.abs(row.value)
+
+    def holds(self, seen: Seen) -> Any:
+        """Return where the gradient is within its limit."""
+        return seen.row.grad_norm <= self.limit(seen.row)

@@ -1,24 +1,170 @@
-"""What came of a run: SciPy's fields, the history, and what is known of the point found."""
+"""How a run ended, and what to do next."""
 
-# Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
+from __future__ import annotations
 
 import html
 import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Tree
+from agd._typing import Array, Loss, Tree
+from agd._validation import as_features, check_columns
+from agd.data.arrays import forward
+from agd.data.screening import Screened
 from agd.run.certificate import Certificate
-from agd.run.history import History
-from agd.run.status import Status
+from agd.run.observation import Row
 
-__all__ = ["Certificate", "History", "Result"]
+__all__ = [
+    "Certificate",
+    "FitResult",
+    "History",
+    "Log",
+    "Result",
+    "Status",
+    "contraction",
+    "fitted",
+]
+
+
+class Status(IntEnum):
+    """How a run ended; the values are SciPy's where SciPy has one.
+
+    >>> Status.CONVERGED == 0
+    True
+    >>> Status.DEADLINE.advice.partition(":")[0]
+    'stopped at the deadline before it converged'
+    """
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    DIVERGED = 2
+    NON_FINITE = 3
+    LINE_SEARCH = 4
+    UNBOUNDED = 5
+    DEADLINE = 6
+    CALLBACK = 99
+
+    @property
+    def advice(self) -> str:
+        """What happened, and what to do next."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "converged",
+    Status.MAX_ITER: (
+        "stopped at the limit of iterations or calls before it converged: raise max_iter, start from "
+        "this result (init=), or ask for less (grad_tol)"
+    ),
+    Status.DIVERGED: "diverged: the learning rate is too large; returned the last finite point",
+    Status.NON_FINITE: (
+        "the value or the gradient is not finite: returned the last finite point; check the data and "
+        "the function there"
+    ),
+    Status.LINE_SEARCH: (
+        "the line search found no lower point along its direction: either the precision of the "
+        "arithmetic is reached or the gradient is wrong: run agd.check_gradient"
+    ),
+    Status.UNBOUNDED: (
+        "the value falls without bound: no minimum exists that way; check the sign of the function, or "
+        "give bounds or a penalty"
+    ),
+    Status.DEADLINE: (
+        "stopped at the deadline before it converged: allow more seconds, or start from this result"
+    ),
+    Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
+}
+
+
+class History(NamedTuple):
+    """What the host saw of a run, one entry for each look; NumPy arrays, off the device.
+
+    Looks at which no problem had taken a step since the last are left out, except the last of all.
+
+    Attributes
+    ----------
+    nit : numpy.ndarray, shape (looks,)
+        Steps taken by then, by the problem that took most.
+    value : numpy.ndarray, shape (looks, ...)
+        The objective.
+    grad_norm : numpy.ndarray, shape (looks, ...)
+        The size of its gradient, as the stopping test measured it.
+    step : numpy.ndarray, shape (looks, ...)
+        How far the last step moved a parameter, at the most, as a share of the largest parameter.
+    nfev : numpy.ndarray of int, shape (looks, ...)
+        Calls of the function by then.
+    """
+
+    nit: Any
+    value: Any
+    grad_norm: Any
+    step: Any
+    nfev: Any
+
+
+class Log:
+    """Collect the rows of a run; a history of them is a view, which later rows leave as it is.
+
+    Parameters
+    ----------
+    first : Row
+        The row at the first point.
+    calls : numpy.ndarray of int, shape (...)
+        Calls of the function by then.
+    """
+
+    def __init__(self, first: Row, calls: Any) -> None:
+        self._rows = np.empty((16, 5, *np.shape(first.value)))
+        self._kept = 0
+        self._loose = False
+        self.add(first, calls, keep=True)
+
+    def add(self, row: Row, calls: Any, *, keep: bool) -> None:
+        """Add a row; one that is not to be kept gives way to the next."""
+        if self._kept + 1 >= len(self._rows):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+        entry = (row.iterations, row.value, row.grad_norm, row.moved, calls)
+        self._rows[self._kept] = np.stack(entry)
+        self._kept += keep
+        self._loose = not keep
+
+    def history(self) -> History:
+        """Return what was kept so far, and the last row."""
+        rows = self._rows[: self._kept + self._loose]
+        nit, value, grad_norm, step, calls = (rows[:, i] for i in range(5))
+        nit = np.max(nit, axis=tuple(range(1, nit.ndim))).astype(int)
+        return History(nit, value, grad_norm, step, calls.astype(int))
+
+    def contraction(self) -> Any:
+        """Return by what factor the gradient shrank a step, shape (...), as `contraction` has it."""
+        rows = self._rows[: self._kept + self._loose]
+        return contraction(rows[:, 0], rows[:, 2])
+
+
+def contraction(nit: Any, size: Any) -> Any:
+    """Return by what factor the gradient shrank a step, shape (...), over the last half of them.
+
+    It is the geometric mean, (|g_n| / |g_m|)^(1 / (n - m)), with m the first step seen from n/2 on;
+    NaN where there are not two such looks.
+
+    Parameters
+    ----------
+    nit, size : numpy.ndarray, shape (looks, ...)
+        Steps taken, and the size of the gradient.
+    """
+    from_half = np.argmax(nit >= 0.5 * nit[-1], axis=0)[None, ...]
+    m, before = (np.take_along_axis(x, from_half, axis=0)[0] for x in (nit, size))
+    with np.errstate(all="ignore"):
+        factor = (size[-1] / before) ** (1.0 / (nit[-1] - m))
+    return np.where(nit[-1] > m, factor, np.nan)
+
 
 WIDTH = 88  # columns of the table's right side
 LEAVES = 8  # of a tree in the table; the rest is counted
@@ -153,3 +299,138 @@ def _text(value: Any) -> str:
         value = backends.to_numpy(value)
     with np.printoptions(threshold=8, precision=6, edgeitems=3, linewidth=WIDTH):
         return str(value)
+
+
+@dataclass(frozen=True, repr=False)
+class FitResult(Result):
+    """What `fit` returns: a `Result` with the model's coefficients and predictions.
+
+    Attributes
+    ----------
+    coef : array, shape (p,) or (..., p)
+        The coefficients, in the units of X's columns.
+    intercept : array, shape () or (...), or None
+        The constant term; None if the model has none.
+    loss : Loss
+        The loss that was minimised.
+    classes : tuple of float, or None
+        For a loss of two classes, the labels of the first and the second.
+    n_passes : int, or None
+        Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
+        None for arrays in memory.
+    feature_names : list of str, or None
+        The names of X's columns, where it was a frame with such names. Rows to predict for that have
+        names as well must have these, in this order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> found = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
+    >>> found.predict(np.asarray([[0.0], [3.0]]))
+    array([0., 1.])
+    """
+
+    coef: Array
+    intercept: Array | None
+    loss: Loss
+    classes: tuple[float, float] | None
+    n_passes: int | None = None
+    feature_names: list[str] | None = None
+
+    def decision_function(self, X: Array) -> Array:
+        """Return the linear predictor z = X @ coef + intercept.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or frame, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n)
+            z.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X has another number of columns, another library or another device, or is a frame whose
+            columns are not named, and ordered, as those that were fitted.
+        """
+        check_columns(X, self.feature_names)
+        X = as_features(X, self.coef)
+        z = forward(X, self.coef)
+        return z if self.intercept is None else z + self.intercept[..., None]
+
+    def predict(self, X: Array) -> Array:
+        """Return what the model expects of y: its mean, or for two classes the likelier label.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n)
+            Predictions, in the units (or labels) of y.
+        """
+        z = self.decision_function(X)
+        if self.classes is None:
+            return self.loss.predict(z)
+        low, high = self.classes
+        xp = backends.namespace(z)
+        second = xp.astype(z > 0.0, z.dtype)
+        return low * (1.0 - second) + high * second
+
+    def predict_proba(self, X: Array) -> Array:
+        """Return the probabilities of the two classes, shape (..., n, 2).
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (..., n, p)
+            Rows, of the columns that were fitted.
+
+        Returns
+        -------
+        array, shape (..., n, 2)
+            The probability of the first and of the second class.
+
+        Raises
+        ------
+        AttributeError
+            If the loss has no classes.
+        """
+        if self.classes is None:
+            raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
+        z = self.decision_function(X)
+        signs = backends.namespace(z).arange(-1, 2, 2, dtype=z.dtype, device=backends.device(z))
+        return self.loss.predict(
+            z[..., None] * signs
+        )  # lazy rows of unknown number cannot be stacked
+
+
+def fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
+    """Name the parts of the point that a run over sound data found.
+
+    Parameters
+    ----------
+    found : Result
+        What the run returned; its point is a `Params`.
+    sound : Screened
+        The data, as they were screened.
+    loss : Loss
+        The loss that was minimised.
+
+    Returns
+    -------
+    FitResult
+        The same result, with the model's names.
+    """
+    known = {field.name: getattr(found, field.name) for field in fields(Result)}
+    known["n_sync"] = found.n_sync + sound.n_sync
+    params, blocks = found.x, sound.blocks
+    return FitResult(
+        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes,
+        n_passes=blocks.passes[0] if backends.of(blocks.X).chunked else None,
+    )  # fmt: skip

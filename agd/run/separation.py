@@ -14,13 +14,12 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params
-from agd.gradient.columns import relative
-from agd.gradient.matrix import column_sums, forward, gram, times_rows
-from agd.gradient.objective import TEMPORARY
-from agd.gradient.scaling import Rescaled
+from agd.data.matrix import column_sums, forward, gram, times_rows
+from agd.gradient.column_stats import relative
+from agd.gradient.linear import TEMPORARY
+from agd.gradient.preconditioner import Rescaled
 from agd.loss import Logistic, Poisson
-from agd.run.fitted import FitResult
-from agd.run.status import Status
+from agd.run.result import FitResult, Status
 
 __all__ = ["separated"]
 

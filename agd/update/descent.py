@@ -1,9 +1,4 @@
-"""Methods: descent by any rule, and accelerated descent that finds its own step.
-
-A method is a pure pair ``init(objective, params) -> state`` and ``step(objective, params, state) ->
-(params, state)``. The state carries the value and the gradient at the params, so that what a run
-returns and what it reports belong to the same point.
-"""
+"""A first estimate of the curvature, for methods whose step is its inverse."""
 
 from __future__ import annotations
 
@@ -14,12 +9,65 @@ from typing import Any, ClassVar, NamedTuple
 import optree
 
 from agd import backends
+from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
-from agd.gradient.objective import largest_curvature
-from agd.update._curvature import first_curvature, looks
-from agd.update._rule import AUTO, Rule, apply_updates, check_rule
+from agd._validation import count, positive
+from agd.gradient.curvature import largest_curvature
+from agd.update.rule import AUTO, Rule, apply_updates, check_rule
 
-__all__ = ["Accelerated", "Descent"]
+__all__ = [
+    "Accelerated",
+    "Adapted",
+    "Descent",
+    "HeavyBall",
+    "first_curvature",
+    "looks",
+]
+
+
+def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
+    """Return L for an objective that can bound it, and a guess to be corrected on the way for others.
+
+    The guess is the curvature along the gradient ::
+
+        L = |g(x + h d) - g(x)| / (h |d|),    d = -g / max|g|,    h = eps^(1/3) max(1, max|x|)
+
+    Where a penalty or bounds are left to a prox, x + h d may lie where the function must not be asked;
+    there it is L = max(1, |g|), with which the first step is no longer than 1.
+
+    Parameters
+    ----------
+    objective : Objective
+        One over linear parameters has ``bound_product``; one that has ``nonsmooth`` says whether a part
+        of it is left to its prox.
+    params, grad : tree of arrays
+        The first point, and the gradient there.
+
+    Returns
+    -------
+    array, shape (...)
+        The curvature, above 0.
+    """
+    if hasattr(objective, "bound_product"):
+        return largest_curvature(objective)
+    batch = len(objective.batch_shape)
+    x, restore = flatten(params, batch)
+    g, _ = flatten(grad, batch)
+    xp = backends.namespace(x)
+    if not looks(objective):
+        return backends.clip(xp.sqrt(dot(g, g)), low=1.0)
+    d = -g * over(xp.ones_like(g[..., 0]), largest(g))[..., None]
+    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * backends.clip(largest(x), low=1.0)
+    _, there = objective.value_and_grad(restore(x + h[..., None] * d))
+    change, _ = flatten(there, batch)
+    change = change - g
+    L = xp.sqrt(dot(change, change)) * over(xp.ones_like(h), h * xp.sqrt(dot(d, d)))
+    return xp.where(xp.isfinite(L) & (L > 0.0), L, xp.ones_like(L))
+
+
+def looks(objective: Any) -> int:
+    """Return how often `first_curvature` evaluates an objective, 0 or 1."""
+    return int(not (hasattr(objective, "bound_product") or getattr(objective, "nonsmooth", False)))
 
 
 class DescentState(NamedTuple):
@@ -267,3 +315,229 @@ def _dot(a: Tree, b: Tree, batch: int) -> Array:
         part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
         total = part if total is None else total + part
     return total
+
+
+class AdaptedState(NamedTuple):
+    """Value and gradient at the best point, the point that the rule is at, and the scale in use."""
+
+    value: Array
+    grad: Tree
+    point: Tree
+    point_grad: Tree
+    inner: Any
+    scale: Array
+    stalled: Array
+    streak: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    walled: Array
+
+
+@dataclass(frozen=True)
+class Adapted:
+    r"""Move by a rule, with its updates scaled by what they achieve; the best point is kept.
+
+    ::
+
+        x := x + c u,    u the rule's update
+
+    c starts at 1. It doubles after `patience` steps in a row that each found a new best value; after as
+    many without one, or a value that is not finite, it halves and the rule starts anew from the best
+    point. So a rule with a rate of its own converges from whatever rate it was given.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    patience : int
+        How many steps make a verdict, 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rule` is no rule, or `patience` no whole number above 0.
+
+    Notes
+    -----
+    Halving the rate at a plateau is common practice in training (``ReduceLROnPlateau`` in PyTorch);
+    returning to the best point, and growing again, make it safe for any first rate.
+
+    Examples
+    --------
+    >>> from agd.update import Adapted, sign_descent
+    >>> Adapted(sign_descent(0.1)).name
+    'sign_descent(learning_rate=0.1), rate adapted'
+    """
+
+    rule: Rule
+    patience: int = 10
+
+    rescaled: ClassVar[bool] = False
+    evaluations: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rule."""
+        check_rule("rule", self.rule)
+        count("patience", self.patience)
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return f"{self.rule!r}, rate adapted"
+
+    def init(self, objective: Any, params: Tree) -> AdaptedState:
+        """Evaluate the objective at the first point."""
+        value, grad = objective.value_and_grad(params)
+        xp = backends.namespace(value)
+        zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
+        return AdaptedState(
+            value, grad, params, grad, self.rule.init(params), zero + 1.0, zero, zero, zero, zero + 1.0, no, no
+        )  # fmt: skip
+
+    def step(self, objective: Any, params: Tree, state: AdaptedState) -> tuple[Tree, AdaptedState]:
+        """Move the rule's point, and keep it where it is the best so far."""
+        xp = backends.namespace(state.value)
+        updates, inner = self.rule.update(state.point_grad, state.inner, state.point)
+        moved = optree.tree_map(lambda u: aligned(state.scale, u) * u, updates)
+        point = apply_updates(state.point, moved)
+        value, grad = objective.value_and_grad(point)
+        better = xp.isfinite(value) & (value < state.value)
+        stalled = xp.where(better, xp.zeros_like(value), state.stalled + 1.0)
+        streak = xp.where(better, state.streak + 1.0, xp.zeros_like(value))
+        back = (stalled >= self.patience) | ~xp.isfinite(value)
+        up = streak >= self.patience
+        one = xp.ones_like(value)
+        factor = xp.where(back, 0.5 * one, xp.where(up, 2.0 * one, one))
+        params = choose(better, point, params)
+        best_grad = choose(better, grad, state.grad)
+        eps = float(xp.finfo(value.dtype).eps)
+        return params, AdaptedState(
+            value=xp.where(better, value, state.value),
+            grad=best_grad,
+            point=choose(back, params, point),
+            point_grad=choose(back, best_grad, grad),
+            inner=self._restarted(back, params, inner),
+            scale=state.scale * factor,
+            stalled=xp.where(back, xp.zeros_like(value), stalled),
+            streak=xp.where(up, xp.zeros_like(value), streak),
+            iterations=state.iterations + xp.astype(better, value.dtype),
+            evaluations=state.evaluations + 1.0,
+            failed=state.failed | (state.scale < eps * eps),
+            walled=~better & (state.walled | ~xp.isfinite(value)),
+        )
+
+    def _restarted(self, back: Array, params: Tree, inner: Any) -> Any:
+        """Return the rule's state, started anew where a problem went back; shared leaves are kept."""
+        xp, batch = backends.namespace(back), tuple(back.shape)
+
+        def pick(new: Array, old: Array) -> Array:
+            if tuple(old.shape)[: len(batch)] != batch:
+                return old
+            return xp.where(aligned(back, old), new, old)
+
+        return optree.tree_map(pick, self.rule.init(params), inner)
+
+
+class HeavyBallState(NamedTuple):
+    """Value and gradient at the params, the velocity, and the curvature in use."""
+
+    value: Array
+    grad: Tree
+    velocity: Array
+    curvature: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    walled: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
+class HeavyBall:
+    r"""Heavy-ball momentum with the step 1/L, where L is learned on the way.
+
+    ::
+
+        v := beta v - g / L
+        x := x + v
+
+    L is raised to twice itself, and the step not taken, where the curvature seen along it, (g(x + v) -
+    g(x)) · v / v · v, exceeds L or the value is not finite; it falls by a fiftieth otherwise. The
+    velocity starts anew at 0 after a step that is not taken and where it points uphill, g · v > 0.
+
+    Parameters
+    ----------
+    beta : float
+        The share of the velocity that a step keeps, in (0, 1).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `beta` is out of range.
+
+    Notes
+    -----
+    Polyak (1964), "Some methods of speeding up the convergence of iteration methods"; O'Donoghue and
+    Candès (2015), "Adaptive restart for accelerated gradient schemes".
+
+    Examples
+    --------
+    >>> from agd.update import HeavyBall
+    >>> HeavyBall().name
+    'heavy ball (beta=0.9), step 1/L by backtracking'
+    """
+
+    beta: float = 0.9
+
+    rescaled: ClassVar[bool] = False
+    evaluations: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is not below 1."""
+        if positive("beta", self.beta) >= 1.0:
+            raise ValueError(f"beta must be below 1, got {self.beta!r}")
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return f"heavy ball (beta={self.beta!r}), step 1/L by backtracking"
+
+    def init(self, objective: Any, params: Tree) -> HeavyBallState:
+        """Evaluate the objective at the first point, and guess L."""
+        value, grad = objective.value_and_grad(params)
+        xp = backends.namespace(value)
+        g, _ = flatten(grad, value.ndim)
+        zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
+        curvature = first_curvature(objective, params, grad)
+        calls = zero + 1.0 + looks(objective)
+        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, calls, no, no, zero)
+
+    def step(
+        self, objective: Any, params: Tree, state: HeavyBallState
+    ) -> tuple[Tree, HeavyBallState]:
+        """Move with the velocity; where the step is refused, the params stay and L grows."""
+        xp = backends.namespace(state.value)
+        x, restore = flatten(params, state.value.ndim)
+        g, as_grad = flatten(state.grad, state.value.ndim)
+        uphill = (dot(g, state.velocity) > 0.0)[..., None]
+        kept = xp.where(uphill, xp.zeros_like(g), self.beta * state.velocity)
+        v = kept - g / state.curvature[..., None]
+        value, grad = objective.value_and_grad(restore(x + v))
+        there, _ = flatten(grad, state.value.ndim)
+        bend = dot(there - g, v)
+        accept = xp.isfinite(value) & (bend <= state.curvature * dot(v, v))
+        tiny = largest(v) <= float(xp.finfo(x.dtype).eps) * largest(x)
+        raised = xp.where(accept, xp.full_like(value, 0.98), xp.full_like(value, 2.0))
+        new_x = choose(accept, x + v, x)
+        return restore(new_x), HeavyBallState(
+            value=xp.where(accept, value, state.value),
+            grad=as_grad(choose(accept, there, g)),
+            velocity=choose(accept, v, xp.zeros_like(v)),
+            curvature=state.curvature * raised,
+            iterations=state.iterations + xp.astype(accept, value.dtype),
+            evaluations=state.evaluations + 1.0,
+            failed=state.failed | (~accept & tiny),
+            walled=~accept & (state.walled | ~xp.isfinite(value) | ~xp.isfinite(bend)),
+            moved=xp.where(accept, over(largest(v), largest(new_x)), state.moved),
+        )

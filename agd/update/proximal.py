@@ -1,4 +1,4 @@
-"""Proximal gradient descent, with steps of Barzilai and Borwein and a safeguard."""
+"""What the methods for a smooth function plus a penalty with a prox share; points are vectors (..., n)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,378 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from agd import backends
+from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
 from agd._validation import count
-from agd.update._composite import Composite, rounding
-from agd.update._curvature import first_curvature, looks
-from agd.update._spectral import DECREASE, GROWTH, filled, latest, nothing, seen, spectral
-from agd.update._vector import dot, over
-from agd.update.descent import choose
+from agd.update.descent import choose, first_curvature, looks
 
-__all__ = ["ProximalGradient"]
+__all__ = [
+    "DECREASE",
+    "FISTA",
+    "GROWTH",
+    "Composite",
+    "Point",
+    "ProjectedGradient",
+    "ProximalGradient",
+    "bounded",
+    "filled",
+    "latest",
+    "nothing",
+    "rise",
+    "rounding",
+    "seen",
+    "share_moved",
+    "spectral",
+]
+
+
+class Point(NamedTuple):
+    """A point, with f, its gradient, and F = f + penalty there.
+
+    Attributes
+    ----------
+    x, g : array, shape (..., n)
+        The point and the gradient of the smooth part.
+    smooth, value : array, shape (...)
+        The smooth part, and the whole.
+    """
+
+    x: Array
+    g: Array
+    smooth: Array
+    value: Array
+
+
+class Composite:
+    """An objective over vectors in place of trees.
+
+    Parameters
+    ----------
+    objective : Objective
+        A smooth part, and a penalty or bounds that are left to its prox.
+    params, grad : tree of arrays
+        A point, and the gradient there: what their structure is.
+    """
+
+    def __init__(self, objective: Any, params: Tree, grad: Tree) -> None:
+        self.objective = objective
+        self.batch = len(objective.batch_shape)
+        self.x, self.restore = flatten(params, self.batch)
+        self.g, self.as_grad = flatten(grad, self.batch)
+
+    def at(self, x: Array) -> Point:
+        """Evaluate at a point."""
+        params = self.restore(x)
+        smooth, grad = self.objective.value_and_grad(params)
+        return Point(x, flatten(grad, self.batch)[0], smooth, smooth + self.penalty(x))
+
+    def here(self, value: Array) -> Point:
+        """Return the point that it was made with, where the whole is `value`."""
+        return Point(self.x, self.g, value - self.penalty(self.x), value)
+
+    def penalty(self, x: Array) -> Array:
+        """Return the part that is left to the prox."""
+        return self.objective.penalty_value(self.restore(x))
+
+    def prox(self, x: Array, step: float | Array) -> Array:
+        """Return argmin_u penalty(u) + |u - x|² / (2 step)."""
+        if not self.objective.nonsmooth:
+            return x
+        return flatten(self.objective.prox(self.restore(x), step), self.batch)[0]
+
+    def forward(self, at: Point, step: Array) -> Array:
+        """Return where a proximal gradient step leads: prox(x - step g, step)."""
+        return self.prox(at.x - step[..., None] * at.g, step)
+
+
+def bounded(objective: Any) -> bool:
+    """Return whether an objective bounds its own curvature everywhere."""
+    loss = getattr(objective, "loss", None)
+    return hasattr(objective, "bound_product") and getattr(loss, "curvature", None) is not None
+
+
+def rounding(*values: Array) -> Array:
+    """Return how much of the difference between values may be rounding."""
+    xp = backends.namespace(values[0])
+    eps = float(xp.finfo(values[0].dtype).eps)
+    size = xp.abs(values[0])
+    for value in values[1:]:
+        size = xp.maximum(size, xp.abs(value))
+    return 16.0 * eps * size
+
+
+def rise(both: Composite, old: Point, new: Point) -> tuple[Array, Array]:
+    """Return how far the value of a quadratic plus the penalty rises, and how much of it may be rounding.
+
+    Of a quadratic the gradients tell, (g + g_old) · d / 2: its values may be small differences of large terms.
+    """
+    d, slope = new.x - old.x, new.g + old.g
+    before, after = both.penalty(old.x), both.penalty(new.x)
+    xp = backends.namespace(before)
+    eps = float(xp.finfo(before.dtype).eps)
+    noise = rounding(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
+    return 0.5 * dot(slope, d) + (after - before), noise
+
+
+def share_moved(new: Array, old: Array) -> Array:
+    """Return the largest change of an entry, as a share of the largest entry."""
+    return over(largest(new - old), largest(new))
+
+
+DECREASE = 1e-4  # the share of the decrease to first order that is enough
+GROWTH = 4.0  # a step grows so much where the curvature seen is not positive
+
+
+class Seen(NamedTuple):
+    """The counts and curvatures that both states carry, shape (...)."""
+
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    moved: Array
+    curvature: Array
+    least_curvature: Array
+    walled: Array
+
+
+def nothing(value: Array, evaluations: int) -> Seen:
+    """Return the fields of `Seen` before the first trial."""
+    xp = backends.namespace(value)
+    zero = xp.zeros_like(value)
+    no = xp.zeros_like(value, dtype=xp.bool)
+    return Seen(zero, zero + evaluations, no, zero, zero, zero, no)
+
+
+def seen(state: Any, old: Point, new: Point, taken: Array, stuck: Array) -> dict[str, Array]:
+    """Return the fields of `Seen` after a trial."""
+    xp = backends.namespace(old.value)
+    s = new.x - old.x
+    along = over(dot(s, new.g - old.g), dot(s, s))
+    along = xp.where(taken & (along > 0.0), along, xp.zeros_like(along))
+    known = xp.where(state.least_curvature > 0.0, state.least_curvature, along)
+    return {
+        "iterations": state.iterations + xp.astype(taken, old.value.dtype),
+        "evaluations": state.evaluations + 1.0,
+        "failed": state.failed | stuck,
+        "moved": xp.where(taken, share_moved(new.x, old.x), state.moved),
+        "curvature": xp.maximum(state.curvature, along),
+        "least_curvature": xp.where(along > 0.0, xp.minimum(known, along), known),
+        "walled": (state.walled | ~xp.isfinite(new.value)) & (stuck | ~taken),
+    }
+
+
+def filled(value: Array, memory: int) -> Array:
+    """Return the first value, as often as values are remembered, shape (..., memory)."""
+    xp = backends.namespace(value)
+    more = xp.zeros((*value.shape, memory), dtype=value.dtype, device=backends.device(value))
+    return value[..., None] + more
+
+
+def latest(recent: Array, value: Array) -> Array:
+    """Drop the oldest of the last few values, and add one."""
+    xp = backends.namespace(value)
+    return xp.concat([recent[..., 1:], value[..., None]], axis=-1)
+
+
+def spectral(s: Array, y: Array, otherwise: Array) -> Array:
+    """Return the step of Barzilai and Borwein, s · s / s · y; `otherwise` where s · y is not above 0."""
+    xp = backends.namespace(s)
+    bend = dot(s, y)
+    step = over(dot(s, s), bend)
+    return xp.where(bend > 0.0, backends.clip(step, 1e-20, 1e20), otherwise)
+
+
+EASE = 0.98  # by how much L is lowered with each step where the curvature may differ from place to place
+
+
+class FistaState(NamedTuple):
+    """The value and the gradient at x_k, the params; y_k with its own; t_k, and the L in use."""
+
+    value: Array
+    grad: Tree
+    ahead: Point
+    pending: Array
+    t: Array
+    L: Array
+    curvature: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    moved: Array
+    walled: Array
+
+
+@dataclass(frozen=True)
+class FISTA:
+    r"""Accelerated proximal gradient descent: a smooth f plus a penalty h that has a prox.
+
+    ::
+
+        x_{k+1} = prox_{h/L}(y_k - g(y_k) / L)
+        t_{k+1} = (1 + sqrt(1 + 4 (L_{k+1} / L_k) t_k²)) / 2
+        y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k)
+
+    The params are x_k, not y_k: exactly sparse, or within the set. L starts from the objective's bound on
+    its curvature where it has one, else from the first move, and is raised, and the step taken again,
+    whenever ::
+
+        f(x_{k+1}) > f(y_k) + g(y_k) · d + L/2 |d|²,    d = x_{k+1} - y_k
+
+    or, where rounding hides that, (g(x_{k+1}) - g(y_k)) · d > L |d|². The momentum starts anew, t = 1 and
+    y = x, where it points uphill, (y_k - x_{k+1}) · (x_{k+1} - x_k) > 0, and where the value would rise;
+    such a step is not taken, so the values fall from step to step. L is halved with a restart, and
+    lowered by 2% a step where f is no quadratic: the curvature may be less where the path leads. Each
+    step evaluates once: at x_{k+1}, or at y_{k+1}, whose gradient needs no evaluation where f is a
+    quadratic.
+
+    Notes
+    -----
+    Beck and Teboulle (2009), "A fast iterative shrinkage-thresholding algorithm for linear inverse
+    problems"; Scheinberg, Goldfarb and Bai (2014), "Fast first-order methods for composite convex
+    optimization with backtracking", for the sequence t with an L that may fall; O'Donoghue and Candès
+    (2015), "Adaptive restart for accelerated gradient schemes"; Becker, Candès and Grant (2011), "Templates for convex cone problems with applications to sparse signal
+    recovery", section 5.3, for the test by gradients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import LinearObjective
+    >>> from agd.loss import L1
+    >>> from agd.run import Stop, run
+    >>> X, y = np.eye(3), np.asarray([3.0, -6.0, 0.5])
+    >>> objective = LinearObjective.of(X, y, penalty=L1(1.0), intercept=False)
+    >>> run(FISTA(), objective, objective.zeros(), Stop(grad_tol=1e-10)).x.coef.round(6)
+    array([ 0., -3.,  0.])
+    """
+
+    evaluations: ClassVar[int] = 1
+    rescaled: ClassVar[bool] = True
+    proximal: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return "accelerated proximal gradient"
+
+    def init(self, objective: Any, params: Tree) -> FistaState:
+        """Evaluate the objective at the first point, and measure L where it has one."""
+        smooth, grad = objective.value_and_grad(params)
+        xp = backends.namespace(smooth)
+        both = Composite(objective, params, grad)
+        value = smooth + both.penalty(both.x)
+        no, one = xp.zeros_like(value, dtype=xp.bool), xp.ones_like(value)
+        L = first_curvature(objective, params, grad)
+        start = Point(both.x, both.g, smooth, value)
+        zero = xp.zeros_like(value)
+        known = L if bounded(objective) else zero
+        return FistaState(
+            value, grad, start, no, one, L, known, zero, one + looks(objective), no, zero, no
+        )
+
+    def step(self, objective: Any, params: Tree, state: FistaState) -> tuple[Tree, FistaState]:
+        """Evaluate at the next x and judge it, or at the y that is pending."""
+        xp = backends.namespace(state.value)
+        both = Composite(objective, params, state.grad)
+        old, y = both.here(state.value), state.ahead
+        target = both.forward(y, 1.0 / state.L)
+        new = both.at(choose(state.pending, y.x, target))
+        trial = ~state.pending
+        quadratic = getattr(objective, "quadratic", False)
+        enough, raised, seen = self._judge(y, new, state.L, by_slopes=quadratic)
+        still = trial & xp.all(y.x == old.x, axis=-1)
+        change, noise = new.value - old.value, rounding(new.value, old.value)
+        if quadratic:
+            change, noise = rise(both, old, new)
+        rises = change > noise
+        same = xp.all(new.x == old.x, axis=-1)
+        # Without momentum a step that is short enough descends, but for rounding.
+        taken = trial & enough & (still | ~rises)
+        back = (trial & enough & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
+        now = choose(taken, new, old)
+        uphill = dot(y.x - new.x, new.x - old.x) > 0.0
+        L = xp.where(trial & ~enough, raised, state.L)
+        L = self._lowered(objective, state, y, new, taken, taken & uphill, L)
+        t = xp.where((taken & uphill) | back, xp.ones_like(state.t), state.t)
+        following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _eased(taken, L, state) * t * t))
+        beta = xp.where(taken, (t - 1.0) / following, xp.zeros_like(t))
+        ahead, pending = self._extrapolate(both, old, new, beta)
+        ahead = choose(taken, ahead, choose(back, old, choose(state.pending, new, y)))
+        after = FistaState(
+            value=now.value,
+            grad=both.as_grad(now.g),
+            ahead=ahead,
+            pending=taken & pending,
+            t=xp.where(taken, following, t),
+            L=L,
+            curvature=state.curvature if bounded(objective) else xp.maximum(state.curvature, seen),
+            iterations=state.iterations + xp.astype(taken, t.dtype),
+            evaluations=state.evaluations + 1.0,
+            failed=state.failed | (still & same),
+            moved=xp.where(taken, share_moved(new.x, old.x), state.moved),
+            walled=(state.walled | ~xp.isfinite(new.value)) & (same | ~taken),
+        )
+        return both.restore(now.x), after
+
+    def _judge(
+        self, y: Point, new: Point, L: Array, *, by_slopes: bool
+    ) -> tuple[Array, Array, Array]:
+        """Say whether L bounds the curvature on the way from y, what L to try if not, and the curvature."""
+        xp = backends.namespace(L)
+        d, finite = new.x - y.x, xp.isfinite(new.value)
+        square = dot(d, d)
+        bend = new.smooth - y.smooth - dot(y.g, d)
+        turned = dot(new.g - y.g, d)
+        noise = rounding(new.smooth, y.smooth)
+        hidden = xp.ones_like(finite) if by_slopes else 0.5 * L * square <= noise
+        eps = float(xp.finfo(L.dtype).eps)
+        by_slope = turned <= L * square + 16.0 * eps * xp.sqrt(dot(new.g, new.g) * square)
+        below = xp.where(hidden, by_slope, bend <= 0.5 * L * square + noise)
+        seen = over(xp.where(hidden, turned, 2.0 * bend), square)
+        known = finite & (square > 0.0) & xp.isfinite(seen)
+        raised = backends.clip(xp.where(known, seen, 10.0 * L), low=1.5 * L, high=1e3 * L)
+        return finite & below, raised, xp.where(known & ~hidden, seen, xp.zeros_like(seen))
+
+    def _lowered(
+        self,
+        objective: Any,
+        state: FistaState,
+        y: Point,
+        new: Point,
+        taken: Array,
+        uphill: Array,
+        L: Array,
+    ) -> Array:
+        """Lower L: to what the first step saw, by half at a restart, and by a little at every step."""
+        xp = backends.namespace(L)
+        d, turn = new.x - y.x, new.g - y.g
+        seen = over(xp.sqrt(dot(turn, turn)), xp.sqrt(dot(d, d)))
+        guess = 0.0 if bounded(objective) else 1.0
+        first = taken & (state.iterations < guess) & (seen > 0.0) & xp.isfinite(seen)
+        # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
+        ease = 1.0 if getattr(objective, "quadratic", False) else EASE
+        later = xp.where(uphill, 0.5 * L, xp.where(taken, ease * L, L))
+        return xp.where(first, xp.minimum(L, seen), later)
+
+    def _extrapolate(
+        self, both: Composite, old: Point, new: Point, beta: Array
+    ) -> tuple[Point, Array]:
+        """Return the next y, and whether it is still to be evaluated."""
+        ahead = new.x + beta[..., None] * (new.x - old.x)
+        plain = beta == 0.0
+        if getattr(both.objective, "quadratic", False):
+            change = ahead - new.x
+            g = new.g + beta[..., None] * (new.g - old.g)
+            smooth = new.smooth + 0.5 * dot(new.g + g, change)
+            return Point(ahead, g, smooth, smooth), plain & ~plain
+        # The function is only asked where the penalty is finite, and within bounds.
+        ahead = choose(plain, new.x, both.prox(ahead, 0.0))
+        return new._replace(x=ahead), ~plain
+
+
+def _eased(taken: Array, L: Array, state: FistaState) -> Array:
+    """Return L_{k+1} / L_k, which the momentum's sequence has to know of."""
+    xp = backends.namespace(L)
+    return xp.where(taken, L / state.L, xp.ones_like(L))
 
 
 class ProximalState(NamedTuple):
@@ -127,3 +490,136 @@ class ProximalGradient:
             **seen(state, old, new, taken, xp.all(s == 0.0, axis=-1)),
         )
         return both.restore(now.x), after
+
+
+class ProjectedState(NamedTuple):
+    """Value and gradient at the params, the search that goes on from there, and what was seen."""
+
+    value: Array
+    grad: Tree
+    target: Array
+    fall: Array
+    share: Array
+    step: Array
+    recent: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    moved: Array
+    curvature: Array
+    least_curvature: Array
+    walled: Array
+
+
+@dataclass(frozen=True)
+class ProjectedGradient:
+    r"""Spectral projected gradient descent: a smooth f over a set, or plus any penalty h with a prox.
+
+    ::
+
+        d = prox_{a h}(x_k - a g_k) - x_k,    x_{k+1} = x_k + t d,    0 < t <= 1
+
+    The prox of a set is the projection onto it, and does not depend on a, which is the step of Barzilai
+    and Borwein, s · s / s · y. One projection serves all trials of t, which starts from 1 and is
+    shortened until ::
+
+        F(x_{k+1}) <= max(F(x_k), ..., F(x_{k-memory+1})) + 1e-4 t (g_k · d + h(x_k + d) - h(x_k))
+
+    by the parabola through the values, within [t/10, t/2]. All points are within the set. Each step
+    evaluates once, at a trial.
+
+    Parameters
+    ----------
+    memory : int
+        How many of the last values the safeguard looks back on, 1 or more; 1 makes every step descend.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `memory` is no whole number above 0.
+
+    Notes
+    -----
+    Birgin, Martínez and Raydan (2000), "Nonmonotone spectral projected gradient methods on convex sets",
+    their SPG2; Tseng and Yun (2009), "A coordinate gradient descent method for nonsmooth separable
+    minimization", for the decrease with a penalty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import LinearObjective
+    >>> from agd.loss import Simplex
+    >>> from agd.run import Stop, run
+    >>> X, y = np.eye(2), np.asarray([3.0, 2.5])
+    >>> objective = LinearObjective.of(X, y, penalty=Simplex(), intercept=False)
+    >>> x0 = objective.prox(objective.zeros(), 0.0)
+    >>> run(ProjectedGradient(), objective, x0, Stop(grad_tol=1e-10)).x.coef.round(6)
+    array([0.75, 0.25])
+    """
+
+    memory: int = 10
+
+    evaluations: ClassVar[int] = 1
+    rescaled: ClassVar[bool] = True
+    proximal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse a memory of nothing."""
+        count("memory", self.memory)
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return f"spectral projected gradient (memory {self.memory})"
+
+    def init(self, objective: Any, params: Tree) -> ProjectedState:
+        """Evaluate the objective at the first point, and project the first step."""
+        smooth, grad = objective.value_and_grad(params)
+        both = Composite(objective, params, grad)
+        value = smooth + both.penalty(both.x)
+        xp = backends.namespace(value)
+        step = 1.0 / first_curvature(objective, params, grad)
+        target, fall = _aim(both, Point(both.x, both.g, smooth, value), step)
+        recent, one = filled(value, self.memory), xp.ones_like(value)
+        return ProjectedState(
+            value, grad, target, fall, one, step, recent, *nothing(value, 1 + looks(objective))
+        )
+
+    def step(
+        self, objective: Any, params: Tree, state: ProjectedState
+    ) -> tuple[Tree, ProjectedState]:
+        """Evaluate a trial; take it and project the next step, or go less far."""
+        xp = backends.namespace(state.value)
+        both = Composite(objective, params, state.grad)
+        old, t = both.here(state.value), state.share
+        part = old.x + t[..., None] * (state.target - old.x)
+        new = both.at(choose(t == 1.0, state.target, part))
+        limit = xp.max(state.recent, axis=-1) + DECREASE * t * state.fall
+        finite = xp.isfinite(new.value)
+        taken = finite & (new.value <= limit + rounding(new.value, old.value))
+        bend = new.value - old.value - t * state.fall
+        shorter = xp.where(finite & (bend > 0.0), over(-0.5 * t * t * state.fall, bend), 0.1 * t)
+        shorter = backends.clip(shorter, low=0.1 * t, high=0.5 * t)
+        a = spectral(new.x - old.x, new.g - old.g, GROWTH * state.step)
+        a = xp.where(taken, a, state.step)
+        now = choose(taken, new, old)
+        target, fall = _aim(both, now, a)
+        stuck = xp.all(new.x == old.x, axis=-1)
+        after = ProjectedState(
+            value=now.value,
+            grad=both.as_grad(now.g),
+            target=choose(taken, target, state.target),
+            fall=xp.where(taken, fall, state.fall),
+            share=xp.where(taken, xp.ones_like(t), shorter),
+            step=a,
+            recent=choose(taken, latest(state.recent, new.value), state.recent),
+            **seen(state, old, new, taken, stuck),
+        )
+        return both.restore(now.x), after
+
+
+def _aim(both: Composite, at: Point, step: Array) -> tuple[Array, Array]:
+    """Return where a step leads, and by how much the value falls on the way there, to first order."""
+    target = both.forward(at, step)
+    change = dot(at.g, target - at.x)
+    return target, change + both.penalty(target) - (at.value - at.smooth)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import optree
 
+from agd import backends
+from agd._tree import sign
 from agd._typing import Array, Tree
-from agd.update._rule import (
+from agd.update.moving_averages import blend, check_share, decayed
+from agd.update.rule import (
     AUTO,
     Rate,
     Rule,
     check_number,
     check_rate,
     first_count,
+    is_zero,
     named_rule,
     next_count,
     scale_by_rate,
     zeros,
 )
 
-__all__ = ["gradient_descent", "momentum", "nesterov"]
+__all__ = ["gradient_descent", "lion", "momentum", "nesterov", "rprop", "sign_descent"]
 
 
 class DescentState(NamedTuple):
@@ -187,3 +192,210 @@ def nesterov(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     array([-1.5])
     """
     return _velocity_rule(learning_rate, beta, ahead=True)
+
+
+def _signs(tree: Tree) -> Tree:
+    return optree.tree_map(sign, tree)
+
+
+class SignState(NamedTuple):
+    """Updates made so far; None where the rate is no schedule."""
+
+    k: Array | None
+
+
+@named_rule
+def sign_descent(learning_rate: Rate = 1e-3) -> Rule:
+    r"""Sign descent: every parameter moves by the same amount.
+
+    ::
+
+        w := w - lr sign(g)
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        lr.
+
+    Returns
+    -------
+    Rule
+        The rule.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a hyper-parameter is out of range.
+
+    Notes
+    -----
+    Bernstein et al. (2018), "signSGD: compressed optimisation for non-convex problems"; the same as
+    optax.sign_sgd.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rule, g = sign_descent(0.1), np.asarray([10.0, -2.0, 0.0])
+    >>> rule.update(g, rule.init(g))[0]
+    array([-0.1,  0.1, -0. ])
+    """
+    check_rate(learning_rate)
+
+    def init(params: Tree) -> SignState:
+        return SignState(first_count(params, needed=callable(learning_rate)))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SignState]:
+        del params
+        step = scale_by_rate(learning_rate, state.k, _signs(grads))
+        return step, SignState(next_count(state.k))
+
+    return Rule(init, update)
+
+
+class LionState(NamedTuple):
+    """Updates made so far (None where the rate is no schedule), and the running mean of gradients."""
+
+    k: Array | None
+    mean: Tree
+
+
+@named_rule
+def lion(
+    learning_rate: Rate = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
+) -> Rule:
+    r"""Lion: the sign of a momentum that looks further ahead than the one it keeps.
+
+    ::
+
+        u := sign(b1 m + (1 - b1) g) + weight_decay w
+        m := b2 m + (1 - b2) g
+        w := w - lr u
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        lr.
+    b1, b2 : float
+        The shares of m in the step and in the memory, in [0, 1).
+    weight_decay : float
+        The decay, 0 or more.
+
+    Returns
+    -------
+    Rule
+        The rule; with a decay its ``update`` needs the params.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a hyper-parameter is out of range.
+
+    Notes
+    -----
+    Chen et al. (2023), "Symbolic discovery of optimization algorithms"; the same as optax.lion.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rule, g = lion(0.1, weight_decay=0.0), np.asarray([10.0])
+    >>> rule.update(g, rule.init(g))[0]
+    array([-0.1])
+    """
+    check_rate(learning_rate)
+    check_share(b1=b1, b2=b2)
+    check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
+
+    def init(params: Tree) -> LionState:
+        return LionState(first_count(params, needed=callable(learning_rate)), zeros(params))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, LionState]:
+        way = _signs(blend(b1, state.mean, grads))
+        if not is_zero(weight_decay):
+            way = decayed(way, params, weight_decay)
+        step = scale_by_rate(learning_rate, state.k, way)
+        return step, LionState(next_count(state.k), blend(b2, state.mean, grads))
+
+    return Rule(init, update)
+
+
+class RpropState(NamedTuple):
+    """Every parameter's step size, and its last move before the sign: 0 after a change of sign."""
+
+    sizes: Tree
+    last: Tree
+
+
+@named_rule
+def rprop(
+    learning_rate: float = 1e-2,
+    shrink: float = 0.5,
+    grow: float = 1.2,
+    least: float = 1e-6,
+    most: float = 50.0,
+) -> Rule:
+    r"""Rprop: every parameter's step grows while its gradient keeps its sign, and shrinks when not.
+
+    ::
+
+        d := clip(grow d, least, most)     if g keeps the sign of the last move
+             clip(shrink d, least, most)   if it changes: then there is no move, and none is kept
+        w := w - d sign(g)
+
+    Parameters
+    ----------
+    learning_rate : float
+        d before the first update.
+    shrink, grow : float
+        The factors, in (0, 1) and from 1 on.
+    least, most : float
+        The limits of d.
+
+    Returns
+    -------
+    Rule
+        The rule.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a hyper-parameter is out of range.
+
+    Notes
+    -----
+    Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation learning: the
+    RPROP algorithm"; for full gradients, not for mini-batches. The same as torch.optim.Rprop; the
+    moves of optax.rprop (0.2.8) come one update late.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rule, g = rprop(0.1), np.asarray([10.0])
+    >>> step, state = rule.update(g, rule.init(g))
+    >>> step, rule.update(g, state)[0]
+    (array([-0.1]), array([-0.12]))
+    """
+    check_number("learning_rate", learning_rate, 0.0, math.inf, open_end=True)
+    check_number("shrink", shrink, 0.0, 1.0, open_end=True)
+    check_number("grow", grow, 1.0, math.inf, open_end=True)
+    check_number("least", least, 0.0, math.inf, open_end=True)
+    check_number("most", most, least, math.inf, open_end=True)
+
+    def init(params: Tree) -> RpropState:
+        return RpropState(optree.tree_map(lambda p: 0.0 * p + learning_rate, params), zeros(params))
+
+    def resized(size: Array, last: Array, g: Array) -> Array:
+        xp, same = backends.namespace(g), last * g
+        factor = xp.where(same > 0.0, grow + 0.0 * size, shrink + 0.0 * size)
+        return xp.where(same == 0.0, size, backends.clip(factor * size, low=least, high=most))
+
+    def move(size: Array, last: Array, g: Array) -> Array:
+        xp = backends.namespace(g)
+        return xp.where(last * g < 0.0, 0.0 * g, size * sign(g))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, RpropState]:
+        del params
+        sizes = optree.tree_map(resized, state.sizes, state.last, grads)
+        moves = optree.tree_map(move, sizes, state.last, grads)
+        return optree.tree_map(lambda m: -m, moves), RpropState(sizes, moves)
+
+    return Rule(init, update)

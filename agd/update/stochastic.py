@@ -1,14 +1,4 @@
-r"""Mini-batch methods: descent on a mean over rows that looks at a few rows a step.
-
-For f(x) = 1/n Σ_i f_i(x) a mini-batch B of b rows gives the gradient 1/b Σ_{i in B} ∇f_i(x), which is
-right on average. The rows of every step are drawn on the host: each epoch is a permutation of the rows
-by ``numpy.random.default_rng([seed, epoch])``, cut into n // b mini-batches, so that every library sees
-the same ones. The n % b rows that are left over are dropped, so that all steps have one shape; which
-they are changes from epoch to epoch.
-
-A run counts epochs: ``nit`` and ``Stop.max_iter`` are passes over the rows, and unless it is told
-otherwise it looks once an epoch.
-"""
+"""Mini-batches: which rows a step looks at, and how curved their mean can be."""
 
 from __future__ import annotations
 
@@ -16,26 +6,147 @@ import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import optree
 
 from agd import backends
+from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
-from agd._validation import positive
-from agd.gradient.rows import take_rows
-from agd.update._minibatch import (
-    check_sampling,
-    curvature_seen,
-    drawn_rows,
-    finite,
-    mini_batches,
-    nonsmooth,
-    whole,
-)
-from agd.update._rule import AUTO, Rule, apply_updates
-from agd.update.descent import aligned
+from agd._validation import count, positive
+from agd.gradient.minibatch import batch_curvature, row_count, take_rows
+from agd.update.descent import aligned, choose
+from agd.update.rule import AUTO, Rule, apply_updates
 from agd.update.rules import gradient_descent
 
-__all__ = ["Stochastic", "sgd"]
+__all__ = [
+    "SVRG",
+    "Stochastic",
+    "check_sampling",
+    "curvature_seen",
+    "drawn_rows",
+    "finite",
+    "mini_batches",
+    "nonsmooth",
+    "sgd",
+    "whole",
+]
+
+LEAST_BATCH, MOST_BATCHES = 32, 500
+PROBES = 4  # mini-batches whose curvature is measured where there is no bound
+
+
+def check_sampling(batch_size: int | None, seed: int) -> None:
+    """Raise unless the mini-batch size is a positive integer or None, and the seed an integer."""
+    if batch_size is not None:
+        count("batch_size", batch_size)
+    count("seed", seed, least=0)
+
+
+def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int, int]:
+    """Return the rows of a mini-batch and how many of them there are in an epoch."""
+    rows = row_count(objective)
+    if rows is None:
+        raise ValueError(
+            f"{name} draws mini-batches of rows, but this objective has no rows to take: for a "
+            f"function pass args whose arrays share their first axis; a Dask array's rows lie in "
+            f"chunks, and a stream's in batches, so bring them into memory (X.compute()) or use "
+            f"method='auto'"
+        )
+    size = max(LEAST_BATCH, -(-rows // MOST_BATCHES)) if batch_size is None else batch_size
+    size = min(size, rows)
+    return size, rows // size
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, rows: int, size: int) -> Any:
+    """Return the mini-batches of an epoch, shape (rows // size, size)."""
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    kind = np.int32 if rows < 2**31 else np.int64
+    return order[: rows // size * size].reshape(-1, size).astype(kind)
+
+
+def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n: int) -> Array:
+    """Return the rows of the steps first, ..., first + n - 1, shape (n, size), beside the data."""
+    rows: Any = row_count(objective)
+    epochs = range(first // batches, -(-(first + n) // batches))
+    drawn = np.concatenate([_epoch(seed, epoch, rows, size) for epoch in epochs])
+    start = first - first // batches * batches
+    return _beside(drawn[start : start + n], objective)
+
+
+def _beside(host: Any, objective: Any) -> Array:
+    """Move host data to where the objective's arrays are."""
+    like = next(a for a in optree.tree_leaves(objective.arrays()) if backends.is_array(a))
+    xp = backends.namespace(like)
+    kind = getattr(xp, str(host.dtype))
+    return backends.of(like).convert(xp, host, kind, backends.device(like))
+
+
+def whole(objective: Any, params: Tree) -> tuple[Array, Tree]:
+    """Return the objective with all of its penalty, and the gradient of its smooth part."""
+    value, grad = objective.value_and_grad(params)
+    return (value + objective.penalty_value(params) if nonsmooth(objective) else value), grad
+
+
+def nonsmooth(objective: Any) -> bool:
+    """Return whether the objective has a part that only its prox handles."""
+    return bool(getattr(objective, "nonsmooth", False))
+
+
+def finite(tree: Tree, batch: int) -> Array:
+    """Return for each problem whether all entries of a tree are finite, shape (...)."""
+    xp = backends.namespace(optree.tree_leaves(tree)[0])
+    return xp.isfinite(xp.sum(xp.abs(flatten(tree, batch)[0]), axis=-1))
+
+
+def curvature_seen(objective: Any, params: Tree, size: int, batches: int, seed: int) -> Array:
+    """Return the curvature that mini-batches show: its bound, or what a few of them measure here.
+
+    A measured one is the largest |Hv| / |v| that power iteration on differences of gradients finds, over
+    a few mini-batches of the first epoch.
+    """
+    bound = batch_curvature(objective, size)
+    if bound is not None:
+        return bound
+    probes = drawn_rows(objective, size, batches, seed, 0, min(PROBES, batches))
+    seen = [_measured(take_rows(objective, probes[i, :]), params) for i in range(probes.shape[0])]
+    xp = backends.namespace(seen[0])
+    found = functools.reduce(xp.maximum, seen)
+    usable = xp.isfinite(found) & (found > 0.0)
+    return xp.where(usable, found, xp.ones_like(found))
+
+
+def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
+    """Return the largest |g(x + h v) - g(x)| / h that a few power iterations find, |v| = 1."""
+    value, grad = objective.value_and_grad(params)
+    batch, xp = value.ndim, backends.namespace(value)
+    x, restore = flatten(params, batch)
+    g, _ = flatten(grad, batch)
+    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * (1.0 + largest(x))[..., None]
+    rng = np.random.default_rng(0)
+    host = rng.standard_normal(tuple(x.shape)).astype(str(x.dtype).rpartition(".")[2])
+    v = backends.of(x).convert(xp, host, x.dtype, backends.device(x))
+    size = xp.zeros_like(value)
+    for _ in range(iterations):
+        v = over(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)
+        near, _ = flatten(objective.value_and_grad(_inside(objective, restore, x, h * v))[1], batch)
+        v = (near - g) / h
+        size = xp.maximum(size, xp.sqrt(dot(v, v)))
+    return size
+
+
+def _inside(objective: Any, restore: Any, x: Array, s: Array) -> Tree:
+    """Return x + s; an entry that the bounds would cut goes the other way, as far as they allow."""
+    bounds = getattr(objective, "bounds", None)
+    if bounds is None:
+        return restore(x + s)
+    ahead, back = bounds.project(restore(x + s)), bounds.project(restore(x - s))
+    return optree.tree_map(_farther, restore(x), ahead, back)
+
+
+def _farther(x: Array, a: Array, b: Array) -> Array:
+    xp = backends.namespace(x)
+    return xp.where(xp.abs(a - x) >= xp.abs(b - x), a, b)
 
 
 class StochasticState(NamedTuple):
@@ -218,3 +329,167 @@ def sgd(
     True
     """
     return Stochastic(gradient_descent(learning_rate), batch_size, seed, decay, rescaled)
+
+
+GROWTH = 1.25  # of the step after a round that went well,
+LONGEST = 1e15  # up to this: at the minimum itself every round goes well
+
+
+def _plus(params: Tree, v: Tree, factor: Array) -> Tree:
+    return optree.tree_map(lambda x, u: x + aligned(factor, x) * u, params, v)
+
+
+class SVRGState(NamedTuple):
+    """Value and gradient at the params, the moving point, its step, and the counts."""
+
+    value: Array
+    grad: Tree
+    point: Tree
+    rate: Array
+    iterations: Array
+    evaluations: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
+class SVRG:
+    r"""Stochastic variance-reduced gradient: mini-batch steps that converge with a constant step.
+
+    From x, the params, whose full gradient is known, y_0 = x and ::
+
+        v_k = g_B(y_k) - g_B(x) + g(x),    y_{k+1} = prox(y_k - eta v_k, eta)
+
+    over the mini-batches B of `passes` epochs; the last y is the next x. v has the full gradient's mean,
+    and its noise dies out as y and x approach the minimum. Every x is reported with its full value and
+    gradient, which the next round needs anyway, and a run that ends within a round returns the last x.
+    A run counts rounds: ``nit`` and ``Stop.max_iter`` are those that were not undone.
+
+    A rate of ``"auto"`` begins with eta = 1 / (4 L_b), with L_b the expected smoothness of mini-batches:
+    bounded where the loss's curvature is, measured on a few of them at the start elsewhere. That is safe
+    for all mini-batches, and mostly far too short; so eta grows by a quarter after every round, and a
+    round after which the value is higher is undone and eta halved.
+
+    Parameters
+    ----------
+    batch_size : int, optional
+        b; by default 32, or n / 500 where that is more. More than there are rows means all of them.
+    learning_rate : float or "auto"
+        eta; a number is kept to, whatever becomes of the value.
+    passes : int
+        Epochs between two full gradients, 1 or more.
+    seed : int
+        What the permutations are drawn from, 0 or more.
+    rescaled : bool
+        Whether ``agd.fit`` runs it in centred and scaled coordinates.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is out of range; in `init` for an objective without rows.
+
+    Notes
+    -----
+    Johnson and Zhang (2013), "Accelerating stochastic gradient descent using predictive variance
+    reduction", with their option I; Xiao and Zhang (2014), "A proximal stochastic gradient method with
+    progressive variance reduction", for the prox; Gower et al. (2019) for L_b.
+
+    Examples
+    --------
+    >>> from agd.update import SVRG
+    >>> SVRG(batch_size=10).name
+    'SVRG (2 passes a round), centred and scaled'
+    """
+
+    batch_size: int | None = None
+    learning_rate: float | str = AUTO
+    passes: int = 2
+    seed: int = 0
+    rescaled: bool = True
+
+    proximal: ClassVar[bool] = True
+    evaluations: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a batch, a seed or a rate that makes no sense."""
+        check_sampling(self.batch_size, self.seed)
+        count("passes", self.passes)
+        if self.learning_rate != AUTO:
+            if isinstance(self.learning_rate, str):
+                raise ValueError(
+                    f"learning_rate must be a number or 'auto', got {self.learning_rate!r}"
+                )
+            positive("learning_rate", self.learning_rate)
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        passes = f"{self.passes} pass{'es' if self.passes > 1 else ''}"
+        return f"SVRG ({passes} a round){', centred and scaled' if self.rescaled else ''}"
+
+    def period(self, objective: Any) -> int:
+        """Return the steps of a round: how often a run calls `refresh`, and looks."""
+        return self.passes * mini_batches(objective, self.batch_size, "SVRG")[1]
+
+    def draw(self, objective: Any, first: int, n: int) -> Array:
+        """Return the rows of the steps from `first` on, shape (n, b), beside the objective's arrays."""
+        size, batches = mini_batches(objective, self.batch_size, "SVRG")
+        return drawn_rows(objective, size, batches, self.seed, first, n)
+
+    def init(self, objective: Any, params: Tree) -> SVRGState:
+        """Evaluate the whole objective at the first point, and find the step."""
+        size, batches = mini_batches(objective, self.batch_size, "SVRG")
+        value, grad = whole(objective, params)
+        xp = backends.namespace(value)
+        zero = xp.zeros_like(value)
+        if self.learning_rate == AUTO:
+            rate = 0.25 / curvature_seen(objective, params, size, batches, self.seed)
+        else:
+            rate = zero + float(self.learning_rate)
+        return SVRGState(value, grad, params, rate, zero, zero + 1.0, zero)
+
+    def step(
+        self, objective: Any, params: Tree, state: SVRGState, drawn: Array
+    ) -> tuple[Tree, SVRGState]:
+        """Move the point by one mini-batch; the params stay until the round is over."""
+        batches = mini_batches(objective, self.batch_size, "SVRG")[1]
+        part = take_rows(objective, drawn)
+        _, here = part.value_and_grad(state.point)
+        _, there = part.value_and_grad(params)
+        v = optree.tree_map(lambda a, b, g: a - b + g, here, there, state.grad)
+        point = _plus(state.point, v, -state.rate)
+        if nonsmooth(objective):
+            point = objective.prox(point, state.rate)
+        return params, state._replace(point=point, evaluations=state.evaluations + 2.0 / batches)
+
+    def refresh(self, objective: Any, params: Tree, state: SVRGState) -> tuple[Tree, SVRGState]:
+        """End a round: take the point with its full value and gradient, or go back with half the step."""
+        value, grad = whole(objective, state.point)
+        xp = backends.namespace(value)
+        batch, rate = value.ndim, state.rate
+        evaluations = state.evaluations + 1.0
+        new, old = flatten(state.point, batch)[0], flatten(params, batch)[0]
+        moved = over(largest(new - old), largest(new))
+        if self.learning_rate != AUTO:
+            return state.point, state._replace(
+                value=value,
+                grad=grad,
+                moved=moved,
+                iterations=state.iterations + 1.0,
+                evaluations=evaluations,
+            )
+        noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(state.value)
+        # Near the minimum rounding hides the fall of the value; that of the gradient still shows.
+        smaller = objective.grad_norm(grad, state.point) <= objective.grad_norm(state.grad, params)
+        good = (value < state.value - noise) | ((value <= state.value + noise) & smaller)
+        good = good & finite(grad, batch)
+        taken = choose(good, state.point, params)
+        rate = backends.clip(xp.where(good, GROWTH * rate, 0.5 * rate), high=LONGEST)
+        return taken, state._replace(
+            value=xp.where(good, value, state.value),
+            grad=choose(good, grad, state.grad),
+            point=taken,
+            rate=rate,
+            moved=xp.where(good, moved, state.moved),
+            iterations=state.iterations + xp.astype(good, value.dtype),
+            evaluations=evaluations,
+        )

@@ -7,28 +7,42 @@ such as `adam` at the end of the chain, turns them downhill.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optree
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd.update._moments import blend, check_share, unbiased
-from agd.update._rule import (
+from agd._validation import as_bool, count
+from agd.update.moving_averages import blend, check_share, unbiased
+from agd.update.rule import (
+    Rate,
     Rule,
     check_number,
+    check_rate,
+    check_rule,
     first_count,
+    in_single,
     named_rule,
     next_count,
+    rate_at,
+    scale_by_rate,
     zeros,
 )
 
 __all__ = [
+    "accumulate",
     "add_decayed_weights",
+    "chain",
     "clip_by_global_norm",
     "clip_by_value",
     "ema",
+    "inject_hyperparams",
+    "masked",
+    "multi_transform",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
     "trace",
 ]
 
@@ -255,3 +269,448 @@ def ema(decay: float, *, debias: bool = True) -> Rule:
         return mean, new
 
     return Rule(init, update)
+
+
+class StepState(NamedTuple):
+    """Updates made so far; None where nothing depends on it."""
+
+    k: Array | None
+
+
+@named_rule
+def scale_by_schedule(schedule: Callable[[Any], Any]) -> Rule:
+    r"""Multiply by a schedule, g := schedule(k) g, with k from 0; the sign stays.
+
+    Parameters
+    ----------
+    schedule : callable
+        Step to factor.
+
+    Returns
+    -------
+    Rule
+        The transform, as in optax.
+
+    Raises
+    ------
+    TypeError
+        If `schedule` cannot be called.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import exponential
+    >>> transform, g = scale_by_schedule(exponential(1.0, 0.5)), np.asarray([1.0])
+    >>> _, state = transform.update(g, transform.init(g))
+    >>> transform.update(g, state)[0]
+    array([0.5])
+    """
+    if not callable(schedule):
+        raise TypeError(f"schedule must be callable, step to factor, got {schedule!r}")
+
+    def init(params: Tree) -> StepState:
+        return StepState(first_count(params, needed=True))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, StepState]:
+        del params
+        scaled = optree.tree_map(lambda g: rate_at(schedule, state.k, g) * g, grads)
+        return scaled, StepState(next_count(state.k))
+
+    return Rule(init, update)
+
+
+@named_rule
+def scale_by_learning_rate(learning_rate: Rate) -> Rule:
+    r"""Turn a direction into a step downhill, u := -lr g: the end of a chain of transforms.
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        lr.
+
+    Returns
+    -------
+    Rule
+        The transform, as in optax.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rate is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> transform, g = scale_by_learning_rate(0.1), np.asarray([1.0])
+    >>> transform.update(g, transform.init(g))[0]
+    array([-0.1])
+    """
+    check_rate(learning_rate)
+
+    def init(params: Tree) -> StepState:
+        return StepState(first_count(params, needed=callable(learning_rate)))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, StepState]:
+        del params
+        step = scale_by_rate(learning_rate, state.k, grads)
+        return step, StepState(next_count(state.k))
+
+    return Rule(init, update)
+
+
+@named_rule
+def chain(*rules: Rule) -> Rule:
+    """Apply rules one after another: each sees what the one before it gives.
+
+    Parameters
+    ----------
+    *rules : Rule
+        Transforms, and at the end a rule that steps downhill.
+
+    Returns
+    -------
+    Rule
+        The chain; its state is a tuple of theirs.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no rule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import clip_by_value, gradient_descent
+    >>> rule, g = chain(clip_by_value(1.0), gradient_descent(0.1)), np.asarray([5.0])
+    >>> rule.update(g, rule.init(g))[0]
+    array([-0.1])
+    """
+    for rule in rules:
+        check_rule("rules", rule)
+
+    def init(params: Tree) -> tuple[Any, ...]:
+        return tuple(rule.init(params) for rule in rules)
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, tuple[Any, ...]]:
+        new = []
+        for rule, old in zip(rules, state, strict=True):
+            grads, inner = rule.update(grads, old, params)
+            new.append(inner)
+        return grads, tuple(new)
+
+    return Rule(init, update)
+
+
+class AccumulateState(NamedTuple):
+    """Gradients since the last step: how many, and their sum; and the rule's state."""
+
+    k: Array
+    total: Tree
+    inner: Any
+
+
+@named_rule
+def accumulate(rule: Rule, every: int) -> Rule:
+    """Step once for every so many gradients, by their mean; the updates between are 0.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule that steps.
+    every : int
+        How many gradients make a step.
+
+    Returns
+    -------
+    Rule
+        The rule; optax's ``MultiSteps``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rule` is no rule, or `every` no whole number above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import gradient_descent
+    >>> rule, g = accumulate(gradient_descent(0.5), every=2), np.asarray([1.0])
+    >>> first, state = rule.update(g, rule.init(g))
+    >>> first, rule.update(3.0 * g, state)[0]
+    (array([0.]), array([-1.]))
+    """
+    check_rule("rule", rule)
+    count("every", every)
+
+    def init(params: Tree) -> AccumulateState:
+        return AccumulateState(first_count(params, needed=True), zeros(params), rule.init(params))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AccumulateState]:
+        total = optree.tree_map(lambda t, g: t + g, state.total, grads)
+        xp, k = backends.namespace(state.k), state.k + 1
+        full = k == every
+        mean = optree.tree_map(lambda t: t / every, total)
+        step, inner = rule.update(mean, state.inner, params)
+        # No branch on a value that the host would have to read: both outcomes, and a choice.
+        step = _chosen(full, step, zeros(step))
+        total = _chosen(full, zeros(total), total)
+        inner = _chosen(full, inner, state.inner)
+        return step, AccumulateState(xp.where(full, 0 * k, k), total, inner)
+
+    return Rule(init, update)
+
+
+def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
+    xp = backends.namespace(condition)
+    return optree.tree_map(lambda a, b: xp.where(condition, a, b), yes, no)
+
+
+class InjectState(NamedTuple):
+    """Updates made so far, the hyper-parameters as arrays, and the rule's state."""
+
+    k: Array
+    hyperparameters: dict[str, Array]
+    inner: Any
+
+
+def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..., Rule]:
+    """Let a rule keep its learning rate, or other numbers, in its state, where they can be changed.
+
+    Parameters
+    ----------
+    factory : callable
+        What makes the rule, such as ``agd.update.adam``.
+    *names : str
+        The hyper-parameters to keep; ``"learning_rate"`` by default.
+
+    Returns
+    -------
+    callable
+        A factory with the same arguments. Its rule's state has ``hyperparameters``, a dict of 0-d
+        arrays of the params' dtype (float32 for half precision); a changed one counts from the next
+        update on, inside a compiled step too. One that was given as a schedule follows it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import gradient_descent
+    >>> rule, g = inject_hyperparams(gradient_descent)(0.1), np.asarray([1.0])
+    >>> state = rule.init(g)
+    >>> state.hyperparameters["learning_rate"] = np.asarray(0.5)
+    >>> rule.update(g, state)[0]
+    array([-0.5])
+    """
+    kept = names or ("learning_rate",)
+
+    def make(*args: Any, **kwargs: Any) -> Rule:
+        plain = factory(*args, **kwargs)
+        known = dict(plain.hyperparameters)
+        missing = [name for name in kept if name not in known]
+        if missing:
+            raise ValueError(
+                f"{plain.name} has no hyper-parameter {missing[0]!r}, only {list(known)}"
+            )
+
+        def value(name: str, k: Array, like: Array) -> Array:
+            xp = backends.namespace(like)
+            if callable(known[name]):
+                return known[name](xp.astype(k, like.dtype))
+            where = backends.device(like)
+            return backends.of(like).convert(xp, known[name], like.dtype, where)
+
+        def init(params: Tree) -> InjectState:
+            k = first_count(params, needed=True)
+            like = optree.tree_leaves(params)[0]
+            return InjectState(k, {name: value(name, k, like) for name in kept}, plain.init(params))
+
+        def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, InjectState]:
+            like = optree.tree_leaves(grads)[0]
+            now = {
+                name: value(name, state.k, like) if callable(known[name]) else old
+                for name, old in state.hyperparameters.items()
+            }
+            rule = factory(**{**known, **now})
+            step, inner = rule.update(grads, state.inner, params)
+            return step, InjectState(state.k + 1, now, inner)
+
+        return Rule(
+            *in_single(init, update), f"inject_hyperparams({plain.name})", plain.hyperparameters
+        )
+
+    return make
+
+
+Choice = Tree | Callable[[Tree], Tree]
+"""A tree in the structure of the params, or a function of the params that gives one."""
+
+
+def _flat(tree: Tree) -> tuple[list[Any], Any]:
+    """Flatten a tree with a place for every None, so that trees with leaves left out line up."""
+    leaves, spec = optree.tree_flatten(tree, none_is_leaf=True)
+    return leaves, spec
+
+
+def _places(choice: Choice, params: Tree) -> list[Any]:
+    """Return the choice for every leaf of the params."""
+    picked, spec = _flat(choice(params) if callable(choice) else choice)
+    _, wanted = _flat(params)
+    if spec != wanted:
+        raise ValueError(
+            f"the choice of leaves must have the structure of the params, {wanted}, got {spec}"
+        )
+    return picked
+
+
+def _picked(mask: Choice, params: Tree) -> list[bool]:
+    """Return the bool for every leaf of the params; a None in their place is left out."""
+    leaves, spec = _flat(params)
+    picked = []
+    for at, (place, leaf) in enumerate(zip(_places(mask, params), leaves, strict=True)):
+        keep = False if leaf is None and place is None else as_bool(place)
+        if keep is None:
+            got = f"{place!r} ({type(place).__name__})"
+            if backends.is_array(place):
+                got = f"an array of shape {tuple(place.shape)} and dtype {place.dtype}"
+            raise TypeError(
+                f"mask must hold one bool for each leaf of the params, got {got} for "
+                f"{optree.treespec_accessors(spec)[at].codify('params')}"
+            )
+        picked.append(keep)
+    return picked
+
+
+def _only(tree: Tree, keep: list[bool]) -> Tree:
+    """Leave out the leaves that are not kept: a None stands in their place."""
+    if tree is None:
+        return None
+    leaves, spec = _flat(tree)
+    kept = [leaf if yes else None for leaf, yes in zip(leaves, keep, strict=True)]
+    return optree.tree_unflatten(spec, kept)
+
+
+def _merged(base: Tree, parts: list[tuple[Tree, list[bool]]]) -> Tree:
+    """Take the leaves that each part keeps from it, and the others from the base."""
+    leaves, spec = _flat(base)
+    for part, keep in parts:
+        changed, _ = _flat(part)
+        leaves = [new if yes else old for new, old, yes in zip(changed, leaves, keep, strict=True)]
+    return optree.tree_unflatten(spec, leaves)
+
+
+class PartState(NamedTuple):
+    """The states of the rules, by label; what a leaf belongs to is found anew from the params."""
+
+    inner: dict[str, Any]
+
+
+def _by_label(rules: Mapping[str, Rule], labels: Choice) -> Rule:
+    def kept(params: Tree, label: str) -> list[bool]:
+        return [found == label for found in _places(labels, params)]
+
+    def init(params: Tree) -> PartState:
+        unknown = {p for p in _places(labels, params) if p is not None} - set(rules)
+        if unknown:
+            raise ValueError(
+                f"labels must be among {sorted(rules)}, got {sorted(map(str, unknown))}"
+            )
+        inner = {}
+        for label, rule in rules.items():
+            keep = kept(params, label)
+            # A rule without a leaf has nothing to remember, and could not say of what kind.
+            inner[label] = rule.init(_only(params, keep)) if any(keep) else ()
+        return PartState(inner)
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, PartState]:
+        parts, inner = [], {}
+        for label, rule in rules.items():
+            keep = kept(grads if params is None else params, label)
+            inner[label] = state.inner[label]
+            if any(keep):
+                part, inner[label] = rule.update(
+                    _only(grads, keep), state.inner[label], _only(params, keep)
+                )
+                parts.append((part, keep))
+        return _merged(grads, parts), PartState(inner)
+
+    return Rule(init, update)
+
+
+def masked(rule: Rule, mask: Choice) -> Rule:
+    """Apply a rule to some leaves only; the gradients of the others pass through as they are.
+
+    Parameters
+    ----------
+    rule : Rule
+        A rule or a transform.
+    mask : tree of bool, or callable
+        In the structure of the params, or a function of the params that gives such a tree; a bool of
+        NumPy, or of shape () of any library, is one too.
+
+    Returns
+    -------
+    Rule
+        The rule, as in optax.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rule` is no rule; when the rule meets params, if the mask has another structure than they
+        have, or holds what is no bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import add_decayed_weights
+    >>> w = {"coef": np.asarray([2.0]), "intercept": np.asarray([2.0])}
+    >>> rule = masked(add_decayed_weights(0.5), {"coef": True, "intercept": False})
+    >>> rule.update(w, rule.init(w), w)[0]
+    {'coef': array([3.]), 'intercept': array([2.])}
+    """
+    check_rule("rule", rule)
+
+    def labels(params: Tree) -> Tree:
+        _, spec = _flat(params)
+        names = ["in" if keep else "out" for keep in _picked(mask, params)]
+        return optree.tree_unflatten(spec, names)
+
+    inner = _by_label({"in": rule, "out": chain()}, labels)
+    return Rule(inner.init, inner.update, "masked", (("rule", rule),))
+
+
+def multi_transform(rules: Mapping[str, Rule], labels: Choice) -> Rule:
+    """Apply to every leaf the rule of its label.
+
+    Parameters
+    ----------
+    rules : mapping of str to Rule
+        A rule for each label.
+    labels : tree of str, or callable
+        In the structure of the params, or a function of the params that gives such a tree.
+
+    Returns
+    -------
+    Rule
+        The rule, as in optax.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rules` is no mapping, a value is no rule, a label has none, or the labels have another
+        structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.update import gradient_descent
+    >>> w = {"a": np.asarray([1.0]), "b": np.asarray([1.0])}
+    >>> rules = {"slow": gradient_descent(0.1), "fast": gradient_descent(1.0)}
+    >>> rule = multi_transform(rules, {"a": "slow", "b": "fast"})
+    >>> rule.update(w, rule.init(w))[0]
+    {'a': array([-0.1]), 'b': array([-1.])}
+    """
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"rules must map labels to rules, got {rules!r} ({type(rules).__name__})")
+    for rule in rules.values():
+        check_rule("rules", rule)
+    inner = _by_label(dict(rules), labels)
+    return Rule(inner.init, inner.update, "multi_transform", (("rules", dict(rules)),))

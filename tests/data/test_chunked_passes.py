@@ -8,8 +8,8 @@ import pytest
 import agd
 from agd import backends
 from agd._typing import Params
+from agd.data.arrays import Blocks
 from agd.gradient import LinearObjective
-from agd.gradient.blocks import Blocks
 from agd.loss import Logistic, Poisson
 
 pytestmark = pytest.mark.backend("dask")
@@ -80,8 +80,8 @@ def test_each_evaluation_is_one_graph(data, loss, monkeypatch):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("intercept", [False, True])
 def test_classes_have_the_null_model_of_the_rows_one_by_one(data, weighted, intercept):
-    from agd.gradient.columns import column_scaling
-    from agd.gradient.survey import survey
+    from agd.gradient.column_stats import column_scaling
+    from agd.gradient.moments import survey
 
     X, y, weight = data
     labels = np.where(y > 1.0, 7.5, -2.0)

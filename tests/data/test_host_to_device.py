@@ -13,7 +13,7 @@ import pytest
 import agd
 from agd import backends
 from agd.backends.transfer import PinnedTransfer
-from agd.gradient._ahead import ahead
+from agd.data.stream import ahead
 from helpers.array_libraries import VARIANTS
 
 ROWS = 500

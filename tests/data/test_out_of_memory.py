@@ -10,8 +10,8 @@ import pytest
 
 import agd
 from agd import backends
+from agd.data.arrays import LEAST_ROWS
 from agd.gradient import Blocks, LinearObjective
-from agd.gradient._room import LEAST_ROWS
 
 ROWS = 1000
 
@@ -208,7 +208,7 @@ def test_an_array_that_does_not_fit_says_so_with_sizes_and_is_streamed(monkeypat
         full.asarray(X)
     assert isinstance(caught.value.__cause__, FullError)
     monkeypatch.setattr(backends, "select", lambda _: full)
-    monkeypatch.setattr("agd.gradient._moving.BATCH_BYTES", 16_000)
+    monkeypatch.setattr("agd.data.placement.BATCH_BYTES", 16_000)
     found = agd.fit(X, y, device="numpy")
     assert found.n_passes == 2
     assert np.allclose(found.coef, agd.fit(X, y).coef)

@@ -15,8 +15,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from agd._typing import Params
+from agd.data.threads import _libraries, allowed, in_order, single_threaded_products
 from agd.gradient import Blocks, LinearObjective, _workers
-from agd.gradient._workers import _libraries, allowed, in_order, single_threaded_products
 from agd.loss import Logistic, Squared
 from helpers import known_values
 from helpers.property_testing import assume, given, st
@@ -31,7 +31,7 @@ MOST = 300_000  # entries of X: some blocks of it, whatever its columns
 def threads(count):
     """Use so many threads, whatever the machine has, and for two blocks."""
     changes = {"allowed": mock.Mock(return_value=count), "ENOUGH_BLOCKS": 2}
-    return mock.patch.multiple("agd.gradient.blocks", **changes)
+    return mock.patch.multiple("agd.data.arrays", **changes)
 
 
 def _unaligned(X):
@@ -413,7 +413,7 @@ def test_few_blocks_and_many_problems_start_no_threads():
     X, y, _, params = large(100_000, 20)
     targets = (X, np.stack([y] * 3), None, Params(np.stack([params.coef] * 3), None))
     with (
-        mock.patch("agd.gradient.blocks.allowed", return_value=4),
+        mock.patch("agd.data.arrays.allowed", return_value=4),
         mock.patch("threading.Thread.start", side_effect=AssertionError),
     ):
         objective((X, y, None, params), Squared()).value_and_grad(params)
@@ -449,7 +449,7 @@ from unittest import mock
 from agd.gradient import LinearObjective
 rng = np.random.default_rng(0)
 objective = LinearObjective.of(rng.normal(size=(200_000, 20)), rng.normal(size=200_000))
-with mock.patch("agd.gradient.blocks.allowed", return_value=3):
+with mock.patch("agd.data.arrays.allowed", return_value=3):
     before = objective.value_and_grad(objective.zeros())[0].tobytes()
     child = os.fork()
     after = objective.value_and_grad(objective.zeros())[0].tobytes()

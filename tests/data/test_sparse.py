@@ -12,8 +12,9 @@ import pytest
 
 import agd
 from agd import Status, Stop, backends, update
-from agd.gradient import Blocks, LinearObjective, Moments, column_scaling, matrix
-from agd.gradient.rows import batch_curvature, take_rows
+from agd.data import matrix
+from agd.gradient import Blocks, LinearObjective, Moments, column_scaling
+from agd.gradient.minibatch import batch_curvature, take_rows
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, Huber, NonNegative
 
 sparse = pytest.importorskip("scipy.sparse")

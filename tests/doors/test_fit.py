@@ -285,7 +285,7 @@ def test_real_data_against_scikit_learn(name):
 @pytest.mark.backend("jax")
 def test_a_jax_fit_compiles_once():
     jax = pytest.importorskip("jax")
-    from agd.run.machine import _advance
+    from agd.run.compiled_step import _advance
 
     jax.config.update("jax_enable_x64", True)
     X, targets, _ = made()

@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd import backends
-from agd.gradient.lanczos import lanczos
+from agd.gradient.hessian import lanczos
 from helpers import known_minima
 
 

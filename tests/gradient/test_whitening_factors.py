@@ -10,10 +10,10 @@ import pytest
 from agd import backends
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Moments
-from agd.gradient import _doubled as doubled
-from agd.gradient.columns import column_scaling
-from agd.gradient.factor import accurate_gradient, triangular
-from agd.gradient.whitening import from_factor, from_moments
+from agd.gradient import qr as doubled
+from agd.gradient.column_stats import column_scaling
+from agd.gradient.preconditioner import from_factor, from_moments
+from agd.gradient.qr import accurate_gradient, triangular
 from agd.loss import L2
 from helpers.ridge_reference import correlated_rows, ridge_solution
 
@@ -22,14 +22,14 @@ def test_doubled_arithmetic_is_exact():
     rng = np.random.default_rng(0)
     a = rng.normal(size=200) * 10.0 ** rng.integers(-20, 20, 200)
     b = rng.normal(size=200) * 10.0 ** rng.integers(-20, 20, 200)
-    for name, of in (("add", lambda x, y: x + y), ("product", lambda x, y: x * y)):
+    for name, of in (("two_sum", lambda x, y: x + y), ("two_product", lambda x, y: x * y)):
         high, low = getattr(doubled, name)(a, b)
         for x, y, h, rest in zip(a, b, high, low, strict=True):
             assert Fraction(float(h)) + Fraction(float(rest)) == of(
                 Fraction(float(x)), Fraction(float(y))
             )
     for n in (1, 2, 7, 200):
-        high, low = doubled.total((a[:n], np.zeros(n)))
+        high, low = doubled.sum_pairs((a[:n], np.zeros(n)))
         total = sum(Fraction(float(x)) for x in a[:n])
         peak = sum(abs(Fraction(float(x))) for x in a[:n])
         assert (

@@ -14,7 +14,7 @@ from agd import backends
 from agd.gradient import FunctionObjective
 from agd.run import run
 from agd.update import Descent, gradient_descent
-from agd.update._ours import ours
+from agd.update.rule import ours
 
 pytestmark = pytest.mark.backend("jax")
 jax = pytest.importorskip("jax")

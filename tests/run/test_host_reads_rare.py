@@ -73,7 +73,7 @@ def test_what_a_callback_reads_is_no_read_of_the_fit(xp):
 @pytest.mark.backend("numpy")
 def test_sharpened_coordinates_are_read_through_the_door():
     sparse = pytest.importorskip("scipy.sparse")
-    from agd.gradient import sharpened
+    from agd.gradient import conditioning
 
     rng = np.random.default_rng(0)
     A = sparse.random(400, 5, density=0.3, format="csr", random_state=0)
@@ -81,13 +81,14 @@ def test_sharpened_coordinates_are_read_through_the_door():
     y = A @ rng.normal(size=6)
     calls = []
     with pytest.MonkeyPatch.context() as patch:
+        refine = conditioning.sharpened
 
         def counting(*args, **kwargs):
             with backends.count_host_reads() as reads:
-                found = sharpened.sharpened(*args, **kwargs)
+                found = refine(*args, **kwargs)
             calls.append(reads[0])
             return found
 
-        patch.setattr("agd.run.columns.sharpened", counting)
+        patch.setattr("agd.gradient.conditioning.sharpened", counting)
         agd.fit(A, y)
     assert calls == [3]  # how many directions are short, how far from zero, how many are left

@@ -7,11 +7,12 @@ import pytest
 
 import agd
 from agd import Status, Stop
-from agd.gradient import LinearObjective, Rescaled, column_scaling, row_space
-from agd.gradient.row_space import RowSquares
+from agd.gradient import LinearObjective, Rescaled, column_scaling
+from agd.gradient import kernel as row_space
+from agd.gradient.kernel import RowSquares
 from agd.loss import L2, Huber
-from agd.run import plan
-from agd.update.linear_cg import LinearCG, RowCG
+from agd.run import select_solver as plan
+from agd.update.conjugate_gradient import LinearCG, RowCG
 
 P = 80  # more than a fit that is done at once has
 ROWS, COLUMNS = "conjugate gradients on the rows", "conjugate gradients, centred and scaled"

@@ -50,7 +50,7 @@ def test_an_objective_that_cannot_be_compiled_is_run_as_it_is():
 def test_leaves_that_are_measured_do_not_compile_the_step_anew():
     import jax
 
-    from agd.run.machine import _advance
+    from agd.run.compiled_step import _advance
 
     jax.config.update("jax_enable_x64", True)
     compiled = backends.of(jax.numpy.ones(1)).compile(_advance)

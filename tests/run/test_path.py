@@ -15,11 +15,11 @@ import agd
 from agd import backends
 from agd._typing import Params
 from agd.gradient import LinearObjective
+from agd.linear import path
 from agd.loss import L1, L2
-from agd.run import GCV, MaxEval, MaxIter, Status, Stop, hindsight
-from agd.run.closed import closed
-from agd.run.path import path
-from agd.run.worthwhile import worthwhile
+from agd.run import GCV, MaxEval, MaxIter, Status, Stop
+from agd.run import closed_form as hindsight
+from agd.run.closed_form import closed, worthwhile
 from agd.update import Descent, constant, gradient_descent, momentum, nesterov
 from helpers.operation_counts import call_count, peak_bytes
 
@@ -274,7 +274,7 @@ def test_what_the_moments_have_right_is_looked_at_once():
     for targets, epochs, times in ((y, 100, 1), (exact, 600, 2)):
         stop = Stop(epochs, grad_tol=0.0, check_every=epochs)
         looks = mock.Mock(wraps=hindsight.scanned)
-        with mock.patch("agd.run.closed.scanned", looks):
+        with mock.patch("agd.run.closed_form.scanned", looks):
             fast, slow = both(X, targets, method=gradient_descent(0.1), stop=stop)
         assert looks.call_count == times
         assert fast.nit.tolist() == slow.nit.tolist() == [epochs] * 3

@@ -9,8 +9,8 @@ import agd
 from agd import Status, Stop
 from agd._typing import Params
 from agd.gradient import LinearObjective, Moments, column_scaling
-from agd.gradient.on_moments import OnMoments
-from agd.gradient.scaling import Rescaled
+from agd.gradient.preconditioner import Rescaled
+from agd.gradient.quadratic import OnMoments
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, L2Ball, NonNegative, Simplex
 from agd.run import run
 from agd.update import FISTA

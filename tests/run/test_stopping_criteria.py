@@ -10,8 +10,8 @@ import pytest
 import agd
 from agd import Deadline, GradTol, MaxEval, MaxIter, Status, StepTol, Stop, ValueTol
 from agd.run import as_stop
-from agd.run.criteria import RUNNING, Seen
-from agd.run.row import Row
+from agd.run.observation import Row
+from agd.run.stopping import RUNNING, Seen
 from helpers.toy_solvers import Bowl, descend, steps_to
 
 

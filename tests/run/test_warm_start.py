@@ -9,9 +9,9 @@ import pytest
 
 import agd
 from agd.gradient import Blocks
-from agd.gradient.rows import apart
+from agd.gradient.minibatch import apart
 from agd.loss import L2
-from agd.run.head_start import gathered
+from agd.run.warm_start import gathered
 
 LOSSES = {
     "log_loss": lambda z, rng: (rng.uniform(size=z.shape) < 1.0 / (1.0 + np.exp(-z))) * 1.0,
@@ -24,9 +24,9 @@ ROWS = 20_000
 @pytest.fixture(autouse=True)
 def small_samples():
     with (
-        mock.patch("agd.run.columns.SAMPLE", 2**12),
-        mock.patch("agd.run.head_start.LARGE", 2**12),
-        mock.patch("agd.run.head_start.WANTED", 2**12),
+        mock.patch("agd.gradient.conditioning.SAMPLE", 2**12),
+        mock.patch("agd.run.warm_start.LARGE", 2**12),
+        mock.patch("agd.run.warm_start.WANTED", 2**12),
     ):
         yield
 
@@ -40,8 +40,8 @@ def drawn(loss, seed=0, n=ROWS):
 
 def plainly(*args, **options):
     with (
-        mock.patch("agd.run.plan.serves", return_value=False),
-        mock.patch("agd.run.plan.gathered", return_value=None),
+        mock.patch("agd.run.select_solver.serves", return_value=False),
+        mock.patch("agd.run.select_solver.gathered", return_value=None),
     ):
         return agd.fit(*args, **options)
 
@@ -131,7 +131,7 @@ def test_no_more_rows_are_gathered_than_are_small():
 @pytest.mark.backend("numpy")
 def test_a_sample_that_is_not_fitted_is_left():
     X, y = drawn("log_loss")
-    with mock.patch("agd.run.head_start.STEPS", 1):
+    with mock.patch("agd.run.warm_start.STEPS", 1):
         found = agd.fit(X, y, loss="log_loss")
     assert found.success
     assert "begun on" not in found.method

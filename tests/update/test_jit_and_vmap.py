@@ -14,7 +14,7 @@ import optree
 import pytest
 
 from agd import loss, update
-from agd.update._vector import sign
+from agd._tree import sign
 from helpers import known_values
 from helpers.array_libraries import VARIANTS
 from helpers.traced_cases import (

@@ -11,7 +11,7 @@ import agd
 from agd import Status, Stop, update
 from agd._typing import Params
 from agd.gradient import FunctionObjective, LinearObjective, Rescaled, column_scaling
-from agd.gradient.rows import batch_curvature, row_count, take_rows
+from agd.gradient.minibatch import batch_curvature, row_count, take_rows
 from agd.loss import L2, Logistic, Poisson, Squared
 from agd.run import run
 from agd.update import SVRG, Stochastic, sgd

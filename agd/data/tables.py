@@ -1,0 +1,335 @@
+"""Files of a table, opened by ``pyarrow.dataset`` as one, with columns of the same types in all."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agd._validation import choice, count
+
+__all__ = [
+    "BATCH_ROWS",
+    "FORMATS",
+    "TableBatches",
+    "alike",
+    "is_text",
+    "named",
+    "opened",
+    "table_batches",
+]
+
+FORMATS = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "feather",
+    ".arrow": "feather",
+}
+
+
+@contextlib.contextmanager
+def named(files: Sequence[str]) -> Iterator[None]:
+    """Turn what pyarrow raises into a ValueError that names the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeDecodeError as error:  # the names of columns are decoded as they are asked for
+        which = files[0] if len(files) == 1 else f"one of {files[0]} to {files[-1]}"
+        byte = error.object[error.start]
+        raise ValueError(
+            f"{which}: is not UTF-8 text (byte {byte:#04x} in the header): save it as UTF-8"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # missing, not allowed
+            raise
+        told = " ".join(str(error).split())
+        named = [file for file in files if file in told] or list(files)
+        which = named[0] if len(named) == 1 else f"one of {named[0]} to {named[-1]}"
+        why = told.rpartition(f"'{named[0]}': ")[2]  # after the places where pyarrow passed it on
+        raise ValueError(f"{which}: cannot be read: {why}") from error
+
+
+def opened(paths: list[Path]) -> Any:
+    """Open the files, or a folder of them, as one dataset; of CSV, integers are read as floats."""
+    try:
+        import pyarrow as pa
+        import pyarrow.csv as pacsv
+        import pyarrow.dataset as pads
+    except ImportError as error:
+        raise ImportError(
+            'a table in a file is read by pyarrow, which is not installed: pip install "array-gd[cli]"'
+        ) from error
+    files = [f for path in paths for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [f for f in files if f.suffix.lower() in FORMATS] or files
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: there is no such file")
+    if not files:
+        raise ValueError(f"{paths[0]}: has no file of {', '.join(FORMATS)}")
+    kind = FORMATS[
+        choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
+    ]
+    for file in files:
+        if FORMATS.get(file.suffix.lower()) != kind:
+            raise ValueError(f"paths must name files of one kind, got {files[0]} and {file}")
+    names = [str(file) for file in files]
+    with named(names):
+        found = pads.dataset(names, format=kind)
+    if kind != "csv":
+        return found
+    # A column of which the first rows are whole numbers, or missing, may have others further down.
+    with named(names[:1]):
+        floats = {
+            field.name: pa.float64()
+            for field in found.schema
+            if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
+        }
+    options = pads.CsvFileFormat(convert_options=pacsv.ConvertOptions(column_types=floats))
+    return pads.dataset(names, format=options)
+
+
+def alike(data: Any, roles: list[tuple[str, str]], *, text: bool) -> Any:
+    """Check the columns of every file; one that is not of the same type in all is read as float64.
+
+    With `text` the target may be text in all of them.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+
+    schema = data.schema
+    for part in data.get_fragments():
+        with named([part.path]):
+            here = part.physical_schema
+            here.names  # noqa: B018 - decoded here, where the file is known
+        for role, name in roles:
+            _check_column(part.path, here, role, name, text=text and role == "target")
+            at = schema.get_field_index(name)
+            one, other = here.field(name).type, schema.field(at).type
+            if one != other:
+                both = is_text(one) and is_text(other)
+                schema = schema.set(at, pa.field(name, pa.string() if both else pa.float64()))
+    if schema.equals(data.schema):
+        return data
+    return pads.dataset(data.files, format=data.format, schema=schema)
+
+
+def _check_column(path: str, schema: Any, role: str, name: str, *, text: bool) -> None:
+    import pyarrow as pa
+
+    if name not in schema.names:
+        near = difflib.get_close_matches(name, schema.names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{path}: {role} {name!r} is no column{hint} (there are {', '.join(map(repr, schema.names))})"
+        )
+    kind, types = schema.field(name).type, pa.types
+    if types.is_binary(kind) and Path(path).suffix.lower() == ".csv":
+        raise ValueError(f"{path}: column {name!r} is not UTF-8 text: save the file as UTF-8")
+    if text and is_text(kind):
+        return
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+            or types.is_decimal(kind) or types.is_null(kind)):  # fmt: skip
+        raise ValueError(f"{path}: column {name!r} must be numbers, got {kind}")
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether a type of pyarrow's is of text."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+BATCH_ROWS = 2**16
+
+
+@dataclass(frozen=True)
+class TableBatches:
+    """A table that is gone through in batches, anew with each call.
+
+    Attributes
+    ----------
+    data : pyarrow.dataset.Dataset
+        The files.
+    features : list of str
+        The columns of X.
+    others : list of str
+        The target, and the weights if there are any.
+    rows : int
+        The most rows in a batch.
+    labels : list of str, or None
+        The two classes of a target that is text, which is 0 for the first and 1 for the second.
+    """
+
+    data: Any
+    features: list[str]
+    others: list[str]
+    rows: int
+    labels: list[str] | None = None
+
+    def __call__(self) -> Iterator[tuple[Any, ...]]:
+        """Return an iterator over (X, y) or (X, y, weight), each a NumPy array of float64.
+
+        Raises
+        ------
+        ValueError
+            For a file that cannot be read on: it names the file.
+        """
+        # Little is read ahead: what waits is memory that the table was to be spared.
+        found = self.data.to_batches(
+            columns=[*self.features, *self.others],
+            batch_size=self.rows,
+            batch_readahead=2,
+            fragment_readahead=1,
+        )
+        p = len(self.features)
+        with named(self.data.files):
+            for batch in found:
+                columns = [self._column(i, batch.column(i)) for i in range(batch.num_columns)]
+                yield (np.stack(columns[:p], axis=-1), *columns[p:])
+                del batch, columns  # before the next ones are read
+
+    def _column(self, i: int, column: Any) -> Any:
+        if i == len(self.features) and self.labels is not None:
+            return _coded(column, self.labels)
+        return _numbers(column)
+
+
+def table_batches(
+    paths: str | Path | Sequence[str | Path],
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    weight: str | None = None,
+    batch_rows: int = BATCH_ROWS,
+    text: bool = False,
+) -> TableBatches:
+    """Open a table that is gone through in batches; the other parameters as of `Stream.from_files`.
+
+    Parameters
+    ----------
+    text : bool
+        Whether the target may be text of two classes, which a pass over that column finds.
+
+    Returns
+    -------
+    TableBatches
+        The table.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind of file, files of two kinds, one that is broken, and columns that are
+        missing, no numbers, or named twice.
+    TypeError
+        For names of columns that are no strings.
+    ImportError
+        If pyarrow is not installed.
+    """
+    rows = count("batch_rows", batch_rows)
+    several = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not several:
+        raise ValueError("paths must name at least one file, got none")
+    data = opened([Path(path) for path in several])
+    with named(data.files[:1]):
+        names = list(data.schema.names)
+    if len(set(names)) != len(names):
+        raise ValueError(f"{several[0]}: columns must have different names, got {names}")
+    taken = [target, *([] if weight is None else [weight])]
+    chosen = _chosen(several[0], names, taken, features)
+    roles = [("target", target), *(("weight", name) for name in taken[1:])]
+    roles += [("features", name) for name in chosen]
+    _check_apart(roles)
+    data = alike(data, roles, text=text)
+    with named(data.files):
+        empty = data.head(1, columns=[target]).num_rows == 0
+    if empty:
+        raise ValueError(f"{several[0]}: has no rows")
+    labels = None
+    if text and is_text(data.schema.field(target).type):
+        labels = _classes(several[0], data, target)
+    return TableBatches(data, chosen, taken, rows, labels)
+
+
+def _chosen(
+    path: Any, names: list[str], taken: list[str], features: Sequence[str] | None
+) -> list[str]:
+    """Return the features; all columns that are not taken, where they are not named."""
+    if isinstance(features, str):
+        raise TypeError(f"features must be a list of columns, got the string {features!r}")
+    if features is None:
+        chosen = [name for name in names if name not in taken]
+        if "" in chosen:  # as an index that was written beside the columns
+            raise ValueError(
+                f"{path}: column {names.index('') + 1} has no name in the header: give it one, or say by "
+                f"features=[...] which columns to use"
+            )
+    else:
+        chosen = list(features)
+    if not chosen:
+        raise ValueError(f"{path}: no column is left to be a feature")
+    return chosen
+
+
+def _check_apart(roles: list[tuple[str, str]]) -> None:
+    """Refuse a column with two parts to play: a target among the features explains itself."""
+    known: set[tuple[str, str]] = set()
+    for role, name in roles:
+        if not isinstance(name, str):
+            raise TypeError(f"{role} must be a column's name, got {name!r}")
+        if (role, name) in known:
+            raise ValueError(f"{role} must name each column once, got {name!r} twice")
+        if role != "target" and ("target", name) in known:
+            raise ValueError(f"{role} must not name column {name!r}, which is the target")
+        known.add((role, name))
+
+
+def _numbers(column: Any) -> Any:
+    """Return a column of a batch as float64; what is missing as NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _classes(path: Any, data: Any, name: str) -> list[str]:
+    """Return the two classes of a column of text, sorted, from a pass over it alone."""
+    import pyarrow as pa
+
+    seen: set[str] = set()
+    rows = 0
+    with named(data.files):
+        for batch in data.to_batches(columns=[name]):
+            column = batch.column(0).cast(pa.string())
+            found = column.unique().to_pylist()
+            if not all(found):
+                empty = next(i for i, cell in enumerate(column.to_pylist(), start=1) if not cell)
+                raise ValueError(f"{path}: row {rows + empty}: column {name!r} is empty here")
+            seen.update(found)
+            rows += len(column)
+            if len(seen) > 2:  # to know how many more there are would take the memory of them all
+                break
+    if len(seen) != 2:
+        some = ", ".join(map(repr, sorted(seen)[:4]))
+        count = "3 or more" if len(seen) > 2 else len(seen)
+        raise ValueError(
+            f"{path}: column {name!r} must have two classes for log_loss, got {count} ({some})"
+        )
+    return sorted(seen)
+
+
+def _coded(column: Any, labels: list[str]) -> Any:
+    """Return a column of two classes as 0 and 1."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    second = pc.equal(column.cast(pa.string()), labels[1])
+    return second.to_numpy(zero_copy_only=False).astype(float)

@@ -1,0 +1,280 @@
+"""The coordinates that even columns out: what their spread is, from two passes over the data."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss
+from agd.data.arrays import Blocks, beside
+from agd.data.matrix import backward, column_counts, column_sums, mapped, shifted
+from agd.data.matrix import column_peaks as peaks
+from agd.gradient.linear import TEMPORARY, LinearObjective
+from agd.gradient.moments import Moments
+from agd.gradient.preconditioner import Scaling
+from agd.loss import Squared
+
+__all__ = [
+    "column_peaks",
+    "column_scaling",
+    "relative",
+]
+
+
+def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Array, Array]:
+    """Sum the columns of a block, and their absolute values; count its rows."""
+    xp = backends.namespace(X)
+    rows = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
+    return column_sums(X), column_sums(mapped(X, xp.abs)), rows
+
+
+def _second_moments(
+    shift: Array, size: Array, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, Array]:
+    """Sum d and d² with the rows' weights, where d = (X - shift) / size."""
+    xp = backends.namespace(X)
+    if backends.is_sparse(X):
+        return _sparse_second_moments(shift, size, X, weight)
+    d = (X - shift[..., None, :]) / size[..., None, :]
+    if weight is None:
+        return xp.sum(d, axis=-2), xp.sum(d * d, axis=-2)
+    return backward(d, weight), backward(d * d, weight)
+
+
+def _sparse_second_moments(
+    shift: Array, size: Array, X: Array, weight: Array | None
+) -> tuple[Array, Array]:
+    """Sum over the entries, and what the zeros make of it: no large sums cancel."""
+    xp = backends.namespace(X)
+    ones = xp.ones((X.shape[0],), dtype=X.dtype) if weight is None else weight
+    d, zero = shifted(X, shift, size), -shift / size
+    empty = xp.sum(ones) - column_counts(X, weight)
+    full = column_counts(X, None) == X.shape[0]
+    empty = xp.where(full, xp.zeros_like(empty), empty)  # to the last digit, whatever the weights
+    first = backward(d, ones) + empty * zero
+    return first, backward(mapped(d, lambda x: x * x), ones) + empty * zero * zero
+
+
+def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
+    """Return the columns' weighted means and spreads: about the mean, or about 0.
+
+    Two passes: the second is about the plain mean and in units of the mean size, so that neither a
+    column far from zero nor one of extreme size loses its spread to rounding.
+    """
+    sums, sizes, rows = blocks.sum(_first_moments, limit=TEMPORARY)
+    xp = backends.namespace(sums)
+    size = sizes / rows
+    size = xp.where(size > 0.0, size, xp.ones_like(size))
+    shift = sums / rows if intercept else xp.zeros_like(sums)
+    moments = functools.partial(_second_moments, shift, size)
+    first, second = blocks.sum(moments, limit=TEMPORARY)
+    total = blocks.total[..., None]
+    first, second = first / total, second / total
+    if not intercept:
+        return shift, size * xp.sqrt(second)
+    variance = backends.clip(second - first * first, low=0.0)
+    mean = shift + size * first
+    # Below this a column is constant but for the rounding of its mean.
+    noise = 64.0 * xp.finfo(variance.dtype).eps
+    spread = xp.where(variance > noise * noise, xp.sqrt(variance), xp.zeros_like(variance))
+    return mean, size * spread
+
+
+def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
+    """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
+    if moments is None:
+        return beside(blocks).sum(_weighted_targets) / blocks.total
+    xp = backends.namespace(moments.mean_y)
+    return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
+
+
+def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
+    xp = backends.namespace(y)
+    return xp.sum(y if weight is None else y * weight, axis=-1)
+
+
+def _null_slopes(
+    loss: Loss, z: Array, share: float, X: Array, y: Array, weight: Array | None
+) -> tuple[Array, ...]:
+    """Return norms of dl/dz at a constant z over the rows of a block.
+
+    They are the norm of dl/dz, the norm of its change when z grows by a share of itself, and, for a loss
+    without a bound on its second derivative, the sum of d²l/dz².
+    """
+    xp = backends.namespace(y)
+    at = xp.zeros_like(y) + z[..., None]
+    slope = loss.gradient(at, y)
+    moved = loss.gradient(at + share * at, y) - slope
+    root = None if weight is None else xp.sqrt(weight)
+    if root is not None:
+        slope, moved = slope * root, moved * root
+    if loss.curvature_bound is not None:
+        return _length(slope), _length(moved)
+    hessian = loss.hessian(at, y)
+    hessian = hessian if weight is None else hessian * weight
+    return _length(slope), _length(moved), xp.sum(hessian, axis=-1)
+
+
+def _length(x: Array) -> Array:
+    """Return the Euclidean length along the last axis; no square of it over- or underflows."""
+    xp = backends.namespace(x)
+    if x.shape[-1] == 0:  # a chunk whose rows were all filtered out
+        return xp.sum(x, axis=-1)
+    peak = xp.max(xp.abs(x), axis=-1)
+    unit = xp.where(peak > 0.0, peak, xp.ones_like(peak))
+    shares = x / unit[..., None]
+    return peak * xp.sqrt(xp.sum(shares * shares, axis=-1))
+
+
+def column_peaks(blocks: Blocks) -> Any:
+    """Return each column's largest absolute value, on the host: numpy.ndarray, shape (..., p)."""
+    parts = [backends.to_numpy(part) for part in blocks.each(_peaks)]
+    return np.max([part for part in parts if part.size], axis=0)
+
+
+def _peaks(X: Array, y: Array, weight: Array | None) -> Array:
+    # A chunk may be left with no rows.
+    return peaks(X) if X.shape[-2] else backends.namespace(X).zeros_like(X)
+
+
+def column_scaling(objective: LinearObjective, moments: Moments | None = None) -> Scaling:
+    """Measure the columns and the null model, and return the coordinates that even them out.
+
+    D_j = 1 / sqrt(kappa var_j + a), where kappa is the loss's curvature (its bound, or for a loss
+    without one its mean at the best constant model) and a the penalty's: the Hessian's diagonal
+    becomes about 1. Where a penalty has a prox that couples the coefficients, all columns get the least
+    of these D_j, and the diagonal is at most about 1.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+        Loss, data and penalty.
+    moments : Moments, optional
+        The data's; without them the columns are measured in two passes over X.
+
+    Returns
+    -------
+    Scaling
+        The coordinates.
+    """
+    with np.errstate(all="ignore"):  # an overflow leaves coordinates that no run calls finite
+        return _column_scaling(objective, moments)
+
+
+def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array]:
+    """Return the columns' means and spreads from their moments, in the dtype of `like`."""
+    xp = backends.namespace(like)
+    variance, mean = xp.linalg.diagonal(moments.G), moments.mean
+    if not intercept:
+        root = xp.sqrt(variance + mean * mean)
+        return xp.zeros_like(like) * xp.astype(mean, like.dtype), xp.astype(root, like.dtype)
+    # Below this a column is constant but for the rounding of its mean.
+    noise = 64.0 * float(xp.finfo(like.dtype).eps) * xp.abs(mean)
+    spread = xp.sqrt(backends.clip(variance, low=0.0))
+    spread = xp.where(spread > noise, spread, xp.zeros_like(spread))
+    return xp.astype(mean, like.dtype), xp.astype(spread, like.dtype)
+
+
+def _share(like: Array) -> float:
+    """Return by which share of a predictor to move it, so that the slope moves by what means nothing.
+
+    Rounding leaves eps |z| of a predictor z; the tolerance is relative.
+    """
+    return 2.0 * float(backends.namespace(like).finfo(like.dtype).eps) / relative(like)
+
+
+def _null_model(
+    objective: LinearObjective, like: Array, moments: Moments | None
+) -> tuple[Array, Array, Array]:
+    """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
+    blocks, loss = objective.blocks, objective.loss
+    xp, total = backends.namespace(like), blocks.total
+    # Data in chunks are not sampled: the moments know their mean.
+    known = moments if backends.of(blocks.X).chunked else None
+    classes = loss.classes is not None
+    mean = _mean_target(blocks, known) if objective.intercept or classes else None
+    null = loss.null_model(mean) if objective.intercept else _zero(objective)
+    slopes = functools.partial(_null_slopes, loss, null, _share(like))
+    if classes:
+        parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
+    else:
+        parts = beside(blocks).each(slopes)
+    lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
+    noise = _length(moves)
+    noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
+    rms = xp.maximum(_length(lengths), noise) / xp.sqrt(total)
+    if loss.curvature_bound is None:
+        kappa = xp.sum(hessians[0], axis=-1) / total
+    else:  # the same for all problems: those that share X share the columns' scales
+        kappa = xp.full((), loss.curvature_bound, dtype=rms.dtype, device=backends.device(rms))
+    return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
+
+
+def _two_rows(mean: Array, like: Array) -> tuple[Array, Array]:
+    """Return targets and weights of two rows that a constant model cannot tell from all of two classes."""
+    xp = backends.namespace(like)
+    targets = xp.arange(2, dtype=like.dtype, device=backends.device(like))
+    return targets, xp.astype(xp.stack([1.0 - mean, mean], axis=-1), like.dtype, copy=False)
+
+
+def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array, Array]:
+    """Return the same of the squared loss, whose slopes there are the targets less their mean."""
+    xp, mean, yy = backends.namespace(like), moments.mean_y, moments.yy
+    null = mean if intercept else xp.zeros_like(mean)
+    square = yy if intercept else yy + mean * mean
+    rms = xp.maximum(xp.sqrt(backends.clip(square, low=0.0)), _share(like) * xp.abs(null))
+    one = xp.ones((), dtype=like.dtype, device=backends.device(like))
+    return xp.astype(null, like.dtype, copy=False), xp.astype(rms, like.dtype, copy=False), one
+
+
+def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
+    loss = objective.loss
+    if moments is None:
+        mean, spread = _spread(objective.blocks, objective.intercept)
+    else:
+        mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
+    if moments is not None and type(loss) is Squared:
+        null, rms, kappa = _null_known(moments, mean, objective.intercept)
+    else:
+        null, rms, kappa = _null_model(objective, mean, moments)
+    xp = backends.namespace(mean)
+    penalty = objective.penalty
+    ridge = penalty.curvature if penalty is not None else None
+    root = xp.hypot(
+        xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (ridge or 0.0) ** 0.5
+    )
+    constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
+    root = xp.where(root == 0.0, constant, root)
+    if penalty is not None and not (
+        penalty.smooth or penalty.separable
+    ):  # its prox knows but one scale
+        root = xp.zeros_like(root) + xp.max(root, axis=-1, keepdims=True)
+    unit = rms / xp.sqrt(kappa)
+    return Scaling(
+        shift=mean,
+        scale=_known(1.0 / root, root),
+        intercept_scale=xp.ones_like(rms) / xp.sqrt(kappa),
+        unit=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
+        null=null,
+    )
+
+
+def _known(x: Array, source: Array) -> Array:
+    """Return x with NaN where its source is not finite: a share of infinity would look like 0."""
+    xp = backends.namespace(x)
+    return xp.where(xp.isfinite(source), x, xp.zeros_like(x) + math.nan)
+
+
+def _zero(objective: LinearObjective) -> Array:
+    coef = objective.zeros().coef
+    return backends.namespace(coef).sum(coef, axis=-1)
+
+
+def relative(like: Array) -> float:
+    """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
+    eps = float(backends.namespace(like).finfo(like.dtype).eps)
+    return math.exp(math.log(eps) * 2 / 3)

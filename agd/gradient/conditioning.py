@@ -1,0 +1,377 @@
+"""Small directions of sparse columns, from products with the data: what their moments have lost of them.
+
+Squaring X squares its condition number, and a sparse X has no triangular factor as sparse. But in the
+directions that the moments find small, the data tell how small they are: with V0 such directions and V1 the
+others, of columns Z that are centred and scaled ::
+
+    V0 := V0 - V1 diag(e1)^(-1) V1' Z'Z V0 / m        what rounding mixed in is taken out
+    (Z V0)'(Z V0) / m = U diag(f) U',   V0 := V0 U
+
+takes four products with X for each, and f is right to a condition number of 1/eps, as of a QR.
+
+Golub and Van Loan (2013), *Matrix Computations*, sections 8.1.2 and 8.3.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._tree import as_scalar
+from agd._typing import Array
+from agd.data.arrays import Blocks
+from agd.data.matrix import backward, forward, sliced, taken
+from agd.gradient.column_stats import column_peaks
+from agd.gradient.hessian import least_eigenvalue
+from agd.gradient.linear import LinearObjective
+from agd.gradient.minibatch import apart
+from agd.gradient.moments import Moments
+from agd.gradient.preconditioner import (
+    Scaling,
+    Whitening,
+    axes,
+    from_factor,
+    from_moments,
+    ridge_of,
+    shortest,
+    whitening_of,
+)
+from agd.gradient.qr import triangular
+from agd.loss import Squared
+
+__all__ = [
+    "MAX_SPECTRUM_COLUMNS",
+    "SMALL_SHARE",
+    "WIDE",
+    "Columns",
+    "by_moments",
+    "row_count",
+    "sample",
+    "serve",
+    "sharpened",
+    "whitened",
+]
+
+SMALL_SHARE = 1e-9  # share of the largest curvature: above, moments have seven digits of it
+ENTRIES = 2**21  # of the directions' products with a block's rows
+
+
+def sharpened(
+    blocks: Blocks, second: Array, scaling: Scaling, kappa: Array, ridge: float
+) -> tuple[Whitening, int]:
+    """Return the coordinates that whiten the columns of one problem, or of several that share them.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    second : array, shape (p, p)
+        The columns' centred second moments.
+    scaling : Scaling
+        The columns' centres and scales, in the dtype of `second`.
+    kappa : array, shape ()
+        The curvature of the loss.
+    ridge : float
+        The curvature of the penalty.
+
+    Returns
+    -------
+    whitening : Whitening
+        Directions that the data do not determine are left out.
+    rank : int
+        How many they determine.
+    """
+    e, V, _ = axes(second, scaling, kappa, ridge)
+    xp, D, p = backends.namespace(e), scaling.scale, e.shape[-1]
+    few = max(1, _count(e < SMALL_SHARE * xp.max(e)))
+    V0, V1, e1 = V[:, :few], V[:, few:], e[few:]
+    look = functools.partial(_products, blocks, scaling, kappa, ridge)
+    H, _ = look(V0)
+    V0 = xp.linalg.qr(V0 - V1 @ ((V1.T @ H) / e1[:, None])).Q
+    H, gram = look(V0)
+    f, U = xp.linalg.eigh(gram)
+    V0, H = V0 @ U, H @ U
+    # Centring far from zero leaves as many roundings of what is subtracted.
+    reach = 1.0 + float(backends.to_numpy(xp.max(xp.abs(scaling.shift * D))))
+    noise = (p + 10.0) * float(xp.finfo(e.dtype).eps) * reach
+    kept = f > noise * noise * xp.max(e)
+    f = xp.where(kept, f, xp.zeros_like(f))
+    found = whitening_of(scaling, xp.concat([f, e1]), xp.concat([V0, V1], axis=1))
+    root = xp.sqrt(xp.where(kept, f, xp.ones_like(f)))
+    into = xp.concat([H * (xp.astype(kept, e.dtype) / root)[None, :], found.into[:, few:]], axis=1)
+    null = D[:, None] * V0 * xp.astype(~kept, e.dtype)[None, :]
+    out_of = shortest(found.out_of, D, null)
+    rank = p - few + _count(kept)
+    return found._replace(into=into, out_of=out_of), rank
+
+
+def _count(flags: Array) -> int:
+    xp = backends.namespace(flags)
+    return int(backends.to_numpy(xp.sum(xp.astype(flags, xp.int32))))
+
+
+def _products(
+    blocks: Blocks, scaling: Scaling, kappa: Array, ridge: float, V: Array
+) -> tuple[Array, Array]:
+    """Return the bound on the Hessian times V, (p, k), and V' of that, (k, k), as a sum of squares."""
+    xp, D = backends.namespace(V), scaling.scale
+    W = (D[:, None] * V).T
+    cut = blocks.replace(rows=max(64, ENTRIES // max(1, V.shape[1])))
+    back, squares = cut.sum(functools.partial(_of_block, scaling.shift, W))
+    share, own = kappa / xp.astype(blocks.total, V.dtype), (D * D)[:, None] * V
+    return D[:, None] * back.T * share + ridge * own, squares * share + ridge * (V.T @ own)
+
+
+def _of_block(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) -> Any:
+    """Return X'S (X W' - shift) and the squares of the latter, of one block; centred."""
+    z = forward(X, W) - (W @ shift)[:, None]
+    r = z if weight is None else z * weight
+    back = backward(X, r) - backends.namespace(r).sum(r, axis=-1)[:, None] * shift
+    return back, r @ z.T
+
+
+WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
+
+ENOUGH = 100  # rows to a column: a sample has no fewer
+SAMPLE, ROWS = 2**20, 20_000  # entries of X, rows: nor, but for wide or narrow X, of either
+FAR = 16.0  # spreads: beyond, a predictor is rounded by more than line searches take for rounding of a value
+SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
+
+
+class Columns(NamedTuple):
+    """What was learned of the columns on the way.
+
+    Attributes
+    ----------
+    low, high : float or numpy.ndarray
+        The least and the largest curvature in centred and scaled coordinates.
+    least : float or None
+        The least curvature in the user's coordinates, for one problem of the squared loss with few
+        columns.
+    missing : float or numpy.ndarray
+        By how many directions the columns fall short of full rank.
+    hard : bool
+        Whether their condition is such that the moments do not serve, and they were factored.
+    far : bool
+        Whether one lies so far from zero, in its own spread, that a predictor's rounding tells.
+    """
+
+    low: Any
+    high: Any
+    least: float | None
+    missing: Any
+    hard: bool = False
+    far: bool = False
+
+    @property
+    def well_conditioned(self) -> bool:
+        """Whether all columns are independent and their condition is good."""
+        return not self.hard and not np.any(self.missing)
+
+    @property
+    def condition(self) -> Any:
+        """The condition number of the columns: the root of the Hessian's; infinite if dependent."""
+        with np.errstate(all="ignore"):
+            return np.sqrt(np.divide(self.high, self.low))
+
+
+def whitened(
+    base: LinearObjective, moments: Moments, scaling: Scaling, *, quadratic: bool
+) -> tuple[Whitening, Columns] | None:
+    """Whiten by the moments, or by a factor of the data where squaring them lost what is small.
+
+    Parameters
+    ----------
+    base : LinearObjective
+        Loss, data and penalty.
+    moments : Moments
+        Those of the data.
+    scaling : Scaling
+        The columns' centres and scales.
+    quadratic : bool
+        Whether the curvatures are those of the objective everywhere.
+
+    Returns
+    -------
+    tuple of Whitening and Columns, or None
+        None for columns whose moments the dtype cannot hold.
+    """
+    whitening = by_moments(base, moments, scaling)
+    xp, p = backends.namespace(moments.G), moments.G.shape[-1]
+    ends = _ends(base, whitening, moments)
+    single = (
+        quadratic and p <= MAX_SPECTRUM_COLUMNS and moments.G.ndim == 2 and base.batch_shape == ()
+    )
+    parts = [ends, moments.G, moments.mean] if single else [ends]
+    read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts]))
+    size = math.prod(tuple(ends.shape))
+    low, high, dead, tiny, reach = read[:size].astype(float).reshape(tuple(ends.shape))
+    if np.isnan(low).any() or ((tiny > 0.0).any() and _lost(base, moments)):
+        return None
+    least = _least(read[size:], p, base) if single else None
+    eps = float(xp.finfo(moments.G.dtype).eps)
+    # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
+    most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
+    sparse = backends.is_sparse(base.blocks.X)
+    if sparse:  # a few products with X are all that it costs
+        most = min(most, SMALL_SHARE**-0.5)
+    alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
+    far = bool(base.intercept and not sparse and (reach > FAR).any())
+    if (low * most**2 > high).all():
+        known = Columns(as_scalar(low), as_scalar(high), least, as_scalar(dead * alone), far=far)
+        return whitening.cast(scaling.shift), known
+    if sparse:
+        return _sharpened(base, moments, scaling, whitening)
+    R = triangular(base.blocks, scaling.shift, scaling.scale)
+    R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
+    whitening, rank = from_factor(R, scaling, ridge_of(base.penalty))
+    values = whitening.spectrum
+    ends = xp.stack(
+        [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
+    )
+    low, high, rank = backends.to_numpy(ends).astype(float)
+    missing = as_scalar((p - rank) * alone)
+    return whitening, Columns(as_scalar(low), as_scalar(high), least, missing, hard=True, far=far)
+
+
+def _sharpened(
+    base: LinearObjective, moments: Moments, scaling: Scaling, rough: Whitening
+) -> tuple[Whitening, Columns]:
+    """Whiten badly conditioned sparse columns, which have no factor as sparse, by products with them.
+
+    Problems whose curvatures differ keep the coordinates of the moments.
+    """
+    xp, p = backends.namespace(moments.G), moments.G.shape[-1]
+    second, _ = moments.quadratic(intercept=base.intercept)
+    kappa, ridge = _kappa(base, scaling, second), ridge_of(base.penalty)
+    found, rank = rough, p
+    if kappa.ndim == 0 and second.ndim == 2:
+        wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
+        found, rank = sharpened(base.blocks, second, wide, kappa, ridge)
+    values = found.spectrum
+    low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
+    missing = (p - rank) * (ridge == 0.0)
+    columns = Columns(as_scalar(low), as_scalar(high), None, missing, hard=True)
+    return found._replace(scaling=scaling).cast(scaling.shift), columns
+
+
+def serve(base: LinearObjective, moments: Moments, scale: Array | None = None) -> bool:
+    """Return whether the moments, and the scales, are finite and no square behind them is lost: one read."""
+    xp = backends.namespace(moments.G)
+    with np.errstate(all="ignore"):  # what overflows is not finite
+        finite = moments.finite if scale is None else moments.finite & xp.all(xp.isfinite(scale))
+        tiny = xp.any(_small(moments)) | xp.any(_small_targets(moments))
+        sound, tiny = backends.to_numpy(xp.stack([finite, tiny]))
+    return bool(sound and not (tiny and _lost(base, moments)))
+
+
+def _lost(base: LinearObjective, moments: Moments) -> bool:
+    """Return whether targets, or a column that is not 0, are so small that their squares are lost."""
+    if type(base.loss) is Squared and backends.to_numpy(_small_targets(moments)).any():
+        return True
+    below = backends.to_numpy(_small(moments))
+    return bool((below & (column_peaks(base.blocks) > 0.0)).any())
+
+
+def sample(blocks: Blocks) -> Blocks | None:
+    """Return some of the rows, evenly apart, where they tell as much of the columns as all do.
+
+    Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
+    the sample differ by less than a half in the data. None where the rows are few, or in chunks.
+    """
+    if backends.of(blocks.X).chunked:
+        return None
+    n, p = blocks.X.shape[-2:]
+    step = int(n) // max(ENOUGH * int(p), min(SAMPLE // int(p), ROWS))
+    if step < 2 or int(n) * int(p) < 2 * SAMPLE:
+        return None
+    if int(p) * (int(n) // step) > 2 * SAMPLE:  # large: a view of the rows, not a copy
+        weight = None if blocks.weight is None else blocks.weight[..., ::step]
+        return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
+    xp, rows = backends.namespace(blocks.y), apart(int(n), step, blocks.y)
+    weight = None if blocks.weight is None else xp.take(blocks.weight, rows, axis=-1)
+    return Blocks.of(taken(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
+
+
+def _small(moments: Moments) -> Array:
+    """Return for each column whether its mean square is so small that it has lost digits, or is 0."""
+    xp = backends.namespace(moments.G)
+    return xp.linalg.diagonal(moments.G) + moments.mean**2 < _least_square(moments)
+
+
+def _small_targets(moments: Moments) -> Array:
+    """Return for each problem whether the targets' mean square is that small."""
+    return moments.yy + moments.mean_y**2 < _least_square(moments)
+
+
+def _least_square(moments: Moments) -> float:
+    """Return the square below which numbers lose digits, or all."""
+    kind = backends.namespace(moments.G).finfo(moments.G.dtype)
+    return float(kind.smallest_normal) / float(kind.eps)
+
+
+def row_count(base: LinearObjective) -> float:
+    """Return the number of rows; of unknown ones there are many."""
+    rows = base.blocks.X.shape[-2]
+    return math.inf if rows is None or math.isnan(rows) else rows
+
+
+def _size(base: LinearObjective) -> float:
+    """Return how many numbers X holds."""
+    *problems, _, p = base.blocks.X.shape
+    size: float = row_count(base) * math.prod([*problems, p])
+    return size
+
+
+def by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
+    """Whiten by the moments of the columns, in their dtype; parameters as of `whitened`."""
+    xp = backends.namespace(moments.G)
+    second, _ = moments.quadratic(intercept=base.intercept)
+    scale = xp.astype(scaling.scale, second.dtype, copy=False)
+    kappa = _kappa(base, scaling, second)
+    found = from_moments(second, scaling._replace(scale=scale), kappa, ridge_of(base.penalty))
+    return found._replace(scaling=scaling)
+
+
+def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
+    """Return the loss's curvature: its bound, one for all problems, or that at the null model."""
+    xp = backends.namespace(like)
+    if base.loss.curvature is not None:
+        return xp.full((), base.loss.curvature, dtype=like.dtype, device=backends.device(like))
+    d = xp.astype(scaling.intercept_scale, like.dtype, copy=False)
+    return 1.0 / (d * d)
+
+
+def _ends(base: LinearObjective, whitening: Whitening, moments: Moments) -> Array:
+    """Return least and largest curvature, how many columns are constant and small, and how far one lies.
+
+    That is its mean over its spread, as curvature and penalty leave it; shape (5, ...).
+    """
+    xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
+    there = whitening.scaling
+    reach = xp.max(xp.abs(there.shift * there.scale), axis=-1)
+    reach = xp.astype(reach, e.dtype) * xp.sqrt(_kappa(base, there, e))
+    still = xp.all(whitening.out_of == 0.0, axis=-1)
+    tiny = _small(moments) | xp.any(_small_targets(moments))
+    counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, tiny)]
+    counts.append(reach)
+    low = xp.where(moments.finite, xp.min(e, axis=-1), xp.min(0.0 * e, axis=-1) + math.nan)
+    return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
+
+
+def _least(read: Any, p: int, base: LinearObjective) -> float:
+    """Return the least curvature in the user's coordinates, from G and the means as read."""
+    eps = float(np.finfo(read.dtype).eps)
+    read = read.astype(float)
+    G, mean = read[: p * p].reshape(p, p), read[p * p :]
+    hessian = G + np.outer(mean, mean) + ridge_of(base.penalty) * np.eye(p)
+    if base.intercept:
+        hessian = np.block([[hessian, mean[:, None]], [mean[None, :], np.ones((1, 1))]])
+    return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
+
+
+MAX_SPECTRUM_COLUMNS = 64  # with more the pass costs more than those that measure L

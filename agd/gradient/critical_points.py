@@ -1,0 +1,312 @@
+"""Where the second order says nothing: whether f itself falls or rises along lines through a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._tree import Flat
+from agd._typing import Array, Tree
+from agd._validation import as_point
+from agd.gradient.hessian import SecondOrder, Spectrum, rounding, second_order, spectrum, tolerance
+
+__all__ = [
+    "CriticalPoint",
+    "Probe",
+    "critical_point",
+    "probe",
+]
+
+DIRECTIONS = 16  # eigenvectors that are probed, and as many mixtures of them
+
+
+class Probe(NamedTuple):
+    """What probing goes by.
+
+    Attributes
+    ----------
+    value : float
+        f at the point.
+    size : float
+        max(1, |x|), in proportion to which the point is moved.
+    eps : float
+        The rounding of x's dtype.
+    seed : int
+        Of the mixtures.
+    """
+
+    value: float
+    size: float
+    eps: float
+    seed: int
+
+
+def probe(
+    at: Callable[[Any, float], float],
+    g: Any,
+    known: Spectrum,
+    zero: float,
+    settings: Probe,
+    *,
+    falls: bool,
+    rises: bool,
+) -> tuple[Any, bool]:
+    """Look along directions of zero curvature, on both sides.
+
+    Parameters
+    ----------
+    at : callable
+        ``at(direction, t)``: f at x + t direction.
+    g : numpy.ndarray, shape (n,)
+        The gradient.
+    known : Spectrum
+        The curvatures.
+    zero : float
+        What counts as zero among them.
+    settings : Probe
+        The value, and the scales.
+    falls, rises : bool
+        What is known already; looking ends when both are.
+
+    Returns
+    -------
+    down : numpy.ndarray or None
+        A unit direction in which f falls.
+    up : bool
+        Whether f rises in some.
+    """
+    down, up = None, False
+    near = [i for i, v in enumerate(known.values) if abs(v) - known.residuals[i] <= zero]
+    near.sort(key=lambda i: abs(known.values[i]))
+    near = near[:DIRECTIONS]
+    for line in _lines([known.vector(i) for i in near], settings.seed):
+        for direction in (line, -line):
+            sign = _trend(at, direction, float(direction @ g), settings)
+            down = direction if sign < 0 and down is None else down
+            up = up or sign > 0
+            if (falls or down is not None) and (rises or up):
+                return down, up
+    return down, up
+
+
+def _lines(vectors: list[Any], seed: int) -> Iterator[Any]:
+    """Yield the vectors, and random mixtures: a cubic form may vanish on every axis, as xyz does."""
+    yield from vectors
+    if len(vectors) < 2:
+        return
+    for weights in np.random.default_rng(seed).standard_normal((DIRECTIONS, len(vectors))):
+        mixture = np.sum(weights[:, None] * np.stack(vectors), axis=0)
+        yield mixture / np.linalg.norm(mixture)
+
+
+def _trend(at: Callable[[Any, float], float], direction: Any, slope: float, settings: Probe) -> int:
+    """Return -1 where f falls at all of three distances, 1 where it rises, else 0.
+
+    A change counts if it is larger than rounding, and than twice what the remaining slope makes.
+    """
+    signs = set()
+    for shrink in (1.0, 0.5, 0.25):
+        t = shrink * settings.eps**0.125 * settings.size
+        there = at(direction, t)
+        change = there - settings.value
+        rounding = 8.0 * settings.eps * (abs(there) + abs(settings.value))
+        explained = rounding + 2.0 * abs(slope) * t
+        signs.add(0 if not abs(change) > explained else int(np.sign(change)))
+    return signs.pop() if len(signs) == 1 else 0
+
+
+@dataclass(frozen=True, repr=False)
+class CriticalPoint:
+    """What `critical_point` found.
+
+    Attributes
+    ----------
+    kind : str
+        "minimum", "maximum", "saddle", "degenerate" or "not critical".
+    grad_norm : float
+        The largest absolute partial derivative.
+    grad_tol : float
+        What it may be at a critical point.
+    least_curvature, largest_curvature : float
+        The extreme eigenvalues of the Hessian.
+    curvature_tol : float
+        What counts as zero among them.
+    direction : tree of arrays or None
+        Where to go to leave it downhill, of Euclidean length 1: the eigenvector of the least curvature
+        for a saddle or maximum, or where that is zero the direction in which f was seen to fall; the
+        steepest descent where the point is not critical; None where no way down was found.
+    source : str
+        How the curvatures were had.
+    """
+
+    kind: str
+    grad_norm: float
+    grad_tol: float
+    least_curvature: float
+    largest_curvature: float
+    curvature_tol: float
+    direction: Tree
+    source: str
+
+    def __repr__(self) -> str:
+        """Say what it is, and why."""
+        way = "no way down" if self.direction is None else "a direction down"
+        return (
+            f"{self.kind}: |g| {self.grad_norm:.3g} against {self.grad_tol:.3g}, curvature "
+            f"{self.least_curvature:.6g} to {self.largest_curvature:.6g} (zero is "
+            f"{self.curvature_tol:.1e}; {self.source}), {way}"
+        )
+
+
+def critical_point(
+    fun: Callable[..., Any],
+    x: Tree,
+    jac: Any = None,
+    args: tuple[Any, ...] = (),
+    *,
+    grad_tol: float | None = None,
+    seed: int = 0,
+) -> CriticalPoint:
+    r"""Say what kind of point x is, from the gradient and the extreme curvatures there.
+
+    The eigenvalues of the Hessian decide, as far as they are not zero: all positive, a minimum; all
+    negative, a maximum; some of each, a saddle. Where some are zero the point is degenerate, and f itself
+    is asked: at distances t, t/2 and t/4 along eigenvectors of zero curvature, and mixtures of them, on
+    both sides. If it falls somewhere, beyond what rounding and the slope left over explain, and rises
+    somewhere else, the point is a saddle: so is the monkey saddle x³ - 3xy², whose Hessian is zero, and
+    so is x³. What only rises, as x⁴ does, stays degenerate: no probing along lines can tell that it
+    rises everywhere.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args)``: a number.
+    x : tree of arrays
+        The point.
+    jac : callable, True, str or None
+        The gradient, as for ``agd.minimize``.
+    args : tuple
+        Further arguments of both.
+    grad_tol : float, optional
+        The largest partial derivative that a critical point may have. By default what ``agd.minimize``
+        asks for, eps^(1/3), or where rounding alone makes more, ten times that: the gradient's relative
+        error (eps, or eps^(2/3) by differences) times the larger of L max(1, \|x\|) and
+        \|f\| / max(1, \|x\|).
+    seed : int
+        Of what is drawn: Lanczos's first vector, and the mixtures.
+
+    Returns
+    -------
+    CriticalPoint
+        The kind, the evidence, and the direction to leave by.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what ``agd.minimize`` refuses, and a value, gradient or curvature that is not finite at x.
+
+    Notes
+    -----
+    Up to 200 variables the Hessian is formed: by that many products with it, or from the values of a
+    function without gradient or autodiff, which are called n² + n times. Above that Lanczos finds both
+    ends of its spectrum. A curvature counts as zero below ::
+
+        max(max(2000 eps, 30 noise) L, 30 noise scale / max(1, |x|)²)
+
+    with L the largest absolute curvature and noise the relative error of the Hessian: eps by autodiff,
+    eps^(2/3) by differences of a gradient, eps^(4/9) or, formed from values, eps^(1/2) by differences of
+    the function; scale is \|f\|, and by differences at least 1. So a function of tiny values and known by
+    differences only should be scaled. Where Lanczos ends before its residual is below that (ill-conditioned
+    minima of many variables), the residual takes its place, and the answer is "degenerate" rather than a
+    guess.
+
+    References
+    ----------
+    Nocedal and Wright, Numerical Optimization, 2nd ed., section 2.1, theorems 2.3 and 2.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = critical_point(lambda x: x[0] ** 2 - x[1] ** 2, np.zeros(2))
+    >>> found.kind, round(found.least_curvature, 4), abs(found.direction)
+    ('saddle', -2.0, array([0., 1.]))
+    >>> critical_point(lambda x: x[0] ** 3 - 3.0 * x[0] * x[1] ** 2, np.zeros(2)).kind
+    'saddle'
+    """
+    x = as_point(x, name="x")
+    with backends.device_context(optree.tree_leaves(x)[0]):
+        return _classified(second_order(fun, x, jac, args), x, grad_tol, seed)
+
+
+def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> CriticalPoint:
+    flat, eps = Flat.of(x), rounding(x)
+    value, grad = f.pair(x)
+    value, g, point = _host(value), _host(flat.vector(grad)), _host(flat.vector(x))
+    if not (np.isfinite(value).all() and np.isfinite(g).all()):
+        raise ValueError(f"fun and its gradient must be finite at x, got value {float(value)!r}")
+    known = spectrum(f, flat, x, seed)
+    if not np.isfinite(known.values).all():
+        raise ValueError("the second derivatives of fun must be finite at x, got NaN or infinity")
+    size = max(1.0, float(np.max(np.abs(point))))
+    steep, level = float(np.max(np.abs(known.values))), abs(float(value))
+    scale = level if known.noise == eps else max(1.0, level)
+    zero = max(tolerance(known.noise, eps) * steep, 30.0 * known.noise * scale / size**2)
+    if grad_tol is None:
+        grad_tol = max(eps ** (1.0 / 3.0), 10.0 * f.grad_noise * max(steep * size, level / size))
+    grad_norm = float(np.max(np.abs(g)))
+    if grad_norm > grad_tol:
+        kind, way = "not critical", -g / np.linalg.norm(g)
+    else:
+        kind, way = _kind(f, flat, x, g, known, zero, Probe(float(value), size, eps, seed))
+    direction = None if way is None else flat.tree(_device(way, flat.vector(x)))
+    return CriticalPoint(
+        kind, grad_norm, float(grad_tol), float(known.values[0]), float(known.values[-1]), zero, direction,
+        known.source,
+    )  # fmt: skip
+
+
+def _kind(
+    f: SecondOrder, flat: Flat, x: Tree, g: Any, known: Spectrum, zero: float, settings: Probe
+) -> tuple[str, Any]:
+    """Name a critical point, and return a direction down or None."""
+    # A Ritz value lies within the spectrum, so what it shows is there; its residual limits what is not.
+    least, largest = known.values[0], known.values[-1]
+    falls, rises = least < -zero, largest > zero
+    way = _downhill(known.vector(0), g) if falls else None
+    if falls and rises:
+        return "saddle", way
+    if least - known.residuals[0] > zero:
+        return "minimum", None
+    if largest + known.residuals[-1] < -zero:
+        return "maximum", way
+
+    def at(direction: Any, t: float) -> float:
+        moved = flat.vector(x) + t * _device(direction, flat.vector(x))
+        return float(_host(f.value(flat.tree(moved))))
+
+    down, up = probe(at, g, known, zero, settings, falls=falls, rises=rises)
+    way = down if way is None else way
+    return ("saddle" if way is not None and (rises or up) else "degenerate"), way
+
+
+def _downhill(direction: Any, g: Any) -> Any:
+    """Turn an eigenvector downhill; one that is level both ways, so that its largest entry is positive."""
+    slope = float(direction @ g)
+    if slope == 0.0:
+        slope = -float(direction[np.argmax(np.abs(direction))])
+    return -direction if slope > 0.0 else direction
+
+
+def _host(x: Array) -> Any:
+    return np.asarray(backends.to_numpy(x), dtype=np.float64)
+
+
+def _device(host: Any, like: Array) -> Array:
+    xp = backends.namespace(like)
+    host = host.astype(str(like.dtype).rpartition(".")[2])
+    return backends.of(like).convert(xp, host, like.dtype, backends.device(like))

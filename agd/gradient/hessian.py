@@ -1,0 +1,407 @@
+"""Lanczos: the extreme eigenvalues of a symmetric matrix that is known by its products alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._tree import Flat
+from agd._typing import Array, Tree
+from agd._validation import as_value
+from agd.gradient.derivatives import Autodiff, Differences, choose_gradient
+
+__all__ = [
+    "DENSE",
+    "Ritz",
+    "SecondOrder",
+    "Spectrum",
+    "lanczos",
+    "least_eigenvalue",
+    "rounding",
+    "second_order",
+    "slope_along",
+    "spectrum",
+    "tolerance",
+]
+
+LOOK = 5  # steps before the first look at the Ritz values, which costs k³
+BLOCK = 16  # vectors that are kept in one array
+
+
+class Ritz(NamedTuple):
+    """What the Krylov space knows of a matrix H.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (k,)
+        Ritz values, ascending. The least is no less than H's least eigenvalue, the largest no more than
+        its largest.
+    residuals : numpy.ndarray, shape (k,)
+        |H u - theta u| of each: an eigenvalue lies no farther than that.
+    weights : numpy.ndarray, shape (k, k)
+        Column i holds the coordinates of the i-th Ritz vector in `basis`.
+    basis : array, shape (k, n)
+        Orthonormal rows.
+    """
+
+    values: Any
+    residuals: Any
+    weights: Any
+    basis: Array
+
+    def vector(self, i: int) -> Array:
+        """Return the i-th Ritz vector, shape (n,), of unit length."""
+        xp, where = backends.namespace(self.basis), backends.device(self.basis)
+        weights = _move(self.weights[:, i], self.basis, xp, where)
+        return weights @ self.basis
+
+
+def lanczos(
+    product: Callable[[Array], Array],
+    like: Array,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 0.0,
+    max_steps: int = 300,
+    seed: int = 0,
+) -> Ritz:
+    r"""Find both ends of a symmetric matrix's spectrum from its products with vectors.
+
+    ::
+
+        beta_k q_{k+1} = H q_k - alpha_k q_k - beta_{k-1} q_{k-1},    alpha_k = q_k · H q_k
+
+    with every new vector orthogonalised against all before it, twice, so that rounding makes no ghosts.
+    The eigenvalues of the tridiagonal matrix of alpha and beta are the Ritz values; the residual of one
+    is beta_k times the last entry of its eigenvector. Steps end when both ends are known, or when the
+    space is one that H maps to itself.
+
+    Parameters
+    ----------
+    product : callable
+        ``product(v)``: H v, for v (n,).
+    like : array, shape (n,)
+        A vector where those of the products shall be, and of their dtype.
+    rtol, atol : float
+        An end is known when its residual is at most `rtol` times its absolute value, or `atol` times
+        the largest Ritz value. The error of a Ritz value is of the order of the residual's square.
+    max_steps : int
+        How many products there may be, and vectors are kept.
+    seed : int
+        Of the first vector, which is drawn on the host, so that every library starts from the same.
+
+    Returns
+    -------
+    Ritz
+        Ritz values with residuals, and their vectors.
+
+    References
+    ----------
+    Golub and Van Loan, Matrix Computations, 4th ed., sections 10.1 and 10.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> diagonal = np.linspace(-1.0, 5.0, 400)
+    >>> found = lanczos(lambda v: diagonal * v, np.zeros(400))
+    >>> found.values[[0, -1]].round(4)
+    array([-1.,  5.])
+    """
+    xp, where, row = backends.namespace(like), backends.device(like), backends.of(like)
+    n = int(like.shape[0])
+    eps = float(xp.finfo(like.dtype).eps)
+    start = np.random.default_rng(seed).standard_normal(n)
+    q = _move(start / np.linalg.norm(start), like, xp, where)
+    blocks: list[Array] = []
+    alphas: list[float] = []
+    betas: list[float] = []
+    size, k, look = 0.0, 0, LOOK
+    while True:
+        blocks, k = _kept(xp, blocks, q), k + 1
+        w = product(q)
+        alphas.append(_number(xp.sum(q * w)))
+        w = row.persist(_orthogonal(w, blocks))
+        betas.append(_number(xp.sqrt(xp.sum(w * w))))
+        size = max(abs(alphas[-1]) + betas[-1], size)
+        last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)
+        if last or k == look:
+            look += max(LOOK, look // 4)
+            values, weights, residuals = _ritz(alphas, betas)
+            limit = np.maximum(rtol * np.abs(values), max(atol, eps) * size)
+            if last or (residuals <= limit)[[0, -1]].all():
+                return Ritz(values, residuals, weights, xp.concat(blocks))
+        q = w / betas[-1]
+
+
+def _kept(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
+    """Add a vector to the last block, so that a step copies one block and not the whole basis."""
+    row = xp.reshape(q, (1, -1))
+    if blocks and int(blocks[-1].shape[0]) < BLOCK:
+        return [*blocks[:-1], xp.concat([blocks[-1], row])]
+    return [*blocks, row]
+
+
+def _orthogonal(w: Array, blocks: list[Array]) -> Array:
+    """Take off what lies in the span of the basis; twice is enough (Kahan, Parlett)."""
+    for block in blocks * 2:
+        w = w - (block @ w) @ block
+    return w
+
+
+def _ritz(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
+    """Return the eigenvalues and eigenvectors of the tridiagonal matrix, and the residuals."""
+    off = np.diag(betas[:-1], 1)
+    tridiagonal = np.diag(alphas) + off + off.T
+    if not np.isfinite(tridiagonal).all():
+        bad = np.full(len(alphas), np.nan)
+        return bad, np.eye(len(alphas)), bad
+    values, weights = np.linalg.eigh(tridiagonal)
+    return values, weights, np.abs(betas[-1] * weights[-1])
+
+
+def _number(x: Array) -> float:
+    return float(backends.to_numpy(x))
+
+
+def _move(host: Any, like: Array, xp: Any, where: Any) -> Array:
+    host = host.astype(str(like.dtype).rpartition(".")[2])
+    return backends.of(like).convert(xp, host, like.dtype, where)
+
+
+DENSE = 200  # variables up to which the Hessian is formed
+KEPT = 2**27  # numbers that Lanczos may keep: 1 GiB in double precision
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues of a Hessian, on the host.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (k,)
+        Eigenvalues, ascending; Ritz values for many variables.
+    residuals : numpy.ndarray, shape (k,)
+        How far an eigenvalue may be from each; 0 for a Hessian that was formed.
+    vector : callable
+        ``vector(i)``: the i-th unit eigenvector, a numpy.ndarray (n,).
+    noise : float
+        The relative error of the Hessian.
+    source : str
+        How it was had.
+    """
+
+    values: Any
+    residuals: Any
+    vector: Callable[[int], Any]
+    noise: float
+    source: str
+
+
+def tolerance(noise: float, eps: float) -> float:
+    """Return the curvature, against the largest, that cannot be told from zero.
+
+    The first bound is rounding in the function's own sums and in the eigenvalues of up to `DENSE` rows.
+    """
+    return max(2000.0 * eps, 30.0 * noise)
+
+
+def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
+    """Find the extreme curvatures of a function.
+
+    Parameters
+    ----------
+    f : SecondOrder
+        The function at x.
+    flat : Flat
+        The way between x and a vector.
+    x : tree of arrays
+        The point.
+    seed : int
+        Of Lanczos's first vector.
+
+    Returns
+    -------
+    Spectrum
+        Its eigenvalues and vectors.
+    """
+    like, n, eps = flat.vector(x), flat.size, rounding(x)
+    if n > DENSE:
+        ritz = lanczos(
+            lambda v: flat.vector(f.product(flat.tree(v))),
+            like,
+            atol=tolerance(f.noise, eps),
+            max_steps=max(50, min(300, KEPT // n)),
+            seed=seed,
+        )
+        source = f"Lanczos, {len(ritz.values)} products by {f.source}"
+        return Spectrum(
+            ritz.values, ritz.residuals, lambda i: _host(ritz.vector(i)), f.noise, source
+        )
+    if f.source == "differences of fun":
+        hessian, noise = _from_values(f, flat, like), eps**0.5
+    else:
+        hessian, noise = _from_products(f, flat, like), f.noise
+    if not np.isfinite(hessian).all():
+        bad = np.full((n, n), np.nan)
+        return Spectrum(bad[0], bad[0], lambda i: bad[:, i], noise, f.source)
+    values, vectors = np.linalg.eigh(hessian)
+    return Spectrum(values, np.zeros(n), lambda i: vectors[:, i], noise, f"Hessian by {f.source}")
+
+
+def _from_products(f: SecondOrder, flat: Flat, like: Array) -> Any:
+    """Form the Hessian column by column; only its symmetric part is kept."""
+    xp, n = backends.namespace(like), flat.size
+    order = xp.arange(n, device=backends.device(like))
+    units = (xp.astype(order == j, like.dtype) for j in range(n))
+    hessian = _host(xp.stack([flat.vector(f.product(flat.tree(unit))) for unit in units]))
+    return (hessian + hessian.T) / 2.0
+
+
+def _from_values(f: SecondOrder, flat: Flat, like: Array) -> Any:
+    """Form the Hessian from n² + n values, by central second differences.
+
+    H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j), whose error is least,
+    eps^(1/2), at h = eps^(1/4).
+    """
+    xp, where, row = backends.namespace(like), backends.device(like), backends.of(like)
+    point, n = backends.to_numpy(like), flat.size
+    eps = float(np.finfo(point.dtype).eps)
+    h = (eps**0.25 * np.maximum(1.0, np.abs(point))).astype(point.dtype)
+    h = (point + h) - point  # so that x + h is exact
+
+    def at(*moves: tuple[int, int]) -> float:
+        moved = np.array(point)
+        for i, sign in moves:
+            moved[i] = point[i] + sign * h[i]
+        moved = row.convert(xp, moved, like.dtype, where)
+        return float(_host(f.value(flat.tree(moved))))
+
+    middle = at()
+    sides = np.asarray([(at((i, 1)), at((i, -1))) for i in range(n)])
+    hessian = np.zeros((n, n))
+    for i in range(n):
+        hessian[i, i] = (sides[i, 0] - 2.0 * middle + sides[i, 1]) / float(h[i]) ** 2
+        for j in range(i):
+            corners = at((i, 1), (j, 1)) + at((i, -1), (j, -1))
+            rise = corners + 2.0 * middle - sides[i].sum() - sides[j].sum()
+            hessian[i, j] = hessian[j, i] = rise / (2.0 * float(h[i]) * float(h[j]))
+    return hessian
+
+
+def _host(x: Array) -> Any:
+    return np.asarray(backends.to_numpy(x), dtype=np.float64)
+
+
+class SecondOrder(NamedTuple):
+    """A function's value, gradient and products with its Hessian at one point.
+
+    Attributes
+    ----------
+    value : callable
+        ``value(tree)``: f there, a 0-d array.
+    pair : callable
+        ``pair(tree)``: value and gradient there.
+    product : callable
+        ``product(v)``: H v, with H the Hessian at the point.
+    noise, grad_noise : float
+        The relative errors of a product, and of the gradient.
+    source : str
+        "autodiff", "differences of the gradient" or "differences of fun".
+    """
+
+    value: Callable[[Tree], Array]
+    pair: Callable[[Tree], tuple[Array, Tree]]
+    product: Callable[[Tree], Tree]
+    noise: float
+    grad_noise: float
+    source: str
+
+
+def rounding(tree: Tree) -> float:
+    """Return the largest eps among the leaves' dtypes."""
+    leaves = optree.tree_leaves(tree)
+    return max(float(backends.namespace(x).finfo(x.dtype).eps) for x in leaves)
+
+
+def second_order(
+    fun: Callable[..., Any], x: Tree, jac: Any = None, args: tuple[Any, ...] = ()
+) -> SecondOrder:
+    """Settle how products with a Hessian are computed.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args)``: a number.
+    x : tree of arrays
+        The point.
+    jac : callable, True, str or None
+        As for `choose_gradient`.
+    args : tuple
+        Further arguments of both.
+
+    Returns
+    -------
+    SecondOrder
+        The functions, and how exact they are.
+    """
+    how = choose_gradient(fun, jac, x, args)
+    row, eps = backends.of(optree.tree_leaves(x)[0]), rounding(x)
+    gradient: Any = how.value_and_grad
+
+    def value(tree: Tree) -> Array:
+        found = fun(tree, *args)
+        return as_value(found[0] if jac is True else found, tree)
+
+    def pair(tree: Tree) -> tuple[Array, Tree]:
+        found: tuple[Array, Tree] = row.persist(gradient(tree, *args))
+        return found
+
+    auto = row.autodiff
+    if auto is not None and (
+        how.name == "autodiff" or (how.name == "jac" and auto.is_differentiable(fun, x, *args))
+    ):
+        hvp = auto.hvp(Autodiff(fun).value)
+        return SecondOrder(value, pair, lambda v: hvp(x, v, *args)[1], eps, eps, "autodiff")
+    if isinstance(gradient, Differences):
+        gradient = Differences(fun, "3-point")  # the 2-point formula's error would swamp the second
+        power, grad_noise, source = 2.0 / 9.0, eps ** (2.0 / 3.0), "differences of fun"
+    else:
+        power, grad_noise, source = 1.0 / 3.0, eps, "differences of the gradient"
+
+    def product(v: Tree) -> Tree:
+        return row.persist(slope_along(lambda tree: pair(tree)[1], x, v, power))
+
+    return SecondOrder(value, pair, product, eps ** (2.0 * power), grad_noise, source)
+
+
+def slope_along(f: Callable[[Tree], Tree], x: Tree, v: Tree, power: float) -> Tree:
+    """Return the derivative of f along v by the central difference (f(x + t v) - f(x - t v)) / 2t.
+
+    The largest entry moves by eps^power max(1, |x|), with the largest entry of x: power 1/3 where f is
+    exact to rounding, 2/9 where f has itself been differenced by the 3-point formula. A zero v gives 0.
+    """
+    eps, flat = rounding(x), Flat.of(x)
+    point, along = flat.vector(x), flat.vector(v)
+    xp = backends.namespace(point)
+    one = xp.ones_like(along[0])
+    size, longest = xp.maximum(xp.max(xp.abs(point)), one), xp.max(xp.abs(along))
+    still = longest == 0.0
+    t = eps**power * size / xp.where(still, one, longest)
+    ahead, behind = f(flat.tree(point + t * along)), f(flat.tree(point - t * along))
+
+    def quotient(a: Array, b: Array) -> Array:
+        return (a - b) / xp.astype(2.0 * t, a.dtype)
+
+    return optree.tree_map(quotient, ahead, behind)
+
+
+def least_eigenvalue(moved: Any, hessian: Any, eps: float) -> float:
+    """Return the least eigenvalue of J H J', with 0 for one that the rounding of H may have made."""
+    values = np.linalg.eigvalsh(moved @ hessian @ moved.T)
+    sizes = np.abs(moved) @ np.abs(hessian) @ np.abs(moved).T
+    noise = len(values) * eps * sizes.sum(axis=-1).max()
+    return float(values[0]) if values[0] > noise else 0.0

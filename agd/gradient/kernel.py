@@ -1,0 +1,223 @@
+"""Least squares of fewer rows than columns, with the coefficients as a combination of the rows.
+
+Of centred and weighted rows Z = diag(s) (X - 1 mu') and targets r = diag(s) (y - mean), the gradient of ::
+
+    |Z w - r|² / (2 m) + a |w|² / 2
+
+at w = Z' u is Z' ((Z Z' + m a I) u - r) / m: it lies in the span of the rows, and so does all of descent
+from w = 0. Vectors are then as long as there are rows, which is sooner done where columns are more.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from agd import backends
+from agd._typing import Array, Loss, Params, Tree
+from agd.data.block_size import itemsize
+from agd.data.matrix import backward, forward
+from agd.gradient.linear import LinearObjective
+from agd.gradient.preconditioner import Scaling, ridge_of, times
+
+__all__ = [
+    "RowGrad",
+    "RowSquares",
+]
+
+KERNEL = 2000  # rows: with more, Z Z' takes longer than the products that it saves
+TEMPORARY = 8 * 2**20  # bytes of a block of columns, centred
+
+
+def _pulled(X: Array, u: Array, _: Array | None) -> Array:
+    return backward(X, u)
+
+
+def _pushed(w: Array, X: Array, _: Array, __: Array | None) -> Array:
+    return forward(X, w)
+
+
+class RowGrad(NamedTuple):
+    """A gradient Z' ρ in the span of the rows: ρ, K ρ, and its size as the stopping test measures it."""
+
+    residual: Array
+    product: Array
+    size: Array
+
+
+@dataclass(frozen=True)
+class RowSquares:
+    """The squared loss, with none or an `L2` penalty, at w = Z' u.
+
+    All is in units of its own: rows of `length`, the root of the largest column's mean square, and
+    targets of the scaling's `unit`.
+
+    Attributes
+    ----------
+    base : LinearObjective
+        The objective; `measure` is its scaling.
+    scaling : Scaling
+        The columns' centres and scales.
+    root : array, shape (..., n), or None
+        The roots of the weights.
+    length : array, shape (...)
+        The unit of the columns.
+    kernel : array, shape (..., n, n), or None
+        K = Z Z', where rows are few.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import column_scaling
+    >>> base = LinearObjective.of(np.asarray([[1.0, 2.0, 0.0], [2.0, 0.0, 1.0]]), np.asarray([1.0, 3.0]))
+    >>> rows = RowSquares.of(base, column_scaling(base))
+    >>> value, _ = rows.value_and_grad(rows.zeros())
+    >>> float(value)  # at the mean of y
+    0.5
+    """
+
+    base: LinearObjective
+    scaling: Scaling
+    root: Array | None
+    length: Array
+    kernel: Array | None = None
+
+    nonsmooth = False
+    quadratic = True
+
+    @classmethod
+    def of(cls, base: LinearObjective, scaling: Scaling) -> RowSquares:
+        """Make it of an objective in memory; of few rows that are dense, K is formed."""
+        weight, X = base.blocks.weight, base.blocks.X
+        xp = backends.namespace(base.blocks.y)
+        root = None if weight is None else xp.sqrt(weight)
+        length = 1.0 / xp.min(scaling.scale, axis=-1)
+        found = cls(base, scaling, root, length)
+        if backends.is_sparse(X) or X.ndim > 2 or X.shape[-2] > KERNEL:
+            return found
+        return replace(found, kernel=found._formed())
+
+    def _formed(self) -> Array:
+        """Sum (X - mu) (X - mu)' over blocks of columns: centred first, no digit is lost."""
+        X, shift = self.base.blocks.X, self.scaling.shift
+        xp, (n, p) = backends.namespace(X), X.shape
+        step = max(1, TEMPORARY // (n * itemsize(X)))
+        K = xp.zeros((n, n), dtype=X.dtype, device=backends.device(X))
+        for j in range(0, p, step):
+            k = min(j + step, p)
+            Z = (X[:, j:k] - shift[None, j:k]) / self.length
+            Z = Z if self.root is None else Z * self.root[:, None]
+            K = K + xp.matmul(Z, xp.matrix_transpose(Z))
+        return K
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return self.base.batch_shape
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of one row."""
+        return self.base.loss
+
+    @property
+    def compilable(self) -> bool | None:
+        """Whether a step can be compiled: as of the base."""
+        return self.base.compilable
+
+    @property
+    def ridge(self) -> Array:
+        """What is added to K: m a, in these units."""
+        return ridge_of(self.base.penalty) * self.base.blocks.total / (self.length * self.length)
+
+    def zeros(self) -> Array:
+        """Return u = 0: the best constant model."""
+        return backends.namespace(self.base.blocks.y).zeros_like(self.base.blocks.y)
+
+    def value_and_grad(self, u: Array) -> tuple[Array, RowGrad]:
+        """Return value and gradient at w = Z' u."""
+        xp, total, unit = backends.namespace(u), self.base.blocks.total, self.scaling.unit
+        product = self._times_kernel(u)
+        loose = product - self._targets()
+        grad = self.grad_of(loose + self.ridge[..., None] * u)
+        square = xp.sum(loose * loose, axis=-1) + self.ridge * xp.sum(u * product, axis=-1)
+        return 0.5 * unit * unit * square / total, grad
+
+    def grad_of(self, residual: Array) -> RowGrad:
+        """Return the gradient Z' ρ for ρ."""
+        if self.kernel is None:
+            across = self._back(residual)
+            return RowGrad(residual, self._ahead(across), self._size(across))
+        product = times(self.kernel, residual)
+        return RowGrad(residual, product, self._bound(residual, product))
+
+    def gain(self, decrease: Array) -> Array:
+        """Return in units of the value by how much a step lowers it."""
+        return 0.5 * self.scaling.unit**2 * decrease / self.base.blocks.total
+
+    def grad_norm(self, grads: RowGrad, params: Array) -> Array:  # noqa: ARG002
+        """Return the gradient's size relative to that of the best constant model, or a bound on it."""
+        return grads.size
+
+    def report(self, u: Array, grads: RowGrad) -> tuple[Params, Params]:
+        """Return (w, b), and the gradient with respect to them."""
+        xp, base = backends.namespace(u), self.base
+        per_row, shift = self.scaling.unit / self.length, self.scaling.shift
+        coef = per_row[..., None] * self._back(u)
+        slope = self.scaling.unit * self.length / base.blocks.total
+        grad = slope[..., None] * self._back(grads.residual)
+        if not base.intercept:
+            return Params(coef, None), Params(grad, None)
+        constant = self.scaling.null - xp.sum(shift * coef, axis=-1)
+        return Params(coef, constant), Params(grad, xp.zeros_like(constant))
+
+    def arrays(self) -> Tree:
+        """Return the arrays that a compiled step takes."""
+        return self.base.arrays(), self.scaling, self.root, self.length, self.kernel
+
+    def with_arrays(self, arrays: Any) -> RowSquares:
+        """Return the same objective over other arrays."""
+        base, scaling, root, length, kernel = (None,) * 5 if arrays is None else arrays
+        known: Any = scaling
+        return RowSquares(self.base.with_arrays(base), known, root, length, kernel)
+
+    def _targets(self) -> Array:
+        y = self.base.blocks.y - self.scaling.null[..., None]
+        y = y / self.scaling.unit[..., None]
+        return y if self.root is None else y * self.root
+
+    def _times_kernel(self, u: Array) -> Array:
+        return self._ahead(self._back(u)) if self.kernel is None else times(self.kernel, u)
+
+    def _back(self, u: Array) -> Array:
+        """Return Z' u."""
+        u = u if self.root is None else u * self.root
+        xp = backends.namespace(u)
+        sums = self.base.blocks.replace(y=u, weight=None).sum(_pulled)
+        if self.base.intercept:
+            sums = sums - self.scaling.shift * xp.sum(u, axis=-1)[..., None]
+        return sums / self.length[..., None]
+
+    def _ahead(self, w: Array) -> Array:
+        """Return Z w."""
+        xp = backends.namespace(w)
+        z = xp.concat(self.base.blocks.each(functools.partial(_pushed, w)), axis=-1)
+        if self.base.intercept:
+            z = z - xp.sum(self.scaling.shift * w, axis=-1)[..., None]
+        z = z / self.length[..., None]
+        return z if self.root is None else z * self.root
+
+    def _size(self, across: Array) -> Array:
+        """Return the largest entry of the gradient in centred and scaled coordinates."""
+        xp = backends.namespace(across)
+        slope = self.length / self.base.blocks.total
+        return slope * xp.max(xp.abs(self.scaling.scale * across), axis=-1)
+
+    def _bound(self, residual: Array, product: Array) -> Array:
+        """Return no less than that, without the columns: by the gradient's length, or by that of ρ."""
+        xp, total = backends.namespace(residual), self.base.blocks.total
+        square = backends.clip(xp.sum(residual * product, axis=-1), low=0.0)
+        widest = xp.max(self.scaling.scale, axis=-1)
+        by_length = widest * self.length * xp.sqrt(square) / total
+        return xp.minimum(by_length, xp.sqrt(xp.sum(residual * residual, axis=-1) / total))

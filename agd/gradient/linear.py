@@ -1,0 +1,374 @@
+"""What one pass over the data sums over the rows of a block: the loss and its gradient, and X'X products."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from agd import backends
+from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
+from agd._validation import as_data
+from agd.data.arrays import Blocks, backward, forward, halve, small_problems, some_at_a_time
+from agd.gradient.curvature import largest_curvature
+from agd.loss import Squared
+from agd.loss.base import as_loss, as_penalty
+
+__all__ = [
+    "LinearObjective",
+    "curved_block",
+    "flat_block",
+    "largest_curvature",
+    "mean_block",
+    "zeros",
+]
+
+
+def mean_block(
+    loss: Loss,
+    params: Params,
+    X: Array,
+    y: Array,
+    weight: Array | None,
+    shift: Array | None = None,
+) -> tuple[Array, Params]:
+    """Sum the loss and its gradient over the rows of one block, less a shift where there is one."""
+    if shift is not None:
+        X = X - shift[..., None, :]
+    z = _predictor(params, X)
+    if weight is None:
+        total, slope = loss.sum_and_gradient(z, y)
+        return total, _pull_back(params, X, slope)
+    value, slope = loss.value_and_gradient(z, y)
+    return _row_sum(value * weight), _pull_back(params, X, slope * weight)
+
+
+def flat_block(
+    loss: Loss,
+    X: Array,
+    y: Array,
+    weight: Array | None,
+    coef: Array,
+    intercept: Array | None = None,
+    shift: Array | None = None,
+) -> tuple[Array, ...]:
+    """Return the same as a flat tuple, of the problems whose parameters these are."""
+    value, grad = mean_block(loss, Params(coef, intercept), X, y, weight, shift)
+    return (value, grad.coef) if grad.intercept is None else (value, *grad)
+
+
+def curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
+    """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
+    z = _predictor(params, X)
+    return _pull_back(params, X, z if weight is None else z * weight)
+
+
+def _predictor(params: Params, X: Array) -> Array:
+    z = forward(X, params.coef)
+    return z if params.intercept is None else z + params.intercept[..., None]
+
+
+def _pull_back(params: Params, X: Array, slope: Array) -> Params:
+    return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
+
+
+def _row_sum(x: Array) -> Array:
+    return backends.namespace(x).sum(x, axis=-1)
+
+
+TEMPORARY = 64 * 2**20  # bytes: the largest block for passes that make a copy of their block
+
+
+class _Arrays(NamedTuple):
+    X: Array
+    y: Array
+    weight: Array | None
+    total: Array
+    measure: Any
+
+
+@dataclass(frozen=True)
+class LinearObjective:
+    r"""Mean loss of a linear model over data, plus a penalty on its coefficients.
+
+    ::
+
+        value(w, b) = 1/m Σ_i s_i l(x_i · w + b, y_i) + penalty(w),    m = Σ_i s_i
+
+    with weights s_i of 1 unless given. The gradient is X' (s ∘ l') / m + penalty'(w) for w and
+    Σ s_i l'_i / m for b. A pure function of its parameters: `value_and_grad` runs inside ``jax.jit``,
+    ``jax.vmap`` and ``jax.lax.scan``.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        X, y and the weights.
+    loss : Loss
+        The loss of one row.
+    penalty : Penalty or None
+        What is added to the mean loss.
+    intercept : bool
+        Whether the model has a constant term.
+    measure : Scaling or None
+        Coordinates whose relative gradient the stopping test measures; None for the largest
+        absolute partial derivative.
+
+    Notes
+    -----
+    The constructor checks nothing, so that it runs under a trace; ``agd.fit`` checks its data first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import LinearObjective
+    >>> objective = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
+    >>> value, grad = objective.value_and_grad(objective.zeros())
+    >>> float(value), grad.coef, float(grad.intercept)
+    (2.5, array([-3.5]), -2.0)
+    """
+
+    blocks: Blocks
+    loss: Loss
+    penalty: Penalty | None = None
+    intercept: bool = True
+    measure: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        X: Array,
+        y: Array | None,
+        *,
+        loss: Loss | None = None,
+        penalty: Penalty | None = None,
+        sample_weight: Array | None = None,
+        intercept: bool = True,
+    ) -> LinearObjective:
+        """Make the objective of arrays that share a library, a device and a dtype.
+
+        Parameters
+        ----------
+        X : array, shape (n, p) or (..., n, p), or Stream
+            The rows; a stream brings y and the weights along.
+        y : array, shape (n,) or (..., n), or None
+            The targets, with rows last; None beside a stream.
+        loss : Loss, optional
+            `Squared` by default.
+        penalty : Penalty, optional
+            None by default.
+        sample_weight : array, shape (n,) or (..., n), optional
+            The weights of the rows.
+        intercept : bool
+            Whether the model has a constant term.
+
+        Returns
+        -------
+        LinearObjective
+            The objective.
+
+        Raises
+        ------
+        ValueError
+            If y is missing, or given beside a stream.
+        """
+        if y is None or isinstance(X, Batches):
+            X, y, sample_weight = as_data(X, y, sample_weight)
+        blocks = Blocks.of(X, y, sample_weight)
+        chosen = Squared() if loss is None else as_loss(loss)
+        return cls(blocks, chosen, as_penalty(penalty), intercept)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value: () for one problem."""
+        return self.blocks.batch_shape
+
+    @property
+    def compilable(self) -> bool | None:
+        """Whether a step can be compiled: not where it goes through chunks, one after the other."""
+        return None if backends.of(self.blocks.X).chunked else True
+
+    def halved(self) -> LinearObjective | None:
+        """Return the same objective in blocks of half the rows; None where these are few already."""
+        blocks = self.blocks
+        if not halve(blocks, blocks.cut()):
+            return None
+        return replace(self, blocks=blocks.replace(rows=blocks.most[0]))
+
+    def zeros(self) -> Params:
+        """Return the parameters at zero, where the data (or its chunks) are."""
+        return zeros(self.blocks, self.intercept)
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return the value and the gradient, from one pass over the data.
+
+        Parameters
+        ----------
+        params : Params
+            coef (..., p) and intercept (...), or None for a model without one.
+
+        Returns
+        -------
+        value : array, shape (...)
+            The objective.
+        grad : Params
+            Its gradient.
+        """
+        return self._whole(params, None)
+
+    def about(self, shift: Array, params: Params) -> tuple[Array, Params]:
+        """Return the same of columns less a shift (..., p), and of the intercept beside such columns."""
+        return self._whole(params, shift)
+
+    def _whole(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
+        value, grad = self._summed(params, shift)
+        total = self.blocks.total
+        value, grad = value / total, _over(grad, total)
+        if self.penalty is None or not self.penalty.smooth:
+            return value, grad
+        coef = grad.coef + self.penalty.grad(params.coef)
+        return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
+
+    def _summed(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
+        alike = tuple(params.coef.shape)[:-1] == self.batch_shape
+        if not alike or not small_problems(self.blocks):
+            found: tuple[Array, Params] = self.blocks.sum(
+                functools.partial(mean_block, self.loss, params, shift=shift),
+                limit=None if shift is None else TEMPORARY,
+            )
+            return found
+        f = functools.partial(flat_block, self.loss)
+        more = (params.coef,) if params.intercept is None else tuple(params)
+        if shift is not None:
+            more = (*more, shift)
+        value, *grad = some_at_a_time(f, self.blocks, more=more)
+        return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
+        product: Params = self.blocks.sum(functools.partial(curved_block, params))
+        return _over(product, self.blocks.total)
+
+    def bound_product(self, params: Params) -> Params:
+        """Multiply by the matrix that bounds the Hessian everywhere: curvature X'X/m + penalty's.
+
+        For a loss whose curvature has no bound it is that of a loss with curvature 1.
+        """
+        bound = self.loss.curvature if self.loss.curvature is not None else 1.0
+        coef, intercept = self.curvature_product(params)
+        coef = bound * coef
+        if self.penalty is not None and self.penalty.curvature is not None:
+            coef = coef + self.penalty.curvature * params.coef
+        return Params(coef, None if intercept is None else bound * intercept)
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether the penalty is left to `prox`."""
+        return self.penalty is not None and not self.penalty.smooth
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the smooth part is a quadratic, so that its gradient is linear in the params."""
+        return isinstance(self.loss, Squared)
+
+    def penalty_value(self, params: Params) -> Array:
+        """Return the part of the objective that is left to `prox`, shape (...); else 0."""
+        if self.penalty is not None and not self.penalty.smooth:
+            return self.penalty.value(params.coef)
+        xp = backends.namespace(params.coef)
+        like = params.coef
+        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+
+    def prox(self, params: Params, step: float | Array) -> Params:
+        """Return argmin_u penalty(u) + |u - params|² / (2 step); the intercept stays.
+
+        Parameters
+        ----------
+        params : Params
+            The point.
+        step : float or array, shape (...)
+            The step; with 0 it is the nearest point that the penalty allows.
+
+        Returns
+        -------
+        Params
+            The point itself, where the penalty is smooth or there is none.
+        """
+        if self.penalty is None or self.penalty.smooth:
+            return params
+        return Params(self.penalty.prox(params.coef, trailing(step)), params.intercept)
+
+    def grad_norm(self, grads: Params, params: Params) -> Array:
+        """Return how far the params are from stationary, as `measure` says, shape (...).
+
+        That is the largest entry of the gradient; with a penalty that has a prox, of
+        params - prox(params - grads, 1).
+        """
+        if self.measure is not None:
+            size: Array = self.measure.relative_residual(
+                self.measure.pull_back(grads), params, self.penalty
+            )
+            return size
+        if self.nonsmooth:
+            grads = minus(params, self.prox(minus(params, grads), 1.0))
+        return largest(grads)
+
+    def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
+        """Return params and gradient as a user reads them: here, as they are."""
+        return params, grads
+
+    def arrays(self) -> Tree:
+        """Return the data's arrays: what a compiled step takes as its argument."""
+        blocks = self.blocks
+        if self.compilable is None:  # chunks are no arrays: what is compiled has to do without
+            return _Arrays(None, None, None, blocks.total, self.measure)
+        return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.measure)
+
+    def with_arrays(self, arrays: Any) -> LinearObjective:
+        """Return the same objective over other arrays; with None, what is left is hashable."""
+        new = _Arrays(None, None, None, None, None) if arrays is None else _Arrays(*arrays)
+        blocks = self.blocks.replace(X=new.X, y=new.y, weight=new.weight, total=new.total)
+        return replace(self, blocks=blocks, measure=new.measure)
+
+
+def zeros(blocks: Blocks, intercept: bool) -> Params:
+    """Return parameters at zero, of the dtype and on the device of the data.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    intercept : bool
+        Whether there is a constant term.
+
+    Returns
+    -------
+    Params
+        coef (..., p) and intercept (...), or None.
+    """
+    like = blocks.resident
+    xp, where = backends.namespace(like), backends.device(like)
+    shape = blocks.batch_shape
+    coef = xp.zeros((*shape, blocks.X.shape[-1]), dtype=like.dtype, device=where)
+    return Params(coef, xp.zeros(shape, dtype=like.dtype, device=where) if intercept else None)
+
+
+def _over(grad: Params, total: Array) -> Params:
+    intercept = None if grad.intercept is None else grad.intercept / total
+    return Params(grad.coef / total[..., None], intercept)
+
+
+def largest(grads: Params) -> Array:
+    """Return the largest absolute entry of each problem's coefficients and intercept."""
+    xp = backends.namespace(grads.coef)
+    coef = xp.max(xp.abs(grads.coef), axis=-1)
+    return coef if grads.intercept is None else xp.maximum(coef, xp.abs(grads.intercept))
+
+
+def minus(a: Params, b: Params) -> Params:
+    """Return a - b."""
+    return Params(a.coef - b.coef, None if a.intercept is None else a.intercept - b.intercept)
+
+
+def trailing(step: Any) -> Any:
+    """Give a step for each problem an axis that stands for the coefficients."""
+    return step[..., None] if getattr(step, "ndim", 0) else step

@@ -1,0 +1,261 @@
+"""The squared loss of a linear model as its moments have it, so that a step needs no pass over the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agd import backends
+from agd._typing import Array, Loss, Params, Tree
+from agd.gradient.column_stats import relative
+from agd.gradient.linear import LinearObjective
+from agd.gradient.moments import Moments
+from agd.gradient.preconditioner import Whitening
+from agd.gradient.qr import accurate_gradient
+
+__all__ = [
+    "OnMoments",
+    "WhitenedSquares",
+]
+
+
+@dataclass(frozen=True)
+class OnMoments(LinearObjective):
+    r"""A `LinearObjective` of the squared loss that is evaluated from moments of its data.
+
+    ::
+
+        value(w, b) = (w'Gw - 2 c'w + yy + r²) / 2 + lean · (w, b),    r = mean · w + b - mean_y
+
+    Moments lose digits of badly conditioned columns. `lean` makes up for that: the difference of the
+    gradient of the data to that of the moments at one point, with which a minimum here near that point is
+    one of the data.
+
+    Attributes
+    ----------
+    moments : Moments
+        Those of the data.
+    lean : Params, optional
+        What to add to the gradient.
+
+    Notes
+    -----
+    The correction is that of iterative refinement: Björck (1967), "Iterative refinement of linear least
+    squares solutions".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> base = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
+    >>> quick = OnMoments.of_data(base, Moments.from_blocks(base.blocks))
+    >>> value, grad = quick.value_and_grad(quick.zeros())
+    >>> float(value), grad.coef, float(grad.intercept)
+    (2.5, array([-3.5]), -2.0)
+    """
+
+    moments: Any = None
+    lean: Params | None = None
+    compilable = None  # many short steps, and no host read saved by compiling them
+
+    @classmethod
+    def of_data(cls, base: LinearObjective, moments: Moments) -> OnMoments:
+        """Return the objective of the same data that is evaluated from their moments."""
+        return cls(base.blocks, base.loss, base.penalty, base.intercept, base.measure, moments)
+
+    def from_data(self, params: Params) -> tuple[Array, Params]:
+        """Return value and gradient from one pass over the data."""
+        return super().value_and_grad(params)
+
+    def corrected(self, params: Params, grad: Params) -> OnMoments:
+        """Return the objective whose gradient at `params` is `grad`, that of the data there."""
+        _, ours = replace(self, lean=None).value_and_grad(params)
+        lean = (g if g is None else g - o for g, o in zip(grad, ours, strict=True))
+        return replace(self, lean=Params(*lean))
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return the value and the gradient, as the moments have them."""
+        value, grad = self.moments.value_and_grad(params)
+        if self.lean is None:
+            return value, grad
+        xp = backends.namespace(params.coef)
+        value = value + xp.sum(self.lean.coef * params.coef, axis=-1)
+        coef = grad.coef + self.lean.coef
+        if params.intercept is None:
+            return value, Params(coef, None)
+        value = value + self.lean.intercept * params.intercept
+        return value, Params(coef, grad.intercept + self.lean.intercept)
+
+    def curvature_product(self, params: Params) -> Params:
+        """Multiply by the Hessian of the squared loss."""
+        product: Params = self.moments.curvature_product(params)
+        return product
+
+    def hessian(self, shift: Array, scale: Array, intercept_scale: Array) -> Array:
+        """Return the Hessian in the coordinates of a `Scaling`, shape (..., d, d); d counts the intercept.
+
+        It is in the dtype of the moments.
+
+        Parameters
+        ----------
+        shift, scale, intercept_scale : array
+            Those of the scaling.
+        """
+        G, mean = self.moments.G, self.moments.mean
+        xp = backends.namespace(G)
+        shift, scale, unit = (
+            xp.astype(x, G.dtype, copy=False) for x in (shift, scale, intercept_scale)
+        )
+        off = mean - shift
+        H = G + off[..., :, None] * off[..., None, :]
+        H = H * scale[..., :, None] * scale[..., None, :]
+        if self.intercept:
+            side = (off * scale * unit[..., None] + xp.zeros_like(H[..., 0]))[..., None]
+            corner = (unit * unit)[..., None, None] + xp.zeros_like(side[..., :1, :])
+            right = xp.concat([side, corner], axis=-2)
+            H = xp.concat([H, xp.matrix_transpose(side)], axis=-2)
+            H = xp.concat([H, right], axis=-1)
+        return H
+
+    def arrays(self) -> Tree:
+        """Return None: it is not compiled."""
+        return None
+
+    def with_arrays(self, arrays: Tree) -> OnMoments:  # noqa: ARG002
+        """Return the objective as it is."""
+        return self
+
+
+@dataclass(frozen=True)
+class WhitenedSquares:
+    """A linear model's squared loss at params of the user's, with steps taken in whitened coordinates.
+
+    Points are (w, b), so that they lose no digits to a change of coordinates; gradients are
+    (g_w - mu g_b, g_b), those of columns that are centred.
+
+    Attributes
+    ----------
+    base : LinearObjective
+        The squared loss, and none or an `L2` penalty.
+    whitening : Whitening
+        The coordinates in which the Hessian is the identity.
+    moments : Moments
+        Those of the data.
+    accurate : bool
+        Whether the gradient is summed in twice the precision, for badly conditioned columns.
+    least : tuple of float, optional
+        The least curvature in centred and scaled coordinates and in (w, b), where they are known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import Moments, column_scaling
+    >>> from agd.gradient.preconditioner import from_moments
+    >>> base = LinearObjective.of(np.asarray([[1.0], [2.0], [4.0]]), np.asarray([1.0, 2.0, 6.0]))
+    >>> moments = Moments.from_blocks(base.blocks)
+    >>> whitening = from_moments(moments.G, column_scaling(base, moments), np.asarray(1.0), 0.0)
+    >>> squares = WhitenedSquares(base, whitening, moments)
+    >>> _, grad = squares.first(base.zeros())
+    >>> w, b = squares.move(base.zeros(), grad)
+    >>> w.round(6), round(float(b), 6)
+    (array([1.714286]), -1.0)
+    """
+
+    base: LinearObjective
+    whitening: Whitening
+    moments: Moments
+    accurate: bool = False
+    least: tuple[float, float] | None = None
+    compilable = None  # a step or two end the run: to compile them would take longer
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return self.base.batch_shape
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of one row."""
+        return self.base.loss
+
+    nonsmooth = False
+    quadratic = True
+
+    def zeros(self) -> Params:
+        """Return the params at zero."""
+        return self.base.zeros()
+
+    def first(self, params: Params) -> tuple[Array, Params]:
+        """Return value and gradient as the moments have them: no pass over the data."""
+        value, grad = self.moments.value_and_grad(params, self.base.penalty)
+        return value, self._centred(grad)
+
+    def value_and_grad(self, params: Params) -> tuple[Array, Params]:
+        """Return value and gradient from one pass over the data."""
+        if not self.accurate:
+            value, grad = self.base.value_and_grad(params)
+            return value, self._centred(grad)
+        value, grad = accurate_gradient(self.base.blocks, self.whitening.scaling.shift, params)
+        penalty = self.base.penalty
+        if penalty is None:
+            return value, grad
+        coef = grad.coef + penalty.grad(params.coef)
+        return value + penalty.value(params.coef), Params(coef, grad.intercept)
+
+    def _centred(self, grad: Params) -> Params:
+        if grad.intercept is None:
+            return grad
+        shift = self.whitening.scaling.shift
+        return Params(grad.coef - shift * grad.intercept[..., None], grad.intercept)
+
+    def move(self, params: Params, grad: Params) -> Params:
+        """Return the point a step of length 1 down the gradient of the whitened coordinates."""
+        scaling = self.whitening.scaling
+        step = scaling.scale * self.whitening.out(self.whitening.back(scaling.scale * grad.coef))
+        coef = params.coef - step
+        if params.intercept is None:
+            return Params(coef, None)
+        along = backends.namespace(coef).sum(scaling.shift * step, axis=-1)
+        return Params(coef, params.intercept - grad.intercept + along)
+
+    def length(self, grad: Params) -> Array:
+        """Return the gradient's length in the whitened coordinates: the root of twice what a step gains."""
+        xp, scaling = backends.namespace(grad.coef), self.whitening.scaling
+        there = self.whitening.back(scaling.scale * grad.coef)
+        length: Array = xp.linalg.vector_norm(there, axis=-1)
+        return length if grad.intercept is None else xp.hypot(length, grad.intercept)
+
+    def grad_norm(self, grads: Params, params: Params) -> Array:
+        """Return the gradient's size, as the base measures it.
+
+        Where that is relative, what the rounding of the params makes of the gradient counts as nothing:
+        columns far from zero, or badly conditioned, leave more of it than the tolerance.
+        """
+        if self.base.measure is None:
+            return self.base.grad_norm(self._user(grads), params)
+        xp, scale = backends.namespace(grads.coef), self.base.measure.scale
+        size: Array = xp.max(xp.abs(scale * grads.coef), axis=-1)
+        reach = xp.abs(self.base.measure.shift) + 1.0 / scale
+        rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
+        if grads.intercept is not None:
+            size = xp.maximum(size, xp.abs(grads.intercept))
+            rounded = rounded + xp.abs(params.intercept)
+        share = 2.0 * float(xp.finfo(rounded.dtype).eps) / relative(grads.coef)
+        return size / (self.base.measure.unit + share * rounded)
+
+    def _user(self, grads: Params) -> Params:
+        if grads.intercept is None:
+            return grads
+        shift = self.whitening.scaling.shift
+        return Params(grads.coef + shift * grads.intercept[..., None], grads.intercept)
+
+    def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
+        """Return the point, and the gradient with respect to (w, b)."""
+        return params, self._user(grads)
+
+    def arrays(self) -> Tree:
+        """Return None: it is not compiled."""
+        return None
+
+    def with_arrays(self, arrays: Tree) -> WhitenedSquares:  # noqa: ARG002
+        """Return the objective as it is."""
+        return self

@@ -1,0 +1,553 @@
+"""Data of few rows on the host, and their means and second moments."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd._typing import Loss, Params, Penalty
+from agd._validation import Data
+from agd.data.threads import allowed, in_order
+from agd.gradient.column_stats import relative
+from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS, SMALL, UNEVEN
+from agd.gradient.cross_products import SAMPLE
+from agd.loss import L2, Squared
+from agd.run.certificate import Certificate, Deferred
+from agd.run.result import FitResult, History, Status
+from agd.run.select_solver import EVEN
+from agd.update.newton import WhitenedDescent
+
+__all__ = [
+    "RowMoments",
+    "Rows",
+    "direct",
+    "many",
+]
+
+
+class Rows(NamedTuple):
+    """The data: X, y and the weights."""
+
+    X: Any
+    y: Any
+    weight: Any
+
+    def wide(self) -> Rows:
+        """Return them in double precision."""
+        return Rows(*(None if part is None else part.astype(np.float64) for part in self))
+
+
+class RowMoments(NamedTuple):
+    """Means and centred second moments; `square` is that of y about the best constant."""
+
+    mean: Any
+    mean_y: float
+    G: Any
+    c: Any
+    yy: float
+
+    @classmethod
+    def of(cls, X: Any, y: Any, weight: Any = None) -> RowMoments:
+        """Return the weighted means and centred second moments of the rows of X and y."""
+        if weight is not None:
+            return cls._weighted(X, y, weight)
+        n = len(y)
+        some = max(1, n // SAMPLE)
+        near, near_y = _mean(X[::some]), float(_mean(y[::some]))
+        d, e = X - near, y - near_y
+        rest, rest_y = d.T @ np.ones(n) / n, float(np.add.reduce(e)) / n
+        xx, xy = d.T @ d - rest[:, None] * rest * n, d.T @ e - rest * (rest_y * n)
+        yy = float(np.add.reduce(e * e)) - rest_y * rest_y * n
+        return cls(near + rest, near_y + rest_y, xx / n, xy / n, yy / n)
+
+    @classmethod
+    def _weighted(cls, X: Any, y: Any, weight: Any) -> RowMoments:
+        total = float(np.add.reduce(weight))
+        mean, mean_y = weight @ X / total, float(weight @ y) / total
+        d, e = X - mean, y - mean_y
+        heavy = d * weight[:, None]
+        yy = float(np.add.reduce(weight * e * e)) / total
+        return cls(mean, mean_y, heavy.T @ d / total, heavy.T @ e / total, yy)
+
+    def about_zero(self) -> RowMoments:
+        """Return the moments about 0, those of a model without an intercept."""
+        mean, mean_y = self.mean, self.mean_y
+        return RowMoments(
+            np.zeros_like(mean), 0.0,
+            self.G + mean[:, None] * mean, self.c + mean * mean_y, self.yy + mean_y * mean_y,
+        )  # fmt: skip
+
+
+def _mean(x: Any) -> Any:
+    return np.add.reduce(x, axis=0) / len(x)
+
+
+ROWS = 10_000  # of more the products are shared among threads, in blocks
+EPS = float(np.finfo(np.float64).eps)
+SINGLE = float(np.finfo(np.float32).eps)
+LEAST_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS  # squares below it lose digits
+TOLERANCE = relative(np.zeros(()))
+SHARE = (
+    2.0 * EPS / TOLERANCE
+)  # of a predictor: what rounding makes of it means nothing to the tolerance
+NAME = WhitenedDescent().name
+ADVICE = f"{Status.CONVERGED.advice} (after 1 step)"
+READS = 3  # what the loop reads: the spectrum, and a look before and after the step
+
+
+def _tolerance(kind: Any) -> float:
+    return TOLERANCE if kind == np.float64 else relative(np.zeros((), dtype=kind))
+
+
+def _share(kind: Any) -> float:
+    return SHARE if kind == np.float64 else 2.0 * SINGLE / _tolerance(kind)
+
+
+class _SmallWhitening(NamedTuple):
+    """What whitens the columns, and what a gradient is measured by: a `Whitening` of one problem."""
+
+    shift: Any
+    scale: Any
+    root: Any
+    unit: float
+    out_of: Any
+    low: float
+    high: float
+    kind: Any
+
+    @classmethod
+    def of(cls, m: RowMoments, ridge: float, kind: Any) -> _SmallWhitening | None:
+        eps = EPS if kind == np.float64 else SINGLE
+        variance = m.G.diagonal()
+        spread = np.sqrt(variance)
+        # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
+        if not (spread > 64.0 * eps * np.abs(m.mean)).all():
+            return None
+        squares = float((variance + m.mean * m.mean).min()), m.yy + m.mean_y * m.mean_y
+        if not (m.yy > 0.0 and min(squares) >= LEAST_SQUARE):
+            return None
+        root = np.hypot(spread, ridge**0.5) if ridge else spread
+        scale = 1.0 / root
+        C = m.G * (scale[:, None] * scale)
+        if ridge:
+            C = C + np.diag(ridge * (scale * scale))
+        if not math.isfinite(float(np.add.reduce(C, axis=None))):
+            return None
+        e, V = np.linalg.eigh(C)
+        low, high = float(e[0]), float(e[-1])
+        if not low * UNEVEN**2 > high:
+            return None
+        unit = max(math.sqrt(m.yy), _share(kind) * abs(m.mean_y))
+        return cls(m.mean, scale, root, unit, V * (1.0 / np.sqrt(e)), low, high, kind)
+
+    @property
+    def passes(self) -> int:
+        """How many passes over the data the step takes."""
+        once = self.kind != np.float64 or math.sqrt(self.high / self.low) < EVEN
+        return 1 if once else 2
+
+    def step(self, grad: Any) -> Any:
+        """Return the step down a gradient, in the user's coordinates."""
+        return self.scale * (self.out_of @ (self.out_of.T @ (self.scale * grad)))
+
+    def grad_norm(self, grad: Any, slope: float, w: Any, b: float) -> float:
+        """Return the relative size of a gradient, less what rounding of the params makes of it."""
+        size = max(float(np.abs(self.scale * grad).max()), abs(slope))
+        reach = np.abs(self.shift) + self.root
+        rounded = float(np.add.reduce(reach * np.abs(w))) + abs(b)
+        return size / (self.unit + _share(self.kind) * rounded)
+
+
+class _Point(NamedTuple):
+    """Params, value, and the gradient: centred, and with respect to b."""
+
+    w: Any
+    b: float
+    value: float
+    grad: Any
+    slope: float
+
+
+def direct(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> FitResult | None:
+    """Fit by one whitened step, where the data are few and on the host, and where one is enough.
+
+    Parameters
+    ----------
+    data : Data
+        Checked data; of any kind, size and number of problems.
+    loss : Loss
+        The loss.
+    penalty : Penalty or None
+        The penalty.
+    intercept : bool
+        Whether the model has a constant term.
+
+    Returns
+    -------
+    FitResult or None
+        What the loop would have returned. None for what is not one problem of the
+        squared loss, with no penalty or `L2`, of NumPy arrays with at most 64 columns and
+        131,072 numbers; for weights that are negative, infinite or all zero; and for values that are not finite, columns that are dependent, constant,
+        badly conditioned or of extreme size, and a step that leads not to the minimum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd._validation import as_data
+    >>> found = direct(as_data([[1.0], [2.0], [4.0]], [1.0, 2.0, 6.0]), Squared(), None, True)
+    >>> found.coef.round(6), found.nit
+    (array([1.714286]), 1)
+    """
+    X, y, weight = data
+    if type(X) is not np.ndarray or X.dtype not in (np.float64, np.float32):
+        return None
+    if (
+        X.ndim != 2
+        or y.ndim != 1
+        or X.size > SMALL
+        or len(y) > ROWS
+        or X.shape[1] > MAX_SPECTRUM_COLUMNS
+    ):
+        return None
+    if type(loss) is not Squared or type(penalty) not in (L2, type(None)):
+        return None
+    with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
+        if weight is not None and not _sound(weight):
+            return None
+        rows = Rows(X, y, weight)
+        return _direct(
+            rows if X.dtype == np.float64 else rows.wide(), X.dtype, loss, penalty, intercept
+        )
+
+
+def _sound(weight: Any) -> bool:
+    total = float(np.add.reduce(weight))
+    return bool(weight.ndim == 1 and weight.min() >= 0.0 and math.isfinite(total) and total > 0.0)
+
+
+def _direct(rows: Rows, kind: Any, loss: Loss, penalty: Any, intercept: bool) -> FitResult | None:
+    ridge = 0.0 if penalty is None else float(penalty.alpha)
+    centred = RowMoments.of(*rows)
+    m = centred if intercept else centred.about_zero()
+    there = _SmallWhitening.of(m, ridge, kind)
+    if there is None:
+        return None
+    # The best constant model, as the moments have it.
+    start = _Point(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
+    before = there.grad_norm(*_slopes(start))
+    point = start
+    for _ in range(there.passes):
+        point = _take_step(point, there, rows, ridge, intercept)
+    after = there.grad_norm(*_slopes(point))
+    if not (before > _tolerance(kind) >= after and math.isfinite(point.value)):
+        return None
+    found = _result(
+        start, point, (before, after), there, _least(centred, ridge, intercept), loss, intercept
+    )
+    return found if rows.weight is None else replace(found, n_sync=READS + 1)  # they are screened
+
+
+def _slopes(point: _Point) -> tuple[Any, float, Any, float]:
+    return point.grad, point.slope, point.w, point.b
+
+
+def _take_step(
+    point: _Point, there: _SmallWhitening, rows: Rows, ridge: float, intercept: bool
+) -> _Point:
+    """Step, and look at the data."""
+    (X, y, weight), step = rows, there.step(point.grad)
+    w, b = point.w - step, point.b
+    if intercept:
+        b = b - point.slope + float(np.add.reduce(there.shift * step))
+    if there.kind != np.float64:  # what is looked at is what is returned
+        w, b = w.astype(there.kind).astype(float), float(there.kind.type(b))
+    r = X @ w + b - y
+    if weight is None:
+        n, value = float(len(y)), 0.5 * float(np.vecdot(r, r))
+    else:
+        n, value = float(np.add.reduce(weight)), float(np.add.reduce(0.5 * r**2 * weight))
+        r = r * weight
+    value, grad = value / n, X.T @ r / n
+    slope = float(np.add.reduce(r)) / n if intercept else 0.0
+    if ridge:
+        value, grad = value + 0.5 * ridge * float(np.add.reduce(w * w)), grad + ridge * w
+    return _Point(w, b, value, grad - there.shift * slope if intercept else grad, slope)
+
+
+def _least(m: RowMoments, ridge: float, intercept: bool) -> float:
+    """Return the least curvature in the user's coordinates, 0 for one that rounding may have made."""
+    p = len(m.mean)
+    hessian = np.empty((p + intercept, p + intercept))
+    np.add(m.G, m.mean[:, None] * m.mean, out=hessian[:p, :p])
+    if ridge:
+        hessian[:p, :p] += ridge * np.eye(p)
+    if intercept:
+        hessian[p, :p] = hessian[:p, p] = m.mean
+        hessian[p, p] = 1.0
+    least = float(np.linalg.eigvalsh(hessian)[0])
+    noise = len(hessian) * EPS * float(np.add.reduce(np.abs(hessian), axis=1).max())
+    return least if least > noise else 0.0
+
+
+def _result(
+    start: _Point,
+    end: _Point,
+    sizes: tuple[float, float],
+    there: _SmallWhitening,
+    least: float,
+    loss: Loss,
+    intercept: bool,
+) -> FitResult:
+    calls, largest = 1 + there.passes, float(np.abs(end.w).max())
+    size = max(largest, abs(end.b))
+    moved = max(largest, abs(end.b - start.b)) / (size or 1.0)
+    jac, kind = end.grad + there.shift * end.slope if intercept else end.grad, there.kind
+    x = Params(end.w.astype(kind, copy=False), np.asarray(end.b, dtype=kind) if intercept else None)
+    distance = None
+    if least > 0.0:  # even where the gradient is 0 the point is a rounded one
+        eps = EPS if kind == np.float64 else SINGLE
+        distance = math.hypot(*jac.tolist(), end.slope) / least + eps * size
+    history = History(
+        np.asarray([0, 1]), np.asarray([start.value, end.value]), np.asarray(sizes),
+        np.asarray([0.0, moved]), np.asarray([1, calls]),
+    )  # fmt: skip
+    certificate = Certificate(
+        sizes[1], _tolerance(kind), curvature=there.high, largest_step=2.0 / there.high,
+        least_curvature=there.low, condition=there.high / there.low,
+        distance=distance, source="Hessian",
+    )  # fmt: skip
+    return FitResult(
+        x=x, fun=end.value,
+        jac=Params(
+            jac.astype(kind, copy=False), np.asarray(end.slope, dtype=kind) if intercept else None
+        ),
+        nit=1, nfev=calls, njev=calls, status=Status.CONVERGED, success=True, message=ADVICE,
+        history=history, n_sync=READS, method=NAME, certificate=certificate,
+        coef=x.coef, intercept=x.intercept, loss=loss, classes=None,
+    )  # fmt: skip
+
+
+PIECE = 2**17  # numbers of X in a piece: 1 MiB, and as much for the centred columns (measured)
+MAX_BATCHED_COLUMNS = 16  # with more the factors cost more than what is saved
+
+
+class _Moments(NamedTuple):
+    mean: Any
+    mean_y: Any
+    G: Any
+    c: Any
+    yy: Any
+
+
+class _BatchedWhitening(NamedTuple):
+    """What whitens: C is the Hessian in scaled coordinates, `inverse` its inverse."""
+
+    shift: Any
+    scale: Any
+    root: Any
+    unit: Any
+    C: Any
+    inverse: Any
+
+
+class _BatchedPoint(NamedTuple):
+    """Params, value, and the gradient: centred, and with respect to b."""
+
+    w: Any
+    b: Any
+    value: Any
+    grad: Any
+    slope: Any
+
+
+class _Fits(NamedTuple):
+    """What a piece leaves; an entry for each of its problems."""
+
+    w: Any
+    b: Any
+    jac: Any
+    slope: Any
+    value: Any
+    before: Any
+    after: Any
+    first: Any
+    moved: Any
+    C: Any
+
+
+class _NotPlainError(Exception):
+    """A problem that one step does not solve."""
+
+
+def many(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> FitResult | None:
+    """Fit a batch of small problems by one whitened step each, where one is enough for all.
+
+    Parameters
+    ----------
+    data : Data
+        Checked data; of any kind, size and number of problems.
+    loss : Loss
+        The loss.
+    penalty : Penalty or None
+        The penalty.
+    intercept : bool
+        Whether the models have a constant term.
+
+    Returns
+    -------
+    FitResult or None
+        What the loop would have returned, but for rounding; the certificate's curvatures are found when
+        they are asked for. None for what is not a batch X (b, n, p) of the squared loss, with no penalty
+        or `L2`, unweighted and in double precision, of at most 16 columns and 131,072 numbers to a
+        problem; and where one of the problems is not plain: values that are not finite, columns that are
+        constant, of extreme size or of a condition near 30.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd._validation import as_data
+    >>> x = np.asarray([[[1.0], [2.0], [4.0]], [[0.0], [1.0], [2.0]]])
+    >>> found = many(as_data(x, [[1.0, 2.0, 6.0], [1.0, 3.0, 5.0]]), Squared(), None, True)
+    >>> found.coef.round(6)
+    array([[1.714286],
+           [2.      ]])
+    """
+    X, y, weight = data
+    if type(X) is not np.ndarray or X.dtype != np.float64 or weight is not None or X.ndim != 3:
+        return None
+    if X[0].size > PIECE or X.shape[-1] > MAX_BATCHED_COLUMNS:
+        return None
+    if type(loss) is not Squared or type(penalty) not in (L2, type(None)):
+        return None
+    each = max(1, PIECE // X[0].size)
+    pieces = [(X[i : i + each], y[i : i + each]) for i in range(0, len(X), each)]
+    ridge = 0.0 if penalty is None else float(penalty.curvature or 0.0)
+    fit = functools.partial(_piece, ridge, intercept)
+    try:
+        with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
+            parts = in_order(fit, pieces, min(allowed(), len(pieces)))
+    except (_NotPlainError, np.linalg.LinAlgError):
+        return None
+    return _batched_result(_Fits(*map(np.concatenate, zip(*parts, strict=True))), loss, intercept)
+
+
+def _piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _Fits:
+    """Fit some problems, from the moments to the gradient at the end."""
+    X, y = (np.ascontiguousarray(part) for part in block)
+    m = _moments(X, y)
+    if not intercept:
+        m = _about_zero(m)
+    there = _coordinates(m, ridge)
+    zero = np.zeros_like(m.mean_y)
+    start = _BatchedPoint(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, zero)
+    end = _take_batched_step(start, there, X, y, ridge, intercept)
+    before, after = _grad_norm(start, there), _grad_norm(end, there)
+    if not ((before > TOLERANCE) & (after <= TOLERANCE) & np.isfinite(end.value)).all():
+        raise _NotPlainError
+    largest = np.abs(end.w).max(axis=-1)
+    size = np.maximum(largest, np.abs(end.b))
+    moved = np.maximum(largest, np.abs(end.b - start.b)) / np.where(size > 0.0, size, 1.0)
+    jac = end.grad + there.shift * end.slope[:, None]
+    return _Fits(
+        end.w, end.b, jac, end.slope, end.value, before, after, start.value, moved, there.C
+    )
+
+
+def _moments(X: Any, y: Any) -> _Moments:
+    n = y.shape[-1]
+    ones = np.ones(n)
+    mean, mean_y = ones @ X / n, np.add.reduce(y, axis=-1) / n
+    d, e = X - mean[:, None, :], y - mean_y[:, None]
+    # What rounding took from the means.
+    rest, rest_y = ones @ d / n, np.add.reduce(e, axis=-1) / n
+    # Of two arrays a small product is sooner found than of one, whose symmetry BLAS would look for.
+    G = d.transpose(0, 2, 1) @ d.copy() / n - rest[:, :, None] * rest[:, None, :]
+    c = (e[:, None, :] @ d)[:, 0] / n - rest * rest_y[:, None]
+    yy = np.einsum("bn,bn->b", e, e) / n - rest_y * rest_y
+    return _Moments(mean + rest, mean_y + rest_y, G, c, yy)
+
+
+def _about_zero(m: _Moments) -> _Moments:
+    """Return the moments about 0, those of a model without an intercept."""
+    mean, mean_y = m.mean, m.mean_y
+    return _Moments(
+        np.zeros_like(mean), np.zeros_like(mean_y),
+        m.G + mean[:, :, None] * mean[:, None, :], m.c + mean * mean_y[:, None], m.yy + mean_y * mean_y,
+    )  # fmt: skip
+
+
+def _coordinates(m: _Moments, ridge: float) -> _BatchedWhitening:
+    p = m.c.shape[-1]
+    variance = np.diagonal(m.G, axis1=-2, axis2=-1)
+    spread = np.sqrt(variance)
+    # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
+    plain = (spread > 64.0 * EPS * np.abs(m.mean)) & (variance + m.mean**2 >= LEAST_SQUARE)
+    if not (plain.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= LEAST_SQUARE)).all()):
+        raise _NotPlainError
+    root = np.hypot(spread, ridge**0.5) if ridge else spread
+    scale = 1.0 / root
+    C = m.G * (scale[:, :, None] * scale[:, None, :])
+    if ridge:
+        C = C + np.eye(p) * (ridge * scale * scale)[:, None, :]
+    inverse = np.linalg.inv(C)
+    # The largest curvature is at most the trace, p; the least at least 1 over the inverse's norm.
+    most = p * np.sqrt(np.einsum("bij,bij->b", inverse, inverse))
+    if not (most < EVEN**2).all():
+        raise _NotPlainError
+    unit = np.maximum(np.sqrt(m.yy), SHARE * np.abs(m.mean_y))
+    return _BatchedWhitening(m.mean, scale, root, unit, C, inverse)
+
+
+def _take_batched_step(
+    point: _BatchedPoint, there: _BatchedWhitening, X: Any, y: Any, ridge: float, intercept: bool
+) -> _BatchedPoint:
+    """Step, and look at the data."""
+    n = y.shape[-1]
+    scaled = (there.scale * point.grad)[:, :, None]
+    step = there.scale * (there.inverse @ scaled)[:, :, 0]
+    w, b = point.w - step, point.b
+    if intercept:
+        b = b - point.slope + (there.shift * step).sum(axis=-1)
+    r = (X @ w[:, :, None])[:, :, 0] + (b[:, None] - y)
+    value, grad = 0.5 * np.einsum("bn,bn->b", r, r) / n, (r[:, None, :] @ X)[:, 0] / n
+    slope = np.add.reduce(r, axis=-1) / n if intercept else np.zeros_like(b)
+    if ridge:
+        value, grad = value + 0.5 * ridge * (w * w).sum(axis=-1), grad + ridge * w
+    return _BatchedPoint(w, b, value, grad - there.shift * slope[:, None], slope)
+
+
+def _grad_norm(point: _BatchedPoint, there: _BatchedWhitening) -> Any:
+    """Return the relative size of a gradient, less what rounding of the params makes of it."""
+    size = np.maximum(np.abs(there.scale * point.grad).max(axis=-1), np.abs(point.slope))
+    reach = np.abs(there.shift) + there.root
+    rounded = (reach * np.abs(point.w)).sum(axis=-1) + np.abs(point.b)
+    return size / (there.unit + SHARE * rounded)
+
+
+def _curvatures(C: Any) -> tuple[Any, Any]:
+    """Return the least and the largest curvature of each problem."""
+    e = np.linalg.eigh(C)[0]
+    return e[:, 0], e[:, -1]
+
+
+def _batched_result(fits: _Fits, loss: Loss, intercept: bool) -> FitResult:
+    count = len(fits.value)
+    one = np.ones(count, dtype=int)
+    x = Params(fits.w, fits.b if intercept else None)
+    history = History(
+        np.asarray([0, 1]), np.stack([fits.first, fits.value]), np.stack([fits.before, fits.after]),
+        np.stack([np.zeros(count), fits.moved]), np.stack([one, 2 * one]),
+    )  # fmt: skip
+    return FitResult(
+        x=x, fun=fits.value, jac=Params(fits.jac, fits.slope if intercept else None),
+        nit=one, nfev=2 * one, njev=2 * one,
+        status=np.full(count, int(Status.CONVERGED)), success=np.ones(count, dtype=bool),
+        message=f"{count} of {count} {Status.CONVERGED.advice}",
+        history=history, n_sync=READS, method=NAME,
+        certificate=Deferred(fits.after, TOLERANCE, ends=functools.partial(_curvatures, fits.C)),
+        coef=x.coef, intercept=x.intercept, loss=loss, classes=None,
+    )  # fmt: skip

@@ -1,0 +1,203 @@
+"""What one look at the device brings: a few numbers for each problem, in one transfer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._typing import Array, Tree
+
+__all__ = ["Row", "Wanted", "measured"]
+
+# What a state may carry beside `value` and `grad`; a column is read only where there is one.
+OPTIONAL = (
+    "iterations", "evaluations", "failed", "walled", "unsettled", "curvature", "least_curvature"
+)  # fmt: skip
+ALWAYS = ("value", "grad_norm", "size", "moved", "finite", "steps")
+
+
+class Row(NamedTuple):
+    """What the host knows after a look; NumPy arrays in double precision, an entry for each problem.
+
+    Attributes
+    ----------
+    value, grad_norm : numpy.ndarray, shape (...)
+        The objective, and the size of its gradient as the objective measures it.
+    size : numpy.ndarray, shape (...)
+        The largest absolute parameter.
+    moved : numpy.ndarray, shape (...)
+        The largest change of a parameter in the last step, as a share of `size`; NaN where the last
+        step moved none.
+    finite : numpy.ndarray, shape (...)
+        1 where value and gradient were finite so far, else 0.
+    steps, iterations, evaluations : numpy.ndarray, shape (...)
+        Steps of the loop, steps that were taken, values and gradients that were computed.
+    failed : numpy.ndarray, shape (...)
+        1 where a line search can go no further.
+    walled : numpy.ndarray, shape (...)
+        1 where it met values that are not finite to the last.
+    unsettled : numpy.ndarray, shape (...)
+        1 where the method has yet to find out whether a small gradient is that of a minimum: until then
+        it says nothing.
+    curvature, least_curvature : numpy.ndarray, shape (...)
+        The largest and the smallest curvature that the method knows of; 0 for unknown.
+    length : numpy.ndarray, shape (...), or None
+        The Euclidean length of the gradient in the user's coordinates, where somebody asks.
+    leaves : numpy.ndarray, shape (leaves, ...), or None
+        The largest absolute partial derivative of each leaf, where somebody asks.
+    """
+
+    value: Any
+    grad_norm: Any
+    size: Any
+    moved: Any
+    finite: Any
+    steps: Any
+    iterations: Any
+    evaluations: Any
+    failed: Any
+    walled: Any
+    unsettled: Any
+    curvature: Any
+    least_curvature: Any
+    length: Any = None
+    leaves: Any = None
+
+    @classmethod
+    def read(cls, columns: Any, state: Any, wanted: Wanted, per_step: int) -> Row:
+        """Name the columns that `measured` stacked for such a state.
+
+        Parameters
+        ----------
+        columns : numpy.ndarray, shape (k, ...)
+            What came over.
+        state : NamedTuple
+            The method's state; only which fields it has is asked.
+        wanted : Wanted
+            What was asked for.
+        per_step : int
+            Evaluations a step, for a state that does not count them.
+
+        Returns
+        -------
+        Row
+            The row.
+        """
+        columns = np.asarray(columns, dtype=np.float64)
+        names = (*ALWAYS, *_carried(state), *(("length",) if wanted.length else ()))
+        known = dict(zip(names, columns, strict=False))
+        zero = np.zeros_like(known["value"])
+        known.setdefault("iterations", known["steps"])
+        known.setdefault("evaluations", 1.0 + per_step * known["steps"])
+        for name in ("failed", "walled", "unsettled", "curvature", "least_curvature"):
+            known.setdefault(name, zero)
+        return cls(**known, leaves=columns[len(names) :] if wanted.leaves else None)
+
+
+class Wanted(NamedTuple):
+    """Which columns are measured beside those that always are."""
+
+    leaves: bool = False
+    length: bool = False
+
+
+def _carried(state: Any) -> tuple[str, ...]:
+    return tuple(name for name in OPTIONAL if getattr(state, name, None) is not None)
+
+
+def measured(
+    objective: Any, wanted: Wanted, carry: Any, value: Array, grad: Tree, before: Any
+) -> Array:
+    """Stack what the host looks at into one small array, shape (k, ...); `Row.read` names it.
+
+    Parameters
+    ----------
+    objective : Objective
+        What is minimised.
+    wanted : Wanted
+        The columns that somebody asked for.
+    carry : Carry
+        Where the run stands.
+    value, grad : array, tree
+        The objective and its gradient there.
+    before : tuple of tree, array or None
+        The params and the accepted steps before the last step.
+
+    Returns
+    -------
+    array, shape (k, ...)
+        The columns.
+    """
+    state = carry.state
+    size, moved = _movement(value, carry.params, state, before)
+    grad_norm = objective.grad_norm(grad, carry.params)
+    xp = backends.namespace(value)
+    finite = carry.active & xp.isfinite(value) & xp.isfinite(grad_norm)
+    columns = [value, grad_norm, size, moved, finite, carry.count]
+    columns += [getattr(state, name) for name in _carried(state)]
+    if wanted.length or wanted.leaves:
+        residual = _residual(objective, carry.params, grad)
+        if wanted.length:
+            columns.append(_length(residual, value))
+        if wanted.leaves:
+            columns += [_largest(leaf, value) for leaf in optree.tree_leaves(residual)]
+    return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
+
+
+def _movement(value: Array, params: Tree, state: Any, before: Any) -> tuple[Array, Array]:
+    """Return the largest parameter, and how far the last step moved any, as a share of it."""
+    xp = backends.namespace(value)
+    size, known = xp.zeros_like(value), getattr(state, "moved", None)
+    moved = xp.zeros_like(value) if known is None else known
+    old_params, old_iterations = before
+    for new, old in zip(optree.tree_leaves(params), optree.tree_leaves(old_params), strict=True):
+        size = xp.maximum(size, _largest(new, value))
+        if known is None:
+            moved = xp.maximum(moved, _largest(new - old, value))
+    if known is not None:
+        return size, moved
+    moved = moved / xp.where(size > 0.0, size, xp.ones_like(size))
+    if old_iterations is None:
+        return size, moved
+    # A trial that a line search refused is no step: how far it moved says nothing.
+    return size, xp.where(state.iterations > old_iterations, moved, moved + xp.nan)
+
+
+def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
+    """Return the gradient as a user reads it; with a penalty that has a prox, what that leaves."""
+    if not getattr(objective, "nonsmooth", False):
+        return objective.report(params, grad)[1]
+    xp = backends.namespace(optree.tree_leaves(grad)[0])
+    one = xp.ones_like(objective.penalty_value(params))
+    stepped = objective.prox(optree.tree_map(lambda w, g: w - g, params, grad), one)
+    return optree.tree_map(lambda w, u: w - u, params, stepped)
+
+
+def _largest(leaf: Array, like: Array) -> Array:
+    """Return the largest absolute entry of each problem's part of a leaf."""
+    xp = backends.namespace(leaf)
+    axes = tuple(range(like.ndim, leaf.ndim))
+    if not axes:
+        return xp.abs(leaf)
+    if 0 in tuple(leaf.shape):
+        return xp.zeros_like(like)
+    return xp.max(xp.abs(leaf), axis=axes)
+
+
+def _length(tree: Tree, like: Array) -> Array:
+    """Return each problem's Euclidean length, scaled so that no square overflows."""
+    xp = backends.namespace(like)
+    leaves = optree.tree_leaves(tree)
+    largest = xp.zeros_like(like)
+    for leaf in leaves:
+        largest = xp.maximum(largest, _largest(leaf, like))
+    unit = xp.where((largest > 0.0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    total = xp.zeros_like(like)
+    for leaf in leaves:
+        axes = tuple(range(like.ndim, leaf.ndim))
+        scaled = leaf / xp.reshape(unit, (*unit.shape, *(1,) * len(axes)))
+        total = total + (xp.sum(scaled * scaled, axis=axes) if axes else scaled * scaled)
+    return unit * total**0.5

@@ -1,0 +1,174 @@
+"""A head start: a smooth fit of a sample of the rows tells where that of all of them begins, and its curvature.
+
+At the minimum of a sample of n rows the gradient of all is what chance leaves, about n^(-1/2) of a row's,
+and the Hessian is that of all but for a share of about (p / n)^(1/2). So a step in coordinates that whiten
+it leaves that share of the error, and of passes over all the rows, which are what costs, few are needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss, Params
+from agd.data.arrays import Blocks
+from agd.data.matrix import forward
+from agd.gradient.linear import LinearObjective
+from agd.gradient.minibatch import apart
+from agd.gradient.moments import Moments
+from agd.gradient.preconditioner import Rescaled, Scaling, Whitening, from_moments, ridge_of
+from agd.run.loop import run
+from agd.run.stopping import Stop
+
+__all__ = [
+    "gathered",
+    "head_start",
+    "serves",
+]
+
+FEW = 8  # parts that a sample is one of at most: it is fitted in as many passes as all rows are
+ROWS, WANTED, MOST = (
+    100,
+    2**18,
+    2**20,
+)  # rows to a column; entries that rows from chunks have, and may have
+LARGE = 2**24  # entries of X in memory: with fewer a pass costs less than what saves some
+STEPS = 50  # of the sample's fit: one that takes more is hard, and left to the data
+SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no less tells more
+EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
+
+
+def serves(base: LinearObjective, some: Blocks) -> bool:
+    """Return whether passes over all rows are what costs: one large problem, in the memory of the host."""
+    X = base.blocks.X
+    if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
+        return False
+    large = (X.nnz if backends.is_sparse(X) else math.prod(X.shape)) >= LARGE
+    return bool(large and some.X.shape[0] * FEW <= X.shape[0])
+
+
+def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
+    """Return some rows of data in chunks, evenly apart in each, in memory; one pass.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The data.
+    moments : Moments
+        Theirs, which know how many rows there are.
+
+    Returns
+    -------
+    Blocks or None
+        At most 8 MiB, whatever the data's size. None where these rows would not be few, or where the
+        chunks do not lie in the memory of a host.
+    """
+    like, p = blocks.resident, int(blocks.X.shape[-1])
+    rows = max(ROWS * p, WANTED // p)
+    if backends.of(like).block_bytes(like) is None or rows * p > MOST:
+        return None
+    step = int(float(backends.to_numpy(moments.rows)) // rows)
+    if step < FEW:
+        return None
+    X, y, *weight = blocks.merged(functools.partial(_rows_apart, step), _below_each_other)
+    return Blocks.of(X, y, *weight)
+
+
+def _rows_apart(step: int, X: Array, y: Array, weight: Array | None) -> list[Array]:
+    xp, rows = backends.namespace(X), apart(int(y.shape[0]), step, y)
+    return [xp.take(part, rows, axis=0) for part in (X, y, weight) if part is not None]
+
+
+def _below_each_other(parts: list[list[Array]]) -> list[Array]:
+    concat = backends.namespace(parts[0][0]).concat
+    return [concat(list(column), axis=0) for column in zip(*parts, strict=True)]
+
+
+def head_start(
+    there: Rescaled, method: Any, x0: Params, some: Blocks
+) -> tuple[Rescaled | None, Params]:
+    """Fit a sample, and return where and in which coordinates to go on with all rows.
+
+    Parameters
+    ----------
+    there : Rescaled
+        The objective over all rows, in whitened coordinates.
+    method : Method
+        What takes a step.
+    x0 : Params
+        The first point in these coordinates.
+    some : Blocks
+        The sample.
+
+    Returns
+    -------
+    objective : Rescaled or None
+        The objective over all rows, in coordinates that whiten the sample's Hessian at its minimum; None
+        where the sample's fit does not converge.
+    x0 : Params
+        The sample's minimum there.
+    """
+    rough: Any = there.scaling
+    sampled = replace(there.base, blocks=some, measure=rough.scaling)
+    tolerance = SHARE / float(some.X.shape[-2]) ** 0.5
+    found = run(
+        method,
+        replace(there, base=sampled),
+        x0,
+        Stop(max_iter=STEPS),
+        grad_tol=tolerance,
+        check_every=1,
+    )
+    if not found.success:
+        return None, x0
+    whitening = _newton(sampled, rough.scaling, found.x)
+    sound = float(backends.to_numpy(_evenness(whitening))) < EVEN
+    if not sound:
+        whitening = rough
+    return replace(there, scaling=whitening), whitening.from_user(found.x)
+
+
+def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
+    """Return coordinates in which the Hessian at a point is the identity."""
+    blocks, like = base.blocks, scaling.scale
+    xp = backends.namespace(like)
+    hessians = blocks.each(functools.partial(_weighted_hessian, base.loss, at))
+    weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
+    moments, ridge = Moments.from_blocks(weighted), ridge_of(base.penalty)
+    with np.errstate(all="ignore"):
+        kappa = moments.total / xp.astype(blocks.total, moments.total.dtype, copy=False)
+        second, _ = moments.quadratic(intercept=base.intercept)
+        root = xp.sqrt(kappa * xp.linalg.diagonal(second) + ridge)
+        width = 1.0 / xp.sqrt(kappa)
+        wide = scaling._replace(scale=1.0 / xp.where(root > 0.0, root, xp.ones_like(root)))
+        found = from_moments(second, wide, kappa, ridge)
+        width = xp.astype(width, like.dtype, copy=False)
+        mean = moments.mean if base.intercept else xp.zeros_like(moments.mean)
+        own = Scaling(
+            shift=xp.astype(mean, like.dtype, copy=False),
+            scale=xp.astype(wide.scale, like.dtype, copy=False),
+            intercept_scale=width,
+            unit=scaling.unit * (width / scaling.intercept_scale),
+            null=scaling.null,
+        )
+    return found._replace(scaling=own).cast(like)
+
+
+def _weighted_hessian(loss: Loss, at: Params, X: Array, y: Array, weight: Array | None) -> Array:
+    """Return the second derivative of each row's loss in z, times its weight; 0 where it is negative."""
+    z = forward(X, at.coef)
+    z = z if at.intercept is None else z + at.intercept
+    hessian = backends.clip(loss.hessian(z, y), low=0.0)
+    return hessian if weight is None else hessian * weight
+
+
+def _evenness(whitening: Whitening) -> Array:
+    """Return the largest curvature as a multiple of the least; infinite or NaN where there is none."""
+    xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
+    low, high = xp.min(e), xp.max(e)
+    return high / xp.where(low > 0.0, low, xp.zeros_like(low))

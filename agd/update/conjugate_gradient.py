@@ -1,0 +1,179 @@
+"""Linear conjugate gradients: where products with the Hessian are known, no step has to be searched for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import optree
+
+from agd import backends
+from agd._tree import dot, over
+from agd._typing import Array, Tree
+from agd.update.descent import aligned
+
+__all__ = [
+    "LinearCG",
+    "RowCG",
+]
+
+
+class LinearState(NamedTuple):
+    """Value and gradient at the params, the direction, |g|², the unit of both, and whether it is stuck.
+
+    Direction and |g|² are those of the gradient over `unit`, so that no square over- or underflows.
+    """
+
+    value: Array
+    grad: Tree
+    direction: Tree
+    square: Array
+    unit: Array
+    failed: Array
+
+
+@dataclass(frozen=True)
+class LinearCG:
+    r"""Conjugate gradients of Hestenes and Stiefel on a quadratic with Hessian H.
+
+    ::
+
+        a_k = (g_k · g_k) / (d_k · H d_k)
+        x_{k+1} = x_k + a_k d_k
+        g_{k+1} = g_k + a_k H d_k
+        d_{k+1} = -g_{k+1} + (g_{k+1} · g_{k+1}) / (g_k · g_k) d_k
+
+    A step takes one product with H, which for squares is one pass over the data. Value and gradient are
+    those of the recursion: what rounding makes of them is known once the objective is evaluated.
+
+    Notes
+    -----
+    Hestenes and Stiefel (1952), "Methods of conjugate gradients for solving linear systems"; Björck
+    (1996), *Numerical Methods for Least Squares Problems*, section 7.4.
+
+    Examples
+    --------
+    >>> from agd.update.conjugate_gradient import LinearCG
+    >>> LinearCG().name
+    'conjugate gradients, centred and scaled'
+    """
+
+    evaluations: ClassVar[int] = 1
+
+    name: ClassVar[str] = "conjugate gradients, centred and scaled"
+
+    def init(self, objective: Any, params: Tree) -> LinearState:
+        """Evaluate the objective at the first point."""
+        value, grad = objective.value_and_grad(params)
+        unit = _unit(_inner(grad, grad, value) ** 0.5)
+        direction = _times(grad, -1.0 / unit)
+        square = _inner(direction, direction, value)
+        return LinearState(value, grad, direction, square, unit, _no(value))
+
+    def step(self, objective: Any, params: Tree, state: LinearState) -> tuple[Tree, LinearState]:
+        """Go to the least value along the direction, and turn."""
+        value, grad, direction, square, unit, _ = state
+        product = objective.bound_product(direction)
+        bend = _inner(direction, product, value)
+        step = over(square, bend)
+        params = _plus(params, direction, step * unit)
+        grad = _plus(grad, product, step * unit)
+        away = _times(grad, -1.0 / unit)
+        following = _inner(away, away, value)
+        direction = _plus(away, direction, over(following, square))
+        value = value - 0.5 * step * square * unit * unit
+        failed = (square > 0.0) & ~(bend > 0.0)
+        return params, LinearState(value, grad, direction, following, unit, failed)
+
+
+class RowState(NamedTuple):
+    """Value and gradient at u, the direction and K times it, (ρ · K ρ), and whether it is stuck."""
+
+    value: Array
+    grad: Any
+    direction: Array
+    product: Array
+    square: Array
+    failed: Array
+
+
+@dataclass(frozen=True)
+class RowCG:
+    r"""The same iterates of least squares with fewer rows than columns, as combinations of the rows.
+
+    With w = Z' u, K = Z Z' and the gradient g = Z' ρ, where ρ = (K + a I) u - r::
+
+        a_k = (ρ_k · K ρ_k) / (K d_k · (K + a I) d_k)
+        u_{k+1} = u_k + a_k d_k
+        ρ_{k+1} = ρ_k + a_k (K + a I) d_k
+        d_{k+1} = -ρ_{k+1} + (ρ_{k+1} · K ρ_{k+1}) / (ρ_k · K ρ_k) d_k
+
+    Vectors are as long as there are rows, and a step takes one product with K. In the coordinates w they
+    are `LinearCG`'s from w = 0, all in the range of Z', so that of many minima the shortest is found.
+
+    Notes
+    -----
+    With a = 0 that is the method of conjugate residuals of Stiefel (1955), "Relaxationsmethoden bester
+    Strategie zur Lösung linearer Gleichungssysteme", on K u = r; Björck (1996), section 7.4, for the rest.
+
+    Examples
+    --------
+    >>> from agd.update.conjugate_gradient import RowCG
+    >>> RowCG().name
+    'conjugate gradients on the rows'
+    """
+
+    evaluations: ClassVar[int] = 1
+
+    name: ClassVar[str] = "conjugate gradients on the rows"
+
+    def init(self, objective: Any, params: Array) -> RowState:
+        """Evaluate the objective at the first point."""
+        value, grad = objective.value_and_grad(params)
+        square = dot(grad.residual, grad.product)
+        return RowState(value, grad, -grad.residual, -grad.product, square, _no(value))
+
+    def step(self, objective: Any, params: Array, state: RowState) -> tuple[Array, RowState]:
+        """Go to the least value along the direction, and turn."""
+        value, grad, direction, product, square, _ = state
+        whole = product + objective.ridge[..., None] * direction
+        bend = dot(product, whole)
+        step = over(square, bend)
+        params = params + step[..., None] * direction
+        grad = objective.grad_of(grad.residual + step[..., None] * whole)
+        following = dot(grad.residual, grad.product)
+        turn = over(following, square)[..., None]
+        direction = turn * direction - grad.residual
+        product = turn * product - grad.product
+        value = value - objective.gain(step * square)
+        failed = (square > 0.0) & ~(bend > 0.0)
+        return params, RowState(value, grad, direction, product, following, failed)
+
+
+def _no(value: Array) -> Array:
+    xp = backends.namespace(value)
+    return xp.zeros_like(value, dtype=xp.bool)
+
+
+def _unit(size: Array) -> Array:
+    xp = backends.namespace(size)
+    return xp.where(size > 0.0, size, xp.ones_like(size))
+
+
+def _times(tree: Tree, c: Array) -> Tree:
+    return optree.tree_map(lambda leaf: aligned(c, leaf) * leaf, tree)
+
+
+def _plus(a: Tree, b: Tree, c: Array) -> Tree:
+    """Return a + c b."""
+    return optree.tree_map(lambda u, v: u + aligned(c, v) * v, a, b)
+
+
+def _inner(a: Tree, b: Tree, like: Array) -> Array:
+    """Return each problem's inner product of two trees."""
+    total = None
+    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
+        xp = backends.namespace(u)
+        part = xp.sum(u * v, axis=tuple(range(like.ndim, u.ndim))) if u.ndim > like.ndim else u * v
+        total = part if total is None else total + part
+    return total

@@ -1,0 +1,355 @@
+"""What a direction of descent is told, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from agd import backends
+from agd._tree import dot, flatten, largest, over
+from agd._typing import Array, Tree
+from agd.update.descent import choose
+from agd.update.line_search import (
+    Backtracking,
+    LineSearch,
+    Point,
+    SearchState,
+    check_search,
+    is_finite,
+)
+
+__all__ = [
+    "Directed",
+    "Direction",
+    "Move",
+]
+
+
+class Move(NamedTuple):
+    """What the last step did, as vectors; where none was taken, both are 0.
+
+    Attributes
+    ----------
+    s, y : array, shape (..., n)
+        The change of the point, and of the gradient.
+    step : array, shape (...)
+        The step that was taken along the direction.
+    slope : array, shape (...)
+        The slope at the start of it.
+    direction : array, shape (..., n)
+        The direction it was taken along.
+    before : array, shape (..., n)
+        The gradient before it.
+    fall : array, shape (...)
+        By how much the value fell.
+    """
+
+    s: Array
+    y: Array
+    step: Array
+    slope: Array
+    direction: Array
+    before: Array
+    fall: Array
+
+
+class Direction(Protocol):
+    """Where to go next, and how far to try first; all vectors are (..., n)."""
+
+    def init(self, g: Array) -> Any:
+        """Return the memory before the first step."""
+
+    def remember(self, memory: Any, move: Move) -> Any:
+        """Return the memory after a step."""
+
+    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
+        """Return a direction, for the entries that are free to move where some are not."""
+
+    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+        """Return the first trial step along d."""
+
+
+# In a row: steps that lower neither the value nor the gradient, so that rounding is all that is left, and
+# searches that are out of trials.
+IDLE, STRAINED = 10, 4
+
+
+class Best(NamedTuple):
+    """The least value so far, where it was and the gradient there; the smallest gradient so far.
+
+    `idle` counts the steps since the value or the gradient was lowered. Steps may raise the value: by
+    rounding, or where the search is not monotone.
+    """
+
+    value: Array
+    size: Array
+    idle: Array
+    x: Array
+    g: Array
+
+
+class DirectedState(NamedTuple):
+    """Value and gradient at the params, the direction, its search, and the direction's memory."""
+
+    value: Array
+    grad: Tree
+    direction: Array
+    search: SearchState
+    low_grad: Array
+    recent: Array
+    best: Best
+    memory: Any
+    steepest: Array
+    iterations: Array
+    evaluations: Array
+    failed: Array
+    walled: Array
+    strained: Array
+    moved: Array
+    curvature: Array
+    least_curvature: Array
+
+
+@dataclass(frozen=True)
+class Directed:
+    """Descent along a direction, as far as a line search says.
+
+    Parameters
+    ----------
+    direction : Direction
+        Where to go.
+    search : LineSearch
+        How far.
+    label : str
+        What a result calls it.
+
+    Raises
+    ------
+    TypeError
+        If `search` is no line search.
+    """
+
+    direction: Direction
+    search: LineSearch
+    label: str
+
+    rescaled: ClassVar[bool] = False
+    evaluations: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what is no line search."""
+        check_search(self.search)
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return self.label
+
+    @property
+    def convergence(self) -> str | None:
+        """By which name a certificate predicts the contraction; None where theory has no factor."""
+        return getattr(self.direction, "convergence", None)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
+        return isinstance(self.search, Backtracking)
+
+    def init(self, objective: Any, params: Tree, memory: Any = None) -> DirectedState:
+        """Evaluate the objective at the first point, and begin the first search."""
+        value, grad = objective.value_and_grad(params)
+        xp = backends.namespace(value)
+        x, _ = flatten(params, value.ndim)
+        g, _ = flatten(grad, value.ndim)
+        nothing, zero = xp.zeros_like(g), xp.zeros_like(value)
+        no = xp.zeros_like(value, dtype=xp.bool)
+        fresh = no if memory is not None else ~no
+        memory = self.direction.init(g) if memory is None else memory
+        recent = value[..., None] + xp.zeros(
+            (*value.shape, self.search.memory), dtype=value.dtype, device=backends.device(value)
+        )
+        still = Move(nothing, nothing, zero, zero, nothing, nothing, zero)
+        d, search, steepest = self._begin(
+            objective, params, (x, value, g), memory, still, recent, fresh=fresh
+        )
+        best = Best(value, largest(g), zero, x, g)
+        return DirectedState(
+            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero, zero
+        )  # fmt: skip
+
+    def resumed(self, objective: Any, params: Tree, state: DirectedState) -> DirectedState:
+        """Begin a new search on another objective of the same values, with what was learned so far."""
+        kept = ("iterations", "evaluations", "moved", "curvature", "least_curvature")
+        begun = self.init(objective, params, state.memory)
+        return begun._replace(**{name: getattr(state, name) for name in kept})
+
+    def step(
+        self, objective: Any, params: Tree, state: DirectedState
+    ) -> tuple[Tree, DirectedState]:
+        """Evaluate the trial; take it, or go on searching."""
+        xp = backends.namespace(state.value)
+        batch = state.value.ndim
+        x, restore = flatten(params, batch)
+        g, as_grad = flatten(state.grad, batch)
+        d, old = state.direction, state.search
+        value, grad = objective.value_and_grad(restore(x + old.step[..., None] * d))
+        tried, _ = flatten(grad, batch)
+        trial = Point(old.step, value, dot(tried, d))
+        search = self.search.step(old, trial.value, trial.slope)
+        low_grad = choose(search.improved, tried, state.low_grad)
+        taken = search.accepted | (search.exhausted & (search.taken > 0.0))
+        new_x = choose(taken, x + search.taken[..., None] * d, x)
+        new_g = choose(taken, choose(search.accepted, tried, low_grad), g)
+        new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
+        fall = state.value - new_value
+        move = Move(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, fall)
+        # A search that found nothing along anything but the gradient forgets, and tries that once.
+        lost = search.exhausted & ~taken
+        best = _best(state.best, taken, new_value, new_x, new_g)
+        # One search after the other that is out of trials, with hardly a gain: the slope is not that of f.
+        strained = xp.where(
+            search.accepted,
+            xp.zeros_like(value),
+            state.strained + xp.astype(search.exhausted, value.dtype),
+        )
+        stuck = (strained >= STRAINED) | (best.idle >= IDLE * self.search.memory)
+        failed = state.failed | (lost & state.steepest) | stuck
+        # What failed ends at the best point that it has seen.
+        new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
+        new_value = xp.where(failed, best.value, new_value)
+        begin = (taken | lost) & ~failed
+        after = state._replace(
+            value=new_value,
+            grad=as_grad(new_g),
+            search=search,
+            low_grad=low_grad,
+            best=best,
+            iterations=state.iterations + xp.astype(taken, value.dtype),
+            evaluations=state.evaluations + 1.0,
+            failed=failed,
+            # A search that ran out of trials at a wall has met it, whatever it gained on the way.
+            walled=(state.walled | ~is_finite(trial)) & ~(search.accepted & (best.idle == 0.0)),
+            strained=strained,
+            moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
+        )
+        new_params = restore(new_x)
+        return new_params, self._onward(
+            objective, new_params, (new_x, new_value, new_g), after, move, taken, lost, begin
+        )
+
+    def _onward(
+        self,
+        objective: Any,
+        params: Tree,
+        here: tuple[Array, Array, Array],
+        state: DirectedState,
+        move: Move,
+        taken: Array,
+        lost: Array,
+        begin: Array,
+    ) -> DirectedState:
+        """Begin a new direction and search for the problems whose last search is over."""
+        if backends.of(state.value).known_true(~begin):
+            return state
+        xp = backends.namespace(state.value)
+        _, value, g = here
+        fresh = self.direction.init(g)
+        learned = self.direction.remember(state.memory, move)
+        memory = choose(lost, fresh, choose(taken, learned, state.memory))
+        recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
+        recent = choose(taken, recent, state.recent)
+        d, search, steepest = self._begin(objective, params, here, memory, move, recent, fresh=lost)
+        bend, length = dot(move.s, move.y), dot(move.s, move.s)
+        seen = xp.where(taken, over(bend, length), xp.zeros_like(bend))
+        least = xp.where((state.least_curvature == 0.0) & taken, seen, state.least_curvature)
+        return state._replace(
+            direction=choose(begin, d, state.direction),
+            search=choose(begin, search, state.search),
+            low_grad=choose(begin, g, state.low_grad),
+            recent=recent,
+            memory=memory,
+            steepest=xp.where(begin, steepest, state.steepest),
+            curvature=xp.maximum(state.curvature, seen),
+            least_curvature=xp.where(taken, xp.minimum(least, seen), least),
+        )
+
+    def _cut(self, objective: Any, params: Tree, d: Array, known: tuple[Any, ...]) -> Array:
+        """Cut a direction at the bounds, and turn the other entries to what is left of it.
+
+        With the entries that are cut held at a share of their move, a quadratic's minimum over the others
+        lies at that share of the way from their own direction to the one in d.
+        """
+        memory, move, g, free = known
+        xp, batch = backends.namespace(g), g.ndim - 1
+        x, restore = flatten(params, batch)
+        there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+        cut = (there != x + d) & (g * d < 0.0)
+        if backends.of(g).known_true(~xp.any(cut, axis=-1)):
+            return there - x
+        alone = self.direction.direction(memory, move, g, free & ~cut)
+        asked = xp.where(cut, d, xp.zeros_like(d))
+        share = over(dot(there - x, asked), dot(asked, asked))[..., None]
+        turned = xp.where(cut, d, share * d + (1.0 - share) * alone)
+        return _projected(objective, params, turned, batch)
+
+    def _begin(
+        self,
+        objective: Any,
+        params: Tree,
+        here: tuple[Array, Array, Array],
+        memory: Any,
+        move: Move,
+        recent: Array,
+        fresh: Array,
+    ) -> tuple[Array, SearchState, Array]:
+        """Return the direction from here, its search, and whether it is minus the gradient."""
+        x, value, g = here
+        xp = backends.namespace(value)
+        free = None
+        if objective.nonsmooth:
+            free = _projected(objective, params, -g, value.ndim) != 0.0
+        d = self.direction.direction(memory, move, g, free)
+        down = -g
+        if objective.nonsmooth:
+            d = self._cut(objective, params, d, (memory, move, g, free))
+            size = self.direction.first(memory, move, value, g, -g)
+            down = _projected(objective, params, -size[..., None] * g, value.ndim)
+        slope, steep = dot(g, d), dot(g, down)
+        # Not downhill, or hardly: rounding has the better of the memory.
+        level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
+        steepest = fresh | ~(slope < -level)
+        d = choose(steepest, down, d)
+        slope = xp.where(steepest, steep, slope)
+        first = self.direction.first(memory, move, value, g, d)
+        first = xp.where(xp.isfinite(first) & (first > 0.0), first, xp.ones_like(first))
+        if objective.nonsmooth:
+            first = xp.ones_like(first)  # to the far end of what the bounds allow, and no further
+        # Steps below this change no entry of x.
+        eps = float(xp.finfo(value.dtype).eps)
+        lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), over(xp.abs(x), xp.abs(d)))
+        least = eps * xp.min(lengths, axis=-1)
+        least = xp.where(xp.isfinite(least), least, xp.zeros_like(least))
+        search = self.search.start(value, slope, first, least, xp.max(recent, axis=-1))
+        return d, search, steepest
+
+
+def _best(best: Best, taken: Array, value: Array, x: Array, g: Array) -> Best:
+    """Keep the least value and the smallest gradient; count the steps that lowered neither."""
+    xp = backends.namespace(value)
+    lower, size = taken & (value < best.value), largest(g)
+    smaller = taken & (size < best.size)
+    idle = xp.where(taken, best.idle + 1.0, best.idle)
+    return Best(
+        value=xp.where(lower, value, best.value),
+        size=xp.where(smaller, size, best.size),
+        idle=xp.where(lower | smaller, xp.zeros_like(idle), idle),
+        x=choose(lower, x, best.x),
+        g=choose(lower, g, best.g),
+    )
+
+
+def _projected(objective: Any, params: Tree, d: Array, batch: int) -> Array:
+    """Return what of a move by d the bounds leave: P(x + d) - x."""
+    x, restore = flatten(params, batch)
+    there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+    return there - x

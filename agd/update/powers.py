@@ -1,0 +1,208 @@
+"""What k steps of a rule with constant step leave of the distance to the minimum, in closed form.
+
+On a quadratic every eigendirection moves alone. With tau = lr e, e its curvature, the distance to the
+minimum after k steps is q_k(tau) times the first one, q_k a polynomial of degree k: (1 - tau)^k for
+gradient descent, and for the rules with a velocity the corner of the k-th power of a 2 x 2 matrix, ::
+
+    heavy ball [[1 - tau, -beta], [tau, beta]],   Nesterov [[1 - (1 + beta) tau, -beta²], [tau, beta]]
+
+whose eigenvalues are 1 - mu, mu² - B mu + tau = 0. All is written in tau and mu, which are small where
+eigenvalues are near 1, so that a billionth step keeps its digits; k is a number, and costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array
+
+__all__ = [
+    "Steps",
+    "as_epochs",
+    "as_steps",
+    "what_is_left",
+]
+
+MOST = np.iinfo(np.int64).max
+
+
+class Steps(NamedTuple):
+    """Numbers of steps: as floats, and whether each is odd (which large floats cannot tell)."""
+
+    k: Array
+    odd: Array
+
+
+def what_is_left(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Array, Array]:
+    """Return q_k(tau) and 1 - q_k(tau), each to its own digits.
+
+    Parameters
+    ----------
+    beta : float
+        The share of the velocity that a step keeps, in [0, 1); 0 for gradient descent.
+    ahead : bool
+        Whether the step looks ahead along the velocity: Nesterov's rule instead of the heavy ball.
+    tau : array, shape (..., r)
+        Step times curvature, 0 or more.
+    steps : Steps
+        k, shapes that broadcast against tau.
+
+    Returns
+    -------
+    left, gone : array
+        q_k and 1 - q_k; infinite where the distance has outgrown the floats, never NaN.
+
+    Notes
+    -----
+    Polyak (1987), *Introduction to Optimization*, section 3.2; for powers of a matrix by its eigenvalues,
+    Higham (2008), *Functions of Matrices*, section 1.2.2.
+    """
+    xp = backends.namespace(tau)
+    if beta == 0.0:
+        left, gone = _powers(tau, steps)
+    else:
+        left, gone = _with_velocity(beta, ahead, tau, steps)
+    first = steps.k == 0.0
+    return xp.where(first, xp.ones_like(left), left), xp.where(first, xp.zeros_like(gone), gone)
+
+
+def _log_distance(mu: Array) -> Array:
+    """Return log |1 - mu|, for mu of 0 or more."""
+    xp = backends.namespace(mu)
+    return xp.log1p(xp.where(mu < 1.0, -mu, mu - 2.0))
+
+
+def _signed(odd: Array, like: Array) -> Array:
+    """Return -1 where odd, else 1."""
+    return 1.0 - 2.0 * backends.namespace(like).astype(odd, like.dtype)
+
+
+def _powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
+    """Return (1 - tau)^k and what it lacks to 1."""
+    xp = backends.namespace(tau)
+    exponent = steps.k * _log_distance(tau)
+    alternates = steps.odd & (tau > 1.0)
+    size = xp.exp(exponent)
+    return _signed(alternates, size) * size, xp.where(alternates, 1.0 + size, -xp.expm1(exponent))
+
+
+class _Pair(NamedTuple):
+    """The 2 x 2 matrix: its corner as 1 - corner, trace, determinant; mu's sum B and discriminant."""
+
+    corner: Array
+    trace: Array
+    det: Array
+    B: Array
+    disc: Array
+
+
+def _pair(beta: float, ahead: bool, tau: Array) -> _Pair:
+    xp, rest = backends.namespace(tau), 1.0 - tau
+    if ahead:
+        corner, trace, det = (1.0 + beta) * tau, (1.0 + beta) * rest, beta * rest
+        B = (1.0 - beta) + (1.0 + beta) * tau
+    else:
+        corner, trace, det = tau, beta + rest, beta + 0.0 * tau
+        B = (1.0 - beta) + tau
+    # Twice the same number: of mu, which is small near 1, and of the eigenvalues, small near 0.
+    of_mu, of_both = (B * B, 4.0 * tau), (trace * trace, 4.0 * det)
+    near_one = of_mu[0] + of_mu[1] < of_both[0] + xp.abs(of_both[1])
+    disc = xp.where(near_one, of_mu[0] - of_mu[1], of_both[0] - of_both[1])
+    return _Pair(corner, trace, det, B, disc)
+
+
+def _with_velocity(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Array, Array]:
+    xp = backends.namespace(tau)
+    pair = _pair(beta, ahead, tau)
+    # A matrix whose eigenvalues lie left of 0 is turned round: (-M)^k is M^k but for the sign.
+    turned = pair.trace < 0.0
+    sign = _signed(turned & steps.odd, tau)
+    swinging = sign * _complex(pair, turned, steps)
+    slow, slow_gone = _slow(pair, tau, steps)
+    real = xp.where(turned, sign * _turned(pair, tau, steps), slow)
+    complex_ = pair.disc < 0.0
+    left = xp.where(complex_, swinging, real)
+    return left, xp.where(complex_ | turned, 1.0 - left, slow_gone)
+
+
+def _complex(pair: _Pair, turned: Array, steps: Steps) -> Array:
+    """Return r^k (cos k psi + a sin k psi), for eigenvalues r exp(±i psi)."""
+    trace = pair.trace
+    xp = backends.namespace(trace)
+    some = pair.disc < 0.0
+    half = 0.5 * xp.sqrt(xp.where(some, -pair.disc, xp.ones_like(trace)))
+    middle = 0.5 * xp.abs(trace)
+    psi = xp.atan2(half, middle)
+    det = xp.where(some, pair.det, xp.ones_like(trace))
+    corner = xp.where(turned, pair.corner - 1.0, 1.0 - pair.corner)
+    shrunk = xp.exp(steps.k * (0.5 * xp.log(det)))
+    angle = steps.k * psi
+    return shrunk * (xp.cos(angle) + (corner - middle) / half * xp.sin(angle))
+
+
+def _roots(pair: _Pair, tau: Array) -> tuple[Array, Array, Array]:
+    """Return mu of both eigenvalues, the smaller first, and their difference."""
+    xp = backends.namespace(tau)
+    gap = xp.sqrt(backends.clip(pair.disc, low=0.0))
+    large = 0.5 * (pair.B + gap)
+    return tau / large, large, gap
+
+
+def _slow(pair: _Pair, tau: Array, steps: Steps) -> tuple[Array, Array]:
+    """Return q_k and 1 - q_k for real eigenvalues, the larger of which is positive."""
+    xp = backends.namespace(tau)
+    small, _, gap = _roots(pair, tau)
+    small = xp.where(small < 1.0, small, xp.ones_like(small))  # at 1 only where both are 0
+    left, gone = _powers(small, steps)
+    before = xp.where(
+        steps.k == 1.0, xp.ones_like(left), xp.exp((steps.k - 1.0) * xp.log1p(-small))
+    )
+    lean = small - pair.corner  # the corner less the eigenvalue
+    sums = lean * before * _geometric(1.0 - small, gap, steps)
+    return left + sums, gone - sums
+
+
+def _turned(pair: _Pair, tau: Array, steps: Steps) -> Array:
+    """Return q_k of minus the matrix, for real eigenvalues left of 0: here it may grow."""
+    xp = backends.namespace(tau)
+    _, large, gap = _roots(pair, tau)
+    large = xp.where(large > 1.0, large, 2.0 * xp.ones_like(large))
+    size = large - 1.0
+    share = size + (pair.corner - large) * _geometric(size, gap, steps)
+    # In logarithms, so that it is infinite no sooner than it must be.
+    exponent = (steps.k - 1.0) * xp.log1p(large - 2.0) + xp.log(xp.abs(share))
+    return xp.sign(share) * xp.exp(exponent)
+
+
+def _geometric(size: Array, gap: Array, steps: Steps) -> Array:
+    """Return (1 - ratio^k) / (1 - ratio), ratio that of the smaller eigenvalue, size - gap, to size."""
+    xp = backends.namespace(size)
+    one = xp.ones_like(size)
+    part = gap / xp.where(size > 0.0, size, one)  # 1 - ratio, from 0 to 2
+    apart = part > 0.0
+    return xp.where(apart, _powers(part, steps)[1] / xp.where(apart, part, one), steps.k * one)
+
+
+def as_steps(epochs: Any, like: Array) -> Steps:
+    """Return whole numbers of steps, counted on the host, beside an array."""
+    xp, row, where = backends.namespace(like), backends.of(like), backends.device(like)
+    k = row.convert(xp, epochs.astype(str(like.dtype).rpartition(".")[2]), like.dtype, where)
+    odd = row.convert(xp, epochs % 2 == 1, xp.bool, where)
+    return Steps(k, odd)
+
+
+def as_epochs(epochs: Any) -> Any:
+    """Return epochs as an array of integers on the host."""
+    found = np.asarray(epochs)
+    if not found.size:  # nothing tells the type of no entries
+        return np.zeros(found.shape, dtype=np.int64)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"epochs must be whole numbers, got {epochs!r}")
+    if (found < 0).any():
+        raise ValueError(f"epochs must be 0 or more, got {found.min()}")
+    if (found > MOST).any():
+        raise ValueError(f"epochs must be at most {MOST:.3g}, got {found.max()}")
+    return found.astype(np.int64)

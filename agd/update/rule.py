@@ -1,0 +1,387 @@
+"""Which constants of a compiled function may stand for one another."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Final, ParamSpec, TypeAlias
+
+import numpy as np
+import optree
+
+from agd import backends
+from agd._typing import Array, Tree
+
+__all__ = [
+    "AUTO",
+    "Rate",
+    "Rule",
+    "apply_updates",
+    "check_number",
+    "check_rate",
+    "check_rule",
+    "compiled",
+    "first_count",
+    "given_rate",
+    "in_single",
+    "is_zero",
+    "named_rule",
+    "next_count",
+    "ours",
+    "rate_at",
+    "scale_by_rate",
+    "zeros",
+]
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype, np.generic, optree.PyTreeSpec)
+
+
+def ours(value: Any) -> bool:
+    """Return whether what a value does hangs on nothing but what `==` compares.
+
+    So it is with this library's losses, penalties, rules and methods, as long as all that they hold is of
+    that kind. A function or an object of the user's may read anything else, which may have changed since.
+
+    Examples
+    --------
+    >>> from agd.loss import L1
+    >>> from agd.update import gradient_descent
+    >>> ours(L1(0.1)), ours(gradient_descent(0.1)), ours(gradient_descent(abs))
+    (True, True, False)
+    """
+    if isinstance(value, PLAIN):
+        return True
+    if isinstance(value, functools.partial):
+        return ours((value.func, value.args, tuple(value.keywords.values())))
+    if isinstance(value, types.FunctionType):
+        return _here(value) and value.__closure__ is None
+    if not _here(type(value)) and type(value) is not tuple:
+        return isinstance(value, type) and _here(value)
+    if isinstance(value, tuple):
+        return all(ours(part) for part in value)
+    if isinstance(value, Rule):
+        return value.factory is not None and ours((value.name, value.hyperparameters))
+    made: Any = getattr(type(value), "__dataclass_params__", None)
+    if made is None or not made.frozen:
+        return False
+    fields = (field for field in dataclasses.fields(value) if field.compare)
+    return all(ours(getattr(value, field.name)) for field in fields)
+
+
+def _here(named: Any) -> bool:
+    return str(named.__module__).partition(".")[0] == __name__.partition(".")[0]
+
+
+def compiled(backend: backends.Backend, f: Any, constant: Any) -> Any:
+    """Return ``f(static, *arrays)`` compiled, where the backend does: for good if its constant is `ours`."""
+    return backend.compile(f) if ours(constant) else backend.compile_unshared(f)
+
+
+Init = Callable[[Tree], Any]
+Update = Callable[..., tuple[Tree, Any]]
+
+
+def _is_half(leaf: Any) -> bool:
+    kind = getattr(leaf, "dtype", None)
+    # The size first: the name of a NumPy dtype is slow to make.
+    return getattr(kind, "itemsize", 0) == 2 and str(kind).endswith("float16")
+
+
+def _any_half(*trees: Tree) -> bool:
+    for tree in trees:  # plain loops: this is asked at every update, and any() takes twice as long
+        for leaf in optree.tree_leaves(tree):
+            if _is_half(leaf):
+                return True
+    return False
+
+
+def _widened(tree: Tree) -> Tree:
+    def widen(leaf: Array) -> Array:
+        if not _is_half(leaf):
+            return leaf
+        xp = backends.namespace(leaf)
+        return xp.astype(leaf, xp.float32)
+
+    return optree.tree_map(widen, tree)
+
+
+def _narrowed(updates: Tree, grads: Tree, params: Tree) -> Tree:
+    """Give an update the dtype of its parameter, if its gradient came in half precision."""
+
+    def narrow(step: Array, grad: Array, like: Array) -> Array:
+        if not _is_half(grad):
+            return step
+        return backends.namespace(step).astype(step, like.dtype)
+
+    return optree.tree_map(narrow, updates, grads, grads if params is None else params)
+
+
+def in_single(init: Init, update: Update) -> tuple[Init, Update]:
+    """Return a rule's two functions, with every leaf of half precision widened to float32 on its way in.
+
+    Parameters
+    ----------
+    init, update : callable
+        The functions of a `Rule`.
+
+    Returns
+    -------
+    init, update : callable
+        The same for other dtypes. For half precision the state is float32, and the updates have the
+        dtype of the params (of the gradients, where no params are given).
+    """
+
+    def first(params: Tree) -> Any:
+        return init(_widened(params) if _any_half(params) else params)
+
+    def step(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        if not _any_half(grads, params):
+            return update(grads, state, params)
+        updates, new = update(_widened(grads), state, _widened(params))
+        return _narrowed(updates, grads, params), new
+
+    return first, step
+
+
+AUTO: Final = "auto"
+"""The learning rate that stands for 1/L and that a method resolves, since it knows the objective."""
+
+Rate: TypeAlias = float | Array | Callable[[Array], Array] | str
+"""A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A pure update rule: ``init(params)`` and ``update(grads, state, params)``.
+
+    Attributes
+    ----------
+    init : callable
+        ``init(params) -> state``, a NamedTuple of arrays or trees; of float32 for params of half
+        precision, in which running means would stand still.
+    update : callable
+        ``update(grads, state, params=None) -> (updates, state)``; `apply_updates` adds the updates.
+    name : str
+        The rule's factory.
+    hyperparameters : tuple of (str, object)
+        What it was called with. Rules with equal names and hyper-parameters are equal, so that a
+        compiled step is shared between them.
+
+    Examples
+    --------
+    >>> from agd.update import gradient_descent
+    >>> gradient_descent(0.1) == gradient_descent(0.1)
+    True
+    """
+
+    init: Callable[[Tree], Any]
+    update: Callable[..., tuple[Tree, Any]]
+    name: str = "rule"
+    hyperparameters: tuple[tuple[str, Any], ...] = ()
+    factory: Callable[..., Rule] | None = None
+
+    def with_learning_rate(self, learning_rate: Rate) -> Rule:
+        """Return the same rule with another learning rate.
+
+        Parameters
+        ----------
+        learning_rate : float, array, schedule or "auto"
+            The new rate.
+
+        Returns
+        -------
+        Rule
+            The rule.
+
+        Raises
+        ------
+        TypeError
+            If the rule was not made by a factory that takes a learning rate.
+        """
+        known = dict(self.hyperparameters)
+        if self.factory is None or "learning_rate" not in known:
+            raise TypeError(f"rule {self.name!r} takes no learning_rate")
+        return self.factory(**{**known, "learning_rate": learning_rate})
+
+    def __repr__(self) -> str:
+        """Give the call that makes this rule."""
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.hyperparameters)})"
+
+    def _key(self) -> Any:
+        key = (self.name, self.hyperparameters, self.factory)
+        try:
+            hash(key)
+        except TypeError:  # an array as learning rate: equal to itself alone
+            return id(self)
+        return key if self.factory is not None else id(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare name and hyper-parameters."""
+        return isinstance(other, Rule) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Hash what `__eq__` compares."""
+        return hash(self._key())
+
+
+def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
+    """Let the rules that a factory makes know their name and call, and work in at least float32."""
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Rule:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        rule = factory(*args, **kwargs)
+        init, update = in_single(rule.init, rule.update)
+        return replace(
+            rule,
+            init=init,
+            update=update,
+            name=factory.__name__,
+            hyperparameters=tuple(bound.arguments.items()),
+            factory=make,
+        )
+
+    return make
+
+
+def is_zero(value: Any) -> bool:
+    """Return whether a hyper-parameter is the number 0; an array never is, since that is a read."""
+    return isinstance(value, Real) and float(value) == 0.0
+
+
+def check_number(name: str, value: object, low: float, high: float, *, open_end: bool) -> None:
+    """Refuse a hyper-parameter outside [low, high], or [low, high) if `open_end`."""
+    if not isinstance(value, Real) and backends.is_array(value):
+        return  # it cannot be read without the host; `inject_hyperparams` keeps numbers as arrays
+    need = f"in [{low:g}, {high:g}{')' if open_end else ']'}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number {need}, got {value!r} ({type(value).__name__})")
+    inside = low <= float(value) < high or (not open_end and float(value) == high)
+    if not inside or not math.isfinite(float(value)):
+        raise ValueError(f"{name} must be a number {need}, got {value!r}")
+
+
+def check_rule(name: str, rule: object) -> None:
+    """Refuse what is no rule."""
+    if not isinstance(rule, Rule):
+        raise TypeError(f"{name} must be rules such as agd.update.adam(0.1), got {rule!r}")
+
+
+def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
+    """Refuse what is no learning rate: a number of 0 or more, a schedule, an array or "auto"."""
+    if isinstance(learning_rate, str):
+        if not (auto and learning_rate == AUTO):
+            allowed = ", a schedule or 'auto'" if auto else " or a schedule"
+            raise ValueError(f"learning_rate must be a number{allowed}, got {learning_rate!r}")
+    elif not callable(learning_rate):
+        check_number("learning_rate", learning_rate, 0.0, math.inf, open_end=True)
+
+
+def first_count(params: Tree, *, needed: bool) -> Array | None:
+    """Return a counter at 0 where the params are, if there is need of one."""
+    if not needed:
+        return None
+    like = optree.tree_leaves(params)[0]
+    xp = backends.namespace(like)
+    return xp.zeros((), dtype=xp.int32, device=backends.device(like))
+
+
+def zeros(params: Tree) -> Tree:
+    """Return a tree of zeros where the params are."""
+    return optree.tree_map(lambda p: backends.namespace(p).zeros_like(p), params)
+
+
+def next_count(count: Array | None) -> Array | None:
+    """Return the counter after one more update."""
+    return None if count is None else count + 1
+
+
+def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
+    """Return the rate for this update: a number, or an array of the dtype of `like`."""
+    if isinstance(learning_rate, str):
+        raise ValueError(  # noqa: TRY004 - the type is right, the value is not for here
+            "learning_rate='auto' stands for 1/L, which only a method that knows the objective can "
+            "find: give a number or a schedule, or use the rule in agd.fit"
+        )
+    if isinstance(learning_rate, Real):
+        return float(learning_rate)  # a NumPy number would not mix with another library's arrays
+    if not callable(learning_rate):
+        return learning_rate
+    xp = backends.namespace(like)
+    return learning_rate(xp.astype(count, like.dtype))
+
+
+def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
+    """Multiply a tree by minus the rate; an array of rates lines up with the leading axes."""
+
+    def scaled(leaf: Array) -> Array:
+        rate = rate_at(learning_rate, count, leaf)
+        if getattr(rate, "ndim", 0):
+            xp = backends.namespace(leaf)
+            rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
+        return -(_cast(rate, leaf) * leaf)
+
+    return optree.tree_map(scaled, tree)
+
+
+def _cast(rate: Any, leaf: Array) -> Any:
+    if not hasattr(rate, "dtype") or rate.dtype == leaf.dtype:
+        return rate
+    return backends.namespace(leaf).astype(rate, leaf.dtype)
+
+
+def given_rate(rule: Rule) -> float | None:
+    """Return a rule's learning rate where it is a number: no schedule, no array, and not to be found."""
+    rate = dict(rule.hyperparameters).get("learning_rate")
+    return float(rate) if isinstance(rate, Real) else None
+
+
+def apply_updates(params: Tree, updates: Tree) -> Tree:
+    """Add updates to params, leaf by leaf.
+
+    Parameters
+    ----------
+    params, updates : tree of arrays
+        Of one structure.
+
+    Returns
+    -------
+    tree of arrays
+        params + updates, with the dtypes of params; nothing is written in place.
+
+    Raises
+    ------
+    TypeError
+        If the sum is of another kind than the params, as of integers and real updates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> apply_updates({"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.5, 0.0])})
+    {'w': array([1.5, 2. ])}
+    """
+    return optree.tree_map(_moved, params, updates)
+
+
+def _moved(param: Any, step: Any) -> Any:
+    total = param + step
+    kind = getattr(param, "dtype", None)
+    if kind is None or total.dtype == kind:
+        return total
+    xp = backends.namespace(param)
+    for group in ("bool", "integral", "real floating"):
+        if xp.isdtype(kind, group) and not xp.isdtype(total.dtype, group):
+            raise TypeError(
+                f"params must be of a dtype that keeps params + updates, {total.dtype}, got {kind}"
+            )
+    return xp.astype(total, kind)
