@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +54,11 @@ def not_negative(name: str, value: object) -> float:
     return number
 
 
-def count(name: str, value: object, least: int = 1) -> int:
+def count(name: str, value: Any, least: int = 1) -> int:
     """Return `value` as an int, or raise an error if it is no integer of at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
-    number = int(value.__index__())
+    number = operator.index(value)
     if number < least:
         raise ValueError(f"{name} must be {least} or more, got {number}")
     return number

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+import agd
 from agd.loss import (
     L1,
     L2,
@@ -19,6 +20,7 @@ from agd.loss import (
     NuclearNorm,
     Simplex,
 )
+from agd.loss.base import as_penalty
 from helpers import known_values
 from helpers.property_testing import given, st
 
@@ -359,3 +361,36 @@ def test_penalties_hash():
     assert Box(np.asarray([0.0, 1.0]), 2) == Box([0, 1], 2.0)
     for a, b in itertools.combinations(rows, 2):
         assert a != b
+
+
+@pytest.mark.backend("numpy")
+def test_a_penalty_of_the_users_need_not_have_the_base_class():
+    class Ridge:
+        smooth = separable = True
+        curvature = 0.5
+
+        def value(self, w):
+            return 0.25 * (w * w).sum(axis=-1)
+
+        def grad(self, w):
+            return 0.5 * w
+
+    class Lasso:
+        def value(self, w):
+            return 0.5 * abs(w).sum(axis=-1)
+
+        def prox(self, w, step):
+            return np.sign(w) * np.maximum(abs(w) - 0.5 * step, 0.0)
+
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    y = X @ np.asarray([1.0, -2.0, 0.1])
+    for penalty, same in ((Ridge(), L2(0.5)), (Lasso(), L1(0.5))):
+        for loss in ("squared_error", "huber"):
+            found = agd.fit(X, y, loss=loss, penalty=penalty)
+            np.testing.assert_allclose(
+                found.coef, agd.fit(X, y, loss=loss, penalty=same).coef, atol=1e-6
+            )
+    with pytest.raises(NotImplementedError, match="no prox"):
+        as_penalty(Ridge()).prox(np.ones(3), 1.0)
+    with pytest.raises(TypeError, match="penalty must be an object"):
+        as_penalty(0.1)
