@@ -26,7 +26,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import as_line, as_line_weights, count, positive
+from agd._validation import as_count, as_line, as_line_weights, as_positive
 
 __all__ = ["gradient_descent", "loss_fn", "train"]
 
@@ -151,8 +151,8 @@ def train(
     >>> round(found["w0"], 3), round(found["w1"], 3)
     (4.999, 0.5)
     """
-    num_epochs, every = count("num_epochs", num_epochs), count("every", every)
-    lr = positive("learning_rate", learning_rate)
+    num_epochs, every = as_count("num_epochs", num_epochs), as_count("every", every)
+    lr = as_positive("learning_rate", learning_rate)
     x, y = as_line(x, y) if (x is not None or y is not None) else _article(backend)
     current = dict(as_line_weights(weights, seed))
     print(

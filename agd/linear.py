@@ -23,10 +23,10 @@ from agd._typing import Array, Loss, Method, Params, Penalty
 from agd._validation import (
     Data,
     as_data,
+    as_flag,
     as_start,
     check_callback,
     column_names,
-    flag,
     warn_dependent,
     warn_unconverged,
 )
@@ -184,7 +184,7 @@ def fit(
     >>> agd.fit(X, y).coef.round(6)
     array([ 2., -1.])
     """
-    chosen, intercept = get(loss), flag("intercept", intercept)
+    chosen, intercept = get(loss), as_flag("intercept", intercept)
     penalty = as_target_penalty(penalty)
     check_callback(callback)
     auto = isinstance(method, str) and method == "auto"
@@ -353,7 +353,7 @@ def path(
     >>> found.coef.shape, bool(found.value[2] < found.value[1] < found.value[0])
     ((3, 3), True)
     """
-    chosen, intercept = get(loss), flag("intercept", intercept)
+    chosen, intercept = get(loss), as_flag("intercept", intercept)
     if type(chosen) is not Squared:
         raise ValueError(f"loss must be 'squared_error' for a path in closed form, got {loss!r}")
     mover = resolve(method, chosen)

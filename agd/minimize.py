@@ -16,12 +16,12 @@ from agd import backends
 from agd._typing import Array, Method, Penalty, Tree
 from agd._validation import (
     as_bounds,
+    as_count,
+    as_nonnegative,
     as_point,
     check_callback,
     check_point,
-    count,
-    not_negative,
-    own,
+    writable_copy,
 )
 from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.derivatives import Gradient, central
@@ -136,7 +136,7 @@ def reporting(callback: Any) -> Callable[[Result], object] | None:
         names = []
     if names == ["intermediate_result"]:
         return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(own(result.x))
+    return lambda result: callback(writable_copy(result.x))
 
 
 def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> Any:
@@ -182,11 +182,11 @@ def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> 
     given.pop("disp", None)
     known = {name: given.pop(name) for name in (*NAMES, "maxfev", "maxfun") if name in given}
     for name, value in known.items():
-        check = not_negative if name.endswith("tol") else count
+        check = as_nonnegative if name.endswith("tol") else as_count
         check(f"options[{name!r}]", value)
     limits = {NAMES[name]: value for name, value in known.items() if name in NAMES}
     if tol is not None:
-        limits.setdefault("grad_tol", not_negative("tol", tol))
+        limits.setdefault("grad_tol", as_nonnegative("tol", tol))
     calls = known.get("maxfun", known.get("maxfev"))
     if given:
         unknown = ", ".join(map(repr, given))
@@ -256,7 +256,7 @@ def descend(
     told = reporting(callback)
     if told is not None and negative:
         told = _Upright(told)
-    point = own(as_point(x0, batch))
+    point = writable_copy(as_point(x0, batch))
     like = optree.tree_leaves(point)[0]
     with backends.device_context(like):
         point, limits = within(point, bounds, batch)

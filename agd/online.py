@@ -13,9 +13,9 @@ from agd._typing import Array, Loss, Params, Penalty
 from agd._validation import (
     Data,
     as_data,
+    as_flag,
     check_columns,
     column_names,
-    flag,
     warn_dependent,
     warn_unconverged,
 )
@@ -198,7 +198,7 @@ class Online:
         classes: tuple[float, float] | None = None,
     ) -> None:
         self.loss, self.penalty = get(loss), as_target_penalty(penalty, "Online")
-        self.has_intercept = flag("intercept", intercept)
+        self.has_intercept = as_flag("intercept", intercept)
         self.classes = labels(classes, self.loss)
         self.result: FitResult | None = None
         self._past: Remembered | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Batches, Namespace, Params
 from agd._validation.frames import as_numbers
-from agd._validation.scalars import values
+from agd._validation.scalars import invalid_values_text
 
 __all__ = [
     "Data",
@@ -309,7 +309,9 @@ def _start_part(name: str, value: object, like: Array) -> Array:
         if len(bad):
             first = tuple(bad[0].tolist())
             raise ValueError(
-                values(f"init's {name}", len(bad), "NaN or infinite", first, float(host[first]))
+                invalid_values_text(
+                    f"init's {name}", len(bad), "NaN or infinite", first, float(host[first])
+                )
             )
     return moved
 
@@ -399,5 +401,5 @@ def cast_checked(name: str, x: Any, dtype: Any, beside: str) -> Any:
     if len(overflows):
         first = tuple(int(i) for i in overflows[0])
         kind = f"values too large for {host.dtype}, the dtype of {beside}"
-        raise ValueError(values(name, len(overflows), kind, first, float(x[first])))
+        raise ValueError(invalid_values_text(name, len(overflows), kind, first, float(x[first])))
     return host

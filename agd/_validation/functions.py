@@ -17,9 +17,17 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation.arrays import as_array, as_floating
-from agd._validation.scalars import count, values
+from agd._validation.scalars import as_count, invalid_values_text
 
-__all__ = ["as_bool", "as_bounds", "as_gradient", "as_point", "as_value", "check_point", "own"]
+__all__ = [
+    "as_bool",
+    "as_bounds",
+    "as_gradient",
+    "as_point",
+    "as_value",
+    "check_point",
+    "writable_copy",
+]
 
 
 def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
@@ -51,7 +59,7 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     >>> as_point([1, 2])
     array([1., 2.])
     """
-    count("batch", batch, least=0)
+    as_count("batch", batch, least=0)
     if x0 is None:
         raise ValueError(f"{name} is missing: got None, need an array or a tree of arrays")
     tree = x0 if _is_tree(x0) else as_array(name, x0)
@@ -72,7 +80,7 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     return optree.tree_unflatten(spec, arrays)
 
 
-def own(tree: Tree) -> Tree:
+def writable_copy(tree: Tree) -> Tree:
     """Return a copy of a tree whose arrays can be written in place, and a tree of immutable arrays as it is."""
     leaves = optree.tree_leaves(tree)
     if not backends.of(leaves[0]).mutable:
@@ -290,7 +298,9 @@ def check_point(x0: Tree, bounds: tuple[Tree, Tree] | None) -> int:
             host = backends.to_numpy(leaf)
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
             name = "x0" + "".join(f"[{key!r}]" for key in path)
-            raise ValueError(values(name, int(bad), "NaN or infinite", at, float(host[at])))
+            raise ValueError(
+                invalid_values_text(name, int(bad), "NaN or infinite", at, float(host[at]))
+            )
     return int(outside.sum())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation.arrays import as_array, as_floating, has_unknown_length, move_beside
-from agd._validation.scalars import count, real, values
+from agd._validation.scalars import as_count, as_real, invalid_values_text
 
 __all__ = ["as_line", "as_line_weights"]
 
@@ -37,7 +37,7 @@ def as_line(x: Any, y: Any) -> tuple[Array, Array]:
         if bad.size:
             first = int(bad[0])
             raise ValueError(
-                values(name, bad.size, "NaN or infinite", (first,), float(host[first]))
+                invalid_values_text(name, bad.size, "NaN or infinite", (first,), float(host[first]))
             )
     return x, y
 
@@ -46,12 +46,14 @@ def as_line_weights(weights: object, seed: object) -> dict[str, float]:
     """Check the initial weights of a line, or draw them from a standard normal on the host."""
     if weights is None:
         if seed is not None:
-            count("seed", seed, least=0)
+            as_count("seed", seed, least=0)
         w0, w1 = np.random.default_rng(seed).standard_normal(2).tolist()  # type: ignore[arg-type]
         return {"w0": w0, "w1": w1}
     if not isinstance(weights, Mapping) or set(weights) != {"w0", "w1"}:
         raise ValueError(f"weights must be a dict with keys 'w0' and 'w1', got {weights!r}")
-    numbers = {name: real(f"weights[{name!r}]", weights[name], "a number") for name in ("w0", "w1")}
+    numbers = {
+        name: as_real(f"weights[{name!r}]", weights[name], "a number") for name in ("w0", "w1")
+    }
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise ValueError(f"weights[{name!r}] must be finite, got {value!r}")

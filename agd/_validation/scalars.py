@@ -14,14 +14,14 @@ import numpy as np
 
 __all__ = [
     "ConvergenceWarning",
+    "as_choice",
+    "as_count",
+    "as_flag",
+    "as_nonnegative",
+    "as_positive",
+    "as_real",
     "check_callback",
-    "choice",
-    "count",
-    "flag",
-    "not_negative",
-    "positive",
-    "real",
-    "values",
+    "invalid_values_text",
     "warn_dependent",
     "warn_unconverged",
 ]
@@ -31,30 +31,30 @@ class ConvergenceWarning(UserWarning):
     """A run ended before it converged; the message says why and what to do next."""
 
 
-def real(name: str, value: object, need: str) -> float:
+def as_real(name: str, value: object, need: str) -> float:
     """Return `value` as a float, or raise the error that it must be `need`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {need}, got {value!r} ({type(value).__name__})")
     return float(value)
 
 
-def positive(name: str, value: object) -> float:
+def as_positive(name: str, value: object) -> float:
     """Return `value` as a float, or raise an error if it is not finite and above 0."""
-    number = real(name, value, "a number above 0")
+    number = as_real(name, value, "a number above 0")
     if not (number > 0.0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return number
 
 
-def not_negative(name: str, value: object) -> float:
+def as_nonnegative(name: str, value: object) -> float:
     """Return `value` as a float, or raise an error if it is not finite and at least 0."""
-    number = real(name, value, "a number of 0 or more")
+    number = as_real(name, value, "a number of 0 or more")
     if not (number >= 0.0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}")
     return number
 
 
-def count(name: str, value: Any, least: int = 1) -> int:
+def as_count(name: str, value: Any, least: int = 1) -> int:
     """Return `value` as an int, or raise an error if it is no integer of at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
@@ -64,7 +64,7 @@ def count(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def flag(name: str, value: object) -> bool:
+def as_flag(name: str, value: object) -> bool:
     """Return `value` as a bool, or raise an error if it is neither True nor False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
@@ -80,7 +80,7 @@ def check_callback(value: object) -> None:
         )
 
 
-def choice(name: str, value: str, allowed: Sequence[str]) -> str:
+def as_choice(name: str, value: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is allowed; the error names the nearest value that is."""
     if value in allowed:
         return value
@@ -91,7 +91,9 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> str:
     raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}")
 
 
-def values(name: str, bad: int, kind: str, first: tuple[int, ...], value: float) -> str:
+def invalid_values_text(
+    name: str, bad: int, kind: str, first: tuple[int, ...], value: float
+) -> str:
     """Return the error text for invalid values in `name`: their number, and the first position.
 
     `kind` is an adjective such as "negative", or a phrase that has the word "values" in it.

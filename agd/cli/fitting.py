@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd._validation import choice, count, not_negative, positive
+from agd._validation import as_choice, as_count, as_nonnegative, as_positive
 from agd.cli.files import check_apart, check_target
 from agd.cli.models import Model
 from agd.cli.plots import KINDS, loss_curve
@@ -65,7 +65,7 @@ class Job:
 
     def chosen_method(self) -> Any:
         """Return the method, with its learning rate."""
-        choice("--method", self.method, ("auto", *agd.update.METHODS))
+        as_choice("--method", self.method, ("auto", *agd.update.METHODS))
         if not self.learning_rate:
             return self.method
         if self.method == "auto":
@@ -80,19 +80,19 @@ class Job:
                 raise ValueError(
                     f"--learning-rate must be a number or auto, got {rate!r}"
                 ) from None
-            positive("--learning-rate", rate)
+            as_positive("--learning-rate", rate)
         return agd.update.METHODS[self.method](learning_rate=rate)
 
     def stop(self) -> agd.Stop:
         """Return the limits."""
-        count("--max-iter", self.max_iter)
+        as_count("--max-iter", self.max_iter)
         if self.tol is not None:
-            not_negative("--tol", self.tol)
+            as_nonnegative("--tol", self.tol)
         return agd.Stop(max_iter=self.max_iter, grad_tol=self.tol)
 
     def penalty(self) -> Any:
         """Return the penalty, if one is asked for."""
-        not_negative("--l2", self.l2)
+        as_nonnegative("--l2", self.l2)
         return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
 
     def named(self) -> list[str] | None:

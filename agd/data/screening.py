@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd._validation import values
+from agd._validation import invalid_values_text
 from agd.data.arrays import Blocks, beside
 from agd.data.matrix import entries, place
 
@@ -225,7 +225,7 @@ def _fail(
         total += here
         offset += rows
     if first is not None:
-        raise ValueError(values(name, total, kind, *first))
+        raise ValueError(invalid_values_text(name, total, kind, *first))
 
 
 def _locate(

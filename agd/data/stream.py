@@ -12,7 +12,7 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, BatchColumn, Batches
-from agd._validation import Data, as_data, check_columns, column_names, count
+from agd._validation import Data, as_count, as_data, check_columns, column_names
 from agd.backends import Transfer
 from agd.data.placement import array_batches, dtype_there, host_parts, moved, needed_bytes, stand_in
 from agd.data.tables import BATCH_ROWS, TableBatches, table_batches
@@ -358,7 +358,7 @@ class Stream(Batches):
         [(3, 1), (1, 1)]
         """
         where = None if device is None else backends.select(device)
-        rows = None if batch_rows is None else count("batch_rows", batch_rows)
+        rows = None if batch_rows is None else as_count("batch_rows", batch_rows)
         return cls(array_batches((X, y, sample_weight), where, rows), device=device)
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:

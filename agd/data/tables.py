@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agd._validation import choice, count
+from agd._validation import as_choice, as_count
 
 __all__ = [
     "BATCH_ROWS",
@@ -74,7 +74,7 @@ def opened(paths: list[Path]) -> Any:
     if not files:
         raise ValueError(f"{paths[0]}: has no file of {', '.join(FORMATS)}")
     kind = FORMATS[
-        choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
+        as_choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
     ]
     for file in files:
         if FORMATS.get(file.suffix.lower()) != kind:
@@ -233,7 +233,7 @@ def table_batches(
     ImportError
         If pyarrow is not installed.
     """
-    rows = count("batch_rows", batch_rows)
+    rows = as_count("batch_rows", batch_rows)
     several = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not several:
         raise ValueError("paths must name at least one file, got none")

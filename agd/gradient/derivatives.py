@@ -11,7 +11,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Namespace, Tree
-from agd._validation import as_gradient, as_value, choice, own
+from agd._validation import as_choice, as_gradient, as_value, writable_copy
 
 __all__ = [
     "Analytic",
@@ -200,15 +200,15 @@ class Analytic:
         """Return the value, shape of the batch axes, and the gradient; `bounds` are not needed."""
         del bounds
         if self.jac is not None:
-            value = as_value(self.fun(own(params), *args), params, self.batch)
-            return value, own(as_gradient(self.jac(own(params), *args), params))
-        pair = self.fun(own(params), *args)
+            value = as_value(self.fun(writable_copy(params), *args), params, self.batch)
+            return value, writable_copy(as_gradient(self.jac(writable_copy(params), *args), params))
+        pair = self.fun(writable_copy(params), *args)
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(
                 f"with jac=True fun must return (value, gradient); got {type(pair).__name__}"
             )
         value = as_value(pair[0], params, self.batch)
-        return value, own(as_gradient(pair[1], params, "fun, with jac=True,"))
+        return value, writable_copy(as_gradient(pair[1], params, "fun, with jac=True,"))
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,9 @@ class Differences:
         self, params: Tree, *args: Any, bounds: tuple[Tree, Tree] | None = None
     ) -> tuple[Array, Tree]:
         """Return the value, shape of the batch axes, and the gradient; `fun` is kept within `bounds`."""
-        return difference(lambda p: self.fun(own(p), *args), params, self.kind, bounds, self.batch)
+        return difference(
+            lambda p: self.fun(writable_copy(p), *args), params, self.kind, bounds, self.batch
+        )
 
 
 class Gradient(NamedTuple):
@@ -348,7 +350,7 @@ def choose_gradient(
         if not isinstance(jac, str):
             known = f"a callable, True, None or one of {', '.join(map(repr, KINDS))}"
             raise TypeError(f"jac must be {known}; got {type(jac).__name__}")
-        choice("jac", jac, KINDS)
+        as_choice("jac", jac, KINDS)
     if jac in {"2-point", "3-point"}:
         return _by_differences(fun, jac, x0, batch)
     row = backends.of(optree.tree_leaves(x0)[0])
@@ -361,7 +363,7 @@ def choose_gradient(
         return Gradient(Autodiff(fun, batch), "autodiff", 1, probes)
     if jac == "autodiff":
         # An error of fun's own is raised again here, of plain arrays, and passes.
-        as_value(fun(own(x0), *args), x0, batch)
+        as_value(fun(writable_copy(x0), *args), x0, batch)
         raise ValueError(
             "jac='autodiff' cannot follow fun: what it returns no longer hangs on x (a Python float, "
             "NumPy or detach() on the way). Compute with x's library, or pass jac='2-point'"

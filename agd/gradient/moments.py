@@ -14,7 +14,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Penalty
-from agd._validation import choice
+from agd._validation import as_choice
 from agd._validation.files import write_atomically
 from agd.data.arrays import Blocks, forward
 from agd.data.screening import Screened, report, screen
@@ -92,7 +92,7 @@ class Kept:
             raise ValueError(
                 f"data must have the moments' entries, but {', '.join(missing)} is missing"
             )
-        kind = choice("dtype", str(data.get("dtype")), ("float32", "float64"))
+        kind = as_choice("dtype", str(data.get("dtype")), ("float32", "float64"))
         host = {name: np.asarray(data[name], dtype=kind) for name in cls._names()}
         _check_shapes(host)
         place = backends.select(backend)

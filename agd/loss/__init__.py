@@ -13,7 +13,7 @@ array([0.125, 2.5  ])
 from __future__ import annotations
 
 from agd._typing import Array, Loss
-from agd._validation import choice
+from agd._validation import as_choice
 from agd.loss import classification, constraints, counts, penalties, regression
 from agd.loss.base import BaseLoss, BasePenalty, as_loss
 from agd.loss.classification import *
@@ -64,7 +64,7 @@ def get(loss: str | Loss) -> Loss:
     Huber(delta=1.35)
     """
     if isinstance(loss, str):
-        return LOSSES[choice("loss", loss, tuple(LOSSES))]()
+        return LOSSES[as_choice("loss", loss, tuple(LOSSES))]()
     return as_loss(loss)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import positive, real
+from agd._validation import as_positive, as_real
 from agd.loss._stable import safe_sqrt, to_device_of
 from agd.loss.base import BasePenalty
 
@@ -165,7 +165,7 @@ def _check_bound(name: str, bound: Any) -> Any:
     if backends.is_array(bound) and not isinstance(bound, np.ndarray | np.generic):
         return bound
     if not isinstance(bound, list | tuple | np.ndarray):
-        number = real(name, bound, "a number, or one for each coefficient")
+        number = as_real(name, bound, "a number, or one for each coefficient")
         if math.isnan(number):
             raise ValueError(f"{name} must not be NaN")
         return number
@@ -213,7 +213,7 @@ class L2Ball(ConvexSet):
 
     def __post_init__(self) -> None:
         """Refuse a radius that is not a positive number."""
-        positive("radius", self.radius)
+        as_positive("radius", self.radius)
 
     def inside(self, w: Array) -> Array:
         """Return whether |w| is at most the radius but for rounding, shape (...)."""
@@ -276,7 +276,7 @@ class Simplex(ConvexSet):
 
     def __post_init__(self) -> None:
         """Refuse a total that is not a positive number."""
-        positive("total", self.total)
+        as_positive("total", self.total)
 
     def inside(self, w: Array) -> Array:
         """Return whether w >= 0 adds up to the total but for rounding, shape (...)."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Penalty
-from agd._validation import count, not_negative
+from agd._validation import as_count, as_nonnegative
 from agd.backends import namespace
 from agd.loss._stable import safe_sqrt, soft_threshold, to_device_of
 from agd.loss.base import BasePenalty, as_penalty
@@ -60,7 +60,7 @@ class L1(BasePenalty):
 
     def __post_init__(self) -> None:
         """Refuse a negative strength."""
-        not_negative("alpha", self.alpha)
+        as_nonnegative("alpha", self.alpha)
 
     def value(self, w: Array) -> Array:
         """Return alpha Σ |w| over the last axis."""
@@ -108,7 +108,7 @@ class L2(BasePenalty):
 
     def __post_init__(self) -> None:
         """Refuse a negative strength."""
-        not_negative("alpha", self.alpha)
+        as_nonnegative("alpha", self.alpha)
 
     @property
     def curvature_bound(self) -> float | None:
@@ -168,8 +168,8 @@ class ElasticNet(BasePenalty):
 
     def __post_init__(self) -> None:
         """Refuse a negative strength, and a share outside [0, 1]."""
-        not_negative("alpha", self.alpha)
-        if not_negative("l1_ratio", self.l1_ratio) > 1.0:
+        as_nonnegative("alpha", self.alpha)
+        if as_nonnegative("l1_ratio", self.l1_ratio) > 1.0:
             raise ValueError(f"l1_ratio must be a number from 0 to 1, got {self.l1_ratio!r}")
 
     def value(self, w: Array) -> Array:
@@ -227,8 +227,8 @@ class GroupL1(BasePenalty):
 
     def __post_init__(self) -> None:
         """Refuse a negative strength and invalid group numbers; store the groups as a tuple, which hashes."""
-        not_negative("alpha", self.alpha)
-        numbers = tuple(count(f"groups[{i}]", g, 0) for i, g in enumerate(self.groups))
+        as_nonnegative("alpha", self.alpha)
+        numbers = tuple(as_count(f"groups[{i}]", g, 0) for i, g in enumerate(self.groups))
         if not numbers:
             raise ValueError("groups must name a group for each coefficient, got none")
         object.__setattr__(self, "groups", numbers)
@@ -312,7 +312,7 @@ class NuclearNorm(BasePenalty):
 
     def __post_init__(self) -> None:
         """Refuse a negative strength."""
-        not_negative("alpha", self.alpha)
+        as_nonnegative("alpha", self.alpha)
 
     def value(self, w: Array) -> Array:
         """Return alpha times the sum of the singular values of the last two axes, shape (...)."""

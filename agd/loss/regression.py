@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agd._typing import Array
-from agd._validation import positive
+from agd._validation import as_positive
 from agd.backends import namespace, of
 from agd.loss._stable import clip_between
 from agd.loss.base import BaseLoss
@@ -101,7 +101,7 @@ class Huber(BaseLoss):
 
     def __post_init__(self) -> None:
         """Refuse a threshold that is not a positive number."""
-        positive("delta", self.delta)
+        as_positive("delta", self.delta)
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element."""

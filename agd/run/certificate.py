@@ -18,7 +18,7 @@ import numpy as np
 from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, Params
-from agd._validation import choice
+from agd._validation import as_choice
 from agd.data.matrix import column_sums, gram, times_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
@@ -368,7 +368,7 @@ def predicted_contraction(
     >>> predicted_contraction(1.0, 4.0), predicted_contraction(1.0, 4.0, "line search")
     (0.75, 0.6)
     """
-    choice("kind", kind, KINDS)
+    as_choice("kind", kind, KINDS)
     share = mu / L
     if kind == "gradient":
         lr = 1.0 / L if learning_rate is None else learning_rate

@@ -23,7 +23,7 @@ import optree
 
 from agd import backends
 from agd._typing import Tree
-from agd._validation import count, not_negative, positive
+from agd._validation import as_count, as_nonnegative, as_positive
 from agd.run.observation import Row
 from agd.run.result import Status
 
@@ -198,7 +198,7 @@ class _Count(Test):
 
     def __post_init__(self) -> None:
         """Refuse what is no whole number of 1 or more."""
-        count(self._name, self.limit)
+        as_count(self._name, self.limit)
 
     @property
     def _name(self) -> str:
@@ -290,7 +290,7 @@ class Deadline(Test):
 
     def __post_init__(self) -> None:
         """Refuse what is no finite number above 0."""
-        positive("seconds", self.seconds)
+        as_positive("seconds", self.seconds)
 
     def holds(self, seen: Seen) -> Any:
         """Return whether the time is up."""
@@ -339,13 +339,13 @@ class GradTol(Test):
 
     def __post_init__(self) -> None:
         """Refuse limits that are no numbers; keep them in a form that can be hashed."""
-        not_negative("rtol", self.rtol)
+        as_nonnegative("rtol", self.rtol)
         limits, structure = optree.tree_flatten(self.atol)
         if not isinstance(self.atol, dict | list | tuple):
-            not_negative("atol", self.atol)
+            as_nonnegative("atol", self.atol)
         for limit in limits:
             if not (isinstance(limit, float) and limit == math.inf):
-                not_negative("atol", limit)
+                as_nonnegative("atol", limit)
         object.__setattr__(self, "_limits", tuple(map(float, limits)))
         object.__setattr__(self, "_structure", structure)
 
@@ -391,8 +391,8 @@ class _Change(Test):
 
     def __post_init__(self) -> None:
         """Refuse limits that are no numbers."""
-        not_negative("rtol", self.rtol)
-        not_negative("atol", self.atol)
+        as_nonnegative("rtol", self.rtol)
+        as_nonnegative("atol", self.atol)
 
     def __repr__(self) -> str:
         more = f", atol={self.atol!r}" if self.atol else ""
@@ -546,12 +546,12 @@ class Stop:
 
     def __post_init__(self) -> None:
         """Refuse limits that could never hold."""
-        count("max_iter", self.max_iter)
+        as_count("max_iter", self.max_iter)
         if self.check_every is not None:
-            count("check_every", self.check_every)
+            as_count("check_every", self.check_every)
         for name in ("grad_tol", "step_tol", "value_tol"):
             if getattr(self, name) is not None:
-                not_negative(name, getattr(self, name))
+                as_nonnegative(name, getattr(self, name))
         if self.when is not None and not isinstance(self.when, Criterion):
             raise TypeError(
                 f"when must be a criterion such as agd.GradTol(1e-8), got {self.when!r}"

@@ -11,7 +11,7 @@ import optree
 from agd import backends
 from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
-from agd._validation import count, positive
+from agd._validation import as_count, as_positive
 from agd.gradient.curvature import largest_curvature
 from agd.update.rule import AUTO, Rule, apply_updates, check_rule
 
@@ -379,7 +379,7 @@ class Adapted:
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
         check_rule("rule", self.rule)
-        count("patience", self.patience)
+        as_count("patience", self.patience)
 
     @property
     def name(self) -> str:
@@ -495,7 +495,7 @@ class HeavyBall:
 
     def __post_init__(self) -> None:
         """Refuse a share that is not below 1."""
-        if positive("beta", self.beta) >= 1.0:
+        if as_positive("beta", self.beta) >= 1.0:
             raise ValueError(f"beta must be below 1, got {self.beta!r}")
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from agd import backends
 from agd._tree import dot, over
 from agd._typing import Array
-from agd._validation import count, positive, real
+from agd._validation import as_count, as_positive, as_real
 from agd.update.line_search import Backtracking, LineSearch, StrongWolfe, words
 from agd.update.line_search_descent import Directed, Move
 
@@ -47,7 +47,7 @@ class LBFGSDirection:
 
     def __post_init__(self) -> None:
         """Refuse an empty memory."""
-        count("memory", self.memory)
+        as_count("memory", self.memory)
 
     def init(self, g: Array) -> Pairs:
         """Return an empty memory."""
@@ -324,7 +324,7 @@ def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> Directed:
     """
     chosen = StrongWolfe(c2=0.4) if search is None else search
     name = f"conjugate gradients (Hager-Zhang), {words(chosen)}"
-    return Directed(ConjugateDirection(positive("eta", eta)), chosen, name)
+    return Directed(ConjugateDirection(as_positive("eta", eta)), chosen, name)
 
 
 LONGEST, SHORTEST = 1e20, 1e-20  # a trial step outside of this is of no use
@@ -549,7 +549,7 @@ def polyak(least: float | None = None) -> Directed:
     >>> polyak(0.0).name
     'gradient descent (Polyak, least value 0.0), backtracking'
     """
-    known = None if least is None else real("least", least, "a number")
+    known = None if least is None else as_real("least", least, "a number")
     search = Backtracking()
     aim = "least value estimated" if known is None else f"least value {known}"
     return Directed(

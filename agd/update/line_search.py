@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 from agd import backends
 from agd._tree import sign
 from agd._typing import Array
-from agd._validation import count, positive
+from agd._validation import as_count, as_positive
 
 __all__ = [
     "Backtracking",
@@ -175,8 +175,8 @@ def pick(condition: Array, yes: Point, no: Point) -> Point:
 
 def check_shares(c1: float, c2: float) -> None:
     """Refuse shares that no step could meet."""
-    positive("c1", c1)
-    positive("c2", c2)
+    as_positive("c1", c1)
+    as_positive("c2", c2)
     if not (c1 < 0.5 and c1 < c2 <= 1.0):
         raise ValueError(f"c1 must be below 1/2 and below c2 <= 1, got c1={c1!r}, c2={c2!r}")
 
@@ -230,8 +230,8 @@ class Backtracking:
     def __post_init__(self) -> None:
         """Refuse parameters that no step could meet."""
         check_shares(self.c1, 1.0)
-        count("memory", self.memory)
-        count("max_trials", self.max_trials)
+        as_count("memory", self.memory)
+        as_count("max_trials", self.max_trials)
 
     def start(
         self,
@@ -327,7 +327,7 @@ class StrongWolfe:
     def __post_init__(self) -> None:
         """Refuse parameters that no step could meet."""
         check_shares(self.c1, self.c2)
-        count("max_trials", self.max_trials)
+        as_count("max_trials", self.max_trials)
 
     def start(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 from agd import backends
 from agd._tree import flatten, largest
 from agd._typing import Array, Method, Tree
-from agd._validation import count, positive
+from agd._validation import as_count, as_positive
 from agd.update.descent import choose
 from agd.update.directions import steepest_descent
 from agd.update.rule import Rule
@@ -148,13 +148,13 @@ class Perturbed:
     def __post_init__(self) -> None:
         """Refuse what cannot be perturbed."""
         self._check_method()
-        positive("radius", self.radius)
-        positive("small", self.small)
+        as_positive("radius", self.radius)
+        as_positive("small", self.small)
         if self.small >= 1.0:
             raise ValueError(f"small must be below 1, got {self.small!r}")
-        count("patience", self.patience)
-        count("wait", self.wait)
-        count("seed", self.seed, least=0)
+        as_count("patience", self.patience)
+        as_count("wait", self.wait)
+        as_count("seed", self.seed, least=0)
 
     def _check_method(self) -> None:
         if self.method is None:

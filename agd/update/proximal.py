@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from agd import backends
 from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
-from agd._validation import count
+from agd._validation import as_count
 from agd.update.descent import choose, first_curvature, looks
 
 __all__ = [
@@ -447,7 +447,7 @@ class ProximalGradient:
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""
-        count("memory", self.memory)
+        as_count("memory", self.memory)
 
     @property
     def name(self) -> str:
@@ -565,7 +565,7 @@ class ProjectedGradient:
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""
-        count("memory", self.memory)
+        as_count("memory", self.memory)
 
     @property
     def name(self) -> str:

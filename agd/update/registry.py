@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from agd._typing import Loss, Method
-from agd._validation import choice
+from agd._validation import as_choice
 from agd.loss import Squared
 from agd.update import adaptive, rules
 from agd.update.descent import Accelerated, Adapted, Descent, HeavyBall
@@ -138,7 +138,7 @@ def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
     if isinstance(method, str) and method in SOLVERS:
         return _scaled(SOLVERS[method]())
     rule = (
-        METHODS[choice("method", method, ("auto", *METHODS, *SOLVERS))]()
+        METHODS[as_choice("method", method, ("auto", *METHODS, *SOLVERS))]()
         if isinstance(method, str)
         else method
     )
@@ -215,7 +215,7 @@ def _named(name: str, *, prox: bool, bounds: bool) -> Method:
             f"for 'lbfgs', which takes differences of fun where no gradient is known"
         )
     if key not in SOLVERS and key not in METHODS:
-        key = choice("method", name, (*SOLVERS, *METHODS))
+        key = as_choice("method", name, (*SOLVERS, *METHODS))
     made: Method = SOLVERS[key]() if key in SOLVERS else Adapted(METHODS[key]())
     return made
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agd import backends
-from agd._validation import count, not_negative, positive
+from agd._validation import as_count, as_nonnegative, as_positive
 
 __all__ = ["constant", "cosine", "exponential", "inverse_scaling", "piecewise", "warm_up"]
 
@@ -52,7 +52,7 @@ class constant:  # noqa: N801 - called like the functions of optax and PyTorch
 
     def __post_init__(self) -> None:
         """Check the rate."""
-        not_negative("value", self.value)
+        as_nonnegative("value", self.value)
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
@@ -91,9 +91,9 @@ class exponential:  # noqa: N801 - as above
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        not_negative("init", self.init)
-        positive("rate", self.rate)
-        count("steps", self.steps)
+        as_nonnegative("init", self.init)
+        as_positive("rate", self.rate)
+        as_count("steps", self.steps)
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
@@ -130,8 +130,8 @@ class inverse_scaling:  # noqa: N801 - as above
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        not_negative("init", self.init)
-        not_negative("power", self.power)
+        as_nonnegative("init", self.init)
+        as_nonnegative("power", self.power)
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
@@ -172,9 +172,9 @@ class cosine:  # noqa: N801 - as above
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        not_negative("init", self.init)
-        count("steps", self.steps)
-        not_negative("floor", self.floor)
+        as_nonnegative("init", self.init)
+        as_count("steps", self.steps)
+        as_nonnegative("floor", self.floor)
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
@@ -222,9 +222,9 @@ class warm_up:  # noqa: N801 - as above
     def __post_init__(self) -> None:
         """Check the parameters."""
         if not callable(self.then):
-            not_negative("then", self.then)
-        count("steps", self.steps)
-        not_negative("init", self.init)
+            as_nonnegative("then", self.then)
+        as_count("steps", self.steps)
+        as_nonnegative("init", self.init)
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
@@ -270,12 +270,12 @@ class piecewise:  # noqa: N801 - as above
     factors: tuple[tuple[int, float], ...]
 
     def __init__(self, init: float, factors: Mapping[int, float]) -> None:
-        not_negative("init", init)
+        as_nonnegative("init", init)
         if not isinstance(factors, Mapping):
             raise TypeError(f"factors must map steps to factors, got {factors!r}")
         for boundary, factor in factors.items():
-            count("a boundary in factors", boundary, least=0)
-            not_negative(f"the factor at {boundary}", factor)
+            as_count("a boundary in factors", boundary, least=0)
+            as_nonnegative(f"the factor at {boundary}", factor)
         object.__setattr__(self, "init", init)
         object.__setattr__(self, "factors", tuple(sorted(factors.items())))
 

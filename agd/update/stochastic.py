@@ -12,7 +12,7 @@ import optree
 from agd import backends
 from agd._tree import dot, flatten, largest, over
 from agd._typing import Array, Tree
-from agd._validation import count, positive
+from agd._validation import as_count, as_positive
 from agd.gradient.minibatch import batch_curvature, row_count, take_rows
 from agd.update.descent import aligned, choose
 from agd.update.rule import AUTO, Rule, apply_updates
@@ -38,8 +38,8 @@ PROBES = 4  # mini-batches whose curvature is measured where there is no bound
 def check_sampling(batch_size: int | None, seed: int) -> None:
     """Raise unless the mini-batch size is a positive integer or None, and the seed an integer."""
     if batch_size is not None:
-        count("batch_size", batch_size)
-    count("seed", seed, least=0)
+        as_count("batch_size", batch_size)
+    as_count("seed", seed, least=0)
 
 
 def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int, int]:
@@ -219,7 +219,7 @@ class Stochastic:
         if not isinstance(self.rule, Rule):
             raise TypeError(f"rule must be a rule such as agd.update.adam(0.1), got {self.rule!r}")
         check_sampling(self.batch_size, self.seed)
-        positive("decay", self.decay)
+        as_positive("decay", self.decay)
 
     @property
     def name(self) -> str:
@@ -412,13 +412,13 @@ class SVRG:
     def __post_init__(self) -> None:
         """Refuse a batch, a seed or a rate that makes no sense."""
         check_sampling(self.batch_size, self.seed)
-        count("passes", self.passes)
+        as_count("passes", self.passes)
         if self.learning_rate != AUTO:
             if isinstance(self.learning_rate, str):
                 raise ValueError(
                     f"learning_rate must be a number or 'auto', got {self.learning_rate!r}"
                 )
-            positive("learning_rate", self.learning_rate)
+            as_positive("learning_rate", self.learning_rate)
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Params, Penalty
-from agd._validation import as_start, choice, count
+from agd._validation import as_choice, as_count, as_start
 from agd.data.arrays import backward, forward
 from agd.data.threads import over_problems
 from agd.gradient.curvature import largest_curvature
@@ -336,7 +336,7 @@ class Quadratic:
 def constant_rule(rule: Any) -> Rule:
     """Return the rule, or say why it has no closed form."""
     if isinstance(rule, str):
-        rule = RULES[choice("rule", rule, tuple(RULES))]()
+        rule = RULES[as_choice("rule", rule, tuple(RULES))]()
     if not is_constant(rule):
         raise ValueError(
             f"rule must be gradient_descent, momentum or nesterov with a constant learning rate (a "
@@ -811,7 +811,7 @@ class Trajectory:
         def scored(epochs: Any) -> Any:
             return backends.to_numpy(self._evaluate(score, epochs[..., None])).astype(float)
 
-        return smallest(scored, count("limit", limit), self.batch_shape, float(kind.eps))
+        return smallest(scored, as_count("limit", limit), self.batch_shape, float(kind.eps))
 
     def _evaluate(self, function: Any, k: Any) -> Any:
         """Run a function of the spectrum and of k, compiled where the backend compiles."""

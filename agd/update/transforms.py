@@ -14,7 +14,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Tree
-from agd._validation import as_bool, count
+from agd._validation import as_bool, as_count
 from agd.update.moving_averages import blend, check_share, unbiased
 from agd.update.rule import (
     Rate,
@@ -440,7 +440,7 @@ def accumulate(rule: Rule, every: int) -> Rule:
     (array([0.]), array([-1.]))
     """
     check_rule("rule", rule)
-    count("every", every)
+    as_count("every", every)
 
     def init(params: Tree) -> AccumulateState:
         return AccumulateState(first_count(params, needed=True), zeros(params), rule.init(params))
