@@ -267,7 +267,7 @@ class Objective(Protocol):
         """The shape of the value: () for one problem, (b, ...) for independent ones."""
         ...
 
-    def value_and_grad(self, params: Tree) -> tuple[Array, Tree]:
+    def value_and_grad(self, params: Tree, /) -> tuple[Array, Tree]:
         """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
         ...
 

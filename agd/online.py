@@ -281,14 +281,14 @@ class Online:
             unit = units(data.X) if first else self._units
             if unit is not None:
                 data = data._replace(X=data.X / unit[..., None, :])
-            found, *seen = self._updated(self._screened(data))
+            found, past, moments, slopes = self._updated(self._screened(data))
             found = replace(found, feature_names=known or column_names(X))
             self._at, self.result, self._units = found.x, in_units(found, unit), unit
-            self._past, self._columns, self._slopes = seen
+            self._past, self._columns, self._slopes = past, moments, slopes
             self.classes = found.classes
             self._rows += int(data.X.shape[-2])
             open_ = self.penalty is None and self._rows > data.X.shape[-1]
-            message = dependent(seen[1], intercept=self.has_intercept) if open_ else ""
+            message = dependent(moments, intercept=self.has_intercept) if open_ else ""
         if unconverged(found):
             warn_unconverged(found.message)
         if message:
@@ -368,7 +368,7 @@ class Online:
         if self.has_intercept:
             z = loss.link(xp.astype(columns.mean_y, scaling.null.dtype))
             scaling = scaling._replace(null=xp.where(xp.isfinite(z), z, scaling.null))
-        slope = loss.slope(xp.zeros_like(blocks.y) + scaling.null[..., None], blocks.y)
+        slope = loss.gradient(xp.zeros_like(blocks.y) + scaling.null[..., None], blocks.y)
         square = slope * slope if blocks.weight is None else slope * slope * blocks.weight
         slopes = xp.sum(square, axis=-1)
         slopes = slopes if self._slopes is None else self._slopes + slopes

@@ -100,7 +100,7 @@ def jax_trace_program(
     ]
 
     def run(captured: Any, leaves: Any) -> Any:
-        return jax.core.eval_jaxpr(jaxpr, captured, *leaves)
+        return jax.core.eval_jaxpr(jaxpr, captured, *leaves)  # pyright: ignore[reportAttributeAccessIssue]
 
     # Unused arguments stay in the text, since without them two different programs may read the same.
     text = jax.jit(run, keep_unused=True).lower(captured, leaves).as_text()

@@ -106,7 +106,8 @@ def _cupy_is_out_of_memory(error: BaseException) -> bool:
     import cupy
 
     if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # from calls that bypass the pool
-        return bool(error.status == CUDA_ERROR_MEMORY_ALLOCATION)
+        status = error.status  # pyright: ignore[reportAttributeAccessIssue]
+        return bool(status == CUDA_ERROR_MEMORY_ALLOCATION)
     return isinstance(error, cupy.cuda.memory.OutOfMemoryError)
 
 

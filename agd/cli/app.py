@@ -256,7 +256,7 @@ def _own_process() -> Iterator[None]:
 def _one_line(error: Exception) -> str:
     """Word an error in one line; one that agd did not expect is named by its type."""
     if hasattr(error, "format_message"):  # a wrong option or argument
-        text = error.format_message()
+        text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(error, MemoryError):
         text = f"out of memory: {error}"
     else:

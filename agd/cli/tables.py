@@ -230,7 +230,9 @@ def _csv_format(types: dict[str, Any]) -> Any:
 
 def _numbers_if_possible(column: Any) -> Any:
     try:
-        return pc.if_else(pc.equal(column, pa.scalar("")), None, column).cast(pa.float64())
+        empty = pc.equal(column, pa.scalar(""))  # pyright: ignore[reportAttributeAccessIssue]
+        filled = pc.if_else(empty, None, column)  # pyright: ignore[reportAttributeAccessIssue]
+        return filled.cast(pa.float64())
     except pa.ArrowInvalid:
         return column
 

@@ -331,5 +331,6 @@ def _coded(column: Any, labels: list[str]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    second = pc.equal(column.cast(pa.string()), labels[1])
+    names = column.cast(pa.string())
+    second = pc.equal(names, labels[1])  # pyright: ignore[reportAttributeAccessIssue]
     return second.to_numpy(zero_copy_only=False).astype(float)

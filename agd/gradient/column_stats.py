@@ -16,7 +16,6 @@ from agd.data.matrix import column_peaks as peaks
 from agd.gradient.linear import TEMPORARY, LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling
-from agd.loss import Squared
 
 __all__ = [
     "column_peaks",
@@ -237,13 +236,13 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
         mean, spread = _spread(objective.blocks, objective.intercept)
     else:
         mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
-    if moments is not None and type(loss) is Squared:
+    if moments is not None and loss.quadratic:
         null, rms, kappa = _null_known(moments, mean, objective.intercept)
     else:
         null, rms, kappa = _null_model(objective, mean, moments)
     xp = backends.namespace(mean)
     penalty = objective.penalty
-    ridge = penalty.curvature if penalty is not None else None
+    ridge = penalty.curvature_bound if penalty is not None else None
     root = xp.hypot(
         xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (ridge or 0.0) ** 0.5
     )

@@ -36,12 +36,11 @@ from agd.gradient.preconditioner import (
     axes,
     from_factor,
     from_moments,
-    ridge_of,
     shortest,
     whitening_of,
 )
 from agd.gradient.qr import triangular
-from agd.loss import Squared
+from agd.loss.penalties import ridge_strength
 
 __all__ = [
     "MAX_SPECTRUM_COLUMNS",
@@ -219,7 +218,7 @@ def whitened(
     sparse = backends.is_sparse(base.blocks.X)
     if sparse:  # a few products with X are all that it costs
         most = min(most, SMALL_SHARE**-0.5)
-    alone = ridge_of(base.penalty) == 0.0  # with a ridge nothing is left open
+    alone = ridge_strength(base.penalty) == 0.0  # with a ridge nothing is left open
     far = bool(base.intercept and not sparse and (reach > FAR).any())
     if (low * most**2 > high).all():
         known = Columns(as_scalar(low), as_scalar(high), least, as_scalar(dead * alone), far=far)
@@ -228,7 +227,7 @@ def whitened(
         return _sharpened(base, moments, scaling, whitening)
     R = triangular(base.blocks, scaling.shift, scaling.scale)
     R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
-    whitening, rank = from_factor(R, scaling, ridge_of(base.penalty))
+    whitening, rank = from_factor(R, scaling, ridge_strength(base.penalty))
     values = whitening.spectrum
     ends = xp.stack(
         [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
@@ -247,7 +246,7 @@ def _sharpened(
     """
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     second, _ = moments.quadratic(intercept=base.intercept)
-    kappa, ridge = _kappa(base, scaling, second), ridge_of(base.penalty)
+    kappa, ridge = _kappa(base, scaling, second), ridge_strength(base.penalty)
     found, rank = rough, p
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
@@ -271,7 +270,7 @@ def serve(base: LinearObjective, moments: Moments, scale: Array | None = None) -
 
 def _lost(base: LinearObjective, moments: Moments) -> bool:
     """Return whether targets, or a column that is not 0, are so small that their squares are lost."""
-    if type(base.loss) is Squared and backends.to_numpy(_small_targets(moments)).any():
+    if base.loss.quadratic and backends.to_numpy(_small_targets(moments)).any():
         return True
     below = backends.to_numpy(_small(moments))
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
@@ -333,15 +332,17 @@ def by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whi
     second, _ = moments.quadratic(intercept=base.intercept)
     scale = xp.astype(scaling.scale, second.dtype, copy=False)
     kappa = _kappa(base, scaling, second)
-    found = from_moments(second, scaling._replace(scale=scale), kappa, ridge_of(base.penalty))
+    found = from_moments(second, scaling._replace(scale=scale), kappa, ridge_strength(base.penalty))
     return found._replace(scaling=scaling)
 
 
 def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
     """Return the loss's curvature: its bound, one for all problems, or that at the null model."""
     xp = backends.namespace(like)
-    if base.loss.curvature is not None:
-        return xp.full((), base.loss.curvature, dtype=like.dtype, device=backends.device(like))
+    if base.loss.curvature_bound is not None:
+        return xp.full(
+            (), base.loss.curvature_bound, dtype=like.dtype, device=backends.device(like)
+        )
     d = xp.astype(scaling.intercept_scale, like.dtype, copy=False)
     return 1.0 / (d * d)
 
@@ -368,7 +369,7 @@ def _least(read: Any, p: int, base: LinearObjective) -> float:
     eps = float(np.finfo(read.dtype).eps)
     read = read.astype(float)
     G, mean = read[: p * p].reshape(p, p), read[p * p :]
-    hessian = G + np.outer(mean, mean) + ridge_of(base.penalty) * np.eye(p)
+    hessian = G + np.outer(mean, mean) + ridge_strength(base.penalty) * np.eye(p)
     if base.intercept:
         hessian = np.block([[hessian, mean[:, None]], [mean[None, :], np.ones((1, 1))]])
     return least_eigenvalue(np.eye(len(hessian)), hessian, eps)

@@ -257,7 +257,8 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
     scale = level if known.noise == eps else max(1.0, level)
     zero = max(tolerance(known.noise, eps) * steep, 30.0 * known.noise * scale / size**2)
     if grad_tol is None:
-        grad_tol = max(eps ** (1.0 / 3.0), 10.0 * f.grad_noise * max(steep * size, level / size))
+        noise = 10.0 * f.grad_noise * max(steep * size, level / size)
+        grad_tol = float(max(eps ** (1.0 / 3.0), noise))
     grad_norm = float(np.max(np.abs(g)))
     if grad_norm > grad_tol:
         kind, way = "not critical", -g / np.linalg.norm(g)

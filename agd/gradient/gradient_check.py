@@ -157,8 +157,8 @@ def check_gradient(
     if not (callable(jac) or jac is True):
         raise TypeError(f"jac must be a callable or True, got {type(jac).__name__}")
     x = as_point(x, name="x")
-    tol = rounding(x) ** 0.25 if tol is None else tol
-    given = fun(x, *args)[1] if jac is True else jac(x, *args)
+    tol = float(rounding(x) ** 0.25) if tol is None else tol
+    given: Any = fun(x, *args)[1] if jac is True else jac(x, *args)
     value, measured, against = _measured(fun, jac, x, args)
     paths, leaves, spec = optree.tree_flatten_with_path(x)
     single = len(leaves) == 1 and not paths[0]

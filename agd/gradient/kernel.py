@@ -19,7 +19,8 @@ from agd._typing import Array, Loss, Params, Tree
 from agd.data.block_size import itemsize
 from agd.data.matrix import backward, forward
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import Scaling, ridge_of, times
+from agd.gradient.preconditioner import Scaling, times
+from agd.loss.penalties import ridge_strength
 
 __all__ = [
     "RowGrad",
@@ -129,7 +130,9 @@ class RowSquares:
     @property
     def ridge(self) -> Array:
         """What is added to K: m a, in these units."""
-        return ridge_of(self.base.penalty) * self.base.blocks.total / (self.length * self.length)
+        return (
+            ridge_strength(self.base.penalty) * self.base.blocks.total / (self.length * self.length)
+        )
 
     def zeros(self) -> Array:
         """Return u = 0: the best constant model."""

@@ -225,7 +225,7 @@ class LinearObjective:
         value, grad = value / total, _over(grad, total)
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
-        coef = grad.coef + self.penalty.grad(params.coef)
+        coef = grad.coef + self.penalty.gradient(params.coef)
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
 
     def _summed(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
@@ -253,11 +253,11 @@ class LinearObjective:
 
         For a loss whose curvature has no bound it is that of a loss with curvature 1.
         """
-        bound = self.loss.curvature if self.loss.curvature is not None else 1.0
+        bound = self.loss.curvature_bound if self.loss.curvature_bound is not None else 1.0
         coef, intercept = self.curvature_product(params)
         coef = bound * coef
-        if self.penalty is not None and self.penalty.curvature is not None:
-            coef = coef + self.penalty.curvature * params.coef
+        if self.penalty is not None and self.penalty.curvature_bound is not None:
+            coef = coef + self.penalty.curvature_bound * params.coef
         return Params(coef, None if intercept is None else bound * intercept)
 
     @property
@@ -268,7 +268,7 @@ class LinearObjective:
     @property
     def quadratic(self) -> bool:
         """Whether the smooth part is a quadratic, so that its gradient is linear in the params."""
-        return isinstance(self.loss, Squared)
+        return self.loss.quadratic
 
     def penalty_value(self, params: Params) -> Array:
         """Return the part of the objective that is left to `prox`, shape (...); else 0."""

@@ -152,7 +152,7 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
     base, scaling = objective, None
     if isinstance(objective, Rescaled):
         base, scaling = objective.base, objective.scaling
-    if not isinstance(base, LinearObjective) or base.loss.curvature is None:
+    if not isinstance(base, LinearObjective) or base.loss.curvature_bound is None:
         return None
     n, b = base.blocks.X.shape[-2], batch_size
     whole = largest_curvature(objective)
@@ -164,16 +164,16 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
 
 def _row_curvature(base: LinearObjective, scaling: Scaling | None) -> Array:
     """Return the largest curvature of one row's loss, and the penalty's, in these coordinates."""
-    blocks, penalty, bound = base.blocks, base.penalty, base.loss.curvature
+    blocks, penalty, bound = base.blocks, base.penalty, base.loss.curvature_bound
     constant: Any = 0.0
     if base.intercept:
         constant = 1.0 if scaling is None else (scaling.intercept_scale**2)[..., None]
     each = blocks.each(functools.partial(_largest_row, scaling, constant), limit=TEMPORARY)
     xp = backends.namespace(each[0])
     largest = functools.reduce(xp.maximum, each) * (blocks.X.shape[-2] * bound) / blocks.total
-    if penalty is None or penalty.curvature is None:
+    if penalty is None or penalty.curvature_bound is None:
         return largest
-    extra: Any = penalty.curvature
+    extra: Any = penalty.curvature_bound
     if scaling is not None:
         extra = extra * xp.max(scaling.scale**2, axis=-1)
     return largest + extra

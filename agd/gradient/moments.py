@@ -27,7 +27,7 @@ from agd.gradient.cross_products import (
     of_chunk,
     renormalised,
 )
-from agd.loss import L2
+from agd.loss.penalties import ridge_strength
 
 __all__ = [
     "Kept",
@@ -151,11 +151,9 @@ def ridge(penalty: Penalty | None) -> float:
     TypeError
         For any other penalty.
     """
-    if penalty is None:
-        return 0.0
-    if not isinstance(penalty, L2):
+    if penalty is not None and not penalty.quadratic:
         raise TypeError(f"penalty must be None or agd.loss.L2(alpha) here, got {penalty!r}")
-    return float(penalty.alpha)
+    return ridge_strength(penalty)
 
 
 @dataclass(frozen=True, eq=False)

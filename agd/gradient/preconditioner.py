@@ -26,7 +26,6 @@ __all__ = [
     "axes",
     "from_factor",
     "from_moments",
-    "ridge_of",
     "shortest",
     "whitening_of",
 ]
@@ -473,10 +472,3 @@ def shortest(N: Array, D: Array, null: Array) -> Array:
     for _ in range(2):  # twice: once leaves what rounding does
         DN = DN - xp.matmul(U, xp.matmul(_turned(U), DN))
     return DN / D[..., :, None]
-
-
-def ridge_of(penalty: Any) -> float:
-    """Return a smooth penalty's curvature; 0 without one."""
-    if penalty is None or penalty.curvature is None:
-        return 0.0
-    return float(penalty.curvature)

@@ -55,7 +55,8 @@ class OnMoments(LinearObjective):
 
     moments: Any = None
     lean: Params | None = None
-    compilable = None  # many short steps, and no host read saved by compiling them
+    # Steps are short, and compiling them saves no read by the host.
+    compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     @classmethod
     def of_data(cls, base: LinearObjective, moments: Moments) -> OnMoments:
@@ -198,7 +199,7 @@ class WhitenedSquares:
         penalty = self.base.penalty
         if penalty is None:
             return value, grad
-        coef = grad.coef + penalty.grad(params.coef)
+        coef = grad.coef + penalty.gradient(params.coef)
         return value + penalty.value(params.coef), Params(coef, grad.intercept)
 
     def _centred(self, grad: Params) -> Params:

@@ -127,7 +127,8 @@ class Recursive(LinearObjective):
     """
 
     past: Any = None
-    compilable = None  # evaluated a few times on each batch: to compile it would take longer
+    # It is evaluated a few times on each batch, which takes less time than to compile it.
+    compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     @classmethod
     def of(cls, here: LinearObjective, past: Remembered) -> Recursive:  # type: ignore[override]
@@ -145,12 +146,12 @@ class Recursive(LinearObjective):
         grad = _times(_plus(_times(grad, total), slope), 1.0 / whole)
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
-        coef = grad.coef + self.penalty.grad(params.coef)
+        coef = grad.coef + self.penalty.gradient(params.coef)
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by what bounds the curvature, but for the loss's: [X 1]' diag(s) [X 1] / m."""
-        bound = self.loss.curvature if self.loss.curvature is not None else 1.0
+        bound = self.loss.curvature_bound if self.loss.curvature_bound is not None else 1.0
         here = _times(super().curvature_product(params), self.blocks.total)
         # `bound_product` multiplies both by the loss's bound: what is remembered has its curvature in it.
         there = self.past.curvature_product(params)

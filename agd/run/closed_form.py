@@ -633,7 +633,7 @@ class _Closed:
         read = backends.to_numpy(xp.stack([L + 0.0 * least, least + 0.0 * L])).astype(float)
         curvature = np.broadcast_to(read[0], self.whole.batch_shape)
         few = self._ndim == 0 and self.objective.blocks.X.shape[-1] <= MAX_SPECTRUM_COLUMNS
-        return curvature, (float(read[1]),) * 2 if few else None
+        return curvature, (float(read[1]), float(read[1])) if few else None
 
 
 def _history(scan: Scan, end: Row, passes: int) -> History:

@@ -218,7 +218,7 @@ def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     rule = getattr(method, "rule", None)
     rate = given_rate(rule) if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
-    if rate is None or result.loss.curvature is None or np.max(result.nit) < PASSES:
+    if rate is None or result.loss.curvature_bound is None or np.max(result.nit) < PASSES:
         return result
     result, least = _largest_step(result, objective, Status.MAX_ITER)
     if not rate > least:
@@ -242,7 +242,7 @@ def _largest_step(result: FitResult, objective: Any, status: Status) -> tuple[Fi
 
 
 def _diverged(result: FitResult, objective: Any) -> FitResult:
-    if result.loss.curvature is None:
+    if result.loss.curvature_bound is None:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
     result, least = _largest_step(result, objective, Status.DIVERGED)

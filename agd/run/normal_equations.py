@@ -425,7 +425,7 @@ def many(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> Fi
         return None
     each = max(1, PIECE // X[0].size)
     pieces = [(X[i : i + each], y[i : i + each]) for i in range(0, len(X), each)]
-    ridge = 0.0 if penalty is None else float(penalty.curvature or 0.0)
+    ridge = 0.0 if penalty is None else float(penalty.curvature_bound or 0.0)
     fit = functools.partial(_piece, ridge, intercept)
     try:
         with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain

@@ -17,8 +17,9 @@ from agd.gradient.column_stats import column_scaling, relative
 from agd.gradient.conditioning import row_count
 from agd.gradient.kernel import RowSquares
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import Rescaled, Scaling, ridge_of
+from agd.gradient.preconditioner import Rescaled, Scaling
 from agd.loss import L2, Squared
+from agd.loss.penalties import ridge_strength
 from agd.run.loop import run
 from agd.run.result import FitResult, History, Result, Status
 from agd.run.select_solver import Plan, every, null, takes_moments
@@ -199,7 +200,7 @@ def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) ->
 
 def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool]:
     """Return coordinates of one scale where many answers are left open, and whether rows serve."""
-    if ridge_of(base.penalty) > 0.0 or row_count(base) >= base.blocks.X.shape[-1]:
+    if ridge_strength(base.penalty) > 0.0 or row_count(base) >= base.blocks.X.shape[-1]:
         return scaling, True
     xp, D = backends.namespace(scaling.scale), scaling.scale
     least = xp.min(D, axis=-1, keepdims=True)
@@ -317,7 +318,7 @@ def few_rows(result: FitResult, objective: Any) -> str:
     """
     base = objective.base
     n, p = row_count(base), int(result.coef.shape[-1]) + base.intercept
-    if n >= p or ridge_of(base.penalty) > 0.0:
+    if n >= p or ridge_strength(base.penalty) > 0.0:
         return ""
     constant = " and the intercept" * base.intercept
     scale = backends.to_numpy(objective.scaling.scale)

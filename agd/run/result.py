@@ -332,7 +332,7 @@ class FitResult(Result):
     """
 
     coef: Array
-    intercept: Array | None
+    intercept: Array  # None without one; said in the docstring, so that users need not narrow it
     loss: Loss
     classes: tuple[float, float] | None
     n_passes: int | None = None

@@ -17,9 +17,10 @@ from agd.gradient.column_stats import column_scaling
 from agd.gradient.conditioning import WIDE, Columns, row_count, sample, serve, whitened
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments, survey
-from agd.gradient.preconditioner import Rescaled, Scaling, ridge_of
+from agd.gradient.preconditioner import Rescaled, Scaling
 from agd.gradient.quadratic import OnMoments, WhitenedSquares
 from agd.loss import L2, Squared
+from agd.loss.penalties import ridge_strength
 from agd.run.warm_start import gathered, head_start, serves
 from agd.update.active_set import Faces
 from agd.update.directions import lbfgs
@@ -82,7 +83,7 @@ def takes_moments(base: LinearObjective) -> bool:
     X = base.blocks.X
     p = X.shape[-1]
     on_moments = type(base.loss) is Squared and (row_count(base) >= TALL * p or _faces_pay(base))
-    if backends.is_sparse(X) and not base.nonsmooth and ridge_of(base.penalty) > 0.0:
+    if backends.is_sparse(X) and not base.nonsmooth and ridge_strength(base.penalty) > 0.0:
         return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * X.nnz))
     return p <= WIDE and (on_moments or not base.nonsmooth)
 

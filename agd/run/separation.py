@@ -122,7 +122,7 @@ def _ends(loss: Loss, params: Params, flat: Array, X: Array, y: Array) -> tuple[
     """Return the predictor of each row, and whether the loss is flat there."""
     xp, z = backends.namespace(y), forward(X, params.coef)
     z = z if params.intercept is None else z + params.intercept[..., None]
-    slopes = [xp.abs(loss.slope(z + by, y)) for by in (-1.0, 0.0, 1.0)]
+    slopes = [xp.abs(loss.gradient(z + by, y)) for by in (-1.0, 0.0, 1.0)]
     return z, functools.reduce(xp.maximum, slopes) <= flat
 
 

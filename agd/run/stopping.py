@@ -170,7 +170,7 @@ class Test(Criterion):
     """A single test: where it holds, and the status that it gives."""
 
     status: ClassVar[Status] = Status.CONVERGED
-    ends: ClassVar[bool] = False
+    ends: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def holds(self, seen: Seen) -> Any:
         """Return where the test holds, shape (...)."""

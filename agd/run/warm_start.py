@@ -21,7 +21,8 @@ from agd.data.matrix import forward
 from agd.gradient.linear import LinearObjective
 from agd.gradient.minibatch import apart
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Rescaled, Scaling, Whitening, from_moments, ridge_of
+from agd.gradient.preconditioner import Rescaled, Scaling, Whitening, from_moments
+from agd.loss.penalties import ridge_strength
 from agd.run.loop import run
 from agd.run.stopping import Stop
 
@@ -139,7 +140,7 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     xp = backends.namespace(like)
     hessians = blocks.each(functools.partial(_weighted_hessian, base.loss, at))
     weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
-    moments, ridge = Moments.from_blocks(weighted), ridge_of(base.penalty)
+    moments, ridge = Moments.from_blocks(weighted), ridge_strength(base.penalty)
     with np.errstate(all="ignore"):
         kappa = moments.total / xp.astype(blocks.total, moments.total.dtype, copy=False)
         second, _ = moments.quadratic(intercept=base.intercept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,9 +62,9 @@ class Faces:
     True
     """
 
-    evaluations: ClassVar[int] = 2
-    rescaled: ClassVar[bool] = True
-    proximal: ClassVar[bool] = True
+    evaluations = 2
+    rescaled = True
+    proximal = True
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import optree
 
@@ -58,9 +58,9 @@ class LinearCG:
     'conjugate gradients, centred and scaled'
     """
 
-    evaluations: ClassVar[int] = 1
+    evaluations = 1
 
-    name: ClassVar[str] = "conjugate gradients, centred and scaled"
+    name = "conjugate gradients, centred and scaled"
 
     def init(self, objective: Any, params: Tree) -> LinearState:
         """Evaluate the objective at the first point."""
@@ -123,9 +123,9 @@ class RowCG:
     'conjugate gradients on the rows'
     """
 
-    evaluations: ClassVar[int] = 1
+    evaluations = 1
 
-    name: ClassVar[str] = "conjugate gradients on the rows"
+    name = "conjugate gradients on the rows"
 
     def init(self, objective: Any, params: Array) -> RowState:
         """Evaluate the objective at the first point."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import optree
 
@@ -102,8 +102,8 @@ class Descent:
 
     rule: Rule
 
-    rescaled: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
+    rescaled = False
+    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
@@ -373,8 +373,8 @@ class Adapted:
     rule: Rule
     patience: int = 10
 
-    rescaled: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
+    rescaled = False
+    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
@@ -490,8 +490,8 @@ class HeavyBall:
 
     beta: float = 0.9
 
-    rescaled: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
+    rescaled = False
+    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse a share that is not below 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from agd import backends
 from agd._tree import dot, over
@@ -358,7 +358,7 @@ class _Downhill:
 class SteepestDirection(_Downhill):
     """-g, and at first twice the step that was taken last, so that steps can grow again."""
 
-    convergence: ClassVar[str] = "line search"
+    convergence = "line search"
 
     def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
         """Return the first trial."""

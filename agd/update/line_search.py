@@ -102,6 +102,7 @@ class LineSearch(Protocol):
     @property
     def memory(self) -> int:
         """How many of the last values the sufficient decrease may be counted from."""
+        ...
 
     def start(
         self,
@@ -112,9 +113,11 @@ class LineSearch(Protocol):
         reference: Array | None = None,
     ) -> SearchState:
         """Return the state before the first trial."""
+        ...
 
     def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
         """Return the state after the trial at ``state.step``."""
+        ...
 
 
 def first_state(

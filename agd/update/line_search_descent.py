@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agd import backends
 from agd._tree import dot, flatten, largest, over
@@ -133,8 +133,8 @@ class Directed:
     search: LineSearch
     label: str
 
-    rescaled: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
+    rescaled = False
+    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse what is no line search."""

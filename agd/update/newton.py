@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Params
@@ -59,7 +59,7 @@ class WhitenedDescent:
     passes: int = 1
     accurate: bool = False
 
-    rescaled: ClassVar[bool] = True
+    rescaled = True
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from agd import backends
 from agd._tree import dot, flatten, largest, over
@@ -93,7 +93,11 @@ class Composite:
 def bounded(objective: Any) -> bool:
     """Return whether an objective bounds its own curvature everywhere."""
     loss = getattr(objective, "loss", None)
-    return hasattr(objective, "bound_product") and getattr(loss, "curvature", None) is not None
+    return (
+        hasattr(objective, "bound_product")
+        and loss is not None
+        and loss.curvature_bound is not None
+    )
 
 
 def rounding(*values: Array) -> Array:
@@ -250,9 +254,9 @@ class FISTA:
     array([ 0., -3.,  0.])
     """
 
-    evaluations: ClassVar[int] = 1
-    rescaled: ClassVar[bool] = True
-    proximal: ClassVar[bool] = True
+    evaluations = 1
+    rescaled = True
+    proximal = True
 
     @property
     def name(self) -> str:
@@ -441,9 +445,9 @@ class ProximalGradient:
 
     memory: int = 10
 
-    evaluations: ClassVar[int] = 1
-    rescaled: ClassVar[bool] = True
-    proximal: ClassVar[bool] = True
+    evaluations = 1
+    rescaled = True
+    proximal = True
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""
@@ -559,9 +563,9 @@ class ProjectedGradient:
 
     memory: int = 10
 
-    evaluations: ClassVar[int] = 1
-    rescaled: ClassVar[bool] = True
-    proximal: ClassVar[bool] = True
+    evaluations = 1
+    rescaled = True
+    proximal = True
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""

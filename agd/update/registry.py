@@ -129,7 +129,7 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> M
 def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
     if not isinstance(method, (str, Rule)):
         return _method(method)
-    unbounded = loss.curvature is None
+    unbounded = loss.curvature_bound is None
     if method == "auto":
         if not prox:
             return Accelerated(backtracking=unbounded)

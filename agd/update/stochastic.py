@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optree
@@ -212,7 +212,7 @@ class Stochastic:
     decay: float = 2.0 / 3.0
     rescaled: bool = False
 
-    evaluations: ClassVar[int] = 1
+    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse a batch or a seed that cannot be drawn."""
@@ -406,8 +406,8 @@ class SVRG:
     seed: int = 0
     rescaled: bool = True
 
-    proximal: ClassVar[bool] = True
-    evaluations: ClassVar[int] = 2
+    proximal = True
+    evaluations = 2
 
     def __post_init__(self) -> None:
         """Refuse a batch, a seed or a rate that makes no sense."""
