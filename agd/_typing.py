@@ -15,13 +15,13 @@ __all__ = [
     "Array",
     "BatchColumn",
     "Batches",
-    "Carry",
     "Loss",
     "Method",
     "Namespace",
     "Objective",
     "Params",
     "Penalty",
+    "StepState",
     "Tree",
 ]
 
@@ -310,7 +310,7 @@ class Method(Protocol):
         ...
 
 
-class Carry(NamedTuple):
+class StepState(NamedTuple):
     """What the loop hands from step to step; every field stays where the arrays are."""
 
     params: Tree

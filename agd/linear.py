@@ -42,10 +42,16 @@ from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
 from agd.run.closed_form import closed, tells, worthwhile
-from agd.run.diagnosis import check_range, dependence, explained, planned, unconverged
+from agd.run.diagnosis import (
+    check_dependence,
+    check_range,
+    explain_conditioning,
+    explain_status,
+    warns_of_status,
+)
 from agd.run.normal_equations import direct, many
 from agd.run.refinement import conjugate, few_rows, held, refined
-from agd.run.result import Status, fitted
+from agd.run.result import Status, as_fit_result
 from agd.run.select_solver import Plan, looked_at, plan, scaled, sound_data
 from agd.update import Descent, Rule, Trajectory, resolve
 from agd.update.conjugate_gradient import LinearCG, RowCG
@@ -202,7 +208,7 @@ def fit(
             data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
         )
     result = replace(result, n_sync=reads[0], feature_names=names)
-    if unconverged(result):
+    if warns_of_status(result):
         warn_unconverged(result.message)
     if dependent:
         warn_dependent(dependent)
@@ -241,14 +247,16 @@ def _fit(
         found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
-    result = fitted(found, sound, chosen)
-    result = explained(result, way.objective, way.method, sound.least_share)
+    result = as_fit_result(found, sound, chosen)
+    result = explain_status(result, way.objective, way.method, sound.least_share)
     check_range(result, way.objective, way.method, given=start is not None)
     if isinstance(way.method, (LinearCG, RowCG)):
         return result, few_rows(result, way.objective)
     if way.columns is None:
-        return dependence(result, way.objective)
-    return planned(result, way.columns, quadratic=isinstance(way.objective, WhitenedSquares))
+        return check_dependence(result, way.objective)
+    return explain_conditioning(
+        result, way.columns, quadratic=isinstance(way.objective, WhitenedSquares)
+    )
 
 
 def _run(

@@ -26,7 +26,7 @@ from agd._validation import (
 from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.derivatives import Gradient, central
 from agd.loss.base import as_penalty
-from agd.run.critical import with_kind
+from agd.run.critical import classify_result
 from agd.run.loop import Differenced, run
 from agd.run.result import Result, Status
 from agd.run.stopping import Criterion, MaxEval, Stop, default_tolerance
@@ -289,7 +289,7 @@ def descend(
         )  # fmt: skip
         check_start(found, negative=negative)
         if certify:
-            seen = with_kind(
+            seen = classify_result(
                 found,
                 objective,
                 mover,

@@ -30,9 +30,9 @@ from agd.gradient.preconditioner import Rescaled, Scaling
 from agd.gradient.recursive import Recursive, Remembered
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
-from agd.run.diagnosis import check_range, unconverged
+from agd.run.diagnosis import check_range, warns_of_status
 from agd.run.loop import run
-from agd.run.result import FitResult, Status, fitted
+from agd.run.result import FitResult, Status, as_fit_result
 from agd.run.stopping import Stop
 from agd.update.directions import lbfgs
 from agd.update.proximal import FISTA
@@ -289,7 +289,7 @@ class Online:
             self._rows += int(data.X.shape[-2])
             open_ = self.penalty is None and self._rows > data.X.shape[-1]
             message = dependent(moments, intercept=self.has_intercept) if open_ else ""
-        if unconverged(found):
+        if warns_of_status(found):
             warn_unconverged(found.message)
         if message:
             warn_dependent(message)
@@ -343,7 +343,7 @@ class Online:
         if self._at is not None and broken(found):
             # The model before may be such that the loss of these rows overflows.
             found, there = self._descended(objective, columns, scaling, null)
-        result = fitted(found, sound, self.loss)
+        result = as_fit_result(found, sound, self.loss)
         if broken(found):
             check_range(result, there, given=False)
             raise ValueError(

@@ -26,14 +26,14 @@ from agd.gradient.linear import TEMPORARY, LinearObjective
 from agd.gradient.preconditioner import Rescaled
 from agd.gradient.quadratic import WhitenedSquares
 from agd.loss import L2, Squared
-from agd.run.observation import Row
+from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
 from agd.update.rule import given_rate
 
 __all__ = [
     "Certificate",
     "Spectrum",
-    "certified",
+    "make_certificate",
     "matrix",
     "predicted_contraction",
     "spectrum",
@@ -381,7 +381,7 @@ def predicted_contraction(
     return (1.0 - share**0.5) / (1.0 + share**0.5)
 
 
-def convergence_of(method: Any) -> tuple[str | None, float | None]:
+def convergence_kind(method: Any) -> tuple[str | None, float | None]:
     """Return the kind that `predicted_contraction` knows the method by, and its fixed step.
 
     A method may name its own, by an attribute ``convergence``.
@@ -398,8 +398,8 @@ def convergence_of(method: Any) -> tuple[str | None, float | None]:
     return None, None
 
 
-def certified(
-    row: Row,
+def make_certificate(
+    row: Observation,
     tolerance: Any,
     method: Any,
     observed: Any,
@@ -435,7 +435,7 @@ def certified(
     with np.errstate(all="ignore"):
         condition = None if L is None or mu is None else as_scalar(np.asarray(L) / mu)
         largest_step = None if L is None else as_scalar(2.0 / np.asarray(L))
-    kind, rate = convergence_of(method)
+    kind, rate = convergence_kind(method)
     predict = kind is not None and L is not None and mu is not None
     return Certificate(
         grad_norm=as_scalar(row.grad_norm),
@@ -453,7 +453,7 @@ def certified(
     )
 
 
-def _distance(row: Row, known: tuple[float, float] | None) -> Any:
+def _distance(row: Observation, known: tuple[float, float] | None) -> Any:
     if known is None or row.length is None or not known[1] > 0.0:
         return None
     # Even where the gradient is 0 the point is a rounded one.

@@ -12,26 +12,26 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, Carry, Method, Params
+from agd._typing import Array, Method, Params, StepState
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS, WIDE, row_count, serve
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import L2, Squared
-from agd.run.certificate import certified
-from agd.run.loop import message, run
-from agd.run.observation import Row, Wanted, measured
-from agd.run.result import History, Result, Status, contraction
+from agd.run.certificate import make_certificate
+from agd.run.loop import run, status_message
+from agd.run.observation import Observation, ObservedFields, observe
+from agd.run.result import History, Result, Status, observed_contraction
 from agd.run.stopping import (
     GCV,
-    RISES,
+    MIN_INCREASES,
     RUNNING,
     Criterion,
     Deadline,
     GradTol,
-    Judge,
     MaxEval,
     MaxIter,
     Stop,
+    StoppingMonitor,
 )
 from agd.update import Descent, Trajectory
 
@@ -56,7 +56,7 @@ __all__ = [
 
 
 class State(NamedTuple):
-    """What `measured` asks of a method's state."""
+    """What `observe` asks of a method's state."""
 
     moved: Array
 
@@ -65,11 +65,11 @@ class CheckContext(NamedTuple):
     """What is measured, as a compiled function's constant."""
 
     objective: Any
-    wanted: Wanted
+    observed_fields: ObservedFields
 
 
 def measure_path(look: CheckContext, arrays: Any, path: Any, moved: Array) -> Array:
-    """Return the columns of a `Row`, as the loop in the data's dtype would have."""
+    """Return the columns of an `Observation`, as the loop in the data's dtype would have."""
     objective = look.objective if arrays is None else look.objective.with_arrays(arrays)
     total = objective.blocks.total
     xp = backends.namespace(total)
@@ -84,19 +84,24 @@ def measure_path(look: CheckContext, arrays: Any, path: Any, moved: Array) -> Ar
     # The loop sums over the rows before it divides, and that is where it overflows.
     value = xp.where(xp.isfinite(value * total), value, xp.full_like(value, math.inf))
     params, grad = Params(coef, constant), Params(slope, constant_slope)
-    return columns_of(objective, look.wanted, params, value, grad, moved)
+    return columns_of(objective, look.observed_fields, params, value, grad, moved)
 
 
 def columns_of(
-    objective: Any, wanted: Wanted, params: Params, value: Array, grad: Params, moved: Array
+    objective: Any,
+    observed_fields: ObservedFields,
+    params: Params,
+    value: Array,
+    grad: Params,
+    moved: Array,
 ) -> Array:
-    """Return the columns of a `Row` at some points; parameters as for `measured`, `moved` as a length."""
+    """Return the columns of an `Observation` at some points; parameters as for `observe`, `moved` as a length."""
     xp = backends.namespace(value)
     size = xp.max(xp.abs(params.coef), axis=-1)
     size = size if params.intercept is None else xp.maximum(size, xp.abs(params.intercept))
     share = moved / xp.where(size > 0.0, size, xp.ones_like(size))
-    carry = Carry(params, State(share), value == value, xp.zeros_like(value))  # noqa: PLR0124
-    return measured(objective, wanted, carry, value, grad, (params, None))
+    step_state = StepState(params, State(share), value == value, xp.zeros_like(value))  # noqa: PLR0124
+    return observe(objective, observed_fields, step_state, value, grad, (params, None))
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,13 @@ class View:
     arrays: Any
 
     @classmethod
-    def of(cls, objective: LinearObjective, wanted: Wanted) -> View:
+    def of(cls, objective: LinearObjective, observed_fields: ObservedFields) -> View:
         """Return how an objective's run is looked at."""
         if backends.of(objective.blocks.resident).compiles:
-            return cls(CheckContext(objective.with_arrays(None), wanted), objective.arrays())
-        return cls(CheckContext(objective, wanted), None)
+            return cls(
+                CheckContext(objective.with_arrays(None), observed_fields), objective.arrays()
+            )
+        return cls(CheckContext(objective, observed_fields), None)
 
 
 FAR = 2**61  # steps: as far as they are counted
@@ -161,24 +168,24 @@ class Looks(NamedTuple):
         return np.where(look > 0, np.minimum(steps, self.ends[part]), 0)
 
 
-def at(row: Row, index: Any) -> Row:
+def at(row: Observation, index: Any) -> Observation:
     """Return the entries of a row's looks at an index."""
     found = {
         name: None if column is None else column[index]
         for name, column in row._asdict().items()
         if name != "leaves"
     }
-    return Row(**found, leaves=None if row.leaves is None else row.leaves[:, index])
+    return Observation(**found, leaves=None if row.leaves is None else row.leaves[:, index])
 
 
-def joined(rows: list[Row]) -> Row:
+def joined(rows: list[Observation]) -> Observation:
     """Return the looks of several rows, one after the other."""
     found = {}
-    for name in Row._fields:
+    for name in Observation._fields:
         parts = [getattr(row, name) for row in rows]
         axis = 1 if name == "leaves" else 0
         found[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
-    return Row(**found)
+    return Observation(**found)
 
 
 def spread(low: int, high: int) -> Any:
@@ -192,17 +199,17 @@ def spread(low: int, high: int) -> Any:
 FEW, MORE = 64, 16  # looks taken together at first, and how many times as many after that
 ALL, EXACT = 10_000, 4096  # looks of a run all of which are judged, and of a longer one
 
-CheckFunction: TypeAlias = Callable[[Any], Row]
+CheckFunction: TypeAlias = Callable[[Any], Observation]
 
 
-def _judged(judge: Judge, rows: Row) -> Any:
+def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
     """Return the status at each of some looks in a row, as if no problem had ended before.
 
-    The judge goes on to the last of them, but for its status.
+    The monitor goes on to the last of them, but for its status.
 
     Parameters
     ----------
-    judge : Judge
+    monitor : StoppingMonitor
         As the last look before these left it.
     rows : Row
         The looks; columns of shape (K, ...).
@@ -212,7 +219,7 @@ def _judged(judge: Judge, rows: Row) -> Any:
     numpy.ndarray of int, shape (K, ...)
         The statuses, -1 for none.
     """
-    last = judge.last
+    last = monitor.last
     before = last._replace(
         value=np.concatenate([last.value[None], rows.value[:-1]]),
         iterations=np.concatenate([last.iterations[None], rows.iterations[:-1]]),
@@ -223,31 +230,36 @@ def _judged(judge: Judge, rows: Row) -> Any:
         rising = rows.value > before.value
     calm = np.maximum.accumulate(np.where(rising, 0, index), axis=0)
     since = np.take_along_axis(rows.iterations, np.clip(calm - 1, 0, None), axis=0)
-    each = copy.copy(judge)
+    each = copy.copy(monitor)
     each.last = before
-    each.rises = np.where(calm > 0, index - calm, judge.rises + index)
-    each.rising_since = np.where(calm > 0, since, judge.rising_since)
+    each.consecutive_increases = np.where(
+        calm > 0, index - calm, monitor.consecutive_increases + index
+    )
+    each.increasing_since = np.where(calm > 0, since, monitor.increasing_since)
     status = _settled(each, rows)
-    judge.last = at(rows, -1)
-    judge.rises, judge.rising_since = each.rises[-1], each.rising_since[-1]
+    monitor.last = at(rows, -1)
+    monitor.consecutive_increases, monitor.increasing_since = (
+        each.consecutive_increases[-1],
+        each.increasing_since[-1],
+    )
     return status
 
 
-def _settled(each: Judge, rows: Row) -> Any:
+def _settled(each: StoppingMonitor, rows: Observation) -> Any:
     each.advanced = np.ones(rows.value.shape, dtype=bool)
-    each.stepped_at, each.calls = rows.steps, rows.evaluations
+    each.last_step, each.calls = rows.steps, rows.evaluations
     each.status = np.full(rows.value.shape, RUNNING)
-    each.settle(rows)
+    each.check(rows)
     return each.status
 
 
-def _alone(judge: Judge, row: Row, before: Row) -> Any:
+def _alone(monitor: StoppingMonitor, row: Observation, before: Observation) -> Any:
     """Return the status at some looks, each beside the look before it; a rise is taken to last."""
-    each = copy.copy(judge)
+    each = copy.copy(monitor)
     each.last = before
     with np.errstate(invalid="ignore"):
-        each.rises = np.where(row.value > before.value, RISES, 0)
-    each.rising_since = np.zeros_like(row.iterations)
+        each.consecutive_increases = np.where(row.value > before.value, MIN_INCREASES, 0)
+    each.increasing_since = np.zeros_like(row.iterations)
     return _settled(each, row)
 
 
@@ -262,17 +274,17 @@ class Scan(NamedTuple):
         Looks up to the last end; columns of shape (K, ...).
     first, row, before : Row
         The first point, the ends, and the looks before the ends.
-    judge : Judge or None
-        Who judged; None where nobody did.
+    monitor : StoppingMonitor or None
+        What applied the tests; None where the end was known.
     """
 
     steps: Any
     status: Any
-    rows: Row
-    first: Row
-    row: Row
-    before: Row
-    judge: Judge | None
+    rows: Observation
+    first: Observation
+    row: Observation
+    before: Observation
+    monitor: StoppingMonitor | None
 
     @classmethod
     def at_steps(
@@ -284,7 +296,7 @@ class Scan(NamedTuple):
         return cls(steps, np.full(steps.shape, status), rows, at(rows, 0), end, end, None)
 
 
-def scanned(look: CheckFunction, judge_of: Any, looks: Looks, most: int) -> Scan:
+def scanned(look: CheckFunction, make_monitor: Any, looks: Looks, most: int) -> Scan:
     """Find the first look of each problem at which a test holds.
 
     Up to 10,000 looks all are judged, in their order; of more the first 4,096. Beyond, the first one is
@@ -294,9 +306,9 @@ def scanned(look: CheckFunction, judge_of: Any, looks: Looks, most: int) -> Scan
     Parameters
     ----------
     look : callable
-        It takes steps, (K,) or (K, ...), and returns their `Row`.
-    judge_of : callable
-        It takes the first row and returns the judge.
+        It takes steps, (K,) or (K, ...), and returns their `Observation`.
+    make_monitor : callable
+        It takes the first row and returns the monitor.
     looks : Looks
         At which steps a loop would have looked.
     most : int
@@ -311,13 +323,13 @@ def scanned(look: CheckFunction, judge_of: Any, looks: Looks, most: int) -> Scan
     size = max(2, min(FEW, most))
     rows = look(looks.steps(np.arange(min(size, exact + 1))))
     first = at(rows, 0)
-    judge = judge_of(first)
-    status, parts, seen = judge.status, [rows], 0
-    end = np.where(judge.done, 0, RUNNING)
+    monitor = make_monitor(first)
+    status, parts, seen = monitor.status, [rows], 0
+    end = np.where(monitor.done, 0, RUNNING)
     rows = at(rows, slice(1, None))
     while (end == RUNNING).any():
         index = seen + 1 + np.arange(len(rows.value)).reshape(-1, *(1,) * end.ndim)
-        each = _with_last(_judged(judge, rows), index, looks)
+        each = _with_last(_statuses(monitor, rows), index, looks)
         at_end, held = _first_held(each)
         new = held & (end == RUNNING)
         status = np.where(new, np.take_along_axis(each, at_end[None], axis=0)[0], status)
@@ -332,14 +344,14 @@ def scanned(look: CheckFunction, judge_of: Any, looks: Looks, most: int) -> Scan
         rows = joined(parts)
         row, before = _taken(rows, end), _taken(rows, np.maximum(end - 1, 0))
         rows = at(rows, slice(0, int(end.max()) + 1))
-        return Scan(looks.steps(end), status, rows, first, row, before, judge)
-    end, status = _searched(look, judge, looks, most, (seen, end, status))
+        return Scan(looks.steps(end), status, rows, first, row, before, monitor)
+    end, status = _searched(look, monitor, looks, most, (seen, end, status))
     ends = look(np.stack([looks.steps(end), looks.steps(end - 1)]))
     rows = joined([*parts, _looked(look, looks.steps(spread(seen, int(end.max()))[1:]), most)])
-    return Scan(looks.steps(end), status, rows, first, at(ends, 0), at(ends, 1), judge)
+    return Scan(looks.steps(end), status, rows, first, at(ends, 0), at(ends, 1), monitor)
 
 
-def _taken(rows: Row, index: Any) -> Row:
+def _taken(rows: Observation, index: Any) -> Observation:
     """Return each problem's entry at an index of its own."""
 
     def taken(x: Any) -> Any:
@@ -353,7 +365,7 @@ def _taken(rows: Row, index: Any) -> Row:
     return rows._replace(**found)
 
 
-def beside(scan: Scan, row: Row) -> Any:
+def beside(scan: Scan, row: Observation) -> Any:
     """Return the statuses at the ends where the gradient there is another: what the data say.
 
     Parameters
@@ -369,15 +381,15 @@ def beside(scan: Scan, row: Row) -> Any:
         The statuses, -1 where nothing would have ended the run; the scan's own where nobody judged, and at
         a first point.
     """
-    if scan.judge is None:
+    if scan.monitor is None:
         return scan.status
     mixed = scan.row._replace(grad_norm=row.grad_norm, leaves=row.leaves)
-    found = _alone(scan.judge, mixed, scan.before)
+    found = _alone(scan.monitor, mixed, scan.before)
     return np.where((scan.steps == 0) | (scan.status == Status.DIVERGED), scan.status, found)
 
 
 def _searched(
-    look: CheckFunction, judge: Judge, looks: Looks, most: int, known: Any
+    look: CheckFunction, monitor: StoppingMonitor, looks: Looks, most: int, known: Any
 ) -> tuple[Any, Any]:
     """Find the ends that lie beyond the looks that were judged one by one."""
     seen, end, status = known
@@ -391,7 +403,7 @@ def _searched(
             (points[i : i + most], points[i : i + most] - 1) for i in range(0, len(points), most)
         ]
         each = [
-            _alone(judge, look(looks.steps(now)), look(looks.steps(before)))
+            _alone(monitor, look(looks.steps(now)), look(looks.steps(before)))
             for now, before in pairs
         ]
         found = _with_last(np.concatenate(each), points, looks)
@@ -417,7 +429,7 @@ def _with_last(status: Any, index: Any, looks: Looks) -> Any:
     return np.where(out, int(Status.MAX_ITER), status)
 
 
-def _looked(look: CheckFunction, steps: Any, most: int) -> Row:
+def _looked(look: CheckFunction, steps: Any, most: int) -> Observation:
     return joined([look(steps[i : i + most]) for i in range(0, len(steps), most)])
 
 
@@ -468,7 +480,7 @@ def closed(
     whole = Trajectory.of(
         moments, method.rule, penalty=objective.penalty, intercept=objective.intercept, start=x0
     )
-    view = View.of(objective, Wanted(leaves))
+    view = View.of(objective, ObservedFields(leaves))
     a_run = _Closed(
         whole, view, objective, stop,
         criterion.resolved(x0) if leaves else criterion,
@@ -487,7 +499,7 @@ class _Held(NamedTuple):
     """The end of a run as the data have it: where, the row, and the arrays of the result."""
 
     steps: Any
-    row: Row
+    row: Observation
     x: Params
     value: Array
     grad: Params
@@ -507,7 +519,7 @@ class _Closed:
         d = math.prod(whole.parts.start.shape)
         self.most = max(1, min(SIZES[-1], BUDGET // d))
 
-    def rows(self, steps: Any) -> Row:
+    def rows(self, steps: Any) -> Observation:
         """Look at the run after some steps, (K, ...) or (K,) for all problems; K is at most `most`."""
         steps = np.reshape(steps, (*np.shape(steps), *(1,) * (self._ndim + 1 - np.ndim(steps))))
         n, self.n_sync = len(steps), self.n_sync + 1
@@ -515,16 +527,16 @@ class _Closed:
             size = next((size for size in SIZES if n <= size <= self.most), n)
             steps = np.concatenate([steps, np.repeat(steps[-1:], size - n, axis=0)])
         columns = self.whole.seen(measure_path, self.view.constant, self.view.arrays, steps)
-        row = self._named(backends.to_numpy(columns), steps, self.view.constant.wanted)
+        row = self._named(backends.to_numpy(columns), steps, self.view.constant.observed_fields)
         return at(row, slice(0, n))
 
     @property
     def _ndim(self) -> int:
         return len(self.whole.batch_shape)
 
-    def _named(self, columns: Any, steps: Any, wanted: Wanted) -> Row:
+    def _named(self, columns: Any, steps: Any, observed_fields: ObservedFields) -> Observation:
         self.eps = float(np.finfo(columns.dtype).eps)
-        row = Row.read(columns, State(columns), wanted, 1)
+        row = Observation.read(columns, State(columns), observed_fields, 1)
         steps = np.broadcast_to(steps, row.value.shape)
         return row._replace(
             steps=steps, iterations=steps, evaluations=steps + 1,
@@ -557,15 +569,15 @@ class _Closed:
         """Ask the tests at the looks of a loop; or find the smallest generalised cross-validation."""
         if not asks_gcv(self.stop):
             looks = Looks.of(self.criterion, self.stop.max_iter, self.every)
-            return scanned(self.rows, self._judge, looks, self.most)
+            return scanned(self.rows, self._make_monitor, looks, self.most)
         best = self.whole.best_epoch(self.stop.max_iter)
         self.n_sync += best.n_sync
         steps = np.asarray(best.epoch)
         looks = Looks.of(self.criterion, max(1, int(steps.max())), self.every)
         return Scan.at_steps(self.rows, looks, self.most, steps, int(Status.CONVERGED))
 
-    def _judge(self, first: Row) -> Judge:
-        return Judge(self.criterion, first, first.evaluations, self.eps)
+    def _make_monitor(self, first: Observation) -> StoppingMonitor:
+        return StoppingMonitor(self.criterion, first, first.evaluations, self.eps)
 
     def _on_data(self, scan: Scan) -> _Held | None:
         """Evaluate the data where the run ends; None where they overflow."""
@@ -574,16 +586,18 @@ class _Closed:
         dtype = self.objective.blocks.total.dtype
         xp = backends.namespace(path.coef)
         x = Params(*(v if v is None else xp.astype(v, dtype, copy=False) for v in path[:2]))
-        wanted = self.view.constant.wanted._replace(length=True)
+        observed_fields = self.view.constant.observed_fields._replace(length=True)
         with np.errstate(all="ignore"):
             value, grad = self.objective.value_and_grad(x)
-            columns = columns_of(self.objective, wanted, x, value, grad, xp.zeros_like(value))
-        row = self._named(backends.to_numpy(columns), scan.steps, wanted)
+            columns = columns_of(
+                self.objective, observed_fields, x, value, grad, xp.zeros_like(value)
+            )
+        row = self._named(backends.to_numpy(columns), scan.steps, observed_fields)
         sound = np.isfinite(row.value).all() and np.isfinite(row.grad_norm).all()
         row = row._replace(moved=scan.row.moved)
         return _Held(scan.steps, row, x, value, grad) if sound else None
 
-    def _agree(self, row: Row, data: Row) -> bool:
+    def _agree(self, row: Observation, data: Observation) -> bool:
         """Return whether loss and gradient at the end are the data's, so that nothing is to be put right."""
         most = max(AGREED, 4.0 * self.eps)
         value = abs(row.value - data.value) <= most * data.value
@@ -613,13 +627,13 @@ class _Closed:
             njev=as_scalar(np.full(steps.shape, self.passes)),
             status=Status(int(scan.status)) if single else scan.status,
             success=as_scalar(scan.status == Status.CONVERGED),
-            message=message(scan.status, steps),
+            message=status_message(scan.status, steps),
             history=history,
             n_sync=self.n_sync,
             method=f"{method.name} (closed form)",
-            certificate=certified(
+            certificate=make_certificate(
                 row._replace(curvature=curvature), limit, method,
-                contraction(nit, history.grad_norm), known, "Hessian",
+                observed_contraction(nit, history.grad_norm), known, "Hessian",
             ),
         )  # fmt: skip
 
@@ -636,7 +650,7 @@ class _Closed:
         return curvature, (float(read[1]), float(read[1])) if few else None
 
 
-def _history(scan: Scan, end: Row, passes: int) -> History:
+def _history(scan: Scan, end: Observation, passes: int) -> History:
     """Return the looks, in which each problem stands still from its end on."""
     rows, going = scan.rows, scan.rows.steps < end.steps
     last = rows.steps == end.steps

@@ -10,13 +10,13 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Carry, Method, Tree
+from agd._typing import Array, Method, StepState, Tree
 from agd.data.arrays import again
-from agd.run.observation import Row, Wanted, measured
+from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, ours
 
 __all__ = [
-    "Machine",
+    "CompiledStep",
 ]
 
 
@@ -30,63 +30,70 @@ class _Task(NamedTuple):
     objective: Any
 
 
-class _Look(NamedTuple):
+class _ObserveTask(NamedTuple):
     """What is measured of a task; another constant than the step's, which it does not concern."""
 
     task: _Task
-    wanted: Wanted
+    observed_fields: ObservedFields
 
 
-def _whole(task: _Task, arrays: Tree) -> Any:
+def _objective_with_arrays(task: _Task, arrays: Tree) -> Any:
     """Return the objective with its arrays."""
     return task.objective if arrays is None else task.objective.with_arrays(arrays)
 
 
-def _advance(task: _Task, arrays: Tree, carry: Carry, drawn: Tree) -> Carry:
+def _advance(task: _Task, arrays: Tree, step_state: StepState, draws: Tree) -> StepState:
     """Take one step with every problem that still runs; one that turns non-finite stays before it."""
-    objective = _whole(task, arrays)
-    more = () if drawn is None else (drawn,)
-    params, state = task.method.step(objective, carry.params, carry.state, *more)
-    carry = _sound(objective, params, state, carry)
-    count = carry.count + backends.namespace(carry.count).astype(carry.active, carry.count.dtype)
-    return carry._replace(count=count)
+    objective = _objective_with_arrays(task, arrays)
+    draw_args = () if draws is None else (draws,)
+    params, state = task.method.step(objective, step_state.params, step_state.state, *draw_args)
+    step_state = _accept_finite(objective, params, state, step_state)
+    count = step_state.count + backends.namespace(step_state.count).astype(
+        step_state.active, step_state.count.dtype
+    )
+    return step_state._replace(count=count)
 
 
-def _refresh(task: Any, arrays: Tree, carry: Carry, drawn: Tree) -> Carry:
+def _refresh(task: Any, arrays: Tree, step_state: StepState, draws: Tree) -> StepState:
     """Let a method do what it does once a period, with every problem that still runs."""
-    objective = _whole(task, arrays)
-    more = () if drawn is None else (drawn,)
-    params, state = task.method.refresh(objective, carry.params, carry.state, *more)
-    return _sound(objective, params, state, carry)
+    objective = _objective_with_arrays(task, arrays)
+    draw_args = () if draws is None else (draws,)
+    params, state = task.method.refresh(objective, step_state.params, step_state.state, *draw_args)
+    return _accept_finite(objective, params, state, step_state)
 
 
-def _sound(objective: Any, params: Tree, state: Any, carry: Carry) -> Carry:
+def _accept_finite(objective: Any, params: Tree, state: Any, step_state: StepState) -> StepState:
     """Take the new point of each problem that still runs and is finite there."""
-    xp = backends.namespace(carry.count)
-    ok = (
-        carry.active
+    xp = backends.namespace(step_state.count)
+    accepted = (
+        step_state.active
         & xp.isfinite(state.value)
         & xp.isfinite(objective.grad_norm(state.grad, params))
     )
-    return Carry(_keep(ok, params, carry.params), _keep(ok, state, carry.state), ok, carry.count)
+    return StepState(
+        _where_tree(accepted, params, step_state.params),
+        _where_tree(accepted, state, step_state.state),
+        accepted,
+        step_state.count,
+    )
 
 
-def _keep(ok: Array, new: Tree, old: Tree) -> Tree:
+def _where_tree(accepted: Array, new: Tree, old: Tree) -> Tree:
     """Take the new leaves of each problem that is ok; leaves without batch axes are shared."""
-    xp = backends.namespace(ok)
-    batch = tuple(ok.shape)
+    xp = backends.namespace(accepted)
+    batch = tuple(accepted.shape)
     if not batch:
-        return optree.tree_map(lambda a, b: xp.where(ok, a, b), new, old)
+        return optree.tree_map(lambda a, b: xp.where(accepted, a, b), new, old)
 
     def pick(a: Array, b: Array) -> Array:
         if tuple(a.shape)[: len(batch)] != batch:
             return a
-        return xp.where(xp.reshape(ok, (*batch, *(1,) * (a.ndim - len(batch)))), a, b)
+        return xp.where(xp.reshape(accepted, (*batch, *(1,) * (a.ndim - len(batch)))), a, b)
 
     return optree.tree_map(pick, new, old)
 
 
-def _resumed(method: Any, objective: Any, params: Tree, state: Any) -> Any:
+def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
     """Return a method's state with the gradient of another objective, and no failure."""
     if hasattr(method, "resumed"):
         return method.resumed(objective, params, state)
@@ -96,18 +103,20 @@ def _resumed(method: Any, objective: Any, params: Tree, state: Any) -> Any:
     return state._replace(grad=grad, **{f: xp.zeros_like(getattr(state, f)) for f in flags})
 
 
-def _measure(look: _Look, arrays: Tree, carry: Carry, before: Any) -> tuple[Array, Tree]:
-    """Return the columns of a `Row`, and the gradient where it is not the state's."""
-    objective = _whole(look.task, arrays)
+def _observe(
+    look: _ObserveTask, arrays: Tree, step_state: StepState, previous: Any
+) -> tuple[Array, Tree]:
+    """Return the columns of an `Observation`, and the gradient where it is not the state's."""
+    objective = _objective_with_arrays(look.task, arrays)
     if not hasattr(look.task.method, "look"):
-        value, grad, own = carry.state.value, carry.state.grad, None
+        value, grad, own = step_state.state.value, step_state.state.grad, None
     else:  # the state's are of a mini-batch: what is reported and tested is the whole function's
-        value, grad = look.task.method.look(objective, carry.params, carry.state)
+        value, grad = look.task.method.look(objective, step_state.params, step_state.state)
         own = grad
-    return measured(objective, look.wanted, carry, value, grad, before), own
+    return observe(objective, look.observed_fields, step_state, value, grad, previous), own
 
 
-STEPS: tuple[Callable[..., Any], ...] = (_advance, _measure, _refresh)
+STEPS: tuple[Callable[..., Any], ...] = (_advance, _observe, _refresh)
 
 
 @functools.lru_cache(maxsize=32)  # of the functions that were minimised last
@@ -115,7 +124,7 @@ def _of_program(alone: Callable[..., Any], _: _Task) -> tuple[Callable[..., Any]
     return tuple(map(alone, STEPS))
 
 
-def _compiled(
+def _compile_steps(
     backend: backends.Backend, method: Method, objective: Any, x0: Tree
 ) -> tuple[_Task, Tree, tuple[Callable[..., Any], ...]] | None:
     """Return the constant, the arrays and the compiled steps; None where the constant has no hash.
@@ -134,7 +143,7 @@ def _compiled(
     return task, objective.arrays(), tuple(compiled(backend, f, task) for f in STEPS)
 
 
-class Machine:
+class CompiledStep:
     """A method on an objective, its step compiled where the backend compiles; it counts the reads.
 
     Parameters
@@ -149,17 +158,17 @@ class Machine:
     """
 
     task: _Task
-    advance: Callable[..., Carry]
+    advance: Callable[..., StepState]
     measure: Callable[..., tuple[Array, Tree]]
-    again: Callable[..., Carry]
+    again: Callable[..., StepState]
 
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
         self._out_of_memory = backend.is_out_of_memory
-        self.method, self.objective, self.wanted = method, objective, Wanted()
+        self.method, self.objective, self.observed_fields = method, objective, ObservedFields()
         self._compile(backend, objective, x0)
-        self.n_sync = self.taken = 0
+        self.n_sync = self.step_count = 0
         refreshes = hasattr(method, "refresh")
         self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
         # A lazy backend would grow a graph with every step.
@@ -170,28 +179,28 @@ class Machine:
         xp, where = backends.namespace(like), backends.device(like)
         active = xp.ones(objective.batch_shape, dtype=xp.bool, device=where)
         count = xp.zeros(objective.batch_shape, dtype=like.dtype, device=where)
-        self.carry = Carry(x0, state, active, count)
+        self.step_state = StepState(x0, state, active, count)
         if self.persist is not None:
-            self.carry = self.persist(self.carry)
-        self.before = self._point()
+            self.step_state = self.persist(self.step_state)
+        self.previous = self._point()
         self.grad: Tree = None
 
     def _compile(self, backend: backends.Backend, objective: Any, x0: Tree) -> None:
-        wanted = getattr(objective, "compilable", True) if backend.compiles else None
-        found = _compiled(backend, self.method, objective, x0) if wanted else None
+        compilable = getattr(objective, "compilable", True) if backend.compiles else None
+        compiled_steps = _compile_steps(backend, self.method, objective, x0) if compilable else None
         # A step that is run as it is where others are compiled is slower: the result says so.
-        unable = backend.compiles and found is None and wanted is not None
+        unable = backend.compiles and compiled_steps is None and compilable is not None
         self.note = ", not compiled" if unable else ""
-        if found is not None:
-            self.task, self.arrays, steps = found
+        if compiled_steps is not None:
+            self.task, self.arrays, steps = compiled_steps
         else:  # the objective as it is keeps the blocks that it was cut into
             self.task, self.arrays, steps = _Task(self.method, objective), None, STEPS
-        self.advance, self.measure, self.again = steps
+        self.advance, self.observe, self.refresh = steps
 
     def _point(self) -> Any:
-        return self.carry.params, getattr(self.carry.state, "iterations", None)
+        return self.step_state.params, getattr(self.step_state.state, "iterations", None)
 
-    def change(self, objective: Any, where: Any) -> None:
+    def replace_objective(self, objective: Any, where: Any) -> None:
         """Go on with another objective of the same values, such as one with a finer gradient.
 
         Parameters
@@ -201,47 +210,53 @@ class Machine:
         where : numpy.ndarray of bool, shape (...)
             The problems that go on, also where they had ended; the others stand still.
         """
-        carry, like = self.carry, self.carry.active
+        step_state, like = self.step_state, self.step_state.active
         xp, backend = backends.namespace(like), backends.of(like)
         going = backend.convert(xp, where, xp.bool, backends.device(like))
         with np.errstate(all="ignore"):
-            state = _resumed(self.method, objective, carry.params, carry.state)
-        self._compile(backend, objective, carry.params)
+            state = _resume_state(self.method, objective, step_state.params, step_state.state)
+        self._compile(backend, objective, step_state.params)
         self.objective = objective
-        self.carry = carry._replace(state=_keep(going, state, carry.state), active=going)
+        self.step_state = step_state._replace(
+            state=_where_tree(going, state, step_state.state), active=going
+        )
         if self.persist is not None:
-            self.carry = self.persist(self.carry)
+            self.step_state = self.persist(self.step_state)
 
     def steps(self, n: int) -> None:
         """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""
         draw = getattr(self.method, "draw", None)
-        drawn = draw(self.objective, self.taken, n) if draw is not None else None
+        draws = draw(self.objective, self.step_count, n) if draw is not None else None
         with np.errstate(all="ignore"):
             for i in range(n):
                 if i == n - 1:
-                    self.before = self._point()
-                self._advance(None if drawn is None else _entry(drawn, i))
-                self.taken += 1
-                if self.period and self.taken % self.period == 0:
+                    self.previous = self._point()
+                self._advance(None if draws is None else _draw_of_step(draws, i))
+                self.step_count += 1
+                if self.period and self.step_count % self.period == 0:
                     self._refresh()
                 if self.persist is not None:
-                    self.carry = self.persist(self.carry)
+                    self.step_state = self.persist(self.step_state)
 
-    def _advance(self, mine: Tree) -> None:
-        self.carry = self._in_room(lambda: self.advance(self.task, self.arrays, self.carry, mine))
+    def _advance(self, draw: Tree) -> None:
+        self.step_state = self._retry_out_of_memory(
+            lambda: self.advance(self.task, self.arrays, self.step_state, draw)
+        )
 
     def _refresh(self) -> None:
         """End a period of the method; what it draws for that hangs on the step alone."""
         redraw = getattr(self.method, "redraw", None)
-        params = self.carry.params
-        drawn = None if redraw is None else redraw(self.objective, params, self.taken)
-        self.carry = self._in_room(lambda: self.again(self.task, self.arrays, self.carry, drawn))
+        params = self.step_state.params
+        draws = None if redraw is None else redraw(self.objective, params, self.step_count)
+        self.step_state = self._retry_out_of_memory(
+            lambda: self.refresh(self.task, self.arrays, self.step_state, draws)
+        )
 
-    def _in_room(self, call: Callable[[], Any]) -> Any:
+    def _retry_out_of_memory(self, call: Callable[[], Any]) -> Any:
         """Call what is compiled; where a device's memory runs out, compiled anew for smaller blocks."""
-        return again(call, self._out_of_memory, self._halve)
+        return again(call, self._out_of_memory, self._halve_blocks)
 
-    def _halve(self) -> bool:
+    def _halve_blocks(self) -> bool:
         halved = getattr(self.objective, "halved", None)
         smaller = None if self.arrays is None or halved is None else halved()
         if smaller is None:  # what is not compiled has cut its blocks by itself
@@ -249,7 +264,7 @@ class Machine:
         self.objective, self.task = smaller, _Task(self.method, smaller.with_arrays(None))
         return True
 
-    def look(self, beside: list[Array] | None = None) -> tuple[Row, Any, list[Any]]:
+    def look(self, beside: list[Array] | None = None) -> tuple[Observation, Any, list[Any]]:
         """Read the row, and other arrays beside it, in one transfer.
 
         Parameters
@@ -268,9 +283,12 @@ class Machine:
         """
         self.n_sync += 1
         with np.errstate(all="ignore"):
-            rows, self.grad = self._in_room(
-                lambda: self.measure(
-                    _Look(self.task, self.wanted), self.arrays, self.carry, self.before
+            rows, self.grad = self._retry_out_of_memory(
+                lambda: self.observe(
+                    _ObserveTask(self.task, self.observed_fields),
+                    self.arrays,
+                    self.step_state,
+                    self.previous,
                 )
             )
         parts = [rows, *(beside or ())]
@@ -286,26 +304,28 @@ class Machine:
         else:
             split = [np.asarray(backends.to_numpy(rows))]
         eps = float(np.finfo(split[0].dtype).eps)
-        row = Row.read(split[0], self.carry.state, self.wanted, self.method.evaluations)
+        row = Observation.read(
+            split[0], self.step_state.state, self.observed_fields, self.method.evaluations
+        )
         return row, eps, split[1:]
 
     def report(self) -> tuple[Tree, Tree]:
         """Return the point and the gradient there, as a user reads them."""
-        grad = self.carry.state.grad if self.grad is None else self.grad
+        grad = self.step_state.state.grad if self.grad is None else self.grad
         with np.errstate(all="ignore"):  # what overflows there is said by the status
-            x, jac = self.objective.report(self.carry.params, grad)
+            x, jac = self.objective.report(self.step_state.params, grad)
         return x, jac
 
-    def hold(self, done: Any) -> None:
+    def freeze(self, done: Any) -> None:
         """Let the problems that have ended stand still from here on."""
-        like = self.carry.active
+        like = self.step_state.active
         xp, where = backends.namespace(like), backends.device(like)
         still = backends.of(like).convert(xp, ~done, xp.bool, where)
-        self.carry = self.carry._replace(active=like & still)
+        self.step_state = self.step_state._replace(active=like & still)
 
 
-def _entry(drawn: Tree, i: int) -> Tree:
-    return optree.tree_map(lambda a: a[i, ...], drawn)
+def _draw_of_step(draws: Tree, i: int) -> Tree:
+    return optree.tree_map(lambda a: a[i, ...], draws)
 
 
 def _hashable(task: _Task) -> bool:

@@ -13,16 +13,16 @@ from agd import backends
 from agd._typing import Array, Method, Tree
 from agd._validation import as_value
 from agd.gradient import CriticalPoint, FunctionObjective, critical_point
-from agd.run.certificate import Certificate, convergence_of, predicted_contraction
+from agd.run.certificate import Certificate, convergence_kind, predicted_contraction
 from agd.run.result import Result
 from agd.run.stopping import default_tolerance
 
-__all__ = ["with_kind"]
+__all__ = ["classify_result"]
 
 UPSIDE_DOWN = {"minimum": "maximum", "maximum": "minimum"}
 
 
-def with_kind(
+def classify_result(
     found: Result,
     objective: FunctionObjective,
     method: Method,
@@ -68,7 +68,7 @@ def with_kind(
         at = critical_point(fun, found.x, jac, args, grad_tol=asked)
     mu, L = _curvatures(at, mirrored=mirrored)
     convex = mu > 0.0
-    kind, rate = convergence_of(method)
+    kind, rate = convergence_kind(method)
     return replace(
         found.certificate,
         kind=UPSIDE_DOWN.get(at.kind, at.kind) if negative and not mirrored else at.kind,

@@ -17,18 +17,18 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Rescaled
 from agd.loss import LOSSES
 from agd.run.certificate import Certificate, matrix, units
-from agd.run.loop import message
+from agd.run.loop import status_message
 from agd.run.result import FitResult, Status
-from agd.run.separation import separated
-from agd.run.stopping import FACTOR
+from agd.run.separation import separation_message
+from agd.run.stopping import DIVERGENCE_FACTOR
 from agd.update.rule import given_rate
 
 __all__ = [
+    "check_dependence",
     "check_range",
-    "dependence",
-    "explained",
-    "planned",
-    "unconverged",
+    "explain_conditioning",
+    "explain_status",
+    "warns_of_status",
 ]
 
 
@@ -134,7 +134,7 @@ PASSES = 20  # over the data, to measure the largest curvature
 BELOW_IT = "use a learning_rate below it, or 'auto'"
 
 
-def explained(result: FitResult, objective: Any, method: Any, least_share: float) -> FitResult:
+def explain_status(result: FitResult, objective: Any, method: Any, least_share: float) -> FitResult:
     """Name the largest stable step after a divergence, and classes that a plane separates.
 
     Parameters
@@ -172,7 +172,7 @@ def explained(result: FitResult, objective: Any, method: Any, least_share: float
             "minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
         )
         return replace(result, message=result.message + note)
-    return replace(result, message=result.message + separated(result, objective))
+    return replace(result, message=result.message + separation_message(result, objective))
 
 
 def _searched(result: FitResult) -> FitResult:
@@ -200,7 +200,7 @@ def _risen(result: FitResult, method: Any) -> FitResult:
     first = np.asarray(result.history.value[0])
     status = np.asarray(result.status)
     above = (status == Status.MAX_ITER) & (
-        np.asarray(result.fun) > first + (FACTOR - 1.0) * np.abs(first)
+        np.asarray(result.fun) > first + (DIVERGENCE_FACTOR - 1.0) * np.abs(first)
     )
     if not above.any():
         return result
@@ -209,7 +209,7 @@ def _risen(result: FitResult, method: Any) -> FitResult:
     return replace(
         result,
         status=Status(int(status)) if single else status,
-        message=message(status, np.asarray(result.nit)),
+        message=status_message(status, np.asarray(result.nit)),
     )
 
 
@@ -250,7 +250,7 @@ def _diverged(result: FitResult, objective: Any) -> FitResult:
     return replace(result, message=result.message + note)
 
 
-def unconverged(result: FitResult) -> bool:
+def warns_of_status(result: FitResult) -> bool:
     """Return whether the caller has to be warned: an end that neither the tests nor he asked for."""
     if isinstance(result.status, Status):
         endless = "the coefficients grow without bound" in result.message
@@ -258,7 +258,7 @@ def unconverged(result: FitResult) -> bool:
     return bool((~result.success & (result.status != Status.CALLBACK)).any())
 
 
-def dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
+def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]:
     """Say whether the columns are linearly dependent, where the certificate leaves that open.
 
     The Hessian that the certificate rests on is that of the columns as they are, and of columns far from
@@ -315,7 +315,9 @@ def _scaled_hessian(there: Rescaled) -> tuple[Any, float]:
     return np.asarray(read[:-1]).reshape(n, n), float(read[-1])
 
 
-def planned(result: FitResult, columns: Columns, *, quadratic: bool) -> tuple[FitResult, str]:
+def explain_conditioning(
+    result: FitResult, columns: Columns, *, quadratic: bool
+) -> tuple[FitResult, str]:
     """Say what a plan learned of the columns: how they are conditioned, and whether they are dependent.
 
     Parameters

@@ -14,17 +14,17 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool
-from agd.run.certificate import certified, spectrum
-from agd.run.compiled_step import Machine
-from agd.run.observation import Row, Wanted
-from agd.run.result import Log, Result, Status
-from agd.run.stopping import Criterion, GradTol, Judge, Seen, Stop, Test, as_stop
+from agd.run.certificate import make_certificate, spectrum
+from agd.run.compiled_step import CompiledStep
+from agd.run.observation import Observation, ObservedFields
+from agd.run.result import HistoryLog, Result, Status
+from agd.run.stopping import Criterion, GradTol, RunProgress, Stop, StoppingMonitor, Test, as_stop
 
 __all__ = [
     "Differenced",
     "Noise",
-    "message",
     "run",
+    "status_message",
 ]
 
 
@@ -86,12 +86,12 @@ def run(
     a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0, differenced)
     a_run.sharpen()
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
-    while not a_run.judge.done.all():
+    while not a_run.monitor.done.all():
         a_run.go(every)
-        stepped = a_run.judge.advanced.any()
+        stepped = a_run.monitor.advanced.any()
         a_run.sharpen()
         if callback is not None and stepped and _ends(callback, a_run.report):
-            a_run.judge.end(Status.CALLBACK)
+            a_run.monitor.end(Status.CALLBACK)
     return a_run.report()
 
 
@@ -147,9 +147,9 @@ class _Run:
         if leaves:
             criterion = criterion.resolved(objective.report(x0, x0)[0])
         self.grad_test = gradients[0] if gradients else None
-        self.machine = Machine(method, objective, x0)
-        self.spectrum = spectrum(objective, self.machine.carry.state)
-        self.machine.wanted = Wanted(leaves, self.spectrum is not None)
+        self.machine = CompiledStep(method, objective, x0)
+        self.spectrum = spectrum(objective, self.machine.step_state.state)
+        self.machine.observed_fields = ObservedFields(leaves, self.spectrum is not None)
         beside = list(self.spectrum.arrays) if self.spectrum is not None else None
         row, eps, read = self.machine.look(beside)
         self.known = self.spectrum.least(read) if self.spectrum is not None else None
@@ -158,10 +158,10 @@ class _Run:
         self.spent, self.since = {"value_calls": 0, "grad_calls": 0}, np.zeros_like(row.evaluations)
         calls = self.calls("value_calls")
         seconds = time.monotonic() - self.began
-        self.judge = Judge(criterion, row, calls, eps, seconds, self.epoch or 1)
-        self.log = Log(row, calls)
-        if self.judge.done.any() and not self.judge.done.all():
-            self.machine.hold(self.judge.done)  # what is done before it began
+        self.monitor = StoppingMonitor(criterion, row, calls, eps, seconds, self.epoch or 1)
+        self.log = HistoryLog(row, calls)
+        if self.monitor.done.any() and not self.monitor.done.all():
+            self.machine.freeze(self.monitor.done)  # what is done before it began
 
     def calls(self, of: str) -> Any:
         """Return how often the user's function (or gradient) was called; a look may add to it."""
@@ -172,7 +172,7 @@ class _Run:
 
     def limit(self) -> Any:
         """Return what the gradient is held against; 0 where it is not."""
-        limit = 0.0 if self.grad_test is None else self.grad_test.limit(self.judge.first)
+        limit = 0.0 if self.grad_test is None else self.grad_test.limit(self.monitor.first)
         return limit if self.noise is None else np.fmax(limit, self.noise.limit(self.row))
 
     def sharpen(self) -> None:
@@ -182,33 +182,33 @@ class _Run:
             return
         limit = self.limit()
         limit = limit if isinstance(limit, float | np.ndarray | np.generic) else 0.0  # by leaf
-        trials = self.row.steps - self.judge.stepped_at
-        again = known.undecided(self.row, self.judge.status, limit, trials)
-        if not again.any() or not (again | self.judge.done).all():
+        trials = self.row.steps - self.monitor.last_step
+        again = known.undecided(self.row, self.monitor.status, limit, trials)
+        if not again.any() or not (again | self.monitor.done).all():
             return
         self.spent = {of: self.calls(of) for of in self.spent}
         self.since = self.row.evaluations - again
         self.objective, self.differenced = known.central, None
-        self.machine.change(known.central, again)
+        self.machine.replace_objective(known.central, again)
         self.row, _, _ = self.machine.look()
-        self.judge.reopen(again, self.row)
+        self.monitor.reopen(again, self.row)
         self.log.add(self.row, self.calls("value_calls"), keep=False)
 
     def go(self, every: int) -> None:
         """Take some steps, look, and let the problems that have ended stand still."""
         a_step = self.method.evaluations * getattr(self.objective, "value_calls", 1)
-        self.machine.steps(self.judge.stride(every, a_step))
+        self.machine.steps(self.monitor.steps_until_check(every, a_step))
         self.row, _, _ = self.machine.look()
         calls = self.calls("value_calls")
-        ended = self.judge.done
-        self.judge.look(self.row, calls, time.monotonic() - self.began)
-        if (self.judge.done != ended).any() and not self.judge.done.all():
-            self.machine.hold(self.judge.done)
-        self.log.add(self.row, calls, keep=bool(self.judge.advanced.any()))
+        ended = self.monitor.done
+        self.monitor.look(self.row, calls, time.monotonic() - self.began)
+        if (self.monitor.done != ended).any() and not self.monitor.done.all():
+            self.machine.freeze(self.monitor.done)
+        self.log.add(self.row, calls, keep=bool(self.monitor.advanced.any()))
 
     def report(self) -> Result:
         """Put together the result so far."""
-        row, status = self.row, self.judge.status
+        row, status = self.row, self.monitor.status
         single = status.ndim == 0
         nit = row.iterations.astype(int)
         x, jac = self.machine.report()
@@ -221,22 +221,22 @@ class _Run:
             njev=as_scalar(self.calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
             success=as_scalar(status == Status.CONVERGED),
-            message=message(status, nit),
+            message=status_message(status, nit),
             history=self.log.history(),
             n_sync=self.machine.n_sync,
             method=self.method.name + self.machine.note,
-            certificate=certified(
+            certificate=make_certificate(
                 row,
                 self.limit(),
                 self.method,
-                self.log.contraction(),
+                self.log.observed_contraction(),
                 self.known,
                 self.spectrum.why if self.spectrum is not None else "",
             ),
         )
 
 
-def message(status: Any, nit: Any) -> str:
+def status_message(status: Any, nit: Any) -> str:
     """Say how a run ended, or how its problems did."""
     if status.ndim == 0:
         return (
@@ -275,7 +275,7 @@ class Differenced(NamedTuple):
         """Return what rounding leaves unknown of a central difference, as a share of the value."""
         return float(ROUNDINGS * self.eps ** (2.0 / 3.0))
 
-    def undecided(self, row: Row, status: Any, limit: Any, trials: Any) -> Any:
+    def undecided(self, row: Observation, status: Any, limit: Any, trials: Any) -> Any:
         r"""Return the problems of which one-sided differences say no more.
 
         Their error is about ::
@@ -312,10 +312,10 @@ class Noise(Test):
 
     share: float
 
-    def limit(self, row: Row) -> Any:
+    def limit(self, row: Observation) -> Any:
         """Return what the size of the gradient is held against."""
         return self.share * np.abs(row.value)
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the gradient is within its limit."""
         return seen.row.grad_norm <= self.limit(seen.row)

@@ -10,7 +10,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 
-__all__ = ["Row", "Wanted", "measured"]
+__all__ = ["Observation", "ObservedFields", "observe"]
 
 # What a state may carry beside `value` and `grad`; a column is read only where there is one.
 OPTIONAL = (
@@ -19,7 +19,7 @@ OPTIONAL = (
 ALWAYS = ("value", "grad_norm", "size", "moved", "finite", "steps")
 
 
-class Row(NamedTuple):
+class Observation(NamedTuple):
     """What the host knows after a look; NumPy arrays in double precision, an entry for each problem.
 
     Attributes
@@ -67,8 +67,10 @@ class Row(NamedTuple):
     leaves: Any = None
 
     @classmethod
-    def read(cls, columns: Any, state: Any, wanted: Wanted, per_step: int) -> Row:
-        """Name the columns that `measured` stacked for such a state.
+    def read(
+        cls, columns: Any, state: Any, observed_fields: ObservedFields, per_step: int
+    ) -> Observation:
+        """Name the columns that `observe` stacked for such a state.
 
         Parameters
         ----------
@@ -76,7 +78,7 @@ class Row(NamedTuple):
             What came over.
         state : NamedTuple
             The method's state; only which fields it has is asked.
-        wanted : Wanted
+        observed_fields : Wanted
             What was asked for.
         per_step : int
             Evaluations a step, for a state that does not count them.
@@ -87,17 +89,17 @@ class Row(NamedTuple):
             The row.
         """
         columns = np.asarray(columns, dtype=np.float64)
-        names = (*ALWAYS, *_carried(state), *(("length",) if wanted.length else ()))
+        names = (*ALWAYS, *_carried(state), *(("length",) if observed_fields.length else ()))
         known = dict(zip(names, columns, strict=False))
         zero = np.zeros_like(known["value"])
         known.setdefault("iterations", known["steps"])
         known.setdefault("evaluations", 1.0 + per_step * known["steps"])
         for name in ("failed", "walled", "unsettled", "curvature", "least_curvature"):
             known.setdefault(name, zero)
-        return cls(**known, leaves=columns[len(names) :] if wanted.leaves else None)
+        return cls(**known, leaves=columns[len(names) :] if observed_fields.leaves else None)
 
 
-class Wanted(NamedTuple):
+class ObservedFields(NamedTuple):
     """Which columns are measured beside those that always are."""
 
     leaves: bool = False
@@ -108,8 +110,13 @@ def _carried(state: Any) -> tuple[str, ...]:
     return tuple(name for name in OPTIONAL if getattr(state, name, None) is not None)
 
 
-def measured(
-    objective: Any, wanted: Wanted, carry: Any, value: Array, grad: Tree, before: Any
+def observe(
+    objective: Any,
+    observed_fields: ObservedFields,
+    step_state: Any,
+    value: Array,
+    grad: Tree,
+    previous: Any,
 ) -> Array:
     """Stack what the host looks at into one small array, shape (k, ...); `Row.read` names it.
 
@@ -117,13 +124,13 @@ def measured(
     ----------
     objective : Objective
         What is minimised.
-    wanted : Wanted
+    observed_fields : Wanted
         The columns that somebody asked for.
-    carry : Carry
+    step_state : Carry
         Where the run stands.
     value, grad : array, tree
         The objective and its gradient there.
-    before : tuple of tree, array or None
+    previous : tuple of tree, array or None
         The params and the accepted steps before the last step.
 
     Returns
@@ -131,28 +138,28 @@ def measured(
     array, shape (k, ...)
         The columns.
     """
-    state = carry.state
-    size, moved = _movement(value, carry.params, state, before)
-    grad_norm = objective.grad_norm(grad, carry.params)
+    state = step_state.state
+    size, moved = _movement(value, step_state.params, state, previous)
+    grad_norm = objective.grad_norm(grad, step_state.params)
     xp = backends.namespace(value)
-    finite = carry.active & xp.isfinite(value) & xp.isfinite(grad_norm)
-    columns = [value, grad_norm, size, moved, finite, carry.count]
+    finite = step_state.active & xp.isfinite(value) & xp.isfinite(grad_norm)
+    columns = [value, grad_norm, size, moved, finite, step_state.count]
     columns += [getattr(state, name) for name in _carried(state)]
-    if wanted.length or wanted.leaves:
-        residual = _residual(objective, carry.params, grad)
-        if wanted.length:
+    if observed_fields.length or observed_fields.leaves:
+        residual = _residual(objective, step_state.params, grad)
+        if observed_fields.length:
             columns.append(_length(residual, value))
-        if wanted.leaves:
+        if observed_fields.leaves:
             columns += [_largest(leaf, value) for leaf in optree.tree_leaves(residual)]
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
 
 
-def _movement(value: Array, params: Tree, state: Any, before: Any) -> tuple[Array, Array]:
+def _movement(value: Array, params: Tree, state: Any, previous: Any) -> tuple[Array, Array]:
     """Return the largest parameter, and how far the last step moved any, as a share of it."""
     xp = backends.namespace(value)
     size, known = xp.zeros_like(value), getattr(state, "moved", None)
     moved = xp.zeros_like(value) if known is None else known
-    old_params, old_iterations = before
+    old_params, old_iterations = previous
     for new, old in zip(optree.tree_leaves(params), optree.tree_leaves(old_params), strict=True):
         size = xp.maximum(size, _largest(new, value))
         if known is None:

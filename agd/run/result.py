@@ -19,17 +19,17 @@ from agd._validation import as_features, check_columns
 from agd.data.arrays import forward
 from agd.data.screening import Screened
 from agd.run.certificate import Certificate
-from agd.run.observation import Row
+from agd.run.observation import Observation
 
 __all__ = [
     "Certificate",
     "FitResult",
     "History",
-    "Log",
+    "HistoryLog",
     "Result",
     "Status",
-    "contraction",
-    "fitted",
+    "as_fit_result",
+    "observed_contraction",
 ]
 
 
@@ -109,7 +109,7 @@ class History(NamedTuple):
     nfev: Any
 
 
-class Log:
+class HistoryLog:
     """Collect the rows of a run; a history of them is a view, which later rows leave as it is.
 
     Parameters
@@ -120,13 +120,13 @@ class Log:
         Calls of the function by then.
     """
 
-    def __init__(self, first: Row, calls: Any) -> None:
+    def __init__(self, first: Observation, calls: Any) -> None:
         self._rows = np.empty((16, 5, *np.shape(first.value)))
         self._kept = 0
         self._loose = False
         self.add(first, calls, keep=True)
 
-    def add(self, row: Row, calls: Any, *, keep: bool) -> None:
+    def add(self, row: Observation, calls: Any, *, keep: bool) -> None:
         """Add a row; one that is not to be kept gives way to the next."""
         if self._kept + 1 >= len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
@@ -142,13 +142,13 @@ class Log:
         nit = np.max(nit, axis=tuple(range(1, nit.ndim))).astype(int)
         return History(nit, value, grad_norm, step, calls.astype(int))
 
-    def contraction(self) -> Any:
-        """Return by what factor the gradient shrank a step, shape (...), as `contraction` has it."""
+    def observed_contraction(self) -> Any:
+        """Return by what factor the gradient shrank a step, shape (...), as `observed_contraction` has it."""
         rows = self._rows[: self._kept + self._loose]
-        return contraction(rows[:, 0], rows[:, 2])
+        return observed_contraction(rows[:, 0], rows[:, 2])
 
 
-def contraction(nit: Any, size: Any) -> Any:
+def observed_contraction(nit: Any, size: Any) -> Any:
     """Return by what factor the gradient shrank a step, shape (...), over the last half of them.
 
     It is the geometric mean, (|g_n| / |g_m|)^(1 / (n - m)), with m the first step seen from n/2 on;
@@ -410,7 +410,7 @@ class FitResult(Result):
         )  # lazy rows of unknown number cannot be stacked
 
 
-def fitted(found: Result, sound: Screened, loss: Loss) -> FitResult:
+def as_fit_result(found: Result, sound: Screened, loss: Loss) -> FitResult:
     """Name the parts of the point that a run over sound data found.
 
     Parameters

@@ -21,7 +21,7 @@ from agd.gradient.preconditioner import Rescaled
 from agd.loss import Logistic, Poisson
 from agd.run.result import FitResult, Status
 
-__all__ = ["separated"]
+__all__ = ["separation_message"]
 
 FLAT = 1e-4  # curvature seen on the way, as a share of the largest: what is above is no valley without end
 SLOPE = 1e3  # tolerances: a row whose slope is below, and one step of z to both sides too, is at its end
@@ -30,7 +30,7 @@ SHARE = 0.01  # of a direction, in spreads: columns with less are not part of wh
 STILL, MOVED = 0.05, 5.0
 
 
-def separated(result: FitResult, objective: Any) -> str:
+def separation_message(result: FitResult, objective: Any) -> str:
     """Return what to say of a fit that has no minimum; nothing where it has one.
 
     Only where the method met hardly any curvature are the data asked: two passes, and two reads.

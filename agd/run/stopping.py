@@ -24,7 +24,7 @@ import optree
 from agd import backends
 from agd._typing import Tree
 from agd._validation import as_count, as_nonnegative, as_positive
-from agd.run.observation import Row
+from agd.run.observation import Observation
 from agd.run.result import Status
 
 __all__ = [
@@ -32,12 +32,12 @@ __all__ = [
     "Criterion",
     "Deadline",
     "GradTol",
-    "Judge",
     "MaxEval",
     "MaxIter",
-    "Seen",
+    "RunProgress",
     "StepTol",
     "Stop",
+    "StoppingMonitor",
     "Test",
     "ValueTol",
     "as_stop",
@@ -47,16 +47,16 @@ __all__ = [
 RUNNING = -1  # in an array of statuses: none yet
 
 
-class Seen(NamedTuple):
+class RunProgress(NamedTuple):
     """What a criterion judges by: this look, the last and the first, calls and seconds so far.
 
     `advanced` is true for the problems that took a step since the last look and are finite: only of
     these does it mean anything that value or point have not changed.
     """
 
-    row: Row
-    last: Row
-    first: Row
+    row: Observation
+    last: Observation
+    first: Observation
     advanced: Any
     calls: Any
     seconds: float
@@ -71,13 +71,21 @@ class Criterion:
 
     def __and__(self, other: object) -> Criterion:
         """Hold where both hold."""
-        return _All(_joined(_All, self, other)) if isinstance(other, Criterion) else NotImplemented
+        return (
+            _All(_flatten_operands(_All, self, other))
+            if isinstance(other, Criterion)
+            else NotImplemented
+        )
 
     def __or__(self, other: object) -> Criterion:
         """Hold where either holds."""
-        return _Any(_joined(_Any, self, other)) if isinstance(other, Criterion) else NotImplemented
+        return (
+            _Any(_flatten_operands(_Any, self, other))
+            if isinstance(other, Criterion)
+            else NotImplemented
+        )
 
-    def judge(self, seen: Seen) -> Any:
+    def evaluate(self, seen: RunProgress) -> Any:
         """Return a status for each problem, -1 where the test does not hold.
 
         Parameters
@@ -106,7 +114,7 @@ class Criterion:
         raise NotImplementedError
 
 
-def _joined(kind: type, first: Criterion, second: Criterion) -> tuple[Criterion, ...]:
+def _flatten_operands(kind: type, first: Criterion, second: Criterion) -> tuple[Criterion, ...]:
     parts: list[Criterion] = []
     for one in (first, second):
         parts += one.operands if isinstance(one, kind) else (one,)  # type: ignore[attr-defined]
@@ -130,11 +138,11 @@ class _Joined(Criterion):
 class _Any(_Joined):
     """The operands joined by |."""
 
-    def judge(self, seen: Seen) -> Any:
+    def evaluate(self, seen: RunProgress) -> Any:
         """Return the status of the first that holds."""
-        status = self.operands[0].judge(seen)
+        status = self.operands[0].evaluate(seen)
         for operand in self.operands[1:]:
-            status = np.where(status == RUNNING, operand.judge(seen), status)
+            status = np.where(status == RUNNING, operand.evaluate(seen), status)
         return status
 
     @property
@@ -149,9 +157,9 @@ class _Any(_Joined):
 class _All(_Joined):
     """The operands joined by &."""
 
-    def judge(self, seen: Seen) -> Any:
+    def evaluate(self, seen: RunProgress) -> Any:
         """Return CONVERGED where all hold and one says so, else what the first says."""
-        each = np.stack([operand.judge(seen) for operand in self.operands])
+        each = np.stack([operand.evaluate(seen) for operand in self.operands])
         said = np.where((each == Status.CONVERGED).any(axis=0), int(Status.CONVERGED), each[0])
         return np.where((each == RUNNING).any(axis=0), RUNNING, said)
 
@@ -172,11 +180,11 @@ class Test(Criterion):
     status: ClassVar[Status] = Status.CONVERGED
     ends: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the test holds, shape (...)."""
         raise NotImplementedError
 
-    def judge(self, seen: Seen) -> Any:
+    def evaluate(self, seen: RunProgress) -> Any:
         """Return the test's status where it holds, else -1."""
         return np.where(self.holds(seen), int(self.status), RUNNING)
 
@@ -228,7 +236,7 @@ class MaxIter(_Count):
     True
     """
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the limit is reached."""
         return seen.row.iterations >= self.limit
 
@@ -255,7 +263,7 @@ class MaxEval(_Count):
     MaxEval(1000)
     """
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the limit is reached."""
         return seen.calls >= self.limit
 
@@ -292,7 +300,7 @@ class Deadline(Test):
         """Refuse what is no finite number above 0."""
         as_positive("seconds", self.seconds)
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return whether the time is up."""
         return np.full(np.shape(seen.row.value), seen.seconds >= self.seconds)
 
@@ -367,7 +375,7 @@ class GradTol(Test):
             ) from reason
         return GradTol(limits, self.rtol)
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the gradient is within its limit."""
         if not self.per_leaf:
             return seen.row.grad_norm <= self.limit(seen.first)
@@ -376,7 +384,7 @@ class GradTol(Test):
             inside = inside & (now <= _limit(limit, self.rtol, first))
         return inside
 
-    def limit(self, first: Row) -> Any:
+    def limit(self, first: Observation) -> Any:
         """Return what the size of the gradient is held against; the limits given, if by leaf."""
         return self.atol if self.per_leaf else _limit(self.atol, self.rtol, first.grad_norm)
 
@@ -420,7 +428,7 @@ class StepTol(_Change):
     StepTol(1e-09)
     """
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the last step that was taken is within its limit."""
         size = np.where(seen.row.size > 0.0, seen.row.size, 1.0)
         moved = seen.row.moved * size
@@ -451,7 +459,7 @@ class ValueTol(_Change):
     ValueTol(1e-12, atol=1e-300)
     """
 
-    def holds(self, seen: Seen) -> Any:
+    def holds(self, seen: RunProgress) -> Any:
         """Return where the change since the last look is within its limit."""
         change = np.abs(seen.row.value - seen.last.value)
         return seen.advanced & (change <= _limit(self.atol, self.rtol, np.abs(seen.row.value)))
@@ -476,7 +484,7 @@ class GCV(Test):
     GCV()
     """
 
-    def holds(self, seen: Seen) -> Any:  # noqa: ARG002 - whatever was seen
+    def holds(self, seen: RunProgress) -> Any:  # noqa: ARG002 - whatever was seen
         """Refuse: a loop knows only the steps that it took."""
         raise ValueError(
             "stop='gcv' needs the whole run in closed form: the squared loss with no penalty or L2, "
@@ -486,10 +494,10 @@ class GCV(Test):
 
 
 # A run that rises for so many looks, and steps, in a row is not oscillating,
-RISES, RISING_STEPS = 5, 25
-FACTOR = 10.0  # and this far above its start it counts as diverging.
-IDLE = 500  # trials in a row without a step: more than any line search makes
-IDLE_EPOCHS = 25  # as many epochs of mini-batches, each undone and its step halved
+MIN_INCREASES, MIN_INCREASING_STEPS = 5, 25
+DIVERGENCE_FACTOR = 10.0  # and this far above its start it counts as diverging.
+MAX_FAILED_TRIALS = 500  # trials in a row without a step: more than any line search makes
+MAX_FAILED_EPOCHS = 25  # as many epochs of mini-batches, each undone and its step halved
 
 
 @dataclass(frozen=True)
@@ -588,7 +596,7 @@ class Stop:
         return functools.reduce(operator.or_, [*tests, MaxIter(self.max_iter)])
 
 
-USUAL = Stop()
+DEFAULT_STOP = Stop()
 
 
 def as_stop(stop: Stop | Criterion | str | None) -> Stop:
@@ -616,7 +624,7 @@ def as_stop(stop: Stop | Criterion | str | None) -> Stop:
     10000
     """
     if stop is None:
-        return USUAL
+        return DEFAULT_STOP
     if isinstance(stop, Stop):
         return stop
     if isinstance(stop, str) and stop == "gcv":
@@ -629,7 +637,7 @@ def as_stop(stop: Stop | Criterion | str | None) -> Stop:
     return Stop(max_iter=sys.maxsize, when=stop) if stop.ends else Stop(when=stop)
 
 
-class Judge:
+class StoppingMonitor:
     """Turn the rows that a run reads into one status for each problem; it lives on the host.
 
     Parameters
@@ -651,7 +659,7 @@ class Judge:
     def __init__(
         self,
         criterion: Criterion,
-        first: Row,
+        first: Observation,
         calls: Any,
         eps: float,
         seconds: float = 0.0,
@@ -660,70 +668,77 @@ class Judge:
         self.criterion, self.epoch = criterion, epoch
         self.first = self.last = first
         with np.errstate(over="ignore"):  # a value that large has no room to fall
-            self.low = -np.fmax(1.0, np.abs(first.value)) / eps  # where steps drown in rounding,
-            self.lowest = self.low / eps  # and where no more are asked for
+            self.rounding_floor = (
+                -np.fmax(1.0, np.abs(first.value)) / eps
+            )  # where steps drown in rounding,
+            self.unbounded_below = self.rounding_floor / eps  # and where no more are asked for
         self.calls, self.seconds, self.pace = calls, seconds, 0.0
-        self.rises = np.zeros(np.shape(first.value), dtype=int)
-        self.rising_since, self.stepped_at = first.iterations, first.steps
+        self.consecutive_increases = np.zeros(np.shape(first.value), dtype=int)
+        self.increasing_since, self.last_step = first.iterations, first.steps
         self.status = np.full(np.shape(first.value), -1)
         self.advanced = np.zeros(np.shape(first.value), dtype=bool)
         self._end(first.finite == 0, Status.NON_FINITE)
-        self.settle(first)
+        self.check(first)
 
     @property
     def done(self) -> Any:
         """Which problems have ended."""
         return self.status >= 0
 
-    def look(self, row: Row, calls: Any, seconds: float) -> None:
+    def look(self, row: Observation, calls: Any, seconds: float) -> None:
         """Judge the problems that still run by what they are now."""
         taken = np.max(row.steps - self.last.steps)
         self.pace = (seconds - self.seconds) / max(float(taken), 1.0)
         self.calls, self.seconds = calls, seconds
         self.advanced = row.iterations > self.last.iterations
-        self.stepped_at = np.where(self.advanced, row.steps, self.stepped_at)
-        rising = self.advanced & (row.value > self.last.value)
-        still = rising | ~self.advanced
-        self.rising_since = np.where(still, self.rising_since, row.iterations)
-        self.rises = np.where(still, self.rises + rising, 0)
-        self.settle(row)
+        self.last_step = np.where(self.advanced, row.steps, self.last_step)
+        increased = self.advanced & (row.value > self.last.value)
+        no_decrease = increased | ~self.advanced
+        self.increasing_since = np.where(no_decrease, self.increasing_since, row.iterations)
+        self.consecutive_increases = np.where(
+            no_decrease, self.consecutive_increases + increased, 0
+        )
+        self.check(row)
         self.last = row
 
-    def settle(self, row: Row) -> None:
+    def check(self, row: Observation) -> None:
         """Ask for convergence first, then for failure, then for the limits."""
         first = self.first
         with np.errstate(all="ignore"):
-            going = self.advanced & (row.finite != 0)
-            shown, going = _settled(row, going)
-            seen = Seen(shown, self.last, first, going, self.calls, self.seconds)
-            status = self.criterion.judge(seen)
-            above = (row.value > first.value + (FACTOR - 1.0) * np.abs(first.value)) & (
-                row.grad_norm > FACTOR * first.grad_norm
+            advanced = self.advanced & (row.finite != 0)
+            shown, advanced = _hide_unsettled(row, advanced)
+            seen = RunProgress(shown, self.last, first, advanced, self.calls, self.seconds)
+            status = self.criterion.evaluate(seen)
+            above = (row.value > first.value + (DIVERGENCE_FACTOR - 1.0) * np.abs(first.value)) & (
+                row.grad_norm > DIVERGENCE_FACTOR * first.grad_norm
             )
-        rises = (self.rises >= RISES) & (row.iterations - self.rising_since >= RISING_STEPS)
+        increasing = (self.consecutive_increases >= MIN_INCREASES) & (
+            row.iterations - self.increasing_since >= MIN_INCREASING_STEPS
+        )
         broken = row.finite == 0
         self._end(status == Status.CONVERGED, Status.CONVERGED)
-        self._end(row.value < self.lowest, Status.UNBOUNDED)
+        self._end(row.value < self.unbounded_below, Status.UNBOUNDED)
         self._end(broken & (row.grad_norm > first.grad_norm), Status.DIVERGED)
         self._end(broken, Status.NON_FINITE)
         failed = row.failed != 0
         self._end(failed & (row.walled != 0), Status.NON_FINITE)
-        self._end(failed & (row.value < self.low), Status.UNBOUNDED)
+        self._end(failed & (row.value < self.rounding_floor), Status.UNBOUNDED)
         self._end(failed, Status.LINE_SEARCH)
-        self._end(above & rises, Status.DIVERGED)
+        self._end(above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)
         self._end(
-            row.steps - self.stepped_at >= max(IDLE, IDLE_EPOCHS * self.epoch), Status.LINE_SEARCH
+            row.steps - self.last_step >= max(MAX_FAILED_TRIALS, MAX_FAILED_EPOCHS * self.epoch),
+            Status.LINE_SEARCH,
         )
 
-    def reopen(self, where: Any, row: Row) -> None:
+    def reopen(self, where: Any, row: Observation) -> None:
         """Judge some problems anew, by a row at the same points; no step has led to it."""
         self.status = np.where(where, -1, self.status)
         self.advanced = np.zeros_like(self.advanced)
         self.last = row
-        self.settle(row)
+        self.check(row)
 
-    def stride(self, most: int, calls_a_step: int) -> int:
+    def steps_until_check(self, most: int, calls_a_step: int) -> int:
         """Return how many steps to take before the next look, so that no limit is passed unseen.
 
         Parameters
@@ -762,14 +777,14 @@ class Judge:
             self.status = np.where(where & ~self.done, status, self.status)
 
 
-def _settled(row: Row, going: Any) -> tuple[Row, Any]:
+def _hide_unsettled(row: Observation, advanced: Any) -> tuple[Observation, Any]:
     """Hide from the tests of convergence what says nothing yet: the point may be a saddle."""
     open_ = row.unsettled != 0
     if not np.any(open_):
-        return row, going
+        return row, advanced
     leaves = None if row.leaves is None else np.where(open_, np.inf, row.leaves)
     hidden = row._replace(grad_norm=np.where(open_, np.inf, row.grad_norm), leaves=leaves)
-    return hidden, going & ~open_
+    return hidden, advanced & ~open_
 
 
 def default_tolerance(point: Tree) -> float:

@@ -10,21 +10,21 @@ import pytest
 import agd
 from agd import Deadline, GradTol, MaxEval, MaxIter, Status, StepTol, Stop, ValueTol
 from agd.run import as_stop
-from agd.run.observation import Row
-from agd.run.stopping import RUNNING, Seen
+from agd.run.observation import Observation
+from agd.run.stopping import RUNNING, RunProgress
 from helpers.toy_solvers import Bowl, descend, steps_to
 
 
 def row(**known):
     zero = np.asarray(0.0)
-    columns = {name: zero for name in Row._fields if name not in ("length", "leaves")}
+    columns = {name: zero for name in Observation._fields if name not in ("length", "leaves")}
     known = {name: np.asarray(value, dtype=float) for name, value in known.items()}
-    return Row(**{**columns, "finite": np.asarray(1.0), **known})
+    return Observation(**{**columns, "finite": np.asarray(1.0), **known})
 
 
 def seen(now, **known):
     defaults = {"last": row(), "first": row(), "advanced": np.asarray(True), "calls": np.asarray(0)}
-    return Seen(now, **{**defaults, "seconds": 0.0, **known})
+    return RunProgress(now, **{**defaults, "seconds": 0.0, **known})
 
 
 # A criterion for each of these; the row below makes those hold whose name is listed.
@@ -37,7 +37,7 @@ def judged(criterion, holding):
         value=0.0 if "v" in holding else 1.0,
         iterations=500 if "i" in holding else 1,
     )
-    return int(criterion.judge(seen(now, seconds=11.0 if "d" in holding else 0.0)))
+    return int(criterion.evaluate(seen(now, seconds=11.0 if "d" in holding else 0.0)))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_each_problem_is_judged_by_itself():
     now = row(grad_norm=[0.0, 1.0, 0.0, 1.0], iterations=[500, 500, 1, 1], value=[0.0] * 4)
     criterion = GradTol(1e-8) | MaxIter(500)
     first = row(grad_norm=[1.0] * 4)
-    assert criterion.judge(seen(now, first=first)).tolist() == [0, 1, 0, RUNNING]
+    assert criterion.evaluate(seen(now, first=first)).tolist() == [0, 1, 0, RUNNING]
 
 
 @pytest.mark.parametrize(
