@@ -305,6 +305,29 @@ class Blocks:
         return self.replace(y=xp.astype(self.y == high, self.y.dtype))
 
     @property
+    def lazy(self) -> bool:
+        """Whether each pass reads or computes the rows anew, chunk by chunk, which makes a pass dear."""
+        return backends.of(self.X).chunked
+
+    @property
+    def sparse(self) -> bool:
+        """Whether X is a sparse matrix, which is never made dense."""
+        return backends.is_sparse(self.X)
+
+    @property
+    def row_count(self) -> float:
+        """The number of rows; infinite where only a pass over lazy data can tell."""
+        rows = float(self.X.shape[-2])
+        return math.inf if math.isnan(rows) else rows
+
+    @property
+    def entries(self) -> float:
+        """The number of stored entries of X: of a sparse matrix its nonzeros; infinite where unknown."""
+        if self.sparse:
+            return float(self.X.nnz)
+        return math.prod(map(float, self.X.shape[:-2]), start=self.row_count * self.X.shape[-1])
+
+    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The leading axes: () for one problem."""
         return tuple(self.y.shape)[:-1]

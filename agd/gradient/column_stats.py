@@ -193,7 +193,7 @@ def _null_model(
     blocks, loss = objective.blocks, objective.loss
     xp, total = backends.namespace(like), blocks.total
     # Data in chunks are not sampled: the moments know their mean.
-    known = moments if backends.of(blocks.X).chunked else None
+    known = moments if blocks.lazy else None
     classes = loss.classes is not None
     mean = _mean_target(blocks, known) if objective.intercept or classes else None
     null = loss.null_model(mean) if objective.intercept else _zero(objective)

@@ -215,7 +215,7 @@ def whitened(
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
     most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
-    sparse = backends.is_sparse(base.blocks.X)
+    sparse = base.blocks.sparse
     if sparse:  # a few products with X are all that it costs
         most = min(most, SMALL_SHARE**-0.5)
     alone = ridge_strength(base.penalty) == 0.0  # with a ridge nothing is left open
@@ -282,7 +282,7 @@ def sample(blocks: Blocks) -> Blocks | None:
     Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
     the sample differ by less than a half in the data. None where the rows are few, or in chunks.
     """
-    if backends.of(blocks.X).chunked:
+    if blocks.lazy:
         return None
     n, p = blocks.X.shape[-2:]
     step = int(n) // max(ENOUGH * int(p), min(SAMPLE // int(p), ROWS))

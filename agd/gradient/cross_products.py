@@ -240,8 +240,7 @@ def accumulate(blocks: Blocks) -> Sums:
     Sums
         In memory, where the data (or its chunks) are.
     """
-    row = backends.of(blocks.X)
-    if row.chunked:
+    if blocks.lazy:
         found: Sums = blocks.merged(functools.partial(of_chunk, blocks.rows), merge)
         return found
     return _of_rows(blocks)
@@ -318,9 +317,9 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     """Return how many rows to centre at once: in cache, but for wide X enough of them to pay."""
     X = blocks.X
     n, p = int(X.shape[-2]), int(X.shape[-1])
-    if backends.is_sparse(X):  # products have p² entries for any rows: the more, the better
+    if blocks.sparse:  # products have p² entries for any rows: the more, the better
         entry_bytes = itemsize(X, dtype) + int(X.indices.dtype.itemsize)
-        return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(X.nnz) * entry_bytes) + 1)
+        return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(blocks.entries) * entry_bytes) + 1)
     row_bytes = math.prod((*_problems(blocks), p, itemsize(X, dtype)))
     most = TEMPORARY // row_bytes
     if backends.of(X).block_bytes(X) is not None:

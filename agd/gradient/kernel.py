@@ -95,7 +95,7 @@ class RowSquares:
         root = None if weight is None else xp.sqrt(weight)
         length = 1.0 / xp.min(scaling.scale, axis=-1)
         found = cls(base, scaling, root, length)
-        if backends.is_sparse(X) or X.ndim > 2 or X.shape[-2] > KERNEL:
+        if base.blocks.sparse or X.ndim > 2 or X.shape[-2] > KERNEL:
             return found
         return replace(found, kernel=found._formed())
 

@@ -185,7 +185,7 @@ class LinearObjective:
     @property
     def compilable(self) -> bool | None:
         """Whether a step can be compiled: not where it goes through chunks, one after the other."""
-        return None if backends.of(self.blocks.X).chunked else True
+        return None if self.blocks.lazy else True
 
     def halved(self) -> LinearObjective | None:
         """Return the same objective in blocks of half the rows; None where these are few already."""

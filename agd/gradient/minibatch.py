@@ -81,8 +81,8 @@ def row_count(objective: Any) -> int | None:
     if isinstance(objective, Rescaled):
         return row_count(objective.base)
     if isinstance(objective, LinearObjective):
-        X = objective.blocks.X
-        return None if backends.of(X).chunked else int(X.shape[-2])
+        blocks = objective.blocks
+        return None if blocks.lazy else int(blocks.X.shape[-2])
     found: int | None = getattr(objective, "rows", None)
     return found
 

@@ -187,7 +187,7 @@ def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) ->
     if measured:
         base = replace(base, measure=scaling)
     scaling, even = _coordinates(base, scaling)
-    few = row_count(base) < base.blocks.X.shape[-1] and not backends.of(base.blocks.X).chunked
+    few = row_count(base) < base.blocks.X.shape[-1] and not base.blocks.lazy
     if few and even and measured and start is None:
         with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
             rows = RowSquares.of(base, scaling)

@@ -432,5 +432,5 @@ def as_fit_result(found: Result, sound: Screened, loss: Loss) -> FitResult:
     params, blocks = found.x, sound.blocks
     return FitResult(
         **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes,
-        n_passes=blocks.passes[0] if backends.of(blocks.X).chunked else None,
+        n_passes=blocks.passes[0] if blocks.lazy else None,
     )  # fmt: skip

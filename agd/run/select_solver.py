@@ -80,11 +80,10 @@ def takes_moments(base: LinearObjective) -> bool:
     Nor for a sparse X with so few entries that more steps take less than the (p, p) factors; but without
     a ridge these tell which columns are dependent.
     """
-    X = base.blocks.X
-    p = X.shape[-1]
+    p = base.blocks.X.shape[-1]
     on_moments = type(base.loss) is Squared and (row_count(base) >= TALL * p or _faces_pay(base))
-    if backends.is_sparse(X) and not base.nonsmooth and ridge_strength(base.penalty) > 0.0:
-        return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * X.nnz))
+    if base.blocks.sparse and not base.nonsmooth and ridge_strength(base.penalty) > 0.0:
+        return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * base.blocks.entries))
     return p <= WIDE and (on_moments or not base.nonsmooth)
 
 
@@ -93,7 +92,7 @@ def scaled(base: LinearObjective, start: Params | None, *, measured: bool) -> Pl
 
     Parameters and returns are those of `plan`.
     """
-    if base.nonsmooth or not backends.is_sparse(base.blocks.X):
+    if base.nonsmooth or not base.blocks.sparse:
         return None
     scaling = column_scaling(base)
     if measured:
@@ -194,7 +193,7 @@ def _whitened(
         same = moments.G.dtype == start.coef.dtype
         # Moments of well conditioned columns leave nothing to refine, nor do those that are wider.
         once = not same or np.max(columns.condition) < EVEN
-        accurate = columns.hard and not backends.is_sparse(base.blocks.X)
+        accurate = columns.hard and not base.blocks.sparse
         method = WhitenedDescent(3 if columns.hard else 1 if once else 2, accurate=accurate)
         least = None if columns.least is None else (columns.low, columns.least)
         squares = WhitenedSquares(base, whitening, moments, accurate, least)
@@ -256,8 +255,8 @@ def sound_data(
     moments : Moments or None
         Those of chunks, which cost to read: of the same pass.
     """
-    chunked = backends.of(data.X).chunked
     uncounted = LinearObjective(Blocks.uncounted(*data), chosen, penalty, intercept)
+    chunked = uncounted.blocks.lazy
     if auto and chunked and takes_moments(uncounted):
         return survey(uncounted.blocks, chosen)
     with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen

@@ -72,7 +72,7 @@ def separation_message(result: FitResult, objective: Any) -> str:
 def _looked_for(result: FitResult, base: Any, there: Any) -> str:
     params, like = Params(result.coef, result.intercept), result.coef
     flat = there.unit / there.intercept_scale * (SLOPE * relative(like))
-    shift = None if backends.is_sparse(base.blocks.X) else there.shift
+    shift = None if base.blocks.sparse else there.shift
     seen = functools.partial(_seen, base.loss, params, flat, shift)
     xp = backends.namespace(like)
     zero = 0.0 * like if shift is None else shift

@@ -8,7 +8,6 @@ it leaves that share of the error, and of passes over all the rows, which are wh
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +48,7 @@ def serves(base: LinearObjective, some: Blocks) -> bool:
     X = base.blocks.X
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
         return False
-    large = (X.nnz if backends.is_sparse(X) else math.prod(X.shape)) >= LARGE
+    large = base.blocks.entries >= LARGE
     return bool(large and some.X.shape[0] * FEW <= X.shape[0])
 
 

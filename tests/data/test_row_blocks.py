@@ -15,8 +15,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from agd._typing import Params
+from agd.data import threads as data_threads
 from agd.data.threads import _libraries, allowed, in_order, single_threaded_products
-from agd.gradient import Blocks, LinearObjective, _workers
+from agd.gradient import Blocks, LinearObjective
 from agd.loss import Logistic, Squared
 from helpers import known_values
 from helpers.property_testing import assume, given, st
@@ -258,7 +259,7 @@ def test_the_error_is_the_one_that_a_loop_would_have_raised():
     began, meeting = [], threading.Barrier(4, timeout=PATIENCE)
     later_failed = threading.Event()
 
-    class Remaining(_workers.deque):
+    class Remaining(data_threads.deque):
         """The items that are left: cleared by a failure, once it was caught."""
 
         def clear(self):
@@ -276,7 +277,7 @@ def test_the_error_is_the_one_that_a_loop_would_have_raised():
         return i
 
     with (
-        mock.patch.object(_workers, "deque", Remaining),
+        mock.patch.object(data_threads, "deque", Remaining),
         pytest.raises(ValueError, match="row 2"),
     ):
         in_order(fails, range(1000), workers=4)
