@@ -1,8 +1,17 @@
-"""Trees as vectors: what the methods that keep directions and curvature pairs work on."""
+"""Trees of arrays as vectors: the linear algebra that solvers and objectives share.
+
+It stands below every room but `backends`. A tree is what optree takes for one: a dict, list, tuple or
+NamedTuple of arrays, nested in any way, such as the coefficients and the intercept of a linear model
+(`agd._typing.Params`). Every leaf begins with the axes of the batch of independent problems; the axes
+after these are the entries of one problem. A vector is an array of shape (..., n) with the entries of
+each problem on its last axis, which is what `ravel` makes of a tree.
+
+Functions that begin with ``tree_`` take trees leaf by leaf, without copying the leaves into a vector;
+`dot` and `max_abs` take vectors.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,62 +22,124 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 
-__all__ = ["Flat", "as_scalar", "dot", "flatten", "inner", "largest", "over", "sign"]
+__all__ = [
+    "TreeLayout",
+    "align_axes",
+    "as_scalar",
+    "dot",
+    "max_abs",
+    "ravel",
+    "safe_divide",
+    "sign",
+    "tree_add",
+    "tree_axpy",
+    "tree_divide",
+    "tree_dot",
+    "tree_equal",
+    "tree_max_abs",
+    "tree_scale",
+    "tree_subtract",
+    "tree_where",
+]
 
 
-def flatten(tree: Tree, batch: int) -> tuple[Array, Callable[[Array], Tree]]:
-    """Return a tree's entries as one vector a problem, and the way back.
+class TreeLayout(NamedTuple):
+    """How the leaves of a tree lie in a vector of their widest dtype.
+
+    Attributes
+    ----------
+    spec : optree.PyTreeSpec
+        The structure.
+    shapes, dtypes : tuple
+        Those of the leaves.
+    dtype : dtype
+        The vector's.
+    batch : int
+        How many leading axes of each leaf are those of the problems.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layout = TreeLayout.of({"a": np.zeros((2, 1)), "b": np.zeros(())})
+    >>> layout.size, layout.unravel(np.asarray([1.0, 2.0, 3.0]))["a"]
+    (3, array([[1.],
+           [2.]]))
+    """
+
+    spec: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+    dtype: Any
+    batch: int
+
+    @classmethod
+    def of(cls, tree: Tree, batch: int = 0) -> TreeLayout:
+        """Return the layout of a tree whose leaves have `batch` leading axes."""
+        leaves, spec = optree.tree_flatten(tree)
+        dtypes = tuple(leaf.dtype for leaf in leaves)
+        dtype = dtypes[0]
+        for other in dtypes[1:]:
+            if other != dtype:
+                dtype = backends.namespace(leaves[0]).result_type(dtype, other)
+        return cls(spec, tuple(tuple(leaf.shape) for leaf in leaves), dtypes, dtype, batch)
+
+    @property
+    def size(self) -> int:
+        """The number of entries of one problem."""
+        return sum(math.prod(shape[self.batch :]) for shape in self.shapes)
+
+    def ravel(self, tree: Tree) -> Array:
+        """Return the entries of a tree of this structure as one vector a problem, leaf by leaf."""
+        leaves = optree.tree_leaves(tree)
+        xp = backends.namespace(leaves[0])
+        # A leaf that is a vector already is passed on as it is: reshaping costs a launch and a copy.
+        flat = [
+            leaf if leaf.ndim == self.batch + 1 else xp.reshape(leaf, (*shape[: self.batch], -1))
+            for leaf, shape in zip(leaves, self.shapes, strict=True)
+        ]
+        flat = [x if x.dtype == self.dtype else xp.astype(x, self.dtype) for x in flat]
+        return flat[0] if len(flat) == 1 else xp.concat(flat, axis=-1)
+
+    def unravel(self, vector: Array) -> Tree:
+        """Return the tree of a vector, with the leaves' own shapes and dtypes."""
+        xp, leaves, start = backends.namespace(vector), [], 0
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
+            stop = start + math.prod(shape[self.batch :])
+            leaf = vector if len(self.shapes) == 1 else vector[..., start:stop]
+            leaf = leaf if len(shape) == self.batch + 1 else xp.reshape(leaf, shape)
+            leaves.append(leaf if leaf.dtype == dtype else xp.astype(leaf, dtype))
+            start = stop
+        return optree.tree_unflatten(self.spec, leaves)
+
+
+def ravel(tree: Tree, batch: int = 0) -> tuple[Array, Callable[[Array], Tree]]:
+    """Return a tree's entries as one vector a problem, and the inverse function.
 
     Parameters
     ----------
     tree : tree of arrays
         Every leaf has `batch` leading axes, those of the problems.
     batch : int
-        How many.
+        The number of these axes.
 
     Returns
     -------
     vector : array, shape (..., n)
         The entries, leaf by leaf, in the widest dtype among the leaves.
-    restore : callable
+    unravel : callable
         From such a vector to the tree, with the leaves' own shapes and dtypes.
 
     Examples
     --------
     >>> import numpy as np
-    >>> x, restore = flatten({"a": np.asarray([1.0, 2.0]), "b": np.asarray(3.0)}, 0)
+    >>> x, unravel = ravel({"a": np.asarray([1.0, 2.0]), "b": np.asarray(3.0)})
     >>> x
     array([1., 2., 3.])
-    >>> restore(2.0 * x)["b"]
+    >>> unravel(2.0 * x)["b"]
     array(6.)
     """
-    leaves, spec = optree.tree_flatten(tree)
-    xp = backends.namespace(leaves[0])
-    shapes = [tuple(leaf.shape) for leaf in leaves]
-    kinds = [leaf.dtype for leaf in leaves]
-    flat = [
-        leaf if leaf.ndim == batch + 1 else xp.reshape(leaf, (*shape[:batch], -1))
-        for leaf, shape in zip(leaves, shapes, strict=True)
-    ]
-    if len(flat) == 1:
-        vector = flat[0]
-    else:
-        widest = xp.result_type(*kinds)
-        vector = xp.concat([xp.astype(part, widest, copy=False) for part in flat], axis=-1)
-
-    def restore(x: Array) -> Tree:
-        if len(shapes) == 1:
-            only = x if len(shapes[0]) == batch + 1 else xp.reshape(x, shapes[0])
-            return optree.tree_unflatten(spec, [only])
-        parts, at = [], 0
-        for shape, kind in zip(shapes, kinds, strict=True):
-            size = math.prod(shape[batch:])
-            part = xp.reshape(x[..., at : at + size], shape)
-            parts.append(xp.astype(part, kind, copy=False))
-            at += size
-        return optree.tree_unflatten(spec, parts)
-
-    return vector, restore
+    layout = TreeLayout.of(tree, batch)
+    return layout.ravel(tree), layout.unravel
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -76,13 +147,13 @@ def dot(a: Array, b: Array) -> Array:
     return backends.namespace(a).sum(a * b, axis=-1)
 
 
-def largest(x: Array) -> Array:
+def max_abs(x: Array) -> Array:
     """Return the largest absolute entry of each problem's vector, shape (...)."""
     xp = backends.namespace(x)
     return xp.max(xp.abs(x), axis=-1)
 
 
-def over(a: Array, b: Array) -> Array:
+def safe_divide(a: Array, b: Array) -> Array:
     """Return a / b, and 0 where b is 0."""
     xp = backends.namespace(b)
     zero = b == 0.0
@@ -100,70 +171,98 @@ def sign(x: Array) -> Array:
     return xp.where(xp.isnan(x), x, side)
 
 
-class Flat(NamedTuple):
-    """The way from a tree to a vector (n,) of its widest dtype, and back.
-
-    Attributes
-    ----------
-    spec : optree.PyTreeSpec
-        The structure.
-    shapes, dtypes : tuple
-        Those of the leaves.
-    dtype : dtype
-        The vector's.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> flat = Flat.of({"a": np.zeros((2, 1)), "b": np.zeros(())})
-    >>> flat.size, flat.tree(np.asarray([1.0, 2.0, 3.0]))["a"]
-    (3, array([[1.], [2.]]))
-    """
-
-    spec: Any
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[Any, ...]
-    dtype: Any
-
-    @classmethod
-    def of(cls, tree: Tree) -> Flat:
-        """Learn the way from a tree."""
-        leaves, spec = optree.tree_flatten(tree)
-        xp = backends.namespace(leaves[0])
-        dtypes = tuple(x.dtype for x in leaves)
-        widest = functools.reduce(
-            lambda a, b: a if a == b else xp.result_type(a, b), dtypes[1:], dtypes[0]
-        )
-        return cls(spec, tuple(tuple(x.shape) for x in leaves), dtypes, widest)
-
-    @property
-    def size(self) -> int:
-        """How many numbers the tree holds."""
-        return sum(math.prod(shape) for shape in self.shapes)
-
-    def vector(self, tree: Tree) -> Array:
-        """Return the leaves, one behind the other."""
-        leaves = optree.tree_leaves(tree)
-        xp = backends.namespace(leaves[0])
-        return xp.concat([xp.astype(xp.reshape(x, (-1,)), self.dtype) for x in leaves])
-
-    def tree(self, vector: Array) -> Tree:
-        """Cut a vector up into leaves."""
-        xp, leaves, start = backends.namespace(vector), [], 0
-        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
-            stop = start + math.prod(shape)
-            leaves.append(xp.astype(xp.reshape(vector[start:stop], shape), dtype))
-            start = stop
-        return optree.tree_unflatten(self.spec, leaves)
-
-
-def inner(a: Tree, b: Tree) -> Array:
-    """Return the inner product of two trees of one structure: a 0-d array of their widest dtype."""
-    flat = Flat.of(a)
-    x, y = flat.vector(a), flat.vector(b)
-    return backends.namespace(x).sum(x * y)
-
-
 def as_scalar(value: Any) -> Any:
-    """Return a number for an array of no axes: what a problem by itself has; else the array."""
+    """Return a Python number for an array without axes, which is what a single problem has; else the array."""
     return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
+
+
+def align_axes(c: Array, leaf: Array) -> Array:
+    """Give c, one entry a problem, the trailing axes of a leaf, so that the two broadcast."""
+    if c.ndim in (0, leaf.ndim):
+        return c
+    xp = backends.namespace(leaf)
+    return xp.reshape(c, (*c.shape, *(1,) * (leaf.ndim - c.ndim)))
+
+
+def tree_add(a: Tree, b: Tree) -> Tree:
+    """Return a + b."""
+    return optree.tree_map(lambda u, v: u + v, a, b)
+
+
+def tree_subtract(a: Tree, b: Tree) -> Tree:
+    """Return a - b."""
+    return optree.tree_map(lambda u, v: u - v, a, b)
+
+
+def tree_scale(c: Array, tree: Tree) -> Tree:
+    """Return c times a tree, with a factor c for each problem."""
+    return optree.tree_map(lambda leaf: align_axes(c, leaf) * leaf, tree)
+
+
+def tree_divide(tree: Tree, c: Array) -> Tree:
+    """Return a tree over c, with a divisor c for each problem."""
+    return optree.tree_map(lambda leaf: leaf / align_axes(c, leaf), tree)
+
+
+def tree_axpy(c: Array, x: Tree, y: Tree) -> Tree:
+    """Return y + c x, with a factor c for each problem."""
+    return optree.tree_map(lambda u, v: v + align_axes(c, u) * u, x, y)
+
+
+def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:
+    """Return each problem's inner product of two trees: the axes after the `batch` leading ones are summed.
+
+    Leaves of several dtypes are multiplied in the widest of them.
+    """
+    left, right = optree.tree_leaves(a), optree.tree_leaves(b)
+    if len({str(leaf.dtype) for leaf in left}) > 1:
+        widest = TreeLayout.of(a, batch).dtype
+        left = [backends.namespace(leaf).astype(leaf, widest, copy=False) for leaf in left]
+    total = None
+    for u, v in zip(left, right, strict=True):
+        xp = backends.namespace(u)
+        part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
+        total = part if total is None else total + part
+    return total
+
+
+def tree_max_abs(tree: Tree, batch: int = 0) -> Array:
+    """Return the largest absolute entry of each problem's leaves; a leaf without entries counts as 0."""
+    largest = None
+    for leaf in optree.tree_leaves(tree):
+        xp = backends.namespace(leaf)
+        axes = tuple(range(batch, leaf.ndim))
+        if 0 in tuple(leaf.shape)[batch:]:
+            part = xp.sum(leaf, axis=axes)
+        else:
+            part = xp.max(xp.abs(leaf), axis=axes) if axes else xp.abs(leaf)
+        largest = part if largest is None else xp.maximum(largest, part)
+    return largest
+
+
+def tree_equal(a: Tree, b: Tree, batch: int = 0) -> Array:
+    """Return for each problem whether no entry of two trees differs."""
+    equal = None
+    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
+        axes = tuple(range(batch, u.ndim))
+        same = backends.namespace(u).all(u == v, axis=axes) if axes else u == v
+        equal = same if equal is None else equal & same
+    return equal
+
+
+def tree_where(condition: Array, yes: Tree, no: Tree) -> Tree:
+    """Take each problem's leaves from `yes` where its condition holds, from `no` elsewhere.
+
+    A leaf without the axes of the batch is one that the problems share, such as a rule's count of steps:
+    it is taken from `yes`.
+    """
+    xp, batch = backends.namespace(condition), tuple(condition.shape)
+    if not batch:
+        return optree.tree_map(lambda a, b: xp.where(condition, a, b), yes, no)
+
+    def select_leaf(a: Array, b: Array) -> Array:
+        if tuple(a.shape)[: len(batch)] != batch:
+            return a
+        return xp.where(align_axes(condition, a), a, b)
+
+    return optree.tree_map(select_leaf, yes, no)

@@ -11,7 +11,7 @@ from typing import Any
 import optree
 
 from agd import backends
-from agd._tree import Flat, inner
+from agd._tree import TreeLayout, tree_dot
 from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_point, as_value
 from agd.gradient.critical_points import CriticalPoint, critical_point
@@ -83,10 +83,10 @@ def directional_derivative(
     row = backends.of(optree.tree_leaves(x)[0])
     found = f_or_grad(x, *args)
     if not _is_value(found, x):
-        return inner(as_gradient(found, x, "f_or_grad"), u)
+        return tree_dot(as_gradient(found, x, "f_or_grad"), u)
     if row.autodiff is not None and row.autodiff.is_differentiable(f_or_grad, x, *args):
         grad = row.autodiff.value_and_grad(lambda p: as_value(f_or_grad(p, *args), p))(x)[1]
-        return inner(grad, u)
+        return tree_dot(grad, u)
     slope: Array = slope_along(lambda p: as_value(f_or_grad(p, *args), p), x, u, 1.0 / 3.0)
     return slope
 
@@ -130,13 +130,13 @@ def steepest_direction(grad: Tree) -> Tree:
     >>> steepest_direction({"a": np.asarray([0.0])})["a"]
     array([0.])
     """
-    flat = Flat.of(grad)
-    g = flat.vector(grad)
+    layout = TreeLayout.of(grad)
+    g = layout.ravel(grad)
     xp = backends.namespace(g)
     largest = xp.max(xp.abs(g))
     g = g / xp.where(largest == 0.0, xp.ones_like(largest), largest)
     length = xp.sqrt(xp.sum(g * g))
-    return flat.tree(0.0 - g / xp.where(length == 0.0, xp.ones_like(length), length))
+    return layout.unravel(0.0 - g / xp.where(length == 0.0, xp.ones_like(length), length))
 
 
 def hessian_vector_product(
@@ -206,7 +206,7 @@ def _of_gradient(grad: Callable[..., Any], x: Tree, v: Tree, args: tuple[Any, ..
     row = backends.of(optree.tree_leaves(x)[0])
 
     def along(p: Tree) -> Array:
-        return inner(as_gradient(grad(p, *args), p, "fun_or_grad"), v)
+        return tree_dot(as_gradient(grad(p, *args), p, "fun_or_grad"), v)
 
     if row.autodiff is not None and row.autodiff.is_differentiable(along, x):
         return row.autodiff.value_and_grad(along)(x)[1]

@@ -10,7 +10,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import Flat
+from agd._tree import TreeLayout
 from agd._typing import Array, Tree
 from agd._validation import as_point
 from agd.gradient.hessian import SecondOrder, Spectrum, rounding, second_order, spectrum, tolerance
@@ -244,12 +244,12 @@ def critical_point(
 
 
 def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> CriticalPoint:
-    flat, eps = Flat.of(x), rounding(x)
+    layout, eps = TreeLayout.of(x), rounding(x)
     value, grad = f.pair(x)
-    value, g, point = _host(value), _host(flat.vector(grad)), _host(flat.vector(x))
+    value, g, point = _host(value), _host(layout.ravel(grad)), _host(layout.ravel(x))
     if not (np.isfinite(value).all() and np.isfinite(g).all()):
         raise ValueError(f"fun and its gradient must be finite at x, got value {float(value)!r}")
-    known = spectrum(f, flat, x, seed)
+    known = spectrum(f, layout, x, seed)
     if not np.isfinite(known.values).all():
         raise ValueError("the second derivatives of fun must be finite at x, got NaN or infinity")
     size = max(1.0, float(np.max(np.abs(point))))
@@ -263,8 +263,8 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
     if grad_norm > grad_tol:
         kind, way = "not critical", -g / np.linalg.norm(g)
     else:
-        kind, way = _kind(f, flat, x, g, known, zero, Probe(float(value), size, eps, seed))
-    direction = None if way is None else flat.tree(_device(way, flat.vector(x)))
+        kind, way = _kind(f, layout, x, g, known, zero, Probe(float(value), size, eps, seed))
+    direction = None if way is None else layout.unravel(_device(way, layout.ravel(x)))
     return CriticalPoint(
         kind, grad_norm, float(grad_tol), float(known.values[0]), float(known.values[-1]), zero, direction,
         known.source,
@@ -272,7 +272,13 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
 
 
 def _kind(
-    f: SecondOrder, flat: Flat, x: Tree, g: Any, known: Spectrum, zero: float, settings: Probe
+    f: SecondOrder,
+    layout: TreeLayout,
+    x: Tree,
+    g: Any,
+    known: Spectrum,
+    zero: float,
+    settings: Probe,
 ) -> tuple[str, Any]:
     """Name a critical point, and return a direction down or None."""
     # A Ritz value lies within the spectrum, so what it shows is there; its residual limits what is not.
@@ -287,8 +293,8 @@ def _kind(
         return "maximum", way
 
     def at(direction: Any, t: float) -> float:
-        moved = flat.vector(x) + t * _device(direction, flat.vector(x))
-        return float(_host(f.value(flat.tree(moved))))
+        moved = layout.ravel(x) + t * _device(direction, layout.ravel(x))
+        return float(_host(f.value(layout.unravel(moved))))
 
     down, up = probe(at, g, known, zero, settings, falls=falls, rises=rises)
     way = down if way is None else way

@@ -8,22 +8,10 @@ import numpy as np
 import optree
 
 from agd import backends
+from agd._tree import tree_dot, tree_scale, tree_subtract
 from agd._typing import Array, Params
 
 __all__ = ["largest_curvature"]
-
-
-def _sum(x: Array) -> Array:
-    return backends.namespace(x).sum(x, axis=-1)
-
-
-def _dot(a: Any, b: Any) -> Array:
-    total = _sum(a.coef * b.coef)
-    return total if a.intercept is None else total + a.intercept * b.intercept
-
-
-def _scale(a: Any, c: Array) -> Any:
-    return Params(a.coef * c[..., None], None if a.intercept is None else a.intercept * c)
 
 
 def largest_curvature(objective: Any, iterations: int = 20) -> Array:
@@ -53,28 +41,30 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
 
 
 def _power(objective: Any, iterations: int) -> Array:
-    v = _start(objective.zeros())
+    zeros = objective.zeros()
+    batch = zeros.coef.ndim - 1
+    v = _start(zeros, batch)
     for _ in range(iterations):
         product = objective.bound_product(v)
-        norm = _dot(product, product) ** 0.5
+        norm = tree_dot(product, product, batch) ** 0.5
         xp = backends.namespace(norm)
-        rho = _dot(v, product)
+        rho = tree_dot(v, product, batch)
         # X may be all zeros; then the product is too, and v stays what it was.
         safe = xp.where(norm > 0.0, norm, xp.ones_like(norm))
-        residual = optree.tree_map(lambda a, b: a - b, product, _scale(v, rho))
-        v = _scale(product, 1.0 / safe)
-    bound = rho + _dot(residual, residual) ** 0.5
+        residual = tree_subtract(product, tree_scale(rho, v))
+        v = tree_scale(1.0 / safe, product)
+    bound = rho + tree_dot(residual, residual, batch) ** 0.5
     return xp.where(bound > 0.0, bound, xp.ones_like(bound))
 
 
-def _start(like: Params) -> Any:
+def _start(like: Params, batch: int) -> Any:
     """Draw a unit start on the host from a fixed seed: the same on every backend."""
     rng = np.random.default_rng(0)
     tree: Any = like
     leaves, spec = optree.tree_flatten(tree)
     drawn = [_moved(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
     v: Any = optree.tree_unflatten(spec, drawn)
-    return _scale(v, _dot(v, v) ** -0.5)
+    return tree_scale(tree_dot(v, v, batch) ** -0.5, v)
 
 
 def _moved(data: Any, like: Array) -> Array:

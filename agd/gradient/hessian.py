@@ -10,7 +10,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import Flat
+from agd._tree import TreeLayout
 from agd._typing import Array, Tree
 from agd._validation import as_value
 from agd.gradient.derivatives import Autodiff, Differences, choose_gradient
@@ -209,14 +209,14 @@ def tolerance(noise: float, eps: float) -> float:
     return max(2000.0 * eps, 30.0 * noise)
 
 
-def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
+def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spectrum:
     """Find the extreme curvatures of a function.
 
     Parameters
     ----------
     f : SecondOrder
         The function at x.
-    flat : Flat
+    flat : TreeLayout
         The way between x and a vector.
     x : tree of arrays
         The point.
@@ -228,10 +228,10 @@ def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
     Spectrum
         Its eigenvalues and vectors.
     """
-    like, n, eps = flat.vector(x), flat.size, rounding(x)
+    like, n, eps = layout.ravel(x), layout.size, rounding(x)
     if n > DENSE:
         ritz = lanczos(
-            lambda v: flat.vector(f.product(flat.tree(v))),
+            lambda v: layout.ravel(f.product(layout.unravel(v))),
             like,
             atol=tolerance(f.noise, eps),
             max_steps=max(50, min(300, KEPT // n)),
@@ -242,9 +242,9 @@ def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
             ritz.values, ritz.residuals, lambda i: _host(ritz.vector(i)), f.noise, source
         )
     if f.source == "differences of fun":
-        hessian, noise = _from_values(f, flat, like), eps**0.5
+        hessian, noise = _from_values(f, layout, like), eps**0.5
     else:
-        hessian, noise = _from_products(f, flat, like), f.noise
+        hessian, noise = _from_products(f, layout, like), f.noise
     if not np.isfinite(hessian).all():
         bad = np.full((n, n), np.nan)
         return Spectrum(bad[0], bad[0], lambda i: bad[:, i], noise, f.source)
@@ -252,23 +252,23 @@ def spectrum(f: SecondOrder, flat: Flat, x: Tree, seed: int = 0) -> Spectrum:
     return Spectrum(values, np.zeros(n), lambda i: vectors[:, i], noise, f"Hessian by {f.source}")
 
 
-def _from_products(f: SecondOrder, flat: Flat, like: Array) -> Any:
+def _from_products(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     """Form the Hessian column by column; only its symmetric part is kept."""
-    xp, n = backends.namespace(like), flat.size
+    xp, n = backends.namespace(like), layout.size
     order = xp.arange(n, device=backends.device(like))
     units = (xp.astype(order == j, like.dtype) for j in range(n))
-    hessian = _host(xp.stack([flat.vector(f.product(flat.tree(unit))) for unit in units]))
+    hessian = _host(xp.stack([layout.ravel(f.product(layout.unravel(unit))) for unit in units]))
     return (hessian + hessian.T) / 2.0
 
 
-def _from_values(f: SecondOrder, flat: Flat, like: Array) -> Any:
+def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     """Form the Hessian from n² + n values, by central second differences.
 
     H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j), whose error is least,
     eps^(1/2), at h = eps^(1/4).
     """
     xp, where, row = backends.namespace(like), backends.device(like), backends.of(like)
-    point, n = backends.to_numpy(like), flat.size
+    point, n = backends.to_numpy(like), layout.size
     eps = float(np.finfo(point.dtype).eps)
     h = (eps**0.25 * np.maximum(1.0, np.abs(point))).astype(point.dtype)
     h = (point + h) - point  # so that x + h is exact
@@ -278,7 +278,7 @@ def _from_values(f: SecondOrder, flat: Flat, like: Array) -> Any:
         for i, sign in moves:
             moved[i] = point[i] + sign * h[i]
         moved = row.convert(xp, moved, like.dtype, where)
-        return float(_host(f.value(flat.tree(moved))))
+        return float(_host(f.value(layout.unravel(moved))))
 
     middle = at()
     sides = np.asarray([(at((i, 1)), at((i, -1))) for i in range(n)])
@@ -384,14 +384,14 @@ def slope_along(f: Callable[[Tree], Tree], x: Tree, v: Tree, power: float) -> Tr
     The largest entry moves by eps^power max(1, |x|), with the largest entry of x: power 1/3 where f is
     exact to rounding, 2/9 where f has itself been differenced by the 3-point formula. A zero v gives 0.
     """
-    eps, flat = rounding(x), Flat.of(x)
-    point, along = flat.vector(x), flat.vector(v)
+    eps, layout = rounding(x), TreeLayout.of(x)
+    point, along = layout.ravel(x), layout.ravel(v)
     xp = backends.namespace(point)
     one = xp.ones_like(along[0])
     size, longest = xp.maximum(xp.max(xp.abs(point)), one), xp.max(xp.abs(along))
     still = longest == 0.0
     t = eps**power * size / xp.where(still, one, longest)
-    ahead, behind = f(flat.tree(point + t * along)), f(flat.tree(point - t * along))
+    ahead, behind = f(layout.unravel(point + t * along)), f(layout.unravel(point - t * along))
 
     def quotient(a: Array, b: Array) -> Array:
         return (a - b) / xp.astype(2.0 * t, a.dtype)

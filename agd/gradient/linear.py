@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from agd import backends
+from agd._tree import tree_divide, tree_max_abs, tree_subtract
 from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
 from agd._validation import as_data
 from agd.data.arrays import Blocks, backward, forward, halve, small_problems, some_at_a_time
@@ -222,7 +223,7 @@ class LinearObjective:
     def _whole(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
         value, grad = self._summed(params, shift)
         total = self.blocks.total
-        value, grad = value / total, _over(grad, total)
+        value, grad = value / total, tree_divide(grad, total)
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
         coef = grad.coef + self.penalty.gradient(params.coef)
@@ -246,7 +247,8 @@ class LinearObjective:
     def curvature_product(self, params: Params) -> Params:
         """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
         product: Params = self.blocks.sum(functools.partial(curved_block, params))
-        return _over(product, self.blocks.total)
+        divided: Params = tree_divide(product, self.blocks.total)
+        return divided
 
     def bound_product(self, params: Params) -> Params:
         """Multiply by the matrix that bounds the Hessian everywhere: curvature X'X/m + penalty's.
@@ -309,8 +311,8 @@ class LinearObjective:
             )
             return size
         if self.nonsmooth:
-            grads = minus(params, self.prox(minus(params, grads), 1.0))
-        return largest(grads)
+            grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
+        return tree_max_abs(grads, grads.coef.ndim - 1)
 
     def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
         """Return params and gradient as a user reads them: here, as they are."""
@@ -350,23 +352,6 @@ def zeros(blocks: Blocks, intercept: bool) -> Params:
     shape = blocks.batch_shape
     coef = xp.zeros((*shape, blocks.X.shape[-1]), dtype=like.dtype, device=where)
     return Params(coef, xp.zeros(shape, dtype=like.dtype, device=where) if intercept else None)
-
-
-def _over(grad: Params, total: Array) -> Params:
-    intercept = None if grad.intercept is None else grad.intercept / total
-    return Params(grad.coef / total[..., None], intercept)
-
-
-def largest(grads: Params) -> Array:
-    """Return the largest absolute entry of each problem's coefficients and intercept."""
-    xp = backends.namespace(grads.coef)
-    coef = xp.max(xp.abs(grads.coef), axis=-1)
-    return coef if grads.intercept is None else xp.maximum(coef, xp.abs(grads.intercept))
-
-
-def minus(a: Params, b: Params) -> Params:
-    """Return a - b."""
-    return Params(a.coef - b.coef, None if a.intercept is None else a.intercept - b.intercept)
 
 
 def trailing(step: Any) -> Any:

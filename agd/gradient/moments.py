@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from agd import backends
+from agd._tree import dot
 from agd._typing import Array, Loss, Params, Penalty
 from agd._validation import as_choice
 from agd._validation.files import write_atomically
@@ -369,10 +370,10 @@ class Moments(Kept):
         """
         dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
         xp, alpha = backends.namespace(self.G), ridge(penalty)
-        r = _dot(self.mean, w) - self.mean_y
+        r = dot(self.mean, w) - self.mean_y
         r = r if b is None else r + b
         product = forward(self.G, w)
-        value = 0.5 * (_dot(product - 2.0 * self.c, w) + self.yy + r * r)
+        value = 0.5 * (dot(product - 2.0 * self.c, w) + self.yy + r * r)
         grad = product - self.c + self.mean * r[..., None]
         if alpha:
             value, grad = value + 0.5 * alpha * xp.sum(w * w, axis=-1), grad + alpha * w
@@ -382,7 +383,7 @@ class Moments(Kept):
     def curvature_product(self, params: Params) -> Params:
         """Multiply by the Hessian of the squared loss, [[G + mean mean', mean], [mean', 1]]."""
         dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
-        z = _dot(self.mean, w)
+        z = dot(self.mean, w)
         z = z if b is None else z + b
         coef = forward(self.G, w) + self.mean * z[..., None]
         return Params(*_as(dtype, coef, None if b is None else z))
@@ -394,10 +395,6 @@ class Moments(Kept):
     def grad(self, w: Array, b: Array | None = None) -> Params:
         """Return the squared loss's gradient with respect to w and b; see `value_and_grad`."""
         return self.value_and_grad(Params(w, b))[1]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return backends.namespace(a).sum(a * b, axis=-1)
 
 
 def _as(dtype: Any, *parts: Any) -> list[Any]:

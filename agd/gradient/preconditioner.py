@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from agd import backends
+from agd._tree import dot, tree_max_abs, tree_subtract
 from agd._typing import Array, Loss, Params, Penalty, Tree
-from agd.gradient.linear import LinearObjective, largest, minus, trailing
+from agd.gradient.linear import LinearObjective, trailing
 
 __all__ = [
     "Rescaled",
@@ -65,14 +66,14 @@ class Scaling(NamedTuple):
         coef, constant = self.centred(v)
         if constant is None:
             return Params(coef, None)
-        return Params(coef, constant - _dot(self.shift, coef))
+        return Params(coef, constant - dot(self.shift, coef))
 
     def from_user(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
         coef = params.coef / self.scale
         if params.intercept is None:
             return Params(coef, None)
-        centred = params.intercept + _dot(self.shift, params.coef)
+        centred = params.intercept + dot(self.shift, params.coef)
         return Params(coef, centred / self.intercept_scale)
 
     def pull_back(self, g: Params) -> Params:
@@ -124,12 +125,8 @@ class Scaling(NamedTuple):
         """
         if penalty is not None and not penalty.smooth:
             v = self.from_user(params)
-            pulled = minus(v, self.prox(minus(v, pulled), 1.0, penalty))
-        return largest(pulled) / self.unit
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return backends.namespace(a, b).sum(a * b, axis=-1)
+            pulled = tree_subtract(v, self.prox(tree_subtract(v, pulled), 1.0, penalty))
+        return tree_max_abs(pulled, pulled.coef.ndim - 1) / self.unit
 
 
 @dataclass(frozen=True)
@@ -344,7 +341,7 @@ class Whitening(NamedTuple):
         leaves a gradient here that no step can lower.
         """
         there = Params(times(self.into, pulled.coef), pulled.intercept)
-        return largest(there) / self.scaling.unit
+        return tree_max_abs(there, there.coef.ndim - 1) / self.scaling.unit
 
 
 def times(A: Array, x: Array) -> Array:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agd import backends
+from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
 from agd._typing import Array, Params, Tree
 from agd.data.arrays import forward
-from agd.gradient.linear import LinearObjective, minus
+from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss
 
@@ -85,7 +86,7 @@ class Remembered:
         curved = Moments.from_blocks(
             bare.blocks.replace(weight=_curvatures(bare, params), passes=[0])
         )
-        return cls(params, value * total, _times(grad, total), curved, total)
+        return cls(params, value * total, tree_scale(total, grad), curved, total)
 
     def moved(self, params: Params) -> Remembered:
         """Return the same function, expanded about another point."""
@@ -98,22 +99,24 @@ class Remembered:
         return Remembered(
             other.at,
             mine.value + other.value,
-            _plus(mine.grad, other.grad),
+            tree_add(mine.grad, other.grad),
             mine.curved + other.curved,
             mine.total + other.total,
         )
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the sum and its gradient."""
-        d = minus(params, self.at)
+        d = tree_subtract(params, self.at)
         product = self.curvature_product(d)
-        value = self.value + _dot(self.grad, d) + 0.5 * _dot(product, d)
-        return value, _plus(self.grad, product)
+        batch = d.coef.ndim - 1
+        value = self.value + tree_dot(self.grad, d, batch) + 0.5 * tree_dot(product, d, batch)
+        return value, tree_add(self.grad, product)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by H."""
         total = backends.namespace(self.curved.G).astype(self.curved.total, params.coef.dtype)
-        return _times(self.curved.curvature_product(params), total)
+        product: Params = tree_scale(total, self.curved.curvature_product(params))
+        return product
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Recursive(LinearObjective):
         before, slope = self.past.value_and_grad(params)
         whole = total + self.past.total
         value = (value * total + before) / whole
-        grad = _times(_plus(_times(grad, total), slope), 1.0 / whole)
+        grad = tree_scale(1.0 / whole, tree_add(tree_scale(total, grad), slope))
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
         coef = grad.coef + self.penalty.gradient(params.coef)
@@ -152,11 +155,12 @@ class Recursive(LinearObjective):
     def curvature_product(self, params: Params) -> Params:
         """Multiply by what bounds the curvature, but for the loss's: [X 1]' diag(s) [X 1] / m."""
         bound = self.loss.curvature_bound if self.loss.curvature_bound is not None else 1.0
-        here = _times(super().curvature_product(params), self.blocks.total)
+        here = tree_scale(self.blocks.total, super().curvature_product(params))
         # `bound_product` multiplies both by the loss's bound: what is remembered has its curvature in it.
         there = self.past.curvature_product(params)
         total = self.blocks.total + self.past.total
-        return _plus(_times(here, 1.0 / total), _times(there, 1.0 / (bound * total)))
+        product: Params = tree_axpy(1.0 / total, here, tree_scale(1.0 / (bound * total), there))
+        return product
 
     def arrays(self) -> Tree:
         """Return None: it is not compiled."""
@@ -201,17 +205,3 @@ class _Extended(BaseLoss):
 
     def hessian(self, z: Array, y: Array) -> Array:
         return self._parts(z, y)[2]
-
-
-def _times(a: Params, factor: Array) -> Params:
-    intercept = None if a.intercept is None else a.intercept * factor
-    return Params(a.coef * factor[..., None], intercept)
-
-
-def _plus(a: Params, b: Params) -> Params:
-    return Params(a.coef + b.coef, None if a.intercept is None else a.intercept + b.intercept)
-
-
-def _dot(a: Params, b: Params) -> Array:
-    total = backends.namespace(a.coef).sum(a.coef * b.coef, axis=-1)
-    return total if a.intercept is None else total + a.intercept * b.intercept

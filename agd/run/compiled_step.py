@@ -10,6 +10,7 @@ import numpy as np
 import optree
 
 from agd import backends
+from agd._tree import tree_where
 from agd._typing import Array, Method, StepState, Tree
 from agd.data.arrays import again
 from agd.run.observation import Observation, ObservedFields, observe
@@ -71,26 +72,11 @@ def _accept_finite(objective: Any, params: Tree, state: Any, step_state: StepSta
         & xp.isfinite(objective.grad_norm(state.grad, params))
     )
     return StepState(
-        _where_tree(accepted, params, step_state.params),
-        _where_tree(accepted, state, step_state.state),
+        tree_where(accepted, params, step_state.params),
+        tree_where(accepted, state, step_state.state),
         accepted,
         step_state.count,
     )
-
-
-def _where_tree(accepted: Array, new: Tree, old: Tree) -> Tree:
-    """Take the new leaves of each problem that is ok; leaves without batch axes are shared."""
-    xp = backends.namespace(accepted)
-    batch = tuple(accepted.shape)
-    if not batch:
-        return optree.tree_map(lambda a, b: xp.where(accepted, a, b), new, old)
-
-    def pick(a: Array, b: Array) -> Array:
-        if tuple(a.shape)[: len(batch)] != batch:
-            return a
-        return xp.where(xp.reshape(accepted, (*batch, *(1,) * (a.ndim - len(batch)))), a, b)
-
-    return optree.tree_map(pick, new, old)
 
 
 def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
@@ -218,7 +204,7 @@ class CompiledStep:
         self._compile(backend, objective, step_state.params)
         self.objective = objective
         self.step_state = step_state._replace(
-            state=_where_tree(going, state, step_state.state), active=going
+            state=tree_where(going, state, step_state.state), active=going
         )
         if self.persist is not None:
             self.step_state = self.persist(self.step_state)

@@ -8,6 +8,7 @@ import numpy as np
 import optree
 
 from agd import backends
+from agd._tree import tree_max_abs
 from agd._typing import Array, Tree
 
 __all__ = ["Observation", "ObservedFields", "observe"]
@@ -150,7 +151,7 @@ def observe(
         if observed_fields.length:
             columns.append(_length(residual, value))
         if observed_fields.leaves:
-            columns += [_largest(leaf, value) for leaf in optree.tree_leaves(residual)]
+            columns += [tree_max_abs(leaf, value.ndim) for leaf in optree.tree_leaves(residual)]
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
 
 
@@ -161,9 +162,9 @@ def _movement(value: Array, params: Tree, state: Any, previous: Any) -> tuple[Ar
     moved = xp.zeros_like(value) if known is None else known
     old_params, old_iterations = previous
     for new, old in zip(optree.tree_leaves(params), optree.tree_leaves(old_params), strict=True):
-        size = xp.maximum(size, _largest(new, value))
+        size = xp.maximum(size, tree_max_abs(new, value.ndim))
         if known is None:
-            moved = xp.maximum(moved, _largest(new - old, value))
+            moved = xp.maximum(moved, tree_max_abs(new - old, value.ndim))
     if known is not None:
         return size, moved
     moved = moved / xp.where(size > 0.0, size, xp.ones_like(size))
@@ -183,24 +184,11 @@ def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
     return optree.tree_map(lambda w, u: w - u, params, stepped)
 
 
-def _largest(leaf: Array, like: Array) -> Array:
-    """Return the largest absolute entry of each problem's part of a leaf."""
-    xp = backends.namespace(leaf)
-    axes = tuple(range(like.ndim, leaf.ndim))
-    if not axes:
-        return xp.abs(leaf)
-    if 0 in tuple(leaf.shape):
-        return xp.zeros_like(like)
-    return xp.max(xp.abs(leaf), axis=axes)
-
-
 def _length(tree: Tree, like: Array) -> Array:
     """Return each problem's Euclidean length, scaled so that no square overflows."""
     xp = backends.namespace(like)
     leaves = optree.tree_leaves(tree)
-    largest = xp.zeros_like(like)
-    for leaf in leaves:
-        largest = xp.maximum(largest, _largest(leaf, like))
+    largest = xp.maximum(xp.zeros_like(like), tree_max_abs(tree, like.ndim))
     unit = xp.where((largest > 0.0) & xp.isfinite(largest), largest, xp.ones_like(largest))
     total = xp.zeros_like(like)
     for leaf in leaves:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agd._tree import dot
+from agd._tree import dot, tree_where
 from agd._typing import Array
-from agd.update.descent import choose
 from agd.update.proximal import FISTA, Composite, FistaState, Point, rise, share_moved
 
 __all__ = [
@@ -101,11 +100,11 @@ class Faces:
         both: Composite, old: Point, new: Point, better: Array, state: FistaState
     ) -> tuple[Any, FistaState]:
         """Go to the new point where it is better, with momentum anew."""
-        now = choose(better, new, old)
+        now = tree_where(better, new, old)
         after = state._replace(
             value=now.value,
             grad=both.as_grad(now.g),
-            ahead=choose(better, new, state.ahead),
+            ahead=tree_where(better, new, state.ahead),
             pending=state.pending & ~better,
             t=np.where(better, 1.0, state.t).astype(state.t.dtype),
             evaluations=state.evaluations + 1.0,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import optree
-
 from agd import backends
-from agd._tree import dot, over
+from agd._tree import dot, safe_divide, tree_axpy, tree_dot, tree_scale
 from agd._typing import Array, Tree
-from agd.update.descent import aligned
 
 __all__ = [
     "LinearCG",
@@ -65,22 +62,22 @@ class LinearCG:
     def init(self, objective: Any, params: Tree) -> LinearState:
         """Evaluate the objective at the first point."""
         value, grad = objective.value_and_grad(params)
-        unit = _unit(_inner(grad, grad, value) ** 0.5)
-        direction = _times(grad, -1.0 / unit)
-        square = _inner(direction, direction, value)
+        unit = _unit(tree_dot(grad, grad, value.ndim) ** 0.5)
+        direction = tree_scale(-1.0 / unit, grad)
+        square = tree_dot(direction, direction, value.ndim)
         return LinearState(value, grad, direction, square, unit, _no(value))
 
     def step(self, objective: Any, params: Tree, state: LinearState) -> tuple[Tree, LinearState]:
         """Go to the least value along the direction, and turn."""
         value, grad, direction, square, unit, _ = state
         product = objective.bound_product(direction)
-        bend = _inner(direction, product, value)
-        step = over(square, bend)
-        params = _plus(params, direction, step * unit)
-        grad = _plus(grad, product, step * unit)
-        away = _times(grad, -1.0 / unit)
-        following = _inner(away, away, value)
-        direction = _plus(away, direction, over(following, square))
+        bend = tree_dot(direction, product, value.ndim)
+        step = safe_divide(square, bend)
+        params = tree_axpy(step * unit, direction, params)
+        grad = tree_axpy(step * unit, product, grad)
+        away = tree_scale(-1.0 / unit, grad)
+        following = tree_dot(away, away, value.ndim)
+        direction = tree_axpy(safe_divide(following, square), direction, away)
         value = value - 0.5 * step * square * unit * unit
         failed = (square > 0.0) & ~(bend > 0.0)
         return params, LinearState(value, grad, direction, following, unit, failed)
@@ -138,11 +135,11 @@ class RowCG:
         value, grad, direction, product, square, _ = state
         whole = product + objective.ridge[..., None] * direction
         bend = dot(product, whole)
-        step = over(square, bend)
+        step = safe_divide(square, bend)
         params = params + step[..., None] * direction
         grad = objective.grad_of(grad.residual + step[..., None] * whole)
         following = dot(grad.residual, grad.product)
-        turn = over(following, square)[..., None]
+        turn = safe_divide(following, square)[..., None]
         direction = turn * direction - grad.residual
         product = turn * product - grad.product
         value = value - objective.gain(step * square)
@@ -158,22 +155,3 @@ def _no(value: Array) -> Array:
 def _unit(size: Array) -> Array:
     xp = backends.namespace(size)
     return xp.where(size > 0.0, size, xp.ones_like(size))
-
-
-def _times(tree: Tree, c: Array) -> Tree:
-    return optree.tree_map(lambda leaf: aligned(c, leaf) * leaf, tree)
-
-
-def _plus(a: Tree, b: Tree, c: Array) -> Tree:
-    """Return a + c b."""
-    return optree.tree_map(lambda u, v: u + aligned(c, v) * v, a, b)
-
-
-def _inner(a: Tree, b: Tree, like: Array) -> Array:
-    """Return each problem's inner product of two trees."""
-    total = None
-    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
-        xp = backends.namespace(u)
-        part = xp.sum(u * v, axis=tuple(range(like.ndim, u.ndim))) if u.ndim > like.ndim else u * v
-        total = part if total is None else total + part
-    return total

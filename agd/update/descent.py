@@ -6,10 +6,19 @@ import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import optree
-
 from agd import backends
-from agd._tree import dot, flatten, largest, over
+from agd._tree import (
+    dot,
+    max_abs,
+    ravel,
+    safe_divide,
+    tree_axpy,
+    tree_dot,
+    tree_equal,
+    tree_scale,
+    tree_subtract,
+    tree_where,
+)
 from agd._typing import Array, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.curvature import largest_curvature
@@ -51,17 +60,17 @@ def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     if hasattr(objective, "bound_product"):
         return largest_curvature(objective)
     batch = len(objective.batch_shape)
-    x, restore = flatten(params, batch)
-    g, _ = flatten(grad, batch)
+    x, restore = ravel(params, batch)
+    g, _ = ravel(grad, batch)
     xp = backends.namespace(x)
     if not looks(objective):
         return backends.clip(xp.sqrt(dot(g, g)), low=1.0)
-    d = -g * over(xp.ones_like(g[..., 0]), largest(g))[..., None]
-    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * backends.clip(largest(x), low=1.0)
+    d = -g * safe_divide(xp.ones_like(g[..., 0]), max_abs(g))[..., None]
+    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * backends.clip(max_abs(x), low=1.0)
     _, there = objective.value_and_grad(restore(x + h[..., None] * d))
-    change, _ = flatten(there, batch)
+    change, _ = ravel(there, batch)
     change = change - g
-    L = xp.sqrt(dot(change, change)) * over(xp.ones_like(h), h * xp.sqrt(dot(d, d)))
+    L = xp.sqrt(dot(change, change)) * safe_divide(xp.ones_like(h), h * xp.sqrt(dot(d, d)))
     return xp.where(xp.isfinite(L) & (L > 0.0), L, xp.ones_like(L))
 
 
@@ -134,7 +143,7 @@ class Descent:
         """Move by the rule's update and evaluate there."""
         updates, inner = self._unit.update(state.grad, state.inner, params)
         if state.curvature is not None:
-            updates = _scaled(updates, 1.0 / state.curvature)
+            updates = tree_scale(1.0 / state.curvature, updates)
         params = apply_updates(params, updates)
         value, grad = objective.value_and_grad(params)
         return params, DescentState(value, grad, inner, state.curvature)
@@ -229,28 +238,28 @@ class Accelerated:
     ) -> tuple[Tree, AcceleratedState]:
         """Take one step; where the step is refused, params stay and L grows."""
         xp = backends.namespace(state.value)
-        point = _minus(params, _scaled(state.grad, 1.0 / state.curvature))
+        point = tree_subtract(params, tree_scale(1.0 / state.curvature, state.grad))
         accept, curvature, there = self._judge(objective, params, point, state)
-        moved = _minus(point, state.point)
-        uphill = _dot(state.grad, moved, state.value.ndim) > 0.0
+        moved = tree_subtract(point, state.point)
+        uphill = tree_dot(state.grad, moved, state.value.ndim) > 0.0
         t = xp.where(uphill, xp.ones_like(state.t), state.t)
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
-        ahead = optree.tree_map(lambda x, d: x + d, point, _scaled(moved, beta))
+        ahead = tree_axpy(beta, moved, point)
         gone, failed, walled = xp.ones_like(state.value), state.failed, state.walled
         if accept is not None:  # after a refused step everything is as it was, but for L
-            ahead = choose(accept, ahead, params)
+            ahead = tree_where(accept, ahead, params)
             following = xp.where(accept, following, state.t)
-            point = choose(accept, point, state.point)
+            point = tree_where(accept, point, state.point)
             gone = xp.astype(accept, gone.dtype)
         value, grad = objective.value_and_grad(ahead)
         if accept is not None:  # a momentum that leads to where nothing is finite is left out
             over = ~(xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, ahead)))
             over = over & accept
-            ahead, grad = choose(over, point, ahead), choose(over, there[1], grad)
+            ahead, grad = tree_where(over, point, ahead), tree_where(over, there[1], grad)
             value = xp.where(over, there[0], value)
             following = xp.where(over, xp.ones_like(t), following)
-            still = _alike(point, params, state.value)
+            still = tree_equal(point, params, state.value.ndim)
             failed = state.failed | (accept & still)
             walled = (state.walled | over | ~xp.isfinite(there[0])) & (still | ~accept)
         return ahead, AcceleratedState(
@@ -266,55 +275,12 @@ class Accelerated:
             return None, state.curvature, (state.value, state.grad)
         xp = backends.namespace(state.value)
         value, grad = objective.value_and_grad(point)
-        step = _minus(point, params)
+        step = tree_subtract(point, params)
         batch = state.value.ndim
-        seen = _dot(_minus(grad, state.grad), step, batch)
-        accept = xp.isfinite(value) & (seen <= state.curvature * _dot(step, step, batch))
+        seen = tree_dot(tree_subtract(grad, state.grad), step, batch)
+        accept = xp.isfinite(value) & (seen <= state.curvature * tree_dot(step, step, batch))
         factor = xp.where(accept, 0.9 * xp.ones_like(value), 2.0 * xp.ones_like(value))
         return accept, state.curvature * factor, (value, grad)
-
-
-def _minus(a: Tree, b: Tree) -> Tree:
-    return optree.tree_map(lambda u, v: u - v, a, b)
-
-
-def aligned(c: Array, leaf: Array) -> Array:
-    """Give c, shape `batch`, the trailing axes of a leaf whose leading axes are the batch."""
-    if c.ndim in (0, leaf.ndim):
-        return c
-    xp = backends.namespace(leaf)
-    return xp.reshape(c, (*c.shape, *(1,) * (leaf.ndim - c.ndim)))
-
-
-def _alike(a: Tree, b: Tree, like: Array) -> Array:
-    """Return for each problem whether no entry of two trees differs."""
-    xp = backends.namespace(like)
-    alike = xp.ones_like(like, dtype=xp.bool)
-    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
-        same = u == v
-        axes = tuple(range(like.ndim, u.ndim))
-        alike = alike & (xp.all(same, axis=axes) if axes else same)
-    return alike
-
-
-def _scaled(tree: Tree, c: Array) -> Tree:
-    return optree.tree_map(lambda leaf: aligned(c, leaf) * leaf, tree)
-
-
-def choose(condition: Array, yes: Tree, no: Tree) -> Tree:
-    """Take each problem's leaves from `yes` where its condition holds, from `no` elsewhere."""
-    xp = backends.namespace(condition)
-    return optree.tree_map(lambda a, b: xp.where(aligned(condition, a), a, b), yes, no)
-
-
-def _dot(a: Tree, b: Tree, batch: int) -> Array:
-    """Return the inner product of two trees, problem by problem: the axes after `batch` are summed."""
-    total = None
-    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
-        xp = backends.namespace(u)
-        part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
-        total = part if total is None else total + part
-    return total
 
 
 class AdaptedState(NamedTuple):
@@ -399,7 +365,7 @@ class Adapted:
         """Move the rule's point, and keep it where it is the best so far."""
         xp = backends.namespace(state.value)
         updates, inner = self.rule.update(state.point_grad, state.inner, state.point)
-        moved = optree.tree_map(lambda u: aligned(state.scale, u) * u, updates)
+        moved = tree_scale(state.scale, updates)
         point = apply_updates(state.point, moved)
         value, grad = objective.value_and_grad(point)
         better = xp.isfinite(value) & (value < state.value)
@@ -409,15 +375,15 @@ class Adapted:
         up = streak >= self.patience
         one = xp.ones_like(value)
         factor = xp.where(back, 0.5 * one, xp.where(up, 2.0 * one, one))
-        params = choose(better, point, params)
-        best_grad = choose(better, grad, state.grad)
+        params = tree_where(better, point, params)
+        best_grad = tree_where(better, grad, state.grad)
         eps = float(xp.finfo(value.dtype).eps)
         return params, AdaptedState(
             value=xp.where(better, value, state.value),
             grad=best_grad,
-            point=choose(back, params, point),
-            point_grad=choose(back, best_grad, grad),
-            inner=self._restarted(back, params, inner),
+            point=tree_where(back, params, point),
+            point_grad=tree_where(back, best_grad, grad),
+            inner=tree_where(~back, inner, self.rule.init(params)),
             scale=state.scale * factor,
             stalled=xp.where(back, xp.zeros_like(value), stalled),
             streak=xp.where(up, xp.zeros_like(value), streak),
@@ -426,17 +392,6 @@ class Adapted:
             failed=state.failed | (state.scale < eps * eps),
             walled=~better & (state.walled | ~xp.isfinite(value)),
         )
-
-    def _restarted(self, back: Array, params: Tree, inner: Any) -> Any:
-        """Return the rule's state, started anew where a problem went back; shared leaves are kept."""
-        xp, batch = backends.namespace(back), tuple(back.shape)
-
-        def pick(new: Array, old: Array) -> Array:
-            if tuple(old.shape)[: len(batch)] != batch:
-                return old
-            return xp.where(aligned(back, old), new, old)
-
-        return optree.tree_map(pick, self.rule.init(params), inner)
 
 
 class HeavyBallState(NamedTuple):
@@ -507,7 +462,7 @@ class HeavyBall:
         """Evaluate the objective at the first point, and guess L."""
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
-        g, _ = flatten(grad, value.ndim)
+        g, _ = ravel(grad, value.ndim)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
         curvature = first_curvature(objective, params, grad)
         calls = zero + 1.0 + looks(objective)
@@ -518,26 +473,26 @@ class HeavyBall:
     ) -> tuple[Tree, HeavyBallState]:
         """Move with the velocity; where the step is refused, the params stay and L grows."""
         xp = backends.namespace(state.value)
-        x, restore = flatten(params, state.value.ndim)
-        g, as_grad = flatten(state.grad, state.value.ndim)
+        x, restore = ravel(params, state.value.ndim)
+        g, as_grad = ravel(state.grad, state.value.ndim)
         uphill = (dot(g, state.velocity) > 0.0)[..., None]
         kept = xp.where(uphill, xp.zeros_like(g), self.beta * state.velocity)
         v = kept - g / state.curvature[..., None]
         value, grad = objective.value_and_grad(restore(x + v))
-        there, _ = flatten(grad, state.value.ndim)
+        there, _ = ravel(grad, state.value.ndim)
         bend = dot(there - g, v)
         accept = xp.isfinite(value) & (bend <= state.curvature * dot(v, v))
-        tiny = largest(v) <= float(xp.finfo(x.dtype).eps) * largest(x)
+        tiny = max_abs(v) <= float(xp.finfo(x.dtype).eps) * max_abs(x)
         raised = xp.where(accept, xp.full_like(value, 0.98), xp.full_like(value, 2.0))
-        new_x = choose(accept, x + v, x)
+        new_x = tree_where(accept, x + v, x)
         return restore(new_x), HeavyBallState(
             value=xp.where(accept, value, state.value),
-            grad=as_grad(choose(accept, there, g)),
-            velocity=choose(accept, v, xp.zeros_like(v)),
+            grad=as_grad(tree_where(accept, there, g)),
+            velocity=tree_where(accept, v, xp.zeros_like(v)),
             curvature=state.curvature * raised,
             iterations=state.iterations + xp.astype(accept, value.dtype),
             evaluations=state.evaluations + 1.0,
             failed=state.failed | (~accept & tiny),
             walled=~accept & (state.walled | ~xp.isfinite(value) | ~xp.isfinite(bend)),
-            moved=xp.where(accept, over(largest(v), largest(new_x)), state.moved),
+            moved=xp.where(accept, safe_divide(max_abs(v), max_abs(new_x)), state.moved),
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agd import backends
-from agd._tree import dot, over
+from agd._tree import dot, safe_divide
 from agd._typing import Array
 from agd._validation import as_count, as_positive, as_real
 from agd.update.line_search import Backtracking, LineSearch, StrongWolfe, words
@@ -75,7 +75,7 @@ class LBFGSDirection:
             mask = xp.astype(free, g.dtype)
             S, Y, q = S * mask[..., None, :], Y * mask[..., None, :], g * mask
         bend = dot(S, Y)
-        rho = xp.where(bend > 0.0, over(xp.ones_like(bend), bend), xp.zeros_like(bend))
+        rho = xp.where(bend > 0.0, safe_divide(xp.ones_like(bend), bend), xp.zeros_like(bend))
         shares = []
         for i in reversed(range(self.memory)):
             share = rho[..., i] * dot(S[..., i, :], q)
@@ -83,7 +83,7 @@ class LBFGSDirection:
             shares.append(share)
         newest = rho[..., -1] * dot(Y[..., -1, :], Y[..., -1, :])  # y · y / s · y
         one = xp.ones_like(newest)
-        r = xp.where(newest > 0.0, over(one, newest), one)[..., None] * q
+        r = xp.where(newest > 0.0, safe_divide(one, newest), one)[..., None] * q
         for i, share in enumerate(reversed(shares)):
             back = rho[..., i] * dot(Y[..., i, :], r)
             r = r + (share - back)[..., None] * S[..., i, :]
@@ -95,7 +95,7 @@ class LBFGSDirection:
         if self.whitened:
             return xp.ones_like(value)
         size = xp.sqrt(dot(d, d))
-        unit = over(xp.ones_like(size), size)
+        unit = safe_divide(xp.ones_like(size), size)
         known = dot(memory.S[..., -1, :], memory.Y[..., -1, :]) > 0.0
         return xp.where(known, xp.ones_like(size), xp.minimum(unit, xp.ones_like(size)))
 
@@ -223,22 +223,22 @@ class ConjugateDirection:
         """Return a step of the same first-order decrease as the last; a unit move at first."""
         xp = backends.namespace(g)
         size = xp.sqrt(dot(d, d))
-        unit = over(xp.ones_like(size), size)
-        again = move.step * over(move.slope, dot(g, d))
+        unit = safe_divide(xp.ones_like(size), size)
+        again = move.step * safe_divide(move.slope, dot(g, d))
         return xp.where(move.step > 0.0, again, xp.minimum(unit, xp.ones_like(size)))
 
 
 def _polak_ribiere(move: Move, g: Array) -> Array:
-    return backends.clip(over(dot(g, move.y), dot(move.before, move.before)), low=0.0)
+    return backends.clip(safe_divide(dot(g, move.y), dot(move.before, move.before)), low=0.0)
 
 
 def _hager_zhang(move: Move, g: Array, eta: float) -> Array:
     xp = backends.namespace(g)
     d, y = move.direction, move.y
     bend = dot(d, y)
-    beta = over(dot(y, g) - 2.0 * over(dot(y, y), bend) * dot(d, g), bend)
+    beta = safe_divide(dot(y, g) - 2.0 * safe_divide(dot(y, y), bend) * dot(d, g), bend)
     short = backends.clip(xp.sqrt(dot(move.before, move.before)), high=eta)
-    return xp.maximum(beta, -over(xp.ones_like(beta), xp.sqrt(dot(d, d)) * short))
+    return xp.maximum(beta, -safe_divide(xp.ones_like(beta), xp.sqrt(dot(d, d)) * short))
 
 
 def cg(search: LineSearch | None = None) -> Directed:
@@ -334,7 +334,7 @@ def _unit(d: Array) -> Array:
     """Return the step of length 1 along d, or 1 where d is shorter: where nothing is known."""
     xp = backends.namespace(d)
     size = xp.sqrt(dot(d, d))
-    return xp.minimum(over(xp.ones_like(size), size), xp.ones_like(size))
+    return xp.minimum(safe_divide(xp.ones_like(size), size), xp.ones_like(size))
 
 
 @dataclass(frozen=True)
@@ -383,11 +383,13 @@ class SpectralDirection(_Downhill):
         xp = backends.namespace(g)
         bend = dot(move.s, move.y)
         if self.kind == 1:
-            step = over(dot(move.s, move.s), bend)
+            step = safe_divide(dot(move.s, move.s), bend)
         else:
             # Where s and y are all but perpendicular this vanishes: not below a tenth of |s| / |y|.
             yy = dot(move.y, move.y)
-            step = xp.maximum(over(bend, yy), 0.1 * xp.sqrt(over(dot(move.s, move.s), yy)))
+            step = xp.maximum(
+                safe_divide(bend, yy), 0.1 * xp.sqrt(safe_divide(dot(move.s, move.s), yy))
+            )
         return xp.where(bend > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
 
 
@@ -423,7 +425,7 @@ class PolyakDirection(_Downhill):
         """Return the first trial."""
         xp = backends.namespace(g)
         gap = memory.delta if self.least is None else value - self.least
-        step = over(gap, dot(g, g))
+        step = safe_divide(gap, dot(g, g))
         return xp.where(step > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
 
 

@@ -38,7 +38,7 @@ __all__ = [
     "first_state",
     "full",
     "is_finite",
-    "pick",
+    "select_point",
     "words",
 ]
 
@@ -170,7 +170,7 @@ def full(like: Array, number: float) -> Array:
     return backends.namespace(like).full_like(like, number)
 
 
-def pick(condition: Array, yes: Point, no: Point) -> Point:
+def select_point(condition: Array, yes: Point, no: Point) -> Point:
     """Take each problem's trial from `yes` where its condition holds, from `no` elsewhere."""
     xp = backends.namespace(condition)
     return Point(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
@@ -282,7 +282,7 @@ class Backtracking:
             taken=xp.where(accepted, t, state.taken),
             trials=trials,
             improved=accepted,
-            low=pick(accepted, trial, state.low),
+            low=select_point(accepted, trial, state.low),
             accepted=accepted,
             exhausted=exhausted,
         )
@@ -354,8 +354,8 @@ class StrongWolfe:
         # A trial above the line, or past the minimum, closes the bracket; else it is the new low end.
         onward = xp.where(state.bracketed, state.high.step - state.low.step, full(slope, 1.0))
         across = slope * onward >= 0.0
-        high = pick(beaten, trial, pick(across, state.low, state.high))
-        low = pick(beaten, state.low, trial)
+        high = select_point(beaten, trial, select_point(across, state.low, state.high))
+        low = select_point(beaten, state.low, trial)
         bracketed = state.bracketed | beaten | across
         grown = _extrapolate(state.low, trial)
         width = xp.abs(high.step - low.step)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from agd import backends
-from agd._tree import dot, flatten, largest, over
+from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
 from agd._typing import Array, Tree
-from agd.update.descent import choose
 from agd.update.line_search import (
     Backtracking,
     LineSearch,
@@ -159,8 +158,8 @@ class Directed:
         """Evaluate the objective at the first point, and begin the first search."""
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
-        x, _ = flatten(params, value.ndim)
-        g, _ = flatten(grad, value.ndim)
+        x, _ = ravel(params, value.ndim)
+        g, _ = ravel(grad, value.ndim)
         nothing, zero = xp.zeros_like(g), xp.zeros_like(value)
         no = xp.zeros_like(value, dtype=xp.bool)
         fresh = no if memory is not None else ~no
@@ -172,7 +171,7 @@ class Directed:
         d, search, steepest = self._begin(
             objective, params, (x, value, g), memory, still, recent, fresh=fresh
         )
-        best = Best(value, largest(g), zero, x, g)
+        best = Best(value, max_abs(g), zero, x, g)
         return DirectedState(
             value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero, zero
         )  # fmt: skip
@@ -189,17 +188,17 @@ class Directed:
         """Evaluate the trial; take it, or go on searching."""
         xp = backends.namespace(state.value)
         batch = state.value.ndim
-        x, restore = flatten(params, batch)
-        g, as_grad = flatten(state.grad, batch)
+        x, restore = ravel(params, batch)
+        g, as_grad = ravel(state.grad, batch)
         d, old = state.direction, state.search
         value, grad = objective.value_and_grad(restore(x + old.step[..., None] * d))
-        tried, _ = flatten(grad, batch)
+        tried, _ = ravel(grad, batch)
         trial = Point(old.step, value, dot(tried, d))
         search = self.search.step(old, trial.value, trial.slope)
-        low_grad = choose(search.improved, tried, state.low_grad)
+        low_grad = tree_where(search.improved, tried, state.low_grad)
         taken = search.accepted | (search.exhausted & (search.taken > 0.0))
-        new_x = choose(taken, x + search.taken[..., None] * d, x)
-        new_g = choose(taken, choose(search.accepted, tried, low_grad), g)
+        new_x = tree_where(taken, x + search.taken[..., None] * d, x)
+        new_g = tree_where(taken, tree_where(search.accepted, tried, low_grad), g)
         new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
         fall = state.value - new_value
         move = Move(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, fall)
@@ -215,7 +214,7 @@ class Directed:
         stuck = (strained >= STRAINED) | (best.idle >= IDLE * self.search.memory)
         failed = state.failed | (lost & state.steepest) | stuck
         # What failed ends at the best point that it has seen.
-        new_x, new_g = choose(failed, best.x, new_x), choose(failed, best.g, new_g)
+        new_x, new_g = tree_where(failed, best.x, new_x), tree_where(failed, best.g, new_g)
         new_value = xp.where(failed, best.value, new_value)
         begin = (taken | lost) & ~failed
         after = state._replace(
@@ -230,7 +229,7 @@ class Directed:
             # A search that ran out of trials at a wall has met it, whatever it gained on the way.
             walled=(state.walled | ~is_finite(trial)) & ~(search.accepted & (best.idle == 0.0)),
             strained=strained,
-            moved=xp.where(taken, over(largest(move.s), largest(new_x)), state.moved),
+            moved=xp.where(taken, safe_divide(max_abs(move.s), max_abs(new_x)), state.moved),
         )
         new_params = restore(new_x)
         return new_params, self._onward(
@@ -255,17 +254,17 @@ class Directed:
         _, value, g = here
         fresh = self.direction.init(g)
         learned = self.direction.remember(state.memory, move)
-        memory = choose(lost, fresh, choose(taken, learned, state.memory))
+        memory = tree_where(lost, fresh, tree_where(taken, learned, state.memory))
         recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
-        recent = choose(taken, recent, state.recent)
+        recent = tree_where(taken, recent, state.recent)
         d, search, steepest = self._begin(objective, params, here, memory, move, recent, fresh=lost)
         bend, length = dot(move.s, move.y), dot(move.s, move.s)
-        seen = xp.where(taken, over(bend, length), xp.zeros_like(bend))
+        seen = xp.where(taken, safe_divide(bend, length), xp.zeros_like(bend))
         least = xp.where((state.least_curvature == 0.0) & taken, seen, state.least_curvature)
         return state._replace(
-            direction=choose(begin, d, state.direction),
-            search=choose(begin, search, state.search),
-            low_grad=choose(begin, g, state.low_grad),
+            direction=tree_where(begin, d, state.direction),
+            search=tree_where(begin, search, state.search),
+            low_grad=tree_where(begin, g, state.low_grad),
             recent=recent,
             memory=memory,
             steepest=xp.where(begin, steepest, state.steepest),
@@ -281,14 +280,14 @@ class Directed:
         """
         memory, move, g, free = known
         xp, batch = backends.namespace(g), g.ndim - 1
-        x, restore = flatten(params, batch)
-        there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+        x, restore = ravel(params, batch)
+        there, _ = ravel(objective.prox(restore(x + d), 1.0), batch)
         cut = (there != x + d) & (g * d < 0.0)
         if backends.of(g).known_true(~xp.any(cut, axis=-1)):
             return there - x
         alone = self.direction.direction(memory, move, g, free & ~cut)
         asked = xp.where(cut, d, xp.zeros_like(d))
-        share = over(dot(there - x, asked), dot(asked, asked))[..., None]
+        share = safe_divide(dot(there - x, asked), dot(asked, asked))[..., None]
         turned = xp.where(cut, d, share * d + (1.0 - share) * alone)
         return _projected(objective, params, turned, batch)
 
@@ -318,7 +317,7 @@ class Directed:
         # Not downhill, or hardly: rounding has the better of the memory.
         level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
         steepest = fresh | ~(slope < -level)
-        d = choose(steepest, down, d)
+        d = tree_where(steepest, down, d)
         slope = xp.where(steepest, steep, slope)
         first = self.direction.first(memory, move, value, g, d)
         first = xp.where(xp.isfinite(first) & (first > 0.0), first, xp.ones_like(first))
@@ -326,7 +325,7 @@ class Directed:
             first = xp.ones_like(first)  # to the far end of what the bounds allow, and no further
         # Steps below this change no entry of x.
         eps = float(xp.finfo(value.dtype).eps)
-        lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), over(xp.abs(x), xp.abs(d)))
+        lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), safe_divide(xp.abs(x), xp.abs(d)))
         least = eps * xp.min(lengths, axis=-1)
         least = xp.where(xp.isfinite(least), least, xp.zeros_like(least))
         search = self.search.start(value, slope, first, least, xp.max(recent, axis=-1))
@@ -336,20 +335,20 @@ class Directed:
 def _best(best: Best, taken: Array, value: Array, x: Array, g: Array) -> Best:
     """Keep the least value and the smallest gradient; count the steps that lowered neither."""
     xp = backends.namespace(value)
-    lower, size = taken & (value < best.value), largest(g)
+    lower, size = taken & (value < best.value), max_abs(g)
     smaller = taken & (size < best.size)
     idle = xp.where(taken, best.idle + 1.0, best.idle)
     return Best(
         value=xp.where(lower, value, best.value),
         size=xp.where(smaller, size, best.size),
         idle=xp.where(lower | smaller, xp.zeros_like(idle), idle),
-        x=choose(lower, x, best.x),
-        g=choose(lower, g, best.g),
+        x=tree_where(lower, x, best.x),
+        g=tree_where(lower, g, best.g),
     )
 
 
 def _projected(objective: Any, params: Tree, d: Array, batch: int) -> Array:
     """Return what of a move by d the bounds leave: P(x + d) - x."""
-    x, restore = flatten(params, batch)
-    there, _ = flatten(objective.prox(restore(x + d), 1.0), batch)
+    x, restore = ravel(params, batch)
+    there, _ = ravel(objective.prox(restore(x + d), 1.0), batch)
     return there - x

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._tree import flatten, largest
+from agd._tree import max_abs, ravel, tree_where
 from agd._typing import Array, Method, Tree
 from agd._validation import as_count, as_positive
-from agd.update.descent import choose
 from agd.update.directions import steepest_descent
 from agd.update.rule import Rule
 
@@ -200,7 +199,7 @@ class Perturbed:
 
     def redraw(self, objective: Any, params: Tree, k: int) -> Array:
         """Draw the perturbation for step k, uniform in each problem's unit ball, shape (..., n)."""
-        x, _ = flatten(params, len(objective.batch_shape))
+        x, _ = ravel(params, len(objective.batch_shape))
         xp, shape = backends.namespace(x), tuple(x.shape)
         rng = np.random.default_rng([self.seed, k])
         ball = rng.standard_normal(shape)
@@ -245,13 +244,13 @@ class Perturbed:
         calls = more(inner, state.inner, "evaluations", self.evaluations * one)
         state = state._replace(
             value=xp.where(away, state.value, inner.value),
-            grad=choose(away, state.grad, inner.grad),
+            grad=tree_where(away, state.grad, inner.grad),
             point=point,
             inner=inner,
             iterations=state.iterations + steps,
             evaluations=state.evaluations + calls,
         )
-        return choose(away, params, point), told(state)
+        return tree_where(away, params, point), told(state)
 
     def refresh(
         self, objective: Any, params: Tree, state: PerturbedState, drawn: Array
@@ -262,7 +261,7 @@ class Perturbed:
         norm = objective.grad_norm(inner.grad, state.point)
         top = xp.where(xp.isfinite(norm), xp.maximum(state.top, norm), state.top)
         at_rest = (norm <= self.small * top) | getattr(inner, "failed", norm < 0.0)
-        reach = self.radius * xp.maximum(largest(flatten(params, norm.ndim)[0]), xp.ones_like(norm))
+        reach = self.radius * xp.maximum(max_abs(ravel(params, norm.ndim)[0]), xp.ones_like(norm))
         noise = 16.0 * float(xp.finfo(norm.dtype).eps) * xp.abs(state.value)
         away = waiting > 0.0
         fall = xp.where(xp.isfinite(inner.value), state.value - inner.value, -noise)
@@ -274,12 +273,12 @@ class Perturbed:
         back = settled & ~(fall > 0.0)
         jump = ~away & state.unsettled & at_rest
         ahead = escaped | (settled & ~back)
-        params = choose(ahead, state.point, params)
+        params = tree_where(ahead, state.point, params)
         state = state._replace(
             value=xp.where(ahead, inner.value, state.value),
-            grad=choose(ahead, inner.grad, state.grad),
-            point=choose(back, params, state.point),
-            inner=choose(back, state.kept, inner),
+            grad=tree_where(ahead, inner.grad, state.grad),
+            point=tree_where(back, params, state.point),
+            inner=tree_where(back, state.kept, inner),
             waiting=xp.where(away & ~escaped & ~settled, waiting + 1.0, 0.0 * waiting),
             unsettled=state.unsettled & ~settled,
             top=top,
@@ -298,7 +297,7 @@ class Perturbed:
         """Perturb the moving point where `jump` says so, and begin the method anew there."""
         if backends.of(jump).known_true(~jump):
             return state
-        x, restore = flatten(params, jump.ndim)
+        x, restore = ravel(params, jump.ndim)
         xp = backends.namespace(x)
         y = restore(x + reach[..., None] * drawn)
         if getattr(objective, "nonsmooth", False):
@@ -306,9 +305,9 @@ class Perturbed:
             y = objective.prox(y, float(xp.finfo(x.dtype).smallest_normal))
         begun = self.base.init(objective, y)
         return state._replace(
-            point=choose(jump, y, state.point),
-            inner=choose(jump, begun, state.inner),
-            kept=choose(jump, state.inner, state.kept),
+            point=tree_where(jump, y, state.point),
+            inner=tree_where(jump, begun, state.inner),
+            kept=tree_where(jump, state.inner, state.kept),
             waiting=xp.where(jump, xp.ones_like(state.waiting), state.waiting),
             evaluations=state.evaluations + xp.astype(jump, state.evaluations.dtype),
         )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agd import backends
-from agd._tree import dot, flatten, largest, over
+from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
 from agd._typing import Array, Tree
 from agd._validation import as_count
-from agd.update.descent import choose, first_curvature, looks
+from agd.update.descent import first_curvature, looks
 
 __all__ = [
     "DECREASE",
@@ -62,14 +62,14 @@ class Composite:
     def __init__(self, objective: Any, params: Tree, grad: Tree) -> None:
         self.objective = objective
         self.batch = len(objective.batch_shape)
-        self.x, self.restore = flatten(params, self.batch)
-        self.g, self.as_grad = flatten(grad, self.batch)
+        self.x, self.restore = ravel(params, self.batch)
+        self.g, self.as_grad = ravel(grad, self.batch)
 
     def at(self, x: Array) -> Point:
         """Evaluate at a point."""
         params = self.restore(x)
         smooth, grad = self.objective.value_and_grad(params)
-        return Point(x, flatten(grad, self.batch)[0], smooth, smooth + self.penalty(x))
+        return Point(x, ravel(grad, self.batch)[0], smooth, smooth + self.penalty(x))
 
     def here(self, value: Array) -> Point:
         """Return the point that it was made with, where the whole is `value`."""
@@ -83,7 +83,7 @@ class Composite:
         """Return argmin_u penalty(u) + |u - x|² / (2 step)."""
         if not self.objective.nonsmooth:
             return x
-        return flatten(self.objective.prox(self.restore(x), step), self.batch)[0]
+        return ravel(self.objective.prox(self.restore(x), step), self.batch)[0]
 
     def forward(self, at: Point, step: Array) -> Array:
         """Return where a proximal gradient step leads: prox(x - step g, step)."""
@@ -125,7 +125,7 @@ def rise(both: Composite, old: Point, new: Point) -> tuple[Array, Array]:
 
 def share_moved(new: Array, old: Array) -> Array:
     """Return the largest change of an entry, as a share of the largest entry."""
-    return over(largest(new - old), largest(new))
+    return safe_divide(max_abs(new - old), max_abs(new))
 
 
 DECREASE = 1e-4  # the share of the decrease to first order that is enough
@@ -156,7 +156,7 @@ def seen(state: Any, old: Point, new: Point, taken: Array, stuck: Array) -> dict
     """Return the fields of `Seen` after a trial."""
     xp = backends.namespace(old.value)
     s = new.x - old.x
-    along = over(dot(s, new.g - old.g), dot(s, s))
+    along = safe_divide(dot(s, new.g - old.g), dot(s, s))
     along = xp.where(taken & (along > 0.0), along, xp.zeros_like(along))
     known = xp.where(state.least_curvature > 0.0, state.least_curvature, along)
     return {
@@ -187,7 +187,7 @@ def spectral(s: Array, y: Array, otherwise: Array) -> Array:
     """Return the step of Barzilai and Borwein, s · s / s · y; `otherwise` where s · y is not above 0."""
     xp = backends.namespace(s)
     bend = dot(s, y)
-    step = over(dot(s, s), bend)
+    step = safe_divide(dot(s, s), bend)
     return xp.where(bend > 0.0, backends.clip(step, 1e-20, 1e20), otherwise)
 
 
@@ -284,7 +284,7 @@ class FISTA:
         both = Composite(objective, params, state.grad)
         old, y = both.here(state.value), state.ahead
         target = both.forward(y, 1.0 / state.L)
-        new = both.at(choose(state.pending, y.x, target))
+        new = both.at(tree_where(state.pending, y.x, target))
         trial = ~state.pending
         quadratic = getattr(objective, "quadratic", False)
         enough, raised, seen = self._judge(y, new, state.L, by_slopes=quadratic)
@@ -297,7 +297,7 @@ class FISTA:
         # Without momentum a step that is short enough descends, but for rounding.
         taken = trial & enough & (still | ~rises)
         back = (trial & enough & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
-        now = choose(taken, new, old)
+        now = tree_where(taken, new, old)
         uphill = dot(y.x - new.x, new.x - old.x) > 0.0
         L = xp.where(trial & ~enough, raised, state.L)
         L = self._lowered(objective, state, y, new, taken, taken & uphill, L)
@@ -305,7 +305,7 @@ class FISTA:
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _eased(taken, L, state) * t * t))
         beta = xp.where(taken, (t - 1.0) / following, xp.zeros_like(t))
         ahead, pending = self._extrapolate(both, old, new, beta)
-        ahead = choose(taken, ahead, choose(back, old, choose(state.pending, new, y)))
+        ahead = tree_where(taken, ahead, tree_where(back, old, tree_where(state.pending, new, y)))
         after = FistaState(
             value=now.value,
             grad=both.as_grad(now.g),
@@ -336,7 +336,7 @@ class FISTA:
         eps = float(xp.finfo(L.dtype).eps)
         by_slope = turned <= L * square + 16.0 * eps * xp.sqrt(dot(new.g, new.g) * square)
         below = xp.where(hidden, by_slope, bend <= 0.5 * L * square + noise)
-        seen = over(xp.where(hidden, turned, 2.0 * bend), square)
+        seen = safe_divide(xp.where(hidden, turned, 2.0 * bend), square)
         known = finite & (square > 0.0) & xp.isfinite(seen)
         raised = backends.clip(xp.where(known, seen, 10.0 * L), low=1.5 * L, high=1e3 * L)
         return finite & below, raised, xp.where(known & ~hidden, seen, xp.zeros_like(seen))
@@ -354,7 +354,7 @@ class FISTA:
         """Lower L: to what the first step saw, by half at a restart, and by a little at every step."""
         xp = backends.namespace(L)
         d, turn = new.x - y.x, new.g - y.g
-        seen = over(xp.sqrt(dot(turn, turn)), xp.sqrt(dot(d, d)))
+        seen = safe_divide(xp.sqrt(dot(turn, turn)), xp.sqrt(dot(d, d)))
         guess = 0.0 if bounded(objective) else 1.0
         first = taken & (state.iterations < guess) & (seen > 0.0) & xp.isfinite(seen)
         # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
@@ -374,7 +374,7 @@ class FISTA:
             smooth = new.smooth + 0.5 * dot(new.g + g, change)
             return Point(ahead, g, smooth, smooth), plain & ~plain
         # The function is only asked where the penalty is finite, and within bounds.
-        ahead = choose(plain, new.x, both.prox(ahead, 0.0))
+        ahead = tree_where(plain, new.x, both.prox(ahead, 0.0))
         return new._replace(x=ahead), ~plain
 
 
@@ -482,15 +482,15 @@ class ProximalGradient:
         finite = xp.isfinite(new.value)
         taken = finite & (new.value <= limit + rounding(new.value, old.value))
         bend = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
-        shorter = xp.where(finite & (bend > 0.0), over(square, bend), 0.1 * a)
+        shorter = xp.where(finite & (bend > 0.0), safe_divide(square, bend), 0.1 * a)
         shorter = backends.clip(shorter, low=0.1 * a, high=0.5 * a)
         longer = spectral(s, new.g - old.g, GROWTH * a)
-        now = choose(taken, new, old)
+        now = tree_where(taken, new, old)
         after = ProximalState(
             value=now.value,
             grad=both.as_grad(now.g),
             step=xp.where(taken, longer, shorter),
-            recent=choose(taken, latest(state.recent, new.value), state.recent),
+            recent=tree_where(taken, latest(state.recent, new.value), state.recent),
             **seen(state, old, new, taken, xp.all(s == 0.0, axis=-1)),
         )
         return both.restore(now.x), after
@@ -597,26 +597,28 @@ class ProjectedGradient:
         both = Composite(objective, params, state.grad)
         old, t = both.here(state.value), state.share
         part = old.x + t[..., None] * (state.target - old.x)
-        new = both.at(choose(t == 1.0, state.target, part))
+        new = both.at(tree_where(t == 1.0, state.target, part))
         limit = xp.max(state.recent, axis=-1) + DECREASE * t * state.fall
         finite = xp.isfinite(new.value)
         taken = finite & (new.value <= limit + rounding(new.value, old.value))
         bend = new.value - old.value - t * state.fall
-        shorter = xp.where(finite & (bend > 0.0), over(-0.5 * t * t * state.fall, bend), 0.1 * t)
+        shorter = xp.where(
+            finite & (bend > 0.0), safe_divide(-0.5 * t * t * state.fall, bend), 0.1 * t
+        )
         shorter = backends.clip(shorter, low=0.1 * t, high=0.5 * t)
         a = spectral(new.x - old.x, new.g - old.g, GROWTH * state.step)
         a = xp.where(taken, a, state.step)
-        now = choose(taken, new, old)
+        now = tree_where(taken, new, old)
         target, fall = _aim(both, now, a)
         stuck = xp.all(new.x == old.x, axis=-1)
         after = ProjectedState(
             value=now.value,
             grad=both.as_grad(now.g),
-            target=choose(taken, target, state.target),
+            target=tree_where(taken, target, state.target),
             fall=xp.where(taken, fall, state.fall),
             share=xp.where(taken, xp.ones_like(t), shorter),
             step=a,
-            recent=choose(taken, latest(state.recent, new.value), state.recent),
+            recent=tree_where(taken, latest(state.recent, new.value), state.recent),
             **seen(state, old, new, taken, stuck),
         )
         return both.restore(now.x), after

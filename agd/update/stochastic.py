@@ -10,11 +10,10 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import dot, flatten, largest, over
+from agd._tree import dot, max_abs, ravel, safe_divide, tree_axpy, tree_scale, tree_where
 from agd._typing import Array, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.minibatch import batch_curvature, row_count, take_rows
-from agd.update.descent import aligned, choose
 from agd.update.rule import AUTO, Rule, apply_updates
 from agd.update.rules import gradient_descent
 
@@ -96,7 +95,7 @@ def nonsmooth(objective: Any) -> bool:
 def finite(tree: Tree, batch: int) -> Array:
     """Return for each problem whether all entries of a tree are finite, shape (...)."""
     xp = backends.namespace(optree.tree_leaves(tree)[0])
-    return xp.isfinite(xp.sum(xp.abs(flatten(tree, batch)[0]), axis=-1))
+    return xp.isfinite(xp.sum(xp.abs(ravel(tree, batch)[0]), axis=-1))
 
 
 def curvature_seen(objective: Any, params: Tree, size: int, batches: int, seed: int) -> Array:
@@ -120,16 +119,16 @@ def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
     """Return the largest |g(x + h v) - g(x)| / h that a few power iterations find, |v| = 1."""
     value, grad = objective.value_and_grad(params)
     batch, xp = value.ndim, backends.namespace(value)
-    x, restore = flatten(params, batch)
-    g, _ = flatten(grad, batch)
-    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * (1.0 + largest(x))[..., None]
+    x, restore = ravel(params, batch)
+    g, _ = ravel(grad, batch)
+    h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * (1.0 + max_abs(x))[..., None]
     rng = np.random.default_rng(0)
     host = rng.standard_normal(tuple(x.shape)).astype(str(x.dtype).rpartition(".")[2])
     v = backends.of(x).convert(xp, host, x.dtype, backends.device(x))
     size = xp.zeros_like(value)
     for _ in range(iterations):
-        v = over(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)
-        near, _ = flatten(objective.value_and_grad(_inside(objective, restore, x, h * v))[1], batch)
+        v = safe_divide(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)
+        near, _ = ravel(objective.value_and_grad(_inside(objective, restore, x, h * v))[1], batch)
         v = (near - g) / h
         size = xp.maximum(size, xp.sqrt(dot(v, v)))
     return size
@@ -270,7 +269,7 @@ class Stochastic:
         updates, inner = self._unit.update(grad, state.inner, params)
         if state.scale is not None:
             rate = state.scale * (1.0 + state.count / batches) ** -self.decay
-            updates = optree.tree_map(lambda u: aligned(rate, u) * u, updates)
+            updates = tree_scale(rate, updates)
         moved = apply_updates(params, updates)
         # The value is the point's before the step: a step to nowhere has to show in it.
         value = xp.where(finite(moved, value.ndim), value, value + xp.nan)
@@ -333,10 +332,6 @@ def sgd(
 
 GROWTH = 1.25  # of the step after a round that went well,
 LONGEST = 1e15  # up to this: at the minimum itself every round goes well
-
-
-def _plus(params: Tree, v: Tree, factor: Array) -> Tree:
-    return optree.tree_map(lambda x, u: x + aligned(factor, x) * u, params, v)
 
 
 class SVRGState(NamedTuple):
@@ -456,7 +451,7 @@ class SVRG:
         _, here = part.value_and_grad(state.point)
         _, there = part.value_and_grad(params)
         v = optree.tree_map(lambda a, b, g: a - b + g, here, there, state.grad)
-        point = _plus(state.point, v, -state.rate)
+        point = tree_axpy(-state.rate, v, state.point)
         if nonsmooth(objective):
             point = objective.prox(point, state.rate)
         return params, state._replace(point=point, evaluations=state.evaluations + 2.0 / batches)
@@ -467,8 +462,8 @@ class SVRG:
         xp = backends.namespace(value)
         batch, rate = value.ndim, state.rate
         evaluations = state.evaluations + 1.0
-        new, old = flatten(state.point, batch)[0], flatten(params, batch)[0]
-        moved = over(largest(new - old), largest(new))
+        new, old = ravel(state.point, batch)[0], ravel(params, batch)[0]
+        moved = safe_divide(max_abs(new - old), max_abs(new))
         if self.learning_rate != AUTO:
             return state.point, state._replace(
                 value=value,
@@ -482,11 +477,11 @@ class SVRG:
         smaller = objective.grad_norm(grad, state.point) <= objective.grad_norm(state.grad, params)
         good = (value < state.value - noise) | ((value <= state.value + noise) & smaller)
         good = good & finite(grad, batch)
-        taken = choose(good, state.point, params)
+        taken = tree_where(good, state.point, params)
         rate = backends.clip(xp.where(good, GROWTH * rate, 0.5 * rate), high=LONGEST)
         return taken, state._replace(
             value=xp.where(good, value, state.value),
-            grad=choose(good, grad, state.grad),
+            grad=tree_where(good, grad, state.grad),
             point=taken,
             rate=rate,
             moved=xp.where(good, moved, state.moved),

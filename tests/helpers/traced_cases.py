@@ -14,8 +14,8 @@ import numpy as np
 import optree
 
 from agd import backends, loss, update
+from agd._tree import tree_where
 from agd.gradient import Bounds, FunctionObjective, LinearObjective
-from agd.update.descent import choose
 from helpers import known_values
 
 RNG = np.random.default_rng
@@ -243,7 +243,7 @@ def of_method(
             period = method.period(objective)
             more = (entry(carry, period),) if hasattr(method, "redraw") else ()
             ended = method.refresh(objective, *moved, *more)
-            moved = choose(carry.k % period == 0, ended, moved)
+            moved = tree_where(carry.k % period == 0, ended, moved)
         return carry._replace(params=moved[0], state=moved[1])
 
     def over(carry):
@@ -357,7 +357,7 @@ CASES = {
 def ahead(case: Case, carry: Any) -> Any:
     """Advance, or stand still where it is over: what a while_loop under vmap does."""
     moved = case.advance(carry)
-    return moved if case.over is None else choose(case.over(carry), carry, moved)
+    return moved if case.over is None else tree_where(case.over(carry), carry, moved)
 
 
 def alone(case: Case, *arrays: Any) -> Any:
