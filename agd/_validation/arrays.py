@@ -24,7 +24,7 @@ __all__ = [
     "as_floating",
     "as_start",
     "has_unknown_length",
-    "move_beside",
+    "match_array",
 ]
 
 
@@ -69,16 +69,14 @@ def as_data(X: Any, y: Any, sample_weight: Any = None) -> Data:
         if value is None:
             raise ValueError(f"{name} is missing: got None, need an array")
     X = _as_matrix(X)
-    xp, where = backends.namespace(X), backends.device(X)
-    X = as_floating("X", X, xp, where)
+    xp = backends.namespace(X)
+    X = as_floating("X", X, xp, backends.device(X))
     _check_rows(X)
     like = backends.of(X).resident(X) if backends.is_sparse(X) else X
-    y = _check_target(X, move_beside("y", y, like, xp, where), xp)
+    y = _check_target(X, match_array("y", y, like), xp)
     if sample_weight is None:
         return Data(X, y, None)
-    return Data(
-        X, y, _check_weights(X, move_beside("sample_weight", sample_weight, like, xp, where))
-    )
+    return Data(X, y, _check_weights(X, match_array("sample_weight", sample_weight, like)))
 
 
 def _as_matrix(X: Any) -> Array:
@@ -159,52 +157,75 @@ def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
     return x
 
 
-def move_beside(
-    name: str, value: object, X: Array, xp: Namespace, where: Any, beside: str = "X"
-) -> Array:
-    """Bring `value` to X's library, device and dtype; only host data are moved, nothing else is copied."""
+def match_array(name: str, value: object, like: Array, reference: str = "X") -> Array:
+    """Bring a value to the library, device and dtype of another array.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the value.
+    value : array_like
+        An array of the same library and device, or data on the host, which alone are moved.
+    like : array
+        The other array.
+    reference : str
+        What errors call the other array.
+
+    Returns
+    -------
+    array
+        The value.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an array of another library or on another device, and for values that the dtype cannot hold.
+    """
+    xp, where = backends.namespace(like), backends.device(like)
     array = as_array(name, value)
     if isinstance(array, np.ndarray):
         array = as_floating(name, array, backends.namespace(array), "cpu")
-        if not isinstance(X, np.ndarray):
-            array = _move_host_array(name, array, X, xp, where, beside)
-        elif beside != "coef":  # rows to predict for may be infinite
-            array = cast_checked(name, array, X.dtype, beside)
+        if not isinstance(like, np.ndarray):
+            array = _move_host_array(name, array, like, reference)
+        elif reference != "coef":  # rows to predict for may be infinite
+            array = cast_checked(name, array, like.dtype, reference)
     else:
-        theirs, ours = backends.of(array).name, backends.of(X).name
+        theirs, ours = backends.of(array).name, backends.of(like).name
         if theirs != ours:
             raise TypeError(
-                f"{name} is a {theirs} array and {beside} a {ours} array: give both in one library "
-                f"(NumPy arrays and lists are moved to {beside}'s)"
+                f"{name} is a {theirs} array and {reference} a {ours} array: give both in one library "
+                f"(NumPy arrays and lists are moved to {reference}'s)"
             )
         if (device := backends.device(array)) != where:
             raise ValueError(
-                f"{name} is on device {device} and {beside} on {where}: put both on one device"
+                f"{name} is on device {device} and {reference} on {where}: put both on one device"
             )
         array = as_floating(name, array, xp, where)
-    if array.dtype == X.dtype:
+    if array.dtype == like.dtype:
         return array
     # An infinity that this cast makes is reported by the screening, as those that were given are.
     with np.errstate(over="ignore"):
-        return xp.astype(array, X.dtype)
+        return xp.astype(array, like.dtype)
 
 
-def _move_host_array(
-    name: str, array: Any, X: Array, xp: Namespace, where: Any, beside: str
-) -> Array:
-    """Move a host array to X's device and dtype; values that overflow the dtype are an error."""
-    row = backends.of(X)
-    if row.chunked and has_unknown_length(X):
+def _move_host_array(name: str, array: Any, like: Array, reference: str) -> Array:
+    """Move a host array to a device and a dtype; values that overflow the dtype are an error."""
+    row = backends.of(like)
+    if row.chunked and has_unknown_length(like):
         raise ValueError(
             f"X has row chunks of unknown size, so {name} cannot be cut to match: give {name} as a "
             f"{row.name} array with the same chunks, or call X.compute_chunk_sizes()"
         )
-    kind = str(X.dtype).rpartition(".")[2]
+    kind = str(like.dtype).rpartition(".")[2]
     with np.errstate(over="ignore"):
-        host = array.astype(kind) if beside == "coef" else cast_checked(name, array, kind, beside)
-    moved = row.convert(xp, host, None, where)
-    if row.chunked and moved.shape[:1] == X.shape[:1]:
-        moved = moved.rechunk((X.chunks[0], *moved.chunks[1:]))
+        host = (
+            array.astype(kind)
+            if reference == "coef"
+            else cast_checked(name, array, kind, reference)
+        )
+    moved = row.convert(backends.namespace(like), host, None, backends.device(like))
+    if row.chunked and moved.shape[:1] == like.shape[:1]:
+        moved = moved.rechunk((like.chunks[0], *moved.chunks[1:]))
     return moved
 
 
@@ -294,9 +315,8 @@ def as_start(init: Any, like: Params, intercept: bool) -> Params | None:
 
 
 def _start_part(name: str, value: object, like: Array) -> Array:
-    xp, where = backends.namespace(like), backends.device(like)
     array = as_array(f"init's {name}", value)
-    moved = move_beside(f"init's {name}", array, like, xp, where)
+    moved = match_array(f"init's {name}", array, like)
     if tuple(moved.shape) != tuple(like.shape):
         raise ValueError(
             f"init's {name} must have shape {tuple(like.shape)}, got {tuple(moved.shape)}"
@@ -324,9 +344,7 @@ def as_features(X: Any, coef: Array) -> Array:
     X = _sparse_features(X, coef) if sparse else as_array("X", X)
     # Lazy rows stay where they are: their chunks are multiplied by coefficients in memory.
     if not backends.of(X).chunked and not sparse:
-        X = move_beside(
-            "X", X, coef, backends.namespace(coef), backends.device(coef), beside="coef"
-        )
+        X = match_array("X", X, coef, reference="coef")
     if X.ndim < 2 or X.shape[-1] != coef.shape[-1]:
         raise ValueError(
             f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
@@ -369,7 +387,7 @@ def as_native_order(x: Any) -> Any:
     return x
 
 
-def cast_checked(name: str, x: Any, dtype: Any, beside: str) -> Any:
+def cast_checked(name: str, x: Any, dtype: Any, reference: str) -> Any:
     """Cast a NumPy array; finite numbers that the dtype cannot hold are an error.
 
     Parameters
@@ -379,8 +397,8 @@ def cast_checked(name: str, x: Any, dtype: Any, beside: str) -> Any:
     x : numpy.ndarray
         Numbers.
     dtype : dtype
-        That of the array `beside`.
-    beside : str
+        That of the array `reference`.
+    reference : str
         What errors call the other array.
 
     Returns
@@ -400,6 +418,6 @@ def cast_checked(name: str, x: Any, dtype: Any, beside: str) -> Any:
     overflows = np.argwhere(np.isinf(host) & np.isfinite(x))
     if len(overflows):
         first = tuple(int(i) for i in overflows[0])
-        kind = f"values too large for {host.dtype}, the dtype of {beside}"
+        kind = f"values too large for {host.dtype}, the dtype of {reference}"
         raise ValueError(invalid_values_text(name, len(overflows), kind, first, float(x[first])))
     return host

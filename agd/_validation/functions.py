@@ -164,16 +164,9 @@ def as_bounds(bounds: Any, x0: Tree, batch: int = 0) -> tuple[Tree, Tree]:
         name = "bounds" + "".join(f"[{key!r}]" for key in path)
         low, high = _leaf_bounds(name, part, tuple(leaf.shape), batch, accepts_pair=not single)
         _check_leaf_bounds(name, low, high)
-        lows.append(_to_device_of(low, leaf))
-        highs.append(_to_device_of(high, leaf))
+        lows.append(backends.to_device_of(low, leaf))
+        highs.append(backends.to_device_of(high, leaf))
     return optree.tree_unflatten(spec, lows), optree.tree_unflatten(spec, highs)
-
-
-def _to_device_of(host: Any, like: Array) -> Array:
-    """Return host numbers as an array in the library, on the device and in the dtype of another."""
-    host = host.astype(str(like.dtype).rpartition(".")[2])
-    xp, device = backends.namespace(like), backends.device(like)
-    return backends.of(like).convert(xp, host, like.dtype, device)
 
 
 def _leaf_bounds(
@@ -428,7 +421,7 @@ def _to_library_of(need: str, value: Any, like: Array, dtype: Any) -> Array:
             raise TypeError(f"{need}; got dtype {value.dtype}")
         if not isinstance(like, (np.ndarray, np.generic)):
             value = value.astype(np.float64 if value.dtype.kind != "f" else value.dtype)
-            return row.convert(xp, value, dtype, backends.device(like))
+            return backends.to_device_of(value, like, dtype)
         value = np.asarray(value)  # a sum of a NumPy array is a scalar, not an array
     elif (theirs := backends.of(value).name) != row.name:
         raise TypeError(f"{need} in x's library, {row.name}; got an array of {theirs}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd._validation.arrays import as_array, as_floating, has_unknown_length, move_beside
+from agd._validation.arrays import as_array, as_floating, has_unknown_length, match_array
 from agd._validation.scalars import as_count, as_real, invalid_values_text
 
 __all__ = ["as_line", "as_line_weights"]
@@ -26,7 +26,7 @@ def as_line(x: Any, y: Any) -> tuple[Array, Array]:
     if x.ndim != 1:
         raise ValueError(f"x must have shape (m,), got {tuple(x.shape)}")
     x = as_floating("x", x, xp, where)
-    y = move_beside("y", y, x[:, None] if backends.of(x).chunked else x, xp, where, beside="x")
+    y = match_array("y", y, x[:, None] if backends.of(x).chunked else x, reference="x")
     if y.ndim != 1 or (x.shape != y.shape and not (has_unknown_length(x) or has_unknown_length(y))):
         raise ValueError(f"y must have the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}")
     if x.shape[0] == 0:

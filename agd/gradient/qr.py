@@ -35,7 +35,7 @@ def two_sum(a: Array, b: Array) -> Pair:
     Examples
     --------
     >>> import numpy as np
-    >>> high, low = add(np.asarray(1.0), np.asarray(2.0**-60))
+    >>> high, low = two_sum(np.asarray(1.0), np.asarray(2.0**-60))
     >>> float(high), float(low) == 2.0**-60
     (1.0, True)
     """
@@ -50,7 +50,7 @@ def two_product(a: Array, b: Array) -> Pair:
     Examples
     --------
     >>> import numpy as np
-    >>> high, low = product(np.asarray(1.0 + 2.0**-30), np.asarray(1.0 + 2.0**-30))
+    >>> high, low = two_product(np.asarray(1.0 + 2.0**-30), np.asarray(1.0 + 2.0**-30))
     >>> float(high) == 1.0 + 2.0**-29, float(low) == 2.0**-60
     (True, True)
     """
@@ -93,7 +93,7 @@ def sum_pairs(pair: Pair, axis: int = -1) -> Pair:
     --------
     >>> import numpy as np
     >>> terms = np.asarray([1.0, 1e100, -1e100, 1.0])
-    >>> [float(part) for part in total((terms, np.zeros(4)))]
+    >>> [float(part) for part in sum_pairs((terms, np.zeros(4)))]
     [0.0, 2.0]
     """
     high, low = pair

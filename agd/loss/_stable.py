@@ -8,10 +8,6 @@ which is wrong for second derivatives: there ``where`` selects one side.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from agd import backends
 from agd._typing import Array
 
@@ -23,7 +19,6 @@ __all__ = [
     "safe_sqrt",
     "soft_threshold",
     "sum_of_log1p",
-    "to_device_of",
 ]
 
 
@@ -146,9 +141,3 @@ def safe_sqrt(squares: Array) -> Array:
     xp = backends.namespace(squares)
     positive = squares > 0.0
     return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.ones_like(squares))), squares)
-
-
-def to_device_of(data: Any, w: Array) -> Array:
-    """Return host numbers as an array in the library, on the device and in the dtype of w."""
-    host = np.asarray(data).astype(str(w.dtype).rpartition(".")[2])
-    return backends.of(w).convert(backends.namespace(w), host, w.dtype, backends.device(w))

@@ -16,7 +16,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import as_positive, as_real
-from agd.loss._stable import safe_sqrt, to_device_of
+from agd.loss._stable import safe_sqrt
 from agd.loss.base import BasePenalty
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
@@ -133,7 +133,7 @@ class Box(ConvexSet):
         """Return both bounds in w's library, on its device; refuse shapes that do not broadcast to w."""
         arrays = []
         for name, bound in (("low", self.low), ("high", self.high)):
-            array = bound if backends.is_array(bound) else to_device_of(bound, w)
+            array = bound if backends.is_array(bound) else backends.to_device_of(bound, w)
             shape, target = tuple(array.shape), tuple(w.shape)
             fits = len(shape) <= len(target) and all(
                 a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False)

@@ -17,7 +17,7 @@ from agd import backends
 from agd._typing import Array, Penalty
 from agd._validation import as_count, as_nonnegative
 from agd.backends import namespace
-from agd.loss._stable import safe_sqrt, soft_threshold, to_device_of
+from agd.loss._stable import safe_sqrt, soft_threshold
 from agd.loss.base import BasePenalty, as_penalty
 
 __all__ = ["L1", "L2", "ElasticNet", "GroupL1", "NuclearNorm"]
@@ -246,12 +246,12 @@ class GroupL1(BasePenalty):
                 f"groups must name a group for each of the {w.shape[-1]} coefficients, got "
                 f"{len(self.groups)}"
             )
-        members = to_device_of(self._membership, w)
+        members = backends.to_device_of(self._membership, w)
         # The Array API has no scatter-add: a product with a 0-1 matrix sums over each group.
         return (
             members,
             safe_sqrt((w * w) @ members),
-            to_device_of(self._membership.sum(axis=0) ** 0.5, w),
+            backends.to_device_of(self._membership.sum(axis=0) ** 0.5, w),
         )
 
     def value(self, w: Array) -> Array:
