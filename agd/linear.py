@@ -33,11 +33,11 @@ from agd._validation import (
 from agd.data.arrays import Blocks
 from agd.data.screening import screen
 from agd.data.stream import Stream, placed
-from agd.gradient.column_stats import column_scaling, relative
+from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Rescaled
-from agd.gradient.quadratic import OnMoments, WhitenedSquares
+from agd.gradient.preconditioner import Preconditioned
+from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
@@ -244,7 +244,9 @@ def _fit(
                 base, start, measured=measured
             )
         way = way or _coordinates(base, mover, start, whole, measured=measured)
-        found, way = _run(way, stop, callback, whole, tol=relative(base.blocks.resident))
+        found, way = _run(
+            way, stop, callback, whole, tol=default_gradient_tolerance(base.blocks.resident)
+        )
     if not sound.whole and np.any(found.status == Status.NON_FINITE):
         sound = looked_at(sound, chosen)
     result = as_fit_result(found, sound, chosen)
@@ -255,7 +257,7 @@ def _fit(
     if way.columns is None:
         return check_dependence(result, way.objective)
     return explain_conditioning(
-        result, way.columns, quadratic=isinstance(way.objective, WhitenedSquares)
+        result, way.columns, quadratic=isinstance(way.objective, WhitenedLeastSquares)
     )
 
 
@@ -269,7 +271,7 @@ def _run(
 ) -> tuple[Result, Plan]:
     """Run what was chosen; where that cannot begin, what it says to run otherwise."""
     method, objective, x0, every = way[:4]
-    if isinstance(objective, WhitenedSquares):  # a step or two are all: look after each
+    if isinstance(objective, WhitenedLeastSquares):  # a step or two are all: look after each
         stop = replace(stop, check_every=1)
     go = _runner(method, objective, whole)
     found = go(method, objective, x0, stop, callback, grad_tol=tol, check_every=every)
@@ -284,7 +286,7 @@ def _runner(method: Any, objective: Any, whole: Moments | None) -> Callable[...,
         return functools.partial(closed, moments=whole)
     if isinstance(method, (LinearCG, RowCG)):
         return held
-    return refined if isinstance(getattr(objective, "base", None), OnMoments) else run
+    return refined if isinstance(getattr(objective, "base", None), MomentObjective) else run
 
 
 def _coordinates(
@@ -299,15 +301,15 @@ def _coordinates(
     rescaled = getattr(mover, "rescaled", False)
     scaling = column_scaling(base, moments) if rescaled or measured else None
     if measured:
-        base = replace(base, measure=scaling)
+        base = replace(base, convergence_norm=scaling)
     zero = base.zeros()
     if start is None and rescaled and scaling is not None and zero.intercept is not None:
-        start = Params(zero.coef, zero.intercept + scaling.null)
+        start = Params(zero.coef, zero.intercept + scaling.null_model)
     start = base.prox(zero if start is None else start, 0.0)  # the nearest point that is allowed
     if scaling is None or not rescaled:
         return Plan(mover, base, start)
     with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
-        return Plan(mover, Rescaled(base, scaling), scaling.from_user(start))
+        return Plan(mover, Preconditioned(base, scaling), scaling.to_preconditioned(start))
 
 
 def path(

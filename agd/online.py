@@ -22,12 +22,12 @@ from agd._validation import (
 from agd.data.arrays import Blocks
 from agd.data.matrix import column_peaks
 from agd.data.screening import Screened, screen
-from agd.gradient.column_stats import column_scaling, relative
-from agd.gradient.conditioning import by_moments
+from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
+from agd.gradient.conditioning import whiten_by_moments
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Rescaled, Scaling
-from agd.gradient.recursive import Recursive, Remembered
+from agd.gradient.preconditioner import Preconditioned, Scaling
+from agd.gradient.recursive import OnlineObjective, QuadraticSummary
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
 from agd.run.diagnosis import check_range, warns_of_status
@@ -201,7 +201,7 @@ class Online:
         self.has_intercept = as_flag("intercept", intercept)
         self.classes = labels(classes, self.loss)
         self.result: FitResult | None = None
-        self._past: Remembered | None = None
+        self._past: QuadraticSummary | None = None
         self._columns: Moments | None = None
         self._slopes: Array | None = None
         self._units: Array | None = None
@@ -326,7 +326,7 @@ class Online:
             sound.blocks.encoded(high), self.classes, sound.least_share, sound.n_sync + 1
         )
 
-    def _updated(self, sound: Screened) -> tuple[FitResult, Remembered, Moments, Array]:
+    def _updated(self, sound: Screened) -> tuple[FitResult, QuadraticSummary, Moments, Array]:
         """Descend on the batch and the past; return the model, and what to remember."""
         here = LinearObjective(sound.blocks, self.loss, self.penalty, self.has_intercept)
         columns = Moments.from_blocks(sound.blocks)
@@ -334,10 +334,12 @@ class Online:
         check_finite(columns)
         sound = sound._replace(n_sync=sound.n_sync + 1)
         scaling, slopes = self._scaling(here, columns)
-        here = replace(here, measure=scaling)
-        objective = here if self._past is None else Recursive.of(here, self._past)
+        here = replace(here, convergence_norm=scaling)
+        objective = here if self._past is None else OnlineObjective.of(here, self._past)
         zero = objective.zeros()
-        null = Params(zero.coef, None if zero.intercept is None else zero.intercept + scaling.null)
+        null = Params(
+            zero.coef, None if zero.intercept is None else zero.intercept + scaling.null_model
+        )
         start = null if self._at is None else self._at
         found, there = self._descended(objective, columns, scaling, start)
         if self._at is not None and broken(found):
@@ -354,7 +356,7 @@ class Online:
         apart = self.loss.classes is not None and np.any(
             result.fun < math.log(2.0) * sound.least_share
         )
-        now = Remembered.of(here, found.x, FLAT if apart else None)
+        now = QuadraticSummary.of(here, found.x, FLAT if apart else None)
         past = now if self._past is None else self._past + now
         return result, past, columns, slopes
 
@@ -364,27 +366,27 @@ class Online:
         They are those at the best constant of all rows: at their own, the slopes of few rows may be 0.
         """
         scaling = column_scaling(here, columns)
-        xp, loss, blocks = backends.namespace(scaling.null), self.loss, here.blocks
+        xp, loss, blocks = backends.namespace(scaling.null_model), self.loss, here.blocks
         if self.has_intercept:
-            z = loss.link(xp.astype(columns.mean_y, scaling.null.dtype))
-            scaling = scaling._replace(null=xp.where(xp.isfinite(z), z, scaling.null))
-        slope = loss.gradient(xp.zeros_like(blocks.y) + scaling.null[..., None], blocks.y)
+            z = loss.link(xp.astype(columns.mean_y, scaling.null_model.dtype))
+            scaling = scaling._replace(null_model=xp.where(xp.isfinite(z), z, scaling.null_model))
+        slope = loss.gradient(xp.zeros_like(blocks.y) + scaling.null_model[..., None], blocks.y)
         square = slope * slope if blocks.weight is None else slope * slope * blocks.weight
         slopes = xp.sum(square, axis=-1)
         slopes = slopes if self._slopes is None else self._slopes + slopes
         rms = xp.sqrt(slopes / xp.astype(columns.total, slopes.dtype))
-        unit = xp.maximum(scaling.unit, rms * scaling.intercept_scale)
-        return scaling._replace(unit=unit), slopes
+        unit = xp.maximum(scaling.gradient_scale, rms * scaling.intercept_scale)
+        return scaling._replace(gradient_scale=unit), slopes
 
     def _descended(
         self, objective: LinearObjective, columns: Moments, scaling: Scaling, start: Params
-    ) -> tuple[Any, Rescaled]:
+    ) -> tuple[Any, Preconditioned]:
         """Choose the method and its coordinates, and run."""
         method: Any = FISTA() if objective.nonsmooth else lbfgs(MEMORY, whitened=True)
         coordinates: Any = scaling
         if not objective.nonsmooth:
-            coordinates = by_moments(objective, columns, scaling).cast(scaling.shift)
+            coordinates = whiten_by_moments(objective, columns, scaling).cast(scaling.mean)
         start = objective.prox(start, 0.0)
-        there, x0 = Rescaled(objective, coordinates), coordinates.from_user(start)
-        tol = relative(x0.coef)
+        there, x0 = Preconditioned(objective, coordinates), coordinates.to_preconditioned(start)
+        tol = default_gradient_tolerance(x0.coef)
         return run(method, there, x0, Stop(), grad_tol=tol, check_every=1), there

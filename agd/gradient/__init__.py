@@ -26,7 +26,7 @@ from agd.gradient.derivatives import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective, shared_rows
 from agd.gradient.linear import LinearObjective, largest_curvature
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Rescaled, Scaling
+from agd.gradient.preconditioner import Preconditioned, Rescaled, Scaling
 
 __all__ = [
     "Blocks",
@@ -36,6 +36,7 @@ __all__ = [
     "GradientCheck",
     "LinearObjective",
     "Moments",
+    "Preconditioned",
     "Rescaled",
     "Scaling",
     "Stream",

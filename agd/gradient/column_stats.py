@@ -13,14 +13,14 @@ from agd._typing import Array, Loss
 from agd.data.arrays import Blocks, beside
 from agd.data.matrix import backward, column_counts, column_sums, mapped, shifted
 from agd.data.matrix import column_peaks as peaks
-from agd.gradient.linear import TEMPORARY, LinearObjective
+from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling
 
 __all__ = [
     "column_peaks",
     "column_scaling",
-    "relative",
+    "default_gradient_tolerance",
 ]
 
 
@@ -64,13 +64,13 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     Two passes: the second is about the plain mean and in units of the mean size, so that neither a
     column far from zero nor one of extreme size loses its spread to rounding.
     """
-    sums, sizes, rows = blocks.sum(_first_moments, limit=TEMPORARY)
+    sums, sizes, rows = blocks.sum(_first_moments, limit=MAX_COPIED_BLOCK_BYTES)
     xp = backends.namespace(sums)
     size = sizes / rows
     size = xp.where(size > 0.0, size, xp.ones_like(size))
     shift = sums / rows if intercept else xp.zeros_like(sums)
     moments = functools.partial(_second_moments, shift, size)
-    first, second = blocks.sum(moments, limit=TEMPORARY)
+    first, second = blocks.sum(moments, limit=MAX_COPIED_BLOCK_BYTES)
     total = blocks.total[..., None]
     first, second = first / total, second / total
     if not intercept:
@@ -183,7 +183,11 @@ def _share(like: Array) -> float:
 
     Rounding leaves eps |z| of a predictor z; the tolerance is relative.
     """
-    return 2.0 * float(backends.namespace(like).finfo(like.dtype).eps) / relative(like)
+    return (
+        2.0
+        * float(backends.namespace(like).finfo(like.dtype).eps)
+        / default_gradient_tolerance(like)
+    )
 
 
 def _null_model(
@@ -254,11 +258,11 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
         root = xp.zeros_like(root) + xp.max(root, axis=-1, keepdims=True)
     unit = rms / xp.sqrt(kappa)
     return Scaling(
-        shift=mean,
-        scale=_known(1.0 / root, root),
+        mean=mean,
+        inv_std=_known(1.0 / root, root),
         intercept_scale=xp.ones_like(rms) / xp.sqrt(kappa),
-        unit=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
-        null=null,
+        gradient_scale=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
+        null_model=null,
     )
 
 
@@ -273,7 +277,7 @@ def _zero(objective: LinearObjective) -> Array:
     return backends.namespace(coef).sum(coef, axis=-1)
 
 
-def relative(like: Array) -> float:
+def default_gradient_tolerance(like: Array) -> float:
     """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
     eps = float(backends.namespace(like).finfo(like.dtype).eps)
     return math.exp(math.log(eps) * 2 / 3)

@@ -28,38 +28,38 @@ from agd.data.matrix import backward, forward, sliced, taken
 from agd.gradient.column_stats import column_peaks
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import LinearObjective
-from agd.gradient.minibatch import apart
+from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import (
     Scaling,
     Whitening,
-    axes,
-    from_factor,
-    from_moments,
-    shortest,
-    whitening_of,
+    hessian_eigenpairs,
+    minimum_norm_basis,
+    whitening_from_eigenpairs,
+    whitening_from_factor,
+    whitening_from_moments,
 )
-from agd.gradient.qr import triangular
+from agd.gradient.qr import triangular_factor
 from agd.loss.penalties import ridge_strength
 
 __all__ = [
+    "MAX_NORMAL_COLUMNS",
     "MAX_SPECTRUM_COLUMNS",
-    "SMALL_SHARE",
-    "WIDE",
+    "MIN_RESOLVED_SHARE",
     "Columns",
-    "by_moments",
-    "row_count",
-    "sample",
-    "serve",
-    "sharpened",
-    "whitened",
+    "known_row_count",
+    "moments_are_accurate",
+    "rayleigh_ritz_whitening",
+    "subsample_rows",
+    "whiten_by_moments",
+    "whiten_columns",
 ]
 
-SMALL_SHARE = 1e-9  # share of the largest curvature: above, moments have seven digits of it
-ENTRIES = 2**21  # of the directions' products with a block's rows
+MIN_RESOLVED_SHARE = 1e-9  # share of the largest curvature: above, moments have seven digits of it
+MAX_PRODUCT_ENTRIES = 2**21  # of the directions' products with a block's rows
 
 
-def sharpened(
+def rayleigh_ritz_whitening(
     blocks: Blocks, second: Array, scaling: Scaling, kappa: Array, ridge: float
 ) -> tuple[Whitening, int]:
     """Return the coordinates that whiten the columns of one problem, or of several that share them.
@@ -84,9 +84,9 @@ def sharpened(
     rank : int
         How many they determine.
     """
-    e, V, _ = axes(second, scaling, kappa, ridge)
-    xp, D, p = backends.namespace(e), scaling.scale, e.shape[-1]
-    few = max(1, _count(e < SMALL_SHARE * xp.max(e)))
+    e, V, _ = hessian_eigenpairs(second, scaling, kappa, ridge)
+    xp, D, p = backends.namespace(e), scaling.inv_std, e.shape[-1]
+    few = max(1, _count(e < MIN_RESOLVED_SHARE * xp.max(e)))
     V0, V1, e1 = V[:, :few], V[:, few:], e[few:]
     look = functools.partial(_products, blocks, scaling, kappa, ridge)
     H, _ = look(V0)
@@ -95,17 +95,17 @@ def sharpened(
     f, U = xp.linalg.eigh(gram)
     V0, H = V0 @ U, H @ U
     # Centring far from zero leaves as many roundings of what is subtracted.
-    reach = 1.0 + float(backends.to_numpy(xp.max(xp.abs(scaling.shift * D))))
+    reach = 1.0 + float(backends.to_numpy(xp.max(xp.abs(scaling.mean * D))))
     noise = (p + 10.0) * float(xp.finfo(e.dtype).eps) * reach
     kept = f > noise * noise * xp.max(e)
     f = xp.where(kept, f, xp.zeros_like(f))
-    found = whitening_of(scaling, xp.concat([f, e1]), xp.concat([V0, V1], axis=1))
+    found = whitening_from_eigenpairs(scaling, xp.concat([f, e1]), xp.concat([V0, V1], axis=1))
     root = xp.sqrt(xp.where(kept, f, xp.ones_like(f)))
-    into = xp.concat([H * (xp.astype(kept, e.dtype) / root)[None, :], found.into[:, few:]], axis=1)
+    into = xp.concat([H * (xp.astype(kept, e.dtype) / root)[None, :], found.sqrt[:, few:]], axis=1)
     null = D[:, None] * V0 * xp.astype(~kept, e.dtype)[None, :]
-    out_of = shortest(found.out_of, D, null)
+    out_of = minimum_norm_basis(found.inv_sqrt, D, null)
     rank = p - few + _count(kept)
-    return found._replace(into=into, out_of=out_of), rank
+    return found._replace(sqrt=into, inv_sqrt=out_of), rank
 
 
 def _count(flags: Array) -> int:
@@ -117,10 +117,10 @@ def _products(
     blocks: Blocks, scaling: Scaling, kappa: Array, ridge: float, V: Array
 ) -> tuple[Array, Array]:
     """Return the bound on the Hessian times V, (p, k), and V' of that, (k, k), as a sum of squares."""
-    xp, D = backends.namespace(V), scaling.scale
+    xp, D = backends.namespace(V), scaling.inv_std
     W = (D[:, None] * V).T
-    cut = blocks.replace(rows=max(64, ENTRIES // max(1, V.shape[1])))
-    back, squares = cut.sum(functools.partial(_of_block, scaling.shift, W))
+    cut = blocks.replace(rows=max(64, MAX_PRODUCT_ENTRIES // max(1, V.shape[1])))
+    back, squares = cut.sum(functools.partial(_of_block, scaling.mean, W))
     share, own = kappa / xp.astype(blocks.total, V.dtype), (D * D)[:, None] * V
     return D[:, None] * back.T * share + ridge * own, squares * share + ridge * (V.T @ own)
 
@@ -133,12 +133,18 @@ def _of_block(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) 
     return back, r @ z.T
 
 
-WIDE = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
+MAX_NORMAL_COLUMNS = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
 
-ENOUGH = 100  # rows to a column: a sample has no fewer
-SAMPLE, ROWS = 2**20, 20_000  # entries of X, rows: nor, but for wide or narrow X, of either
-FAR = 16.0  # spreads: beyond, a predictor is rounded by more than line searches take for rounding of a value
-SMALL, UNEVEN = 2**17, 1e3  # entries of X, condition: twice the precision takes milliseconds here
+MIN_SAMPLE_ROWS_PER_COLUMN = 100  # rows to a column: a sample has no fewer
+MIN_SAMPLE_ENTRIES, MIN_SAMPLE_ROWS = (
+    2**20,
+    20_000,
+)  # entries of X, rows: nor, but for wide or narrow X, of either
+MAX_MEAN_OVER_STD = 16.0  # spreads: beyond, a predictor is rounded by more than line searches take for rounding of a value
+MAX_SMALL_ENTRIES, MAX_SMALL_CONDITION = (
+    2**17,
+    1e3,
+)  # entries of X, condition: twice the precision takes milliseconds here
 
 
 class Columns(NamedTuple):
@@ -151,25 +157,25 @@ class Columns(NamedTuple):
     least : float or None
         The least curvature in the user's coordinates, for one problem of the squared loss with few
         columns.
-    missing : float or numpy.ndarray
+    rank_deficiency : float or numpy.ndarray
         By how many directions the columns fall short of full rank.
-    hard : bool
-        Whether their condition is such that the moments do not serve, and they were factored.
-    far : bool
+    ill_conditioned : bool
+        Whether their condition is such that the moments are not accurate enough, and they were factored.
+    far_from_zero : bool
         Whether one lies so far from zero, in its own spread, that a predictor's rounding tells.
     """
 
     low: Any
     high: Any
     least: float | None
-    missing: Any
-    hard: bool = False
-    far: bool = False
+    rank_deficiency: Any
+    ill_conditioned: bool = False
+    far_from_zero: bool = False
 
     @property
     def well_conditioned(self) -> bool:
         """Whether all columns are independent and their condition is good."""
-        return not self.hard and not np.any(self.missing)
+        return not self.ill_conditioned and not np.any(self.rank_deficiency)
 
     @property
     def condition(self) -> Any:
@@ -178,7 +184,7 @@ class Columns(NamedTuple):
             return np.sqrt(np.divide(self.high, self.low))
 
 
-def whitened(
+def whiten_columns(
     base: LinearObjective, moments: Moments, scaling: Scaling, *, quadratic: bool
 ) -> tuple[Whitening, Columns] | None:
     """Whiten by the moments, or by a factor of the data where squaring them lost what is small.
@@ -199,7 +205,7 @@ def whitened(
     tuple of Whitening and Columns, or None
         None for columns whose moments the dtype cannot hold.
     """
-    whitening = by_moments(base, moments, scaling)
+    whitening = whiten_by_moments(base, moments, scaling)
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     ends = _ends(base, whitening, moments)
     single = (
@@ -214,27 +220,35 @@ def whitened(
     least = _least(read[size:], p, base) if single else None
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
-    most = (0.02 / eps) ** 0.5 if not quadratic or _size(base) > SMALL else UNEVEN
+    most = (
+        (0.02 / eps) ** 0.5
+        if not quadratic or _size(base) > MAX_SMALL_ENTRIES
+        else MAX_SMALL_CONDITION
+    )
     sparse = base.blocks.sparse
     if sparse:  # a few products with X are all that it costs
-        most = min(most, SMALL_SHARE**-0.5)
+        most = min(most, MIN_RESOLVED_SHARE**-0.5)
     alone = ridge_strength(base.penalty) == 0.0  # with a ridge nothing is left open
-    far = bool(base.intercept and not sparse and (reach > FAR).any())
+    far = bool(base.intercept and not sparse and (reach > MAX_MEAN_OVER_STD).any())
     if (low * most**2 > high).all():
-        known = Columns(as_scalar(low), as_scalar(high), least, as_scalar(dead * alone), far=far)
-        return whitening.cast(scaling.shift), known
+        known = Columns(
+            as_scalar(low), as_scalar(high), least, as_scalar(dead * alone), far_from_zero=far
+        )
+        return whitening.cast(scaling.mean), known
     if sparse:
         return _sharpened(base, moments, scaling, whitening)
-    R = triangular(base.blocks, scaling.shift, scaling.scale)
+    R = triangular_factor(base.blocks, scaling.mean, scaling.inv_std)
     R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
-    whitening, rank = from_factor(R, scaling, ridge_strength(base.penalty))
+    whitening, rank = whitening_from_factor(R, scaling, ridge_strength(base.penalty))
     values = whitening.spectrum
     ends = xp.stack(
         [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
     )
     low, high, rank = backends.to_numpy(ends).astype(float)
     missing = as_scalar((p - rank) * alone)
-    return whitening, Columns(as_scalar(low), as_scalar(high), least, missing, hard=True, far=far)
+    return whitening, Columns(
+        as_scalar(low), as_scalar(high), least, missing, ill_conditioned=True, far_from_zero=far
+    )
 
 
 def _sharpened(
@@ -250,15 +264,17 @@ def _sharpened(
     found, rank = rough, p
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
-        found, rank = sharpened(base.blocks, second, wide, kappa, ridge)
+        found, rank = rayleigh_ritz_whitening(base.blocks, second, wide, kappa, ridge)
     values = found.spectrum
     low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
     missing = (p - rank) * (ridge == 0.0)
-    columns = Columns(as_scalar(low), as_scalar(high), None, missing, hard=True)
-    return found._replace(scaling=scaling).cast(scaling.shift), columns
+    columns = Columns(as_scalar(low), as_scalar(high), None, missing, ill_conditioned=True)
+    return found._replace(scaling=scaling).cast(scaling.mean), columns
 
 
-def serve(base: LinearObjective, moments: Moments, scale: Array | None = None) -> bool:
+def moments_are_accurate(
+    base: LinearObjective, moments: Moments, scale: Array | None = None
+) -> bool:
     """Return whether the moments, and the scales, are finite and no square behind them is lost: one read."""
     xp = backends.namespace(moments.G)
     with np.errstate(all="ignore"):  # what overflows is not finite
@@ -276,7 +292,7 @@ def _lost(base: LinearObjective, moments: Moments) -> bool:
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
 
 
-def sample(blocks: Blocks) -> Blocks | None:
+def subsample_rows(blocks: Blocks) -> Blocks | None:
     """Return some of the rows, evenly apart, where they tell as much of the columns as all do.
 
     Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
@@ -285,13 +301,15 @@ def sample(blocks: Blocks) -> Blocks | None:
     if blocks.lazy:
         return None
     n, p = blocks.X.shape[-2:]
-    step = int(n) // max(ENOUGH * int(p), min(SAMPLE // int(p), ROWS))
-    if step < 2 or int(n) * int(p) < 2 * SAMPLE:
+    step = int(n) // max(
+        MIN_SAMPLE_ROWS_PER_COLUMN * int(p), min(MIN_SAMPLE_ENTRIES // int(p), MIN_SAMPLE_ROWS)
+    )
+    if step < 2 or int(n) * int(p) < 2 * MIN_SAMPLE_ENTRIES:
         return None
-    if int(p) * (int(n) // step) > 2 * SAMPLE:  # large: a view of the rows, not a copy
+    if int(p) * (int(n) // step) > 2 * MIN_SAMPLE_ENTRIES:  # large: a view of the rows, not a copy
         weight = None if blocks.weight is None else blocks.weight[..., ::step]
         return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
-    xp, rows = backends.namespace(blocks.y), apart(int(n), step, blocks.y)
+    xp, rows = backends.namespace(blocks.y), stratified_rows(int(n), step, blocks.y)
     weight = None if blocks.weight is None else xp.take(blocks.weight, rows, axis=-1)
     return Blocks.of(taken(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
 
@@ -313,7 +331,7 @@ def _least_square(moments: Moments) -> float:
     return float(kind.smallest_normal) / float(kind.eps)
 
 
-def row_count(base: LinearObjective) -> float:
+def known_row_count(base: LinearObjective) -> float:
     """Return the number of rows; of unknown ones there are many."""
     rows = base.blocks.X.shape[-2]
     return math.inf if rows is None or math.isnan(rows) else rows
@@ -322,17 +340,19 @@ def row_count(base: LinearObjective) -> float:
 def _size(base: LinearObjective) -> float:
     """Return how many numbers X holds."""
     *problems, _, p = base.blocks.X.shape
-    size: float = row_count(base) * math.prod([*problems, p])
+    size: float = known_row_count(base) * math.prod([*problems, p])
     return size
 
 
-def by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
+def whiten_by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
     """Whiten by the moments of the columns, in their dtype; parameters as of `whitened`."""
     xp = backends.namespace(moments.G)
     second, _ = moments.quadratic(intercept=base.intercept)
-    scale = xp.astype(scaling.scale, second.dtype, copy=False)
+    scale = xp.astype(scaling.inv_std, second.dtype, copy=False)
     kappa = _kappa(base, scaling, second)
-    found = from_moments(second, scaling._replace(scale=scale), kappa, ridge_strength(base.penalty))
+    found = whitening_from_moments(
+        second, scaling._replace(inv_std=scale), kappa, ridge_strength(base.penalty)
+    )
     return found._replace(scaling=scaling)
 
 
@@ -354,9 +374,9 @@ def _ends(base: LinearObjective, whitening: Whitening, moments: Moments) -> Arra
     """
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
     there = whitening.scaling
-    reach = xp.max(xp.abs(there.shift * there.scale), axis=-1)
+    reach = xp.max(xp.abs(there.mean * there.inv_std), axis=-1)
     reach = xp.astype(reach, e.dtype) * xp.sqrt(_kappa(base, there, e))
-    still = xp.all(whitening.out_of == 0.0, axis=-1)
+    still = xp.all(whitening.inv_sqrt == 0.0, axis=-1)
     tiny = _small(moments) | xp.any(_small_targets(moments))
     counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, tiny)]
     counts.append(reach)

@@ -17,15 +17,15 @@ from agd.loss.base import as_loss, as_penalty
 
 __all__ = [
     "LinearObjective",
-    "curved_block",
-    "flat_block",
+    "flat_loss_block",
+    "hessian_product_block",
     "largest_curvature",
-    "mean_block",
-    "zeros",
+    "loss_block",
+    "zero_params",
 ]
 
 
-def mean_block(
+def loss_block(
     loss: Loss,
     params: Params,
     X: Array,
@@ -36,15 +36,15 @@ def mean_block(
     """Sum the loss and its gradient over the rows of one block, less a shift where there is one."""
     if shift is not None:
         X = X - shift[..., None, :]
-    z = _predictor(params, X)
+    z = linear_predictor(params, X)
     if weight is None:
         total, slope = loss.sum_and_gradient(z, y)
-        return total, _pull_back(params, X, slope)
+        return total, _predictor_adjoint(params, X, slope)
     value, slope = loss.value_and_gradient(z, y)
-    return _row_sum(value * weight), _pull_back(params, X, slope * weight)
+    return _row_sum(value * weight), _predictor_adjoint(params, X, slope * weight)
 
 
-def flat_block(
+def flat_loss_block(
     loss: Loss,
     X: Array,
     y: Array,
@@ -54,22 +54,22 @@ def flat_block(
     shift: Array | None = None,
 ) -> tuple[Array, ...]:
     """Return the same as a flat tuple, of the problems whose parameters these are."""
-    value, grad = mean_block(loss, Params(coef, intercept), X, y, weight, shift)
+    value, grad = loss_block(loss, Params(coef, intercept), X, y, weight, shift)
     return (value, grad.coef) if grad.intercept is None else (value, *grad)
 
 
-def curved_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
+def hessian_product_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
     """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
-    z = _predictor(params, X)
-    return _pull_back(params, X, z if weight is None else z * weight)
+    z = linear_predictor(params, X)
+    return _predictor_adjoint(params, X, z if weight is None else z * weight)
 
 
-def _predictor(params: Params, X: Array) -> Array:
+def linear_predictor(params: Params, X: Array) -> Array:
     z = forward(X, params.coef)
     return z if params.intercept is None else z + params.intercept[..., None]
 
 
-def _pull_back(params: Params, X: Array, slope: Array) -> Params:
+def _predictor_adjoint(params: Params, X: Array, slope: Array) -> Params:
     return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
 
 
@@ -77,7 +77,9 @@ def _row_sum(x: Array) -> Array:
     return backends.namespace(x).sum(x, axis=-1)
 
 
-TEMPORARY = 64 * 2**20  # bytes: the largest block for passes that make a copy of their block
+MAX_COPIED_BLOCK_BYTES = (
+    64 * 2**20
+)  # bytes: the largest block for passes that make a copy of their block
 
 
 class _Arrays(NamedTuple):
@@ -85,7 +87,7 @@ class _Arrays(NamedTuple):
     y: Array
     weight: Array | None
     total: Array
-    measure: Any
+    convergence_norm: Any
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class LinearObjective:
         What is added to the mean loss.
     intercept : bool
         Whether the model has a constant term.
-    measure : Scaling or None
+    convergence_norm : Scaling or None
         Coordinates whose relative gradient the stopping test measures; None for the largest
         absolute partial derivative.
 
@@ -132,7 +134,7 @@ class LinearObjective:
     loss: Loss
     penalty: Penalty | None = None
     intercept: bool = True
-    measure: Any = None
+    convergence_norm: Any = None
 
     @classmethod
     def of(
@@ -197,7 +199,7 @@ class LinearObjective:
 
     def zeros(self) -> Params:
         """Return the parameters at zero, where the data (or its chunks) are."""
-        return zeros(self.blocks, self.intercept)
+        return zero_params(self.blocks, self.intercept)
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient, from one pass over the data.
@@ -214,14 +216,14 @@ class LinearObjective:
         grad : Params
             Its gradient.
         """
-        return self._whole(params, None)
+        return self._evaluate(params, None)
 
-    def about(self, shift: Array, params: Params) -> tuple[Array, Params]:
+    def value_and_grad_centred(self, shift: Array, params: Params) -> tuple[Array, Params]:
         """Return the same of columns less a shift (..., p), and of the intercept beside such columns."""
-        return self._whole(params, shift)
+        return self._evaluate(params, shift)
 
-    def _whole(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
-        value, grad = self._summed(params, shift)
+    def _evaluate(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
+        value, grad = self._sum_rows(params, shift)
         total = self.blocks.total
         value, grad = value / total, tree_divide(grad, total)
         if self.penalty is None or not self.penalty.smooth:
@@ -229,15 +231,15 @@ class LinearObjective:
         coef = grad.coef + self.penalty.gradient(params.coef)
         return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
 
-    def _summed(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
+    def _sum_rows(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
         alike = tuple(params.coef.shape)[:-1] == self.batch_shape
         if not alike or not small_problems(self.blocks):
             found: tuple[Array, Params] = self.blocks.sum(
-                functools.partial(mean_block, self.loss, params, shift=shift),
-                limit=None if shift is None else TEMPORARY,
+                functools.partial(loss_block, self.loss, params, shift=shift),
+                limit=None if shift is None else MAX_COPIED_BLOCK_BYTES,
             )
             return found
-        f = functools.partial(flat_block, self.loss)
+        f = functools.partial(flat_loss_block, self.loss)
         more = (params.coef,) if params.intercept is None else tuple(params)
         if shift is not None:
             more = (*more, shift)
@@ -246,7 +248,7 @@ class LinearObjective:
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
-        product: Params = self.blocks.sum(functools.partial(curved_block, params))
+        product: Params = self.blocks.sum(functools.partial(hessian_product_block, params))
         divided: Params = tree_divide(product, self.blocks.total)
         return divided
 
@@ -297,17 +299,17 @@ class LinearObjective:
         """
         if self.penalty is None or self.penalty.smooth:
             return params
-        return Params(self.penalty.prox(params.coef, trailing(step)), params.intercept)
+        return Params(self.penalty.prox(params.coef, expand_step(step)), params.intercept)
 
     def grad_norm(self, grads: Params, params: Params) -> Array:
-        """Return how far the params are from stationary, as `measure` says, shape (...).
+        """Return how far the params are from stationary, as `convergence_norm` says, shape (...).
 
         That is the largest entry of the gradient; with a penalty that has a prox, of
         params - prox(params - grads, 1).
         """
-        if self.measure is not None:
-            size: Array = self.measure.relative_residual(
-                self.measure.pull_back(grads), params, self.penalty
+        if self.convergence_norm is not None:
+            size: Array = self.convergence_norm.relative_residual(
+                self.convergence_norm.transform_gradient(grads), params, self.penalty
             )
             return size
         if self.nonsmooth:
@@ -322,17 +324,17 @@ class LinearObjective:
         """Return the data's arrays: what a compiled step takes as its argument."""
         blocks = self.blocks
         if self.compilable is None:  # chunks are no arrays: what is compiled has to do without
-            return _Arrays(None, None, None, blocks.total, self.measure)
-        return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.measure)
+            return _Arrays(None, None, None, blocks.total, self.convergence_norm)
+        return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.convergence_norm)
 
     def with_arrays(self, arrays: Any) -> LinearObjective:
         """Return the same objective over other arrays; with None, what is left is hashable."""
         new = _Arrays(None, None, None, None, None) if arrays is None else _Arrays(*arrays)
         blocks = self.blocks.replace(X=new.X, y=new.y, weight=new.weight, total=new.total)
-        return replace(self, blocks=blocks, measure=new.measure)
+        return replace(self, blocks=blocks, convergence_norm=new.convergence_norm)
 
 
-def zeros(blocks: Blocks, intercept: bool) -> Params:
+def zero_params(blocks: Blocks, intercept: bool) -> Params:
     """Return parameters at zero, of the dtype and on the device of the data.
 
     Parameters
@@ -354,6 +356,6 @@ def zeros(blocks: Blocks, intercept: bool) -> Params:
     return Params(coef, xp.zeros(shape, dtype=like.dtype, device=where) if intercept else None)
 
 
-def trailing(step: Any) -> Any:
+def expand_step(step: Any) -> Any:
     """Give a step for each problem an axis that stands for the coefficients."""
     return step[..., None] if getattr(step, "ndim", 0) else step

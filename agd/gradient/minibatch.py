@@ -25,18 +25,18 @@ from agd import backends
 from agd._typing import Array
 from agd.data.arrays import Blocks
 from agd.data.matrix import row_squares, taken
-from agd.gradient.linear import TEMPORARY, LinearObjective, largest_curvature
-from agd.gradient.preconditioner import Rescaled, Scaling
+from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, largest_curvature
+from agd.gradient.preconditioner import Preconditioned, Scaling
 
 __all__ = [
-    "apart",
     "batch_curvature",
     "row_count",
+    "stratified_rows",
     "take_rows",
 ]
 
 
-def apart(n: int, step: int, like: Array) -> Array:
+def stratified_rows(n: int, step: int, like: Array) -> Array:
     """Return one of every `step` of n rows, drawn from a fixed seed: no period in the rows can be met.
 
     Parameters
@@ -54,7 +54,7 @@ def apart(n: int, step: int, like: Array) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> rows = apart(12, 4, np.zeros(1))
+    >>> rows = stratified_rows(12, 4, np.zeros(1))
     >>> rows // 4
     array([0, 1, 2])
     """
@@ -78,7 +78,7 @@ def row_count(objective: Any) -> int | None:
     int or None
         None for an objective that has no rows to take, or whose rows lie in chunks (Dask).
     """
-    if isinstance(objective, Rescaled):
+    if isinstance(objective, Preconditioned):
         return row_count(objective.base)
     if isinstance(objective, LinearObjective):
         blocks = objective.blocks
@@ -103,14 +103,14 @@ def take_rows(objective: Any, rows: Array) -> Any:
         The mean over these rows, and the penalty whole. With weights the sum over the rows is divided
         by k/n of all weights, not by the weights of these rows, which would bias it.
     """
-    if isinstance(objective, Rescaled):
+    if isinstance(objective, Preconditioned):
         return replace(objective, base=take_rows(objective.base, rows))
     if isinstance(objective, LinearObjective):
-        return replace(objective, blocks=_taken(objective.blocks, rows))
+        return replace(objective, blocks=_take_blocks(objective.blocks, rows))
     return objective.take(rows)
 
 
-def _taken(blocks: Blocks, rows: Array) -> Blocks:
+def _take_blocks(blocks: Blocks, rows: Array) -> Blocks:
     xp = backends.namespace(blocks.X)
     weight = blocks.weight
     return blocks.replace(
@@ -150,7 +150,7 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
     rates", proposition 3.8.
     """
     base, scaling = objective, None
-    if isinstance(objective, Rescaled):
+    if isinstance(objective, Preconditioned):
         base, scaling = objective.base, objective.scaling
     if not isinstance(base, LinearObjective) or base.loss.curvature_bound is None:
         return None
@@ -168,25 +168,27 @@ def _row_curvature(base: LinearObjective, scaling: Scaling | None) -> Array:
     constant: Any = 0.0
     if base.intercept:
         constant = 1.0 if scaling is None else (scaling.intercept_scale**2)[..., None]
-    each = blocks.each(functools.partial(_largest_row, scaling, constant), limit=TEMPORARY)
+    each = blocks.each(
+        functools.partial(_max_row_curvature, scaling, constant), limit=MAX_COPIED_BLOCK_BYTES
+    )
     xp = backends.namespace(each[0])
     largest = functools.reduce(xp.maximum, each) * (blocks.X.shape[-2] * bound) / blocks.total
     if penalty is None or penalty.curvature_bound is None:
         return largest
     extra: Any = penalty.curvature_bound
     if scaling is not None:
-        extra = extra * xp.max(scaling.scale**2, axis=-1)
+        extra = extra * xp.max(scaling.inv_std**2, axis=-1)
     return largest + extra
 
 
-def _largest_row(
+def _max_row_curvature(
     scaling: Scaling | None, constant: Any, X: Array, y: Array, weight: Array | None
 ) -> Array:
     """Return the largest squared length of a block's rows, times their weights."""
     xp, shift, scale = backends.namespace(X), None, None
     if scaling is not None:
         # Without an intercept the columns are not centred: their shift is no part of z.
-        shift = scaling.shift if not isinstance(constant, float) else None
-        scale = scaling.scale
+        shift = scaling.mean if not isinstance(constant, float) else None
+        scale = scaling.inv_std
     squares = row_squares(X, shift, scale) + constant
     return xp.max(squares if weight is None else squares * weight, axis=-1)

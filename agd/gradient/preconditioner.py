@@ -18,17 +18,19 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._tree import dot, tree_max_abs, tree_subtract
 from agd._typing import Array, Loss, Params, Penalty, Tree
-from agd.gradient.linear import LinearObjective, trailing
+from agd.gradient.linear import LinearObjective, expand_step
 
 __all__ = [
+    "Preconditioned",
     "Rescaled",
     "Scaling",
     "Whitening",
-    "axes",
-    "from_factor",
-    "from_moments",
-    "shortest",
-    "whitening_of",
+    "batched_matvec",
+    "hessian_eigenpairs",
+    "minimum_norm_basis",
+    "whitening_from_eigenpairs",
+    "whitening_from_factor",
+    "whitening_from_moments",
 ]
 
 
@@ -37,77 +39,77 @@ class Scaling(NamedTuple):
 
     Attributes
     ----------
-    shift : array, shape (p,) or (..., p)
+    mean : array, shape (p,) or (..., p)
         mu: the columns' means; 0 for a model without an intercept.
-    scale : array, shape (p,) or (..., p)
+    inv_std : array, shape (p,) or (..., p)
         The diagonal of D.
     intercept_scale : array, shape () or (...)
         The factor d.
-    unit : array, shape () or (...)
+    gradient_scale : array, shape () or (...)
         A bound on the gradient's entries, in these coordinates, at the best constant model; gradients
         relative to it do not depend on the units of X or y.
-    null : array, shape () or (...)
+    null_model : array, shape () or (...)
         The best constant model, as a linear predictor; 0 for a model without an intercept.
     """
 
-    shift: Array
-    scale: Array
+    mean: Array
+    inv_std: Array
     intercept_scale: Array
-    unit: Array
-    null: Array
+    gradient_scale: Array
+    null_model: Array
 
-    def centred(self, v: Params) -> Params:
+    def to_centred(self, v: Params) -> Params:
         """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
         constant = None if v.intercept is None else self.intercept_scale * v.intercept
-        return Params(self.scale * v.coef, constant)
+        return Params(self.inv_std * v.coef, constant)
 
-    def to_user(self, v: Params) -> Params:
+    def to_original(self, v: Params) -> Params:
         """Return (w, b) for (v, c)."""
-        coef, constant = self.centred(v)
+        coef, constant = self.to_centred(v)
         if constant is None:
             return Params(coef, None)
-        return Params(coef, constant - dot(self.shift, coef))
+        return Params(coef, constant - dot(self.mean, coef))
 
-    def from_user(self, params: Params) -> Params:
+    def to_preconditioned(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
-        coef = params.coef / self.scale
+        coef = params.coef / self.inv_std
         if params.intercept is None:
             return Params(coef, None)
-        centred = params.intercept + dot(self.shift, params.coef)
+        centred = params.intercept + dot(self.mean, params.coef)
         return Params(coef, centred / self.intercept_scale)
 
-    def pull_back(self, g: Params) -> Params:
+    def transform_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
         if g.intercept is None:
-            return self.centred(g)
-        return self.centred(Params(g.coef - self.shift * g.intercept[..., None], g.intercept))
+            return self.to_centred(g)
+        return self.to_centred(Params(g.coef - self.mean * g.intercept[..., None], g.intercept))
 
-    def pull_back_centred(self, g: Params) -> Params:
+    def transform_centred_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, d c)."""
-        return self.centred(g)
+        return self.to_centred(g)
 
-    def push_forward(self, g: Params) -> Params:
+    def restore_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (w, b) for that with respect to (v, c)."""
         if g.intercept is None:
-            return Params(g.coef / self.scale, None)
+            return Params(g.coef / self.inv_std, None)
         intercept = g.intercept / self.intercept_scale
-        return Params(g.coef / self.scale + self.shift * intercept[..., None], intercept)
+        return Params(g.coef / self.inv_std + self.mean * intercept[..., None], intercept)
 
     def prox(self, v: Params, step: float | Array, penalty: Penalty) -> Params:
         """Return argmin_u penalty(D u) + |u - v|² / (2 step): prox(D v, step D²) / D.
 
         The penalty acts entry by entry, or D is the same for all columns.
         """
-        squared = self.scale * self.scale
+        squared = self.inv_std * self.inv_std
         if not penalty.separable:
             squared = squared[..., :1]
-        near = penalty.prox(self.scale * v.coef, trailing(step) * squared)
-        return Params(near / self.scale, v.intercept)
+        near = penalty.prox(self.inv_std * v.coef, expand_step(step) * squared)
+        return Params(near / self.inv_std, v.intercept)
 
     def relative_residual(
         self, pulled: Params, params: Params, penalty: Penalty | None = None
     ) -> Array:
-        """Return how far (w, b) are from stationary, in (v, c) and as a share of `unit`.
+        """Return how far (w, b) are from stationary, in (v, c) and as a share of `gradient_scale`.
 
         Parameters
         ----------
@@ -124,13 +126,13 @@ class Scaling(NamedTuple):
             The largest entry.
         """
         if penalty is not None and not penalty.smooth:
-            v = self.from_user(params)
+            v = self.to_preconditioned(params)
             pulled = tree_subtract(v, self.prox(tree_subtract(v, pulled), 1.0, penalty))
-        return tree_max_abs(pulled, pulled.coef.ndim - 1) / self.unit
+        return tree_max_abs(pulled, pulled.coef.ndim - 1) / self.gradient_scale
 
 
 @dataclass(frozen=True)
-class Rescaled:
+class Preconditioned:
     """A linear objective in the coordinates of a `Scaling`.
 
     Attributes
@@ -139,7 +141,7 @@ class Rescaled:
         The objective of (w, b).
     scaling : Scaling or Whitening
         The coordinates.
-    centred : bool
+    centre_blocks : bool
         Whether the columns are centred in every block that a pass goes through. X w + b is a small
         difference of large numbers where columns lie far from zero: their rounding, and that of the
         gradient, would hide from a line search what is left to gain.
@@ -149,7 +151,7 @@ class Rescaled:
     >>> import numpy as np
     >>> from agd.gradient import column_scaling
     >>> base = LinearObjective.of(np.asarray([[1.0], [2.0], [4.0]]), np.asarray([1.0, 2.0, 6.0]))
-    >>> there = Rescaled(base, column_scaling(base))
+    >>> there = Preconditioned(base, column_scaling(base))
     >>> params, _ = there.report(there.zeros(), there.zeros())
     >>> bool(there.value_and_grad(there.zeros())[0] == base.value_and_grad(params)[0])
     True
@@ -157,7 +159,7 @@ class Rescaled:
 
     base: LinearObjective
     scaling: Any
-    centred: bool = False
+    centre_blocks: bool = False
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -175,34 +177,34 @@ class Rescaled:
 
     def value_and_grad(self, v: Params) -> tuple[Array, Params]:
         """Return the value and the gradient with respect to (v, c)."""
-        if self.centred:
-            shift = self.scaling.shift
-            value, grad = self.base.about(shift, self.scaling.centred(v))
-            near: Params = self.scaling.pull_back_centred(grad)
+        if self.centre_blocks:
+            shift = self.scaling.mean
+            value, grad = self.base.value_and_grad_centred(shift, self.scaling.to_centred(v))
+            near: Params = self.scaling.transform_centred_gradient(grad)
             return value, near
-        value, grad = self.base.value_and_grad(self.scaling.to_user(v))
-        pulled: Params = self.scaling.pull_back(grad)
+        value, grad = self.base.value_and_grad(self.scaling.to_original(v))
+        pulled: Params = self.scaling.transform_gradient(grad)
         return value, pulled
 
     def bound_product(self, v: Params) -> Params:
         """Multiply by the matrix that bounds the Hessian in these coordinates."""
-        product = self.base.bound_product(self.scaling.to_user(v))
-        pulled: Params = self.scaling.pull_back(product)
+        product = self.base.bound_product(self.scaling.to_original(v))
+        pulled: Params = self.scaling.transform_gradient(product)
         return pulled
 
     def hessian(self) -> Array:
         """Return the Hessian in these coordinates, of an objective on moments."""
         base: Any = self.base
         scaling = self.scaling
-        known: Array = base.hessian(scaling.shift, scaling.scale, scaling.intercept_scale)
+        known: Array = base.hessian(scaling.mean, scaling.inv_std, scaling.intercept_scale)
         return known
 
     def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
-        user = self.scaling.to_user(params)
-        if self.base.measure is not None:
+        user = self.scaling.to_original(params)
+        if self.base.convergence_norm is not None:
             return self.scaling.relative_residual(grads, user, self.base.penalty)
-        return self.base.grad_norm(self.scaling.push_forward(grads), user)
+        return self.base.grad_norm(self.scaling.restore_gradient(grads), user)
 
     @property
     def compilable(self) -> bool | None:
@@ -210,7 +212,7 @@ class Rescaled:
         found: bool | None = getattr(self.base, "compilable", True)
         return found
 
-    def halved(self) -> Rescaled | None:
+    def halved(self) -> Preconditioned | None:
         """Return the same objective over smaller blocks, where the base can have these."""
         halved = getattr(self.base, "halved", None)
         base = None if halved is None else halved()
@@ -228,7 +230,7 @@ class Rescaled:
 
     def penalty_value(self, v: Params) -> Array:
         """Return the part of the objective that is left to `prox`, shape (...); else 0."""
-        return self.base.penalty_value(self.scaling.to_user(v))
+        return self.base.penalty_value(self.scaling.to_original(v))
 
     def prox(self, v: Params, step: float | Array) -> Params:
         """Return argmin_u penalty(D u) + |u - v|² / (2 step); parameters as in the base's."""
@@ -244,20 +246,26 @@ class Rescaled:
         Of a set, D times a point at its edge may lie outside by rounding: the nearest point within
         is returned.
         """
-        return self.base.prox(self.scaling.to_user(v), 0.0), self.scaling.push_forward(grads)
+        return self.base.prox(self.scaling.to_original(v), 0.0), self.scaling.restore_gradient(
+            grads
+        )
 
     def arrays(self) -> Tree:
         """Return the arrays that a compiled step takes."""
         return self.base.arrays(), self.scaling
 
-    def with_arrays(self, arrays: Any) -> Rescaled:
+    def with_arrays(self, arrays: Any) -> Preconditioned:
         """Return the same objective over other arrays."""
         base, scaling = (None, None) if arrays is None else arrays
         known: Any = scaling
         return replace(self, base=self.base.with_arrays(base), scaling=known)
 
 
-NOISE = 10  # eps: what a factor of two columns leaves of their difference where there is none
+Rescaled = Preconditioned  # the earlier name, which stays importable
+
+RANK_NOISE_EPS = (
+    10  # eps: what a factor of two columns leaves of their difference where there is none
+)
 
 
 class Whitening(NamedTuple):
@@ -267,66 +275,66 @@ class Whitening(NamedTuple):
     ----------
     scaling : Scaling
         D, mu, d, and what the stopping test measures: the gradient in centred and scaled coordinates.
-    into : array, shape (..., p, p)
+    sqrt : array, shape (..., p, p)
         M = V diag(e)^(1/2), of which N is the inverse's transpose.
-    out_of : array, shape (..., p, p)
+    inv_sqrt : array, shape (..., p, p)
         N = V diag(e)^(-1/2); columns of 0 for what X does not determine.
     spectrum : array, shape (..., p)
         e, ascending: the curvatures in centred and scaled coordinates.
     """
 
     scaling: Scaling
-    into: Array
-    out_of: Array
+    sqrt: Array
+    inv_sqrt: Array
     spectrum: Array
 
     def cast(self, like: Array) -> Whitening:
         """Return the same in the dtype of `like`."""
         xp = backends.namespace(like)
-        parts = {"into": self.into, "out_of": self.out_of, "spectrum": self.spectrum}
+        parts = {"sqrt": self.sqrt, "inv_sqrt": self.inv_sqrt, "spectrum": self.spectrum}
         return self._replace(
             **{name: xp.astype(part, like.dtype, copy=False) for name, part in parts.items()}
         )
 
-    def out(self, v: Array) -> Array:
+    def apply(self, v: Array) -> Array:
         """Return N v, in centred and scaled coordinates, for v (..., p)."""
-        return times(self.out_of, v)
+        return batched_matvec(self.inv_sqrt, v)
 
-    def back(self, g: Array) -> Array:
+    def apply_transpose(self, g: Array) -> Array:
         """Return N' g, a gradient here, for one in centred and scaled coordinates."""
-        return times(_turned(self.out_of), g)
+        return batched_matvec(_transpose(self.inv_sqrt), g)
 
     @property
-    def shift(self) -> Array:
+    def mean(self) -> Array:
         """The columns' means."""
-        return self.scaling.shift
+        return self.scaling.mean
 
-    def centred(self, v: Params) -> Params:
+    def to_centred(self, v: Params) -> Params:
         """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
-        return self.scaling.centred(Params(self.out(v.coef), v.intercept))
+        return self.scaling.to_centred(Params(self.apply(v.coef), v.intercept))
 
-    def to_user(self, v: Params) -> Params:
+    def to_original(self, v: Params) -> Params:
         """Return (w, b) for (v, c)."""
-        return self.scaling.to_user(Params(self.out(v.coef), v.intercept))
+        return self.scaling.to_original(Params(self.apply(v.coef), v.intercept))
 
-    def from_user(self, params: Params) -> Params:
+    def to_preconditioned(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
-        there = self.scaling.from_user(params)
-        return Params(times(_turned(self.into), there.coef), there.intercept)
+        there = self.scaling.to_preconditioned(params)
+        return Params(batched_matvec(_transpose(self.sqrt), there.coef), there.intercept)
 
-    def pull_back(self, g: Params) -> Params:
+    def transform_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
-        there = self.scaling.pull_back(g)
-        return Params(self.back(there.coef), there.intercept)
+        there = self.scaling.transform_gradient(g)
+        return Params(self.apply_transpose(there.coef), there.intercept)
 
-    def pull_back_centred(self, g: Params) -> Params:
+    def transform_centred_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, d c)."""
-        there = self.scaling.pull_back_centred(g)
-        return Params(self.back(there.coef), there.intercept)
+        there = self.scaling.transform_centred_gradient(g)
+        return Params(self.apply_transpose(there.coef), there.intercept)
 
-    def push_forward(self, g: Params) -> Params:
+    def restore_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (w, b) for that with respect to (v, c)."""
-        return self.scaling.push_forward(Params(times(self.into, g.coef), g.intercept))
+        return self.scaling.restore_gradient(Params(batched_matvec(self.sqrt, g.coef), g.intercept))
 
     def relative_residual(
         self,
@@ -340,24 +348,26 @@ class Whitening(NamedTuple):
         measured in the scaled coordinates, not in these: in the direction of a small e rounding
         leaves a gradient here that no step can lower.
         """
-        there = Params(times(self.into, pulled.coef), pulled.intercept)
-        return tree_max_abs(there, there.coef.ndim - 1) / self.scaling.unit
+        there = Params(batched_matvec(self.sqrt, pulled.coef), pulled.intercept)
+        return tree_max_abs(there, there.coef.ndim - 1) / self.scaling.gradient_scale
 
 
-def times(A: Array, x: Array) -> Array:
+def batched_matvec(A: Array, x: Array) -> Array:
     """Return A x for each problem."""
     if A.ndim == 2 and x.ndim == 1:
         return A @ x
     if A.ndim == 2:  # problems that share the columns
-        return x @ _turned(A)
+        return x @ _transpose(A)
     return backends.namespace(A).matmul(A, x[..., None])[..., 0]
 
 
-def _turned(A: Array) -> Array:
+def _transpose(A: Array) -> Array:
     return backends.namespace(A).matrix_transpose(A)
 
 
-def from_moments(second: Array, scaling: Scaling, kappa: Array, ridge: float) -> Whitening:
+def whitening_from_moments(
+    second: Array, scaling: Scaling, kappa: Array, ridge: float
+) -> Whitening:
     """Return the coordinates from the columns' centred second moments.
 
     Parameters
@@ -375,22 +385,24 @@ def from_moments(second: Array, scaling: Scaling, kappa: Array, ridge: float) ->
     -------
     Whitening
         Whose least curvatures are lost in rounding where they are below eps of the largest: there use
-        `from_factor`. The spectrum is NaN where the moments are not finite.
+        `whitening_from_factor`. The spectrum is NaN where the moments are not finite.
     """
-    e, V, sound = axes(second, scaling, kappa, ridge)
+    e, V, sound = hessian_eigenpairs(second, scaling, kappa, ridge)
     xp = backends.namespace(e)
-    found = whitening_of(scaling, e, V)
+    found = whitening_from_eigenpairs(scaling, e, V)
     nothing = xp.zeros_like(e) + math.nan
     return found._replace(spectrum=xp.where(sound[..., None], found.spectrum, nothing))
 
 
-def axes(second: Array, scaling: Scaling, kappa: Array, ridge: float) -> tuple[Array, Array, Array]:
+def hessian_eigenpairs(
+    second: Array, scaling: Scaling, kappa: Array, ridge: float
+) -> tuple[Array, Array, Array]:
     """Return e, ascending, and V of the columns' bound on the Hessian, and whether it is finite.
 
-    Parameters are those of `from_moments`.
+    Parameters are those of `whitening_from_moments`.
     """
     xp = backends.namespace(second)
-    D = scaling.scale
+    D = scaling.inv_std
     eye = xp.eye(D.shape[-1], dtype=D.dtype, device=backends.device(D))
     C = second * (kappa[..., None, None] * D[..., :, None] * D[..., None, :])
     C = C + ridge * eye * (D * D)[..., None, :]
@@ -403,7 +415,7 @@ def axes(second: Array, scaling: Scaling, kappa: Array, ridge: float) -> tuple[A
     return e, V * live[..., :, None], sound
 
 
-def from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Array]:
+def whitening_from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Array]:
     """Return the coordinates from a triangular factor of the centred and scaled columns.
 
     Parameters
@@ -423,24 +435,24 @@ def from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Ar
         How many directions of w the columns determine, to rounding.
     """
     xp = backends.namespace(R)
-    D, p = scaling.scale, R.shape[-1]
+    D, p = scaling.inv_std, R.shape[-1]
     eye = xp.eye(p, dtype=D.dtype, device=backends.device(D))
     rows = xp.concat([R, ridge**0.5 * eye * D[..., None, :]], axis=-2)
     _, s, Vh = xp.linalg.svd(rows, full_matrices=False)
     eps = float(xp.finfo(D.dtype).eps)
     # An entry is known to eps of itself, so that a column far from zero is less well known once centred.
-    reach = xp.max(xp.abs(scaling.shift * D), axis=-1, keepdims=True)
-    noise = (p + NOISE) * eps * xp.where(reach > 1.0, reach, xp.ones_like(reach))
+    reach = xp.max(xp.abs(scaling.mean * D), axis=-1, keepdims=True)
+    noise = (p + RANK_NOISE_EPS) * eps * xp.where(reach > 1.0, reach, xp.ones_like(reach))
     kept = s > noise * xp.max(s, axis=-1, keepdims=True)
-    V = _turned(Vh)
+    V = _transpose(Vh)
     e = xp.where(kept, s * s, xp.zeros_like(s))
-    found = whitening_of(scaling, xp.flip(e, axis=-1), xp.flip(V, axis=-1))
+    found = whitening_from_eigenpairs(scaling, xp.flip(e, axis=-1), xp.flip(V, axis=-1))
     rank = xp.sum(xp.astype(kept, xp.int32), axis=-1)
     null = D[..., :, None] * V * xp.astype(~kept, D.dtype)[..., None, :]
-    return found._replace(out_of=shortest(found.out_of, D, null)), rank
+    return found._replace(inv_sqrt=minimum_norm_basis(found.inv_sqrt, D, null)), rank
 
 
-def whitening_of(scaling: Scaling, e: Array, V: Array) -> Whitening:
+def whitening_from_eigenpairs(scaling: Scaling, e: Array, V: Array) -> Whitening:
     """Return the coordinates of e and V; those of an e that is 0 or less are left out."""
     xp = backends.namespace(e)
     known = e > 0.0
@@ -454,7 +466,7 @@ def whitening_of(scaling: Scaling, e: Array, V: Array) -> Whitening:
     )
 
 
-def shortest(N: Array, D: Array, null: Array) -> Array:
+def minimum_norm_basis(N: Array, D: Array, null: Array) -> Array:
     """Take from D N what lies along the columns of `null`, which X does not see."""
     xp = backends.namespace(N)
     length = xp.sqrt(xp.sum(null * null, axis=-2, keepdims=True))
@@ -467,5 +479,5 @@ def shortest(N: Array, D: Array, null: Array) -> Array:
     U = U * xp.astype(there, D.dtype)[..., None, :]
     DN = D[..., :, None] * N
     for _ in range(2):  # twice: once leaves what rounding does
-        DN = DN - xp.matmul(U, xp.matmul(_turned(U), DN))
+        DN = DN - xp.matmul(U, xp.matmul(_transpose(U), DN))
     return DN / D[..., :, None]

@@ -18,10 +18,10 @@ from agd._typing import Array, Params
 from agd.data.arrays import Blocks
 
 __all__ = [
-    "accurate_gradient",
+    "compensated_gradient",
     "multiply_pairs",
     "sum_pairs",
-    "triangular",
+    "triangular_factor",
     "two_product",
     "two_sum",
 ]
@@ -112,10 +112,12 @@ def sum_pairs(pair: Pair, axis: int = -1) -> Pair:
     return high[0, ...], low[0, ...]
 
 
-TEMPORARY = 8 * 2**20  # bytes of X in a block: a pass here makes a few copies of its block
+MAX_COPIED_BLOCK_BYTES = (
+    8 * 2**20
+)  # bytes of X in a block: a pass here makes a few copies of its block
 
 
-def triangular(blocks: Blocks, shift: Array, scale: Array) -> Array:
+def triangular_factor(blocks: Blocks, shift: Array, scale: Array) -> Array:
     r"""Return R with R'R = Z'Z/m, for the rows Z = sqrt(s_i) (x_i - shift) scale.
 
     Parameters
@@ -128,18 +130,18 @@ def triangular(blocks: Blocks, shift: Array, scale: Array) -> Array:
     Returns
     -------
     array, shape (..., k, p)
-        Upper triangular, k = min(n, p).
+        Upper triangular_factor, k = min(n, p).
 
     Examples
     --------
     >>> import numpy as np
     >>> blocks = Blocks.of(np.asarray([[3.0], [4.0]]), np.zeros(2))
-    >>> abs(triangular(blocks, np.zeros(1), np.ones(1))) ** 2
+    >>> abs(triangular_factor(blocks, np.zeros(1), np.ones(1))) ** 2
     array([[12.5]])
     """
     total = blocks.total
     xp = backends.namespace(total)
-    factors = blocks.each(functools.partial(_factor, shift, scale), limit=TEMPORARY)
+    factors = blocks.each(functools.partial(_factor, shift, scale), limit=MAX_COPIED_BLOCK_BYTES)
     R = factors[0]
     for other in factors[1:]:
         R = _triangle(xp.concat([R, other], axis=-2))
@@ -157,7 +159,7 @@ def _triangle(Z: Array) -> Array:
     return backends.namespace(Z).linalg.qr(Z, mode="reduced").R
 
 
-def accurate_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[Array, Params]:
+def compensated_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[Array, Params]:
     r"""Return value and gradient of the squared loss, with sums and products in twice the precision.
 
     ::
@@ -187,11 +189,13 @@ def accurate_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[Arr
     --------
     >>> import numpy as np
     >>> blocks = Blocks.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
-    >>> value, grad = accurate_gradient(blocks, np.asarray([1.5]), Params(np.zeros(1), np.zeros(())))
+    >>> value, grad = compensated_gradient(blocks, np.asarray([1.5]), Params(np.zeros(1), np.zeros(())))
     >>> float(value), grad.coef, float(grad.intercept)
     (2.5, array([-0.5]), -2.0)
     """
-    sums = blocks.each(functools.partial(_doubled_block, shift, params), limit=TEMPORARY)
+    sums = blocks.each(
+        functools.partial(_compensated_block, shift, params), limit=MAX_COPIED_BLOCK_BYTES
+    )
     xp = backends.namespace(sums[0][0])
     parts = [xp.stack(column, axis=-1) for column in zip(*sums, strict=True)]
     total = blocks.total
@@ -204,7 +208,7 @@ def accurate_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[Arr
     return value, Params(coef, (intercept + low) / total)
 
 
-def _doubled_block(
+def _compensated_block(
     shift: Array, params: Params, X: Array, y: Array, weight: Array | None
 ) -> tuple[Any, ...]:
     """Sum s r², (x - shift) r and r over the rows of one block; the last two as pairs."""

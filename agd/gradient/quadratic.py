@@ -7,27 +7,27 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Tree
-from agd.gradient.column_stats import relative
+from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Whitening
-from agd.gradient.qr import accurate_gradient
+from agd.gradient.qr import compensated_gradient
 
 __all__ = [
-    "OnMoments",
-    "WhitenedSquares",
+    "MomentObjective",
+    "WhitenedLeastSquares",
 ]
 
 
 @dataclass(frozen=True)
-class OnMoments(LinearObjective):
+class MomentObjective(LinearObjective):
     r"""A `LinearObjective` of the squared loss that is evaluated from moments of its data.
 
     ::
 
-        value(w, b) = (w'Gw - 2 c'w + yy + r²) / 2 + lean · (w, b),    r = mean · w + b - mean_y
+        value(w, b) = (w'Gw - 2 c'w + yy + r²) / 2 + linear_correction · (w, b),    r = mean · w + b - mean_y
 
-    Moments lose digits of badly conditioned columns. `lean` makes up for that: the difference of the
+    Moments lose digits of badly conditioned columns. `linear_correction` makes up for that: the difference of the
     gradient of the data to that of the moments at one point, with which a minimum here near that point is
     one of the data.
 
@@ -35,7 +35,7 @@ class OnMoments(LinearObjective):
     ----------
     moments : Moments
         Those of the data.
-    lean : Params, optional
+    linear_correction : Params, optional
         What to add to the gradient.
 
     Notes
@@ -47,44 +47,46 @@ class OnMoments(LinearObjective):
     --------
     >>> import numpy as np
     >>> base = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
-    >>> quick = OnMoments.of_data(base, Moments.from_blocks(base.blocks))
+    >>> quick = MomentObjective.of_data(base, Moments.from_blocks(base.blocks))
     >>> value, grad = quick.value_and_grad(quick.zeros())
     >>> float(value), grad.coef, float(grad.intercept)
     (2.5, array([-3.5]), -2.0)
     """
 
     moments: Any = None
-    lean: Params | None = None
+    linear_correction: Params | None = None
     # Steps are short, and compiling them saves no read by the host.
     compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     @classmethod
-    def of_data(cls, base: LinearObjective, moments: Moments) -> OnMoments:
+    def of_data(cls, base: LinearObjective, moments: Moments) -> MomentObjective:
         """Return the objective of the same data that is evaluated from their moments."""
-        return cls(base.blocks, base.loss, base.penalty, base.intercept, base.measure, moments)
+        return cls(
+            base.blocks, base.loss, base.penalty, base.intercept, base.convergence_norm, moments
+        )
 
-    def from_data(self, params: Params) -> tuple[Array, Params]:
+    def evaluate_data(self, params: Params) -> tuple[Array, Params]:
         """Return value and gradient from one pass over the data."""
         return super().value_and_grad(params)
 
-    def corrected(self, params: Params, grad: Params) -> OnMoments:
+    def corrected(self, params: Params, grad: Params) -> MomentObjective:
         """Return the objective whose gradient at `params` is `grad`, that of the data there."""
-        _, ours = replace(self, lean=None).value_and_grad(params)
-        lean = (g if g is None else g - o for g, o in zip(grad, ours, strict=True))
-        return replace(self, lean=Params(*lean))
+        _, ours = replace(self, linear_correction=None).value_and_grad(params)
+        linear_correction = (g if g is None else g - o for g, o in zip(grad, ours, strict=True))
+        return replace(self, linear_correction=Params(*linear_correction))
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient, as the moments have them."""
         value, grad = self.moments.value_and_grad(params)
-        if self.lean is None:
+        if self.linear_correction is None:
             return value, grad
         xp = backends.namespace(params.coef)
-        value = value + xp.sum(self.lean.coef * params.coef, axis=-1)
-        coef = grad.coef + self.lean.coef
+        value = value + xp.sum(self.linear_correction.coef * params.coef, axis=-1)
+        coef = grad.coef + self.linear_correction.coef
         if params.intercept is None:
             return value, Params(coef, None)
-        value = value + self.lean.intercept * params.intercept
-        return value, Params(coef, grad.intercept + self.lean.intercept)
+        value = value + self.linear_correction.intercept * params.intercept
+        return value, Params(coef, grad.intercept + self.linear_correction.intercept)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by the Hessian of the squared loss."""
@@ -121,13 +123,13 @@ class OnMoments(LinearObjective):
         """Return None: it is not compiled."""
         return None
 
-    def with_arrays(self, arrays: Tree) -> OnMoments:  # noqa: ARG002
+    def with_arrays(self, arrays: Tree) -> MomentObjective:  # noqa: ARG002
         """Return the objective as it is."""
         return self
 
 
 @dataclass(frozen=True)
-class WhitenedSquares:
+class WhitenedLeastSquares:
     """A linear model's squared loss at params of the user's, with steps taken in whitened coordinates.
 
     Points are (w, b), so that they lose no digits to a change of coordinates; gradients are
@@ -141,7 +143,7 @@ class WhitenedSquares:
         The coordinates in which the Hessian is the identity.
     moments : Moments
         Those of the data.
-    accurate : bool
+    compensated : bool
         Whether the gradient is summed in twice the precision, for badly conditioned columns.
     least : tuple of float, optional
         The least curvature in centred and scaled coordinates and in (w, b), where they are known.
@@ -150,11 +152,11 @@ class WhitenedSquares:
     --------
     >>> import numpy as np
     >>> from agd.gradient import Moments, column_scaling
-    >>> from agd.gradient.preconditioner import from_moments
+    >>> from agd.gradient.preconditioner import whitening_from_moments
     >>> base = LinearObjective.of(np.asarray([[1.0], [2.0], [4.0]]), np.asarray([1.0, 2.0, 6.0]))
     >>> moments = Moments.from_blocks(base.blocks)
-    >>> whitening = from_moments(moments.G, column_scaling(base, moments), np.asarray(1.0), 0.0)
-    >>> squares = WhitenedSquares(base, whitening, moments)
+    >>> whitening = whitening_from_moments(moments.G, column_scaling(base, moments), np.asarray(1.0), 0.0)
+    >>> squares = WhitenedLeastSquares(base, whitening, moments)
     >>> _, grad = squares.first(base.zeros())
     >>> w, b = squares.move(base.zeros(), grad)
     >>> w.round(6), round(float(b), 6)
@@ -164,7 +166,7 @@ class WhitenedSquares:
     base: LinearObjective
     whitening: Whitening
     moments: Moments
-    accurate: bool = False
+    compensated: bool = False
     least: tuple[float, float] | None = None
     compilable = None  # a step or two end the run: to compile them would take longer
 
@@ -192,10 +194,10 @@ class WhitenedSquares:
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return value and gradient from one pass over the data."""
-        if not self.accurate:
+        if not self.compensated:
             value, grad = self.base.value_and_grad(params)
             return value, self._centred(grad)
-        value, grad = accurate_gradient(self.base.blocks, self.whitening.scaling.shift, params)
+        value, grad = compensated_gradient(self.base.blocks, self.whitening.scaling.mean, params)
         penalty = self.base.penalty
         if penalty is None:
             return value, grad
@@ -205,23 +207,25 @@ class WhitenedSquares:
     def _centred(self, grad: Params) -> Params:
         if grad.intercept is None:
             return grad
-        shift = self.whitening.scaling.shift
+        shift = self.whitening.scaling.mean
         return Params(grad.coef - shift * grad.intercept[..., None], grad.intercept)
 
     def move(self, params: Params, grad: Params) -> Params:
         """Return the point a step of length 1 down the gradient of the whitened coordinates."""
         scaling = self.whitening.scaling
-        step = scaling.scale * self.whitening.out(self.whitening.back(scaling.scale * grad.coef))
+        step = scaling.inv_std * self.whitening.apply(
+            self.whitening.apply_transpose(scaling.inv_std * grad.coef)
+        )
         coef = params.coef - step
         if params.intercept is None:
             return Params(coef, None)
-        along = backends.namespace(coef).sum(scaling.shift * step, axis=-1)
+        along = backends.namespace(coef).sum(scaling.mean * step, axis=-1)
         return Params(coef, params.intercept - grad.intercept + along)
 
     def length(self, grad: Params) -> Array:
         """Return the gradient's length in the whitened coordinates: the root of twice what a step gains."""
         xp, scaling = backends.namespace(grad.coef), self.whitening.scaling
-        there = self.whitening.back(scaling.scale * grad.coef)
+        there = self.whitening.apply_transpose(scaling.inv_std * grad.coef)
         length: Array = xp.linalg.vector_norm(there, axis=-1)
         return length if grad.intercept is None else xp.hypot(length, grad.intercept)
 
@@ -231,22 +235,22 @@ class WhitenedSquares:
         Where that is relative, what the rounding of the params makes of the gradient counts as nothing:
         columns far from zero, or badly conditioned, leave more of it than the tolerance.
         """
-        if self.base.measure is None:
+        if self.base.convergence_norm is None:
             return self.base.grad_norm(self._user(grads), params)
-        xp, scale = backends.namespace(grads.coef), self.base.measure.scale
+        xp, scale = backends.namespace(grads.coef), self.base.convergence_norm.inv_std
         size: Array = xp.max(xp.abs(scale * grads.coef), axis=-1)
-        reach = xp.abs(self.base.measure.shift) + 1.0 / scale
+        reach = xp.abs(self.base.convergence_norm.mean) + 1.0 / scale
         rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
         if grads.intercept is not None:
             size = xp.maximum(size, xp.abs(grads.intercept))
             rounded = rounded + xp.abs(params.intercept)
-        share = 2.0 * float(xp.finfo(rounded.dtype).eps) / relative(grads.coef)
-        return size / (self.base.measure.unit + share * rounded)
+        share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(grads.coef)
+        return size / (self.base.convergence_norm.gradient_scale + share * rounded)
 
     def _user(self, grads: Params) -> Params:
         if grads.intercept is None:
             return grads
-        shift = self.whitening.scaling.shift
+        shift = self.whitening.scaling.mean
         return Params(grads.coef + shift * grads.intercept[..., None], grads.intercept)
 
     def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
@@ -257,6 +261,6 @@ class WhitenedSquares:
         """Return None: it is not compiled."""
         return None
 
-    def with_arrays(self, arrays: Tree) -> WhitenedSquares:  # noqa: ARG002
+    def with_arrays(self, arrays: Tree) -> WhitenedLeastSquares:  # noqa: ARG002
         """Return the objective as it is."""
         return self

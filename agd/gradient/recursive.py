@@ -4,9 +4,9 @@
 >>> from agd.gradient import LinearObjective
 >>> X, y = np.asarray([[0.0], [1.0], [2.0], [4.0]]), np.asarray([1.0, 3.0, 5.0, 9.0])
 >>> first, second = LinearObjective.of(X[:2], y[:2]), LinearObjective.of(X[2:], y[2:])
->>> past = Remembered.of(first, first.zeros())
+>>> past = QuadraticSummary.of(first, first.zeros())
 >>> whole = LinearObjective.of(X, y)
->>> both = Recursive.of(second, past)
+>>> both = OnlineObjective.of(second, past)
 >>> params = whole.zeros()._replace(coef=np.asarray([0.5]))
 >>> bool(np.allclose(both.value_and_grad(params)[0], whole.value_and_grad(params)[0]))
 True
@@ -25,11 +25,11 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss
 
-__all__ = ["Recursive", "Remembered"]
+__all__ = ["OnlineObjective", "QuadraticSummary"]
 
 
 @dataclass(frozen=True, eq=False)
-class Remembered:
+class QuadraticSummary:
     r"""A sum of losses over rows, to second order about a point.
 
     ::
@@ -61,7 +61,7 @@ class Remembered:
     @classmethod
     def of(
         cls, objective: LinearObjective, params: Params, limit: float | None = None
-    ) -> Remembered:
+    ) -> QuadraticSummary:
         """Remember rows by their loss at `params`, without its penalty: two passes.
 
         Parameters
@@ -76,10 +76,10 @@ class Remembered:
 
         Returns
         -------
-        Remembered
+        QuadraticSummary
             About `params`.
         """
-        loss: Any = objective.loss if limit is None else _Extended(objective.loss, limit)
+        loss: Any = objective.loss if limit is None else QuadraticTail(objective.loss, limit)
         bare: Any = LinearObjective(objective.blocks, loss, None, objective.intercept)
         value, grad = bare.value_and_grad(params)
         total = bare.blocks.total
@@ -88,15 +88,15 @@ class Remembered:
         )
         return cls(params, value * total, tree_scale(total, grad), curved, total)
 
-    def moved(self, params: Params) -> Remembered:
+    def moved(self, params: Params) -> QuadraticSummary:
         """Return the same function, expanded about another point."""
         value, grad = self.value_and_grad(params)
         return replace(self, at=params, value=value, grad=grad)
 
-    def __add__(self, other: Remembered) -> Remembered:
+    def __add__(self, other: QuadraticSummary) -> QuadraticSummary:
         """Return the sum over the rows of both, about the point of `other`."""
         mine = self.moved(other.at)
-        return Remembered(
+        return QuadraticSummary(
             other.at,
             mine.value + other.value,
             tree_add(mine.grad, other.grad),
@@ -120,12 +120,12 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Recursive(LinearObjective):
+class OnlineObjective(LinearObjective):
     """The mean loss over rows that are here and rows that are remembered, plus a penalty.
 
     Attributes
     ----------
-    past : Remembered
+    past : QuadraticSummary
         The rows that are gone.
     """
 
@@ -134,9 +134,11 @@ class Recursive(LinearObjective):
     compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     @classmethod
-    def of(cls, here: LinearObjective, past: Remembered) -> Recursive:  # type: ignore[override]
+    def of(cls, here: LinearObjective, past: QuadraticSummary) -> OnlineObjective:  # type: ignore[override]
         """Return the objective over both."""
-        return cls(here.blocks, here.loss, here.penalty, here.intercept, here.measure, past)
+        return cls(
+            here.blocks, here.loss, here.penalty, here.intercept, here.convergence_norm, past
+        )
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient; a smooth penalty's among them."""
@@ -166,7 +168,7 @@ class Recursive(LinearObjective):
         """Return None: it is not compiled."""
         return None
 
-    def with_arrays(self, arrays: Tree) -> Recursive:  # noqa: ARG002
+    def with_arrays(self, arrays: Tree) -> OnlineObjective:  # noqa: ARG002
         """Return the objective as it is."""
         return self
 
@@ -185,7 +187,7 @@ def _curvatures(objective: LinearObjective, params: Params) -> Array:
 
 
 @dataclass(frozen=True)
-class _Extended(BaseLoss):
+class QuadraticTail(BaseLoss):
     """A loss that is continued as a parabola where |z| is beyond a limit."""
 
     base: Any

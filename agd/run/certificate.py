@@ -22,9 +22,9 @@ from agd._validation import as_choice
 from agd.data.matrix import column_sums, gram, times_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
-from agd.gradient.linear import TEMPORARY, LinearObjective
-from agd.gradient.preconditioner import Rescaled
-from agd.gradient.quadratic import WhitenedSquares
+from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
+from agd.gradient.preconditioner import Preconditioned
+from agd.gradient.quadratic import WhitenedLeastSquares
 from agd.loss import L2, Squared
 from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
@@ -120,9 +120,9 @@ def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
     Spectrum, Known or None
         The arrays, still on the device.
     """
-    if isinstance(objective, WhitenedSquares):
+    if isinstance(objective, WhitenedLeastSquares):
         return None if objective.least is None else Known(objective.least)
-    base = objective.base if isinstance(objective, Rescaled) else objective
+    base = objective.base if isinstance(objective, Preconditioned) else objective
     if not isinstance(base, LinearObjective) or getattr(base, "nonsmooth", False):
         return None
     p = base.blocks.X.shape[-1]
@@ -135,13 +135,13 @@ def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
         return None
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
-        if isinstance(objective, Rescaled):
-            arrays.append(matrix(objective.scaling.to_user(units(base, p))))
+        if isinstance(objective, Preconditioned):
+            arrays.append(matrix(objective.scaling.to_original(units(base, p))))
         if quadratic:
             arrays.append(_hessian(base))
     ridge = np.asarray([alpha] * p + [0.0] * base.intercept)
     why = "Hessian" if quadratic else "penalty"
-    return Spectrum(arrays, isinstance(objective, Rescaled), quadratic, ridge, why)
+    return Spectrum(arrays, isinstance(objective, Preconditioned), quadratic, ridge, why)
 
 
 def units(base: LinearObjective, p: int) -> Params:
@@ -175,7 +175,7 @@ def _squares(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
 
 def _hessian(base: LinearObjective) -> Array:
     """Return the Hessian of the squared loss, shape (p, p), or (p + 1, p + 1) with the intercept."""
-    squares, sums = base.blocks.sum(_squares, limit=TEMPORARY)
+    squares, sums = base.blocks.sum(_squares, limit=MAX_COPIED_BLOCK_BYTES)
     squares, sums = squares / base.blocks.total, sums / base.blocks.total
     if not base.intercept:
         return squares

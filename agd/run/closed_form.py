@@ -13,7 +13,12 @@ import numpy as np
 from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, Method, Params, StepState
-from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS, WIDE, row_count, serve
+from agd.gradient.conditioning import (
+    MAX_NORMAL_COLUMNS,
+    MAX_SPECTRUM_COLUMNS,
+    known_row_count,
+    moments_are_accurate,
+)
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import L2, Squared
@@ -697,7 +702,7 @@ def worthwhile(
     if not _had_at_once(base, method, stop, callback):
         return None
     moments = Moments.from_blocks(base.blocks)
-    return moments if asks_gcv(stop) or serve(base, moments) else None
+    return moments if asks_gcv(stop) or moments_are_accurate(base, moments) else None
 
 
 def tells(
@@ -711,7 +716,7 @@ def tells(
 
 
 def _had_at_once(base: LinearObjective, method: Method, stop: Stop, callback: Any) -> bool:
-    """Return whether the moments give the run, and sooner, should they serve."""
+    """Return whether the moments give the run, and sooner, should they be accurate."""
     known = isinstance(method, Descent) and Trajectory.knows(method.rule)
     known = known and type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
     timed = any(isinstance(part, Deadline) for part in stop.criterion().parts())
@@ -722,21 +727,21 @@ def _had_at_once(base: LinearObjective, method: Method, stop: Stop, callback: An
 
 def _pays(base: LinearObjective, stop: Stop) -> bool:
     """Return whether the closed form takes fewer seconds than the steps; in units of a nanosecond."""
-    rows, p = row_count(base), base.blocks.X.shape[-1]
+    rows, p = known_row_count(base), base.blocks.X.shape[-1]
     n = float(rows) if math.isfinite(rows) else 1e9
     problems = math.prod(base.batch_shape)
     if base.blocks.sparse:  # 2 to 8 nanoseconds for each pair of entries in a row, measured
         entries = base.blocks.entries
         step, moments = 2.0 * entries * problems + 5e4, entries * (20.0 + 8.0 * entries / n)
         return bool(
-            p <= WIDE
+            p <= MAX_NORMAL_COLUMNS
             and moments + (3.0 * p**3 + 1e5) * problems + 5e5 < min(stop.max_iter, STEPS) * step
         )
     # Of many problems a product takes 1 microsecond, however small; factors and evaluations 30.
     apart, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
     step = (n * p + apart) * problems + 5e4
     whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + each) * problems + 5e5
-    return bool(p <= WIDE and whole < min(stop.max_iter, STEPS) * step)
+    return bool(p <= MAX_NORMAL_COLUMNS and whole < min(stop.max_iter, STEPS) * step)
 
 
 def asks_gcv(stop: Stop) -> bool:

@@ -14,7 +14,7 @@ from agd.gradient.column_stats import column_peaks, column_scaling
 from agd.gradient.conditioning import Columns
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import Rescaled
+from agd.gradient.preconditioner import Preconditioned
 from agd.loss import LOSSES
 from agd.run.certificate import Certificate, matrix, units
 from agd.run.loop import status_message
@@ -39,7 +39,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
     ----------
     result : FitResult
         How the run ended.
-    objective : LinearObjective or Rescaled
+    objective : LinearObjective or Preconditioned
         What was minimised.
     method : Method, optional
         What took the step.
@@ -123,9 +123,9 @@ def _problem(index: Any) -> str:
 
 def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
     """Return each column's largest absolute value, and whether it has coordinates to fit it in."""
-    scaling = base.measure if base.measure is not None else column_scaling(base)
-    xp = backends.namespace(scaling.scale)
-    usable = xp.isfinite(scaling.scale) & xp.isfinite(scaling.shift) & (scaling.scale > 0.0)
+    scaling = base.convergence_norm if base.convergence_norm is not None else column_scaling(base)
+    xp = backends.namespace(scaling.inv_std)
+    usable = xp.isfinite(scaling.inv_std) & xp.isfinite(scaling.mean) & (scaling.inv_std > 0.0)
     return column_peaks(base.blocks), backends.to_numpy(usable)
 
 
@@ -141,7 +141,7 @@ def explain_status(result: FitResult, objective: Any, method: Any, least_share: 
     ----------
     result : FitResult
         How the run ended.
-    objective : LinearObjective or Rescaled
+    objective : LinearObjective or Preconditioned
         What was minimised.
     method : Method
         What took the steps.
@@ -269,7 +269,7 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     ----------
     result : FitResult
         How the run ended.
-    objective : LinearObjective or Rescaled
+    objective : LinearObjective or Preconditioned
         What was minimised.
 
     Returns
@@ -283,8 +283,8 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     if known.source != "Hessian" or known.condition != math.inf:
         return result, ""
     there = objective
-    if not isinstance(there, Rescaled):
-        there = Rescaled(objective, objective.measure or column_scaling(objective))
+    if not isinstance(there, Preconditioned):
+        there = Preconditioned(objective, objective.convergence_norm or column_scaling(objective))
     hessian, reach = _scaled_hessian(there)
     result = replace(result, n_sync=result.n_sync + 1)
     if not np.isfinite(hessian).all():
@@ -303,13 +303,13 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     )
 
 
-def _scaled_hessian(there: Rescaled) -> tuple[Any, float]:
+def _scaled_hessian(there: Preconditioned) -> tuple[Any, float]:
     """Form the Hessian in scaled coordinates; return it, and how far from zero a column's mean is."""
     with np.errstate(all="ignore"):
         eye = units(there.base, there.base.blocks.X.shape[-1])
         product = matrix(there.bound_product(eye))
         xp = backends.namespace(product)
-        reach = xp.max(xp.abs(there.scaling.shift * there.scaling.scale), axis=-1, keepdims=True)
+        reach = xp.max(xp.abs(there.scaling.mean * there.scaling.inv_std), axis=-1, keepdims=True)
         read = backends.to_numpy(xp.concat([xp.reshape(product, (-1,)), reach]))
     n = product.shape[0]
     return np.asarray(read[:-1]).reshape(n, n), float(read[-1])
@@ -338,8 +338,8 @@ def explain_conditioning(
     """
     if quadratic:
         result = replace(result, certificate=_certificate(result, columns))
-    several = "" if np.ndim(columns.missing) == 0 else " of a problem"
-    missing, intercept = int(np.max(columns.missing)), result.intercept is not None
+    several = "" if np.ndim(columns.rank_deficiency) == 0 else " of a problem"
+    missing, intercept = int(np.max(columns.rank_deficiency)), result.intercept is not None
     if missing > 0:
         constant, n = " and the intercept" * intercept, int(result.coef.shape[-1]) + intercept
         return result, (
@@ -347,7 +347,7 @@ def explain_conditioning(
             f"{n}. Many coefficients fit equally well, and these are the shortest: drop columns, or add a "
             f"penalty such as agd.loss.L2(1e-3)"
         )
-    if not columns.hard:
+    if not columns.ill_conditioned:
         return result, ""
     worst = float(np.max(columns.condition))
     note = (

@@ -12,8 +12,8 @@ import numpy as np
 from agd._typing import Loss, Params, Penalty
 from agd._validation import Data
 from agd.data.threads import allowed, in_order
-from agd.gradient.column_stats import relative
-from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS, SMALL, UNEVEN
+from agd.gradient.column_stats import default_gradient_tolerance
+from agd.gradient.conditioning import MAX_SMALL_CONDITION, MAX_SMALL_ENTRIES, MAX_SPECTRUM_COLUMNS
 from agd.gradient.cross_products import SAMPLE
 from agd.loss import L2, Squared
 from agd.run.certificate import Certificate, Deferred
@@ -90,7 +90,7 @@ ROWS = 10_000  # of more the products are shared among threads, in blocks
 EPS = float(np.finfo(np.float64).eps)
 SINGLE = float(np.finfo(np.float32).eps)
 LEAST_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS  # squares below it lose digits
-TOLERANCE = relative(np.zeros(()))
+TOLERANCE = default_gradient_tolerance(np.zeros(()))
 SHARE = (
     2.0 * EPS / TOLERANCE
 )  # of a predictor: what rounding makes of it means nothing to the tolerance
@@ -100,7 +100,7 @@ READS = 3  # what the loop reads: the spectrum, and a look before and after the 
 
 
 def _tolerance(kind: Any) -> float:
-    return TOLERANCE if kind == np.float64 else relative(np.zeros((), dtype=kind))
+    return TOLERANCE if kind == np.float64 else default_gradient_tolerance(np.zeros((), dtype=kind))
 
 
 def _share(kind: Any) -> float:
@@ -139,7 +139,7 @@ class _SmallWhitening(NamedTuple):
             return None
         e, V = np.linalg.eigh(C)
         low, high = float(e[0]), float(e[-1])
-        if not low * UNEVEN**2 > high:
+        if not low * MAX_SMALL_CONDITION**2 > high:
             return None
         unit = max(math.sqrt(m.yy), _share(kind) * abs(m.mean_y))
         return cls(m.mean, scale, root, unit, V * (1.0 / np.sqrt(e)), low, high, kind)
@@ -208,7 +208,7 @@ def direct(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> 
     if (
         X.ndim != 2
         or y.ndim != 1
-        or X.size > SMALL
+        or X.size > MAX_SMALL_ENTRIES
         or len(y) > ROWS
         or X.shape[1] > MAX_SPECTRUM_COLUMNS
     ):

@@ -13,11 +13,11 @@ import optree
 from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, Method, Params
-from agd.gradient.column_stats import column_scaling, relative
-from agd.gradient.conditioning import row_count
-from agd.gradient.kernel import RowSquares
+from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
+from agd.gradient.conditioning import known_row_count
+from agd.gradient.kernel import KernelLeastSquares
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import Rescaled, Scaling
+from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.loss import L2, Squared
 from agd.loss.penalties import ridge_strength
 from agd.run.loop import run
@@ -56,8 +56,8 @@ def refined(
     ----------
     method, x0, stop, callback, grad_tol, check_every
         As for `agd.run.run`.
-    objective : Rescaled
-        Of an `OnMoments`.
+    objective : Preconditioned
+        Of a `MomentObjective`.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def refined(
         if ended.all() or passes > MAX_REFINEMENTS or left < 1:
             return _merge_rounds(rounds, value, grad, residual, reached, passes)
         objective = replace(objective, base=objective.base.corrected(found.x, grad))
-        x0 = objective.scaling.from_user(found.x)
+        x0 = objective.scaling.to_preconditioned(found.x)
 
 
 def _reach(found: Result) -> Any:
@@ -93,9 +93,9 @@ def _evaluate_surrogate_on_data(objective: Any, found: Result) -> tuple[Any, Par
     """Return value and gradient at a result from the data, and the size of the gradient; one read."""
     base, xp = objective.base, backends.namespace(found.x.coef)
     with np.errstate(all="ignore"):
-        smooth, grad = base.from_data(found.x)
-        v = objective.scaling.from_user(found.x)
-        size = objective.grad_norm(objective.scaling.pull_back(grad), v)
+        smooth, grad = base.evaluate_data(found.x)
+        v = objective.scaling.to_preconditioned(found.x)
+        size = objective.grad_norm(objective.scaling.transform_gradient(grad), v)
         read = backends.to_numpy(xp.stack([smooth + base.penalty_value(found.x), size]))
     return as_scalar(read[0]), grad, np.asarray(read[1])
 
@@ -185,29 +185,29 @@ def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) ->
         return None
     scaling = column_scaling(base)
     if measured:
-        base = replace(base, measure=scaling)
+        base = replace(base, convergence_norm=scaling)
     scaling, even = _coordinates(base, scaling)
-    few = row_count(base) < base.blocks.X.shape[-1] and not base.blocks.lazy
+    few = known_row_count(base) < base.blocks.X.shape[-1] and not base.blocks.lazy
     if few and even and measured and start is None:
         with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
-            rows = RowSquares.of(base, scaling)
+            rows = KernelLeastSquares.of(base, scaling)
             return Plan(RowCG(), rows, rows.zeros(), every(base))
-    there = Rescaled(base, scaling)
+    there = Preconditioned(base, scaling)
     with np.errstate(all="ignore"):
-        x0 = scaling.from_user(null(base, scaling) if start is None else start)
+        x0 = scaling.to_preconditioned(null(base, scaling) if start is None else start)
     return Plan(LinearCG(), there, x0, every(base))
 
 
 def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool]:
     """Return coordinates of one scale where many answers are left open, and whether rows serve."""
-    if ridge_strength(base.penalty) > 0.0 or row_count(base) >= base.blocks.X.shape[-1]:
+    if ridge_strength(base.penalty) > 0.0 or known_row_count(base) >= base.blocks.X.shape[-1]:
         return scaling, True
-    xp, D = backends.namespace(scaling.scale), scaling.scale
+    xp, D = backends.namespace(scaling.inv_std), scaling.inv_std
     least = xp.min(D, axis=-1, keepdims=True)
     ratio = float(np.max(backends.to_numpy(xp.max(D, axis=-1) / least[..., 0])))
     if not ratio <= UNEVEN:
         return scaling, False
-    return scaling._replace(scale=xp.zeros_like(D) + least), True
+    return scaling._replace(inv_std=xp.zeros_like(D) + least), True
 
 
 def held(
@@ -226,7 +226,7 @@ def held(
     ----------
     method, x0, stop, callback, grad_tol, check_every
         As for `agd.run.run`.
-    objective : RowSquares or Rescaled
+    objective : KernelLeastSquares or Preconditioned
         What `conjugate` chose.
 
     Returns
@@ -250,8 +250,8 @@ def held(
         if idle or left < 1:
             return _merge_cg_rounds(rounds, value, grad, residual, open_)
         least = residual
-        method, objective = LinearCG(), Rescaled(base, scaling)
-        x0 = scaling.from_user(found.x)
+        method, objective = LinearCG(), Preconditioned(base, scaling)
+        x0 = scaling.to_preconditioned(found.x)
 
 
 def _limit(found: Result) -> Any:
@@ -266,8 +266,8 @@ def _evaluate_on_data(base: LinearObjective, params: Params) -> tuple[Any, Param
     with np.errstate(all="ignore"):
         value, grad = base.value_and_grad(params)
         size = base.grad_norm(grad, params)
-        if base.measure is not None:
-            size = size * _rounding(base.measure, params)
+        if base.convergence_norm is not None:
+            size = size * _rounding(base.convergence_norm, params)
         xp = backends.namespace(value)
         read = backends.to_numpy(xp.stack([value, size]))
     return as_scalar(read[0]), grad, np.asarray(read[1])
@@ -276,12 +276,12 @@ def _evaluate_on_data(base: LinearObjective, params: Params) -> tuple[Any, Param
 def _rounding(measure: Scaling, params: Params) -> Array:
     """Return the share of a gradient that rounding of the params does not make, as of whitened columns."""
     xp = backends.namespace(params.coef)
-    reach = xp.abs(measure.shift) + 1.0 / measure.scale
+    reach = xp.abs(measure.mean) + 1.0 / measure.inv_std
     rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
     if params.intercept is not None:
         rounded = rounded + xp.abs(params.intercept)
-    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / relative(params.coef)
-    return measure.unit / (measure.unit + share * rounded)
+    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(params.coef)
+    return measure.gradient_scale / (measure.gradient_scale + share * rounded)
 
 
 def _merge_cg_rounds(
@@ -313,15 +313,15 @@ def few_rows(result: FitResult, objective: Any) -> str:
     ----------
     result : FitResult
         How the run ended.
-    objective : RowSquares or Rescaled
+    objective : KernelLeastSquares or Preconditioned
         What `conjugate` chose.
     """
     base = objective.base
-    n, p = row_count(base), int(result.coef.shape[-1]) + base.intercept
+    n, p = known_row_count(base), int(result.coef.shape[-1]) + base.intercept
     if n >= p or ridge_strength(base.penalty) > 0.0:
         return ""
     constant = " and the intercept" * base.intercept
-    scale = backends.to_numpy(objective.scaling.scale)
+    scale = backends.to_numpy(objective.scaling.inv_std)
     which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
     return (
         f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "

@@ -14,11 +14,18 @@ from agd._validation import Data
 from agd.data.arrays import Blocks
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling
-from agd.gradient.conditioning import WIDE, Columns, row_count, sample, serve, whitened
+from agd.gradient.conditioning import (
+    MAX_NORMAL_COLUMNS,
+    Columns,
+    known_row_count,
+    moments_are_accurate,
+    subsample_rows,
+    whiten_columns,
+)
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments, survey
-from agd.gradient.preconditioner import Rescaled, Scaling
-from agd.gradient.quadratic import OnMoments, WhitenedSquares
+from agd.gradient.preconditioner import Preconditioned, Scaling
+from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
 from agd.loss import L2, Squared
 from agd.loss.penalties import ridge_strength
 from agd.run.warm_start import gathered, head_start, serves
@@ -81,10 +88,14 @@ def takes_moments(base: LinearObjective) -> bool:
     a ridge these tell which columns are dependent.
     """
     p = base.blocks.X.shape[-1]
-    on_moments = type(base.loss) is Squared and (row_count(base) >= TALL * p or _faces_pay(base))
+    on_moments = type(base.loss) is Squared and (
+        known_row_count(base) >= TALL * p or _faces_pay(base)
+    )
     if base.blocks.sparse and not base.nonsmooth and ridge_strength(base.penalty) > 0.0:
-        return bool(p <= WIDE and (p <= NARROW or p**3 <= PASSES * base.blocks.entries))
-    return p <= WIDE and (on_moments or not base.nonsmooth)
+        return bool(
+            p <= MAX_NORMAL_COLUMNS and (p <= NARROW or p**3 <= PASSES * base.blocks.entries)
+        )
+    return p <= MAX_NORMAL_COLUMNS and (on_moments or not base.nonsmooth)
 
 
 def scaled(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan | None:
@@ -96,15 +107,15 @@ def scaled(base: LinearObjective, start: Params | None, *, measured: bool) -> Pl
         return None
     scaling = column_scaling(base)
     if measured:
-        base = replace(base, measure=scaling)
-    x0 = scaling.from_user(null(base, scaling) if start is None else start)
-    return Plan(lbfgs(MEMORY), Rescaled(base, scaling), x0, every(base))
+        base = replace(base, convergence_norm=scaling)
+    x0 = scaling.to_preconditioned(null(base, scaling) if start is None else start)
+    return Plan(lbfgs(MEMORY), Preconditioned(base, scaling), x0, every(base))
 
 
 def null(base: LinearObjective, scaling: Scaling) -> Params:
     """Return the best constant model."""
     zero = base.zeros()
-    constant = None if zero.intercept is None else zero.intercept + scaling.null
+    constant = None if zero.intercept is None else zero.intercept + scaling.null_model
     return Params(zero.coef, constant)
 
 
@@ -135,7 +146,9 @@ def plan(
     """
     if not takes_moments(base):
         return None
-    some = sample(base.blocks) if moments is None and type(base.loss) is not Squared else None
+    some = (
+        subsample_rows(base.blocks) if moments is None and type(base.loss) is not Squared else None
+    )
     if some is not None:
         found = _by(Moments.from_blocks(some), base, start, measured)
         if found is not None and found.columns is not None and found.columns.well_conditioned:
@@ -151,7 +164,9 @@ def plan(
 def _many_passes(found: Plan) -> bool:
     """Return whether chunks will be gone through time and again, in coordinates that hold."""
     plain = found.columns is not None and found.columns.well_conditioned
-    return plain and isinstance(found.objective, Rescaled) and found.objective.compilable is None
+    return (
+        plain and isinstance(found.objective, Preconditioned) and found.objective.compilable is None
+    )
 
 
 def _begun(found: Plan, some: Blocks) -> Plan:
@@ -172,7 +187,7 @@ def _by(
     """Plan by the moments of the data, or of a sample of their rows."""
     scaling = column_scaling(base, moments)
     if measured:
-        base = replace(base, measure=scaling)
+        base = replace(base, convergence_norm=scaling)
     if start is None:
         start = null(base, scaling)
     with np.errstate(all="ignore"):
@@ -185,7 +200,7 @@ def _whitened(
     base: LinearObjective, start: Params, moments: Moments, scaling: Scaling
 ) -> Plan | None:
     quadratic = type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
-    found = whitened(base, moments, scaling, quadratic=quadratic)
+    found = whiten_columns(base, moments, scaling, quadratic=quadratic)
     if found is None:
         return None
     whitening, columns = found
@@ -193,23 +208,25 @@ def _whitened(
         same = moments.G.dtype == start.coef.dtype
         # Moments of well conditioned columns leave nothing to refine, nor do those that are wider.
         once = not same or np.max(columns.condition) < EVEN
-        accurate = columns.hard and not base.blocks.sparse
-        method = WhitenedDescent(3 if columns.hard else 1 if once else 2, accurate=accurate)
+        accurate = columns.ill_conditioned and not base.blocks.sparse
+        method = WhitenedDescent(
+            3 if columns.ill_conditioned else 1 if once else 2, accurate=accurate
+        )
         least = None if columns.least is None else (columns.low, columns.least)
-        squares = WhitenedSquares(base, whitening, moments, accurate, least)
+        squares = WhitenedLeastSquares(base, whitening, moments, accurate, least)
         return Plan(method, squares, start, 1, columns)
-    there = Rescaled(base, whitening, centred=columns.far)
-    x0 = whitening.from_user(start)
+    there = Preconditioned(base, whitening, centre_blocks=columns.far_from_zero)
+    x0 = whitening.to_preconditioned(start)
     return Plan(lbfgs(MEMORY, whitened=True), there, x0, every(base), columns)
 
 
 def _proximal(
     base: LinearObjective, start: Params, moments: Moments, scaling: Scaling
 ) -> Plan | None:
-    if not serve(base, moments, scaling.scale):
+    if not moments_are_accurate(base, moments, scaling.inv_std):
         return None
-    there = Rescaled(OnMoments.of_data(base, moments), scaling)
-    x0 = scaling.from_user(base.prox(start, 0.0))  # the nearest point that is allowed
+    there = Preconditioned(MomentObjective.of_data(base, moments), scaling)
+    x0 = scaling.to_preconditioned(base.prox(start, 0.0))  # the nearest point that is allowed
     method: Any = Faces() if _faces_pay(base) else FISTA()
     return Plan(method, there, x0, every(base))
 

@@ -15,9 +15,9 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss, Params
 from agd.data.matrix import column_sums, forward, gram, times_rows
-from agd.gradient.column_stats import relative
-from agd.gradient.linear import TEMPORARY
-from agd.gradient.preconditioner import Rescaled
+from agd.gradient.column_stats import default_gradient_tolerance
+from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES
+from agd.gradient.preconditioner import Preconditioned
 from agd.loss import Logistic, Poisson
 from agd.run.result import FitResult, Status
 
@@ -39,7 +39,7 @@ def separation_message(result: FitResult, objective: Any) -> str:
     ----------
     result : FitResult
         How the run ended.
-    objective : LinearObjective or Rescaled
+    objective : LinearObjective or Preconditioned
         What was minimised.
 
     Returns
@@ -60,8 +60,8 @@ def separation_message(result: FitResult, objective: Any) -> str:
         return ""
     there = (
         getattr(objective.scaling, "scaling", objective.scaling)
-        if isinstance(objective, Rescaled)
-        else base.measure
+        if isinstance(objective, Preconditioned)
+        else base.convergence_norm
     )
     if there is None or not known.least_curvature < FLAT * known.curvature:
         return ""
@@ -71,13 +71,13 @@ def separation_message(result: FitResult, objective: Any) -> str:
 
 def _looked_for(result: FitResult, base: Any, there: Any) -> str:
     params, like = Params(result.coef, result.intercept), result.coef
-    flat = there.unit / there.intercept_scale * (SLOPE * relative(like))
-    shift = None if base.blocks.sparse else there.shift
+    flat = there.gradient_scale / there.intercept_scale * (SLOPE * default_gradient_tolerance(like))
+    shift = None if base.blocks.sparse else there.mean
     seen = functools.partial(_seen, base.loss, params, flat, shift)
     xp = backends.namespace(like)
     zero = 0.0 * like if shift is None else shift
-    sums = base.blocks.sum(seen, limit=TEMPORARY)
-    parts = [*sums, like, zero, 1.0 / there.scale, params.intercept]
+    sums = base.blocks.sum(seen, limit=MAX_COPIED_BLOCK_BYTES)
+    parts = [*sums, like, zero, 1.0 / there.inv_std, params.intercept]
     sizes = [xp.reshape(part, (-1,)) for part in parts if part is not None]
     read = backends.to_numpy(xp.concat(sizes)).astype(float)
     if not np.isfinite(read).all():

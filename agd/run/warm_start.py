@@ -18,9 +18,9 @@ from agd._typing import Array, Loss, Params
 from agd.data.arrays import Blocks
 from agd.data.matrix import forward
 from agd.gradient.linear import LinearObjective
-from agd.gradient.minibatch import apart
+from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Rescaled, Scaling, Whitening, from_moments
+from agd.gradient.preconditioner import Preconditioned, Scaling, Whitening, whitening_from_moments
 from agd.loss.penalties import ridge_strength
 from agd.run.loop import run
 from agd.run.stopping import Stop
@@ -80,7 +80,7 @@ def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
 
 
 def _rows_apart(step: int, X: Array, y: Array, weight: Array | None) -> list[Array]:
-    xp, rows = backends.namespace(X), apart(int(y.shape[0]), step, y)
+    xp, rows = backends.namespace(X), stratified_rows(int(y.shape[0]), step, y)
     return [xp.take(part, rows, axis=0) for part in (X, y, weight) if part is not None]
 
 
@@ -90,13 +90,13 @@ def _below_each_other(parts: list[list[Array]]) -> list[Array]:
 
 
 def head_start(
-    there: Rescaled, method: Any, x0: Params, some: Blocks
-) -> tuple[Rescaled | None, Params]:
+    there: Preconditioned, method: Any, x0: Params, some: Blocks
+) -> tuple[Preconditioned | None, Params]:
     """Fit a sample, and return where and in which coordinates to go on with all rows.
 
     Parameters
     ----------
-    there : Rescaled
+    there : Preconditioned
         The objective over all rows, in whitened coordinates.
     method : Method
         What takes a step.
@@ -107,14 +107,14 @@ def head_start(
 
     Returns
     -------
-    objective : Rescaled or None
+    objective : Preconditioned or None
         The objective over all rows, in coordinates that whiten the sample's Hessian at its minimum; None
         where the sample's fit does not converge.
     x0 : Params
         The sample's minimum there.
     """
     rough: Any = there.scaling
-    sampled = replace(there.base, blocks=some, measure=rough.scaling)
+    sampled = replace(there.base, blocks=some, convergence_norm=rough.scaling)
     tolerance = SHARE / float(some.X.shape[-2]) ** 0.5
     found = run(
         method,
@@ -130,12 +130,12 @@ def head_start(
     sound = float(backends.to_numpy(_evenness(whitening))) < EVEN
     if not sound:
         whitening = rough
-    return replace(there, scaling=whitening), whitening.from_user(found.x)
+    return replace(there, scaling=whitening), whitening.to_preconditioned(found.x)
 
 
 def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     """Return coordinates in which the Hessian at a point is the identity."""
-    blocks, like = base.blocks, scaling.scale
+    blocks, like = base.blocks, scaling.inv_std
     xp = backends.namespace(like)
     hessians = blocks.each(functools.partial(_weighted_hessian, base.loss, at))
     weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
@@ -145,16 +145,16 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
         second, _ = moments.quadratic(intercept=base.intercept)
         root = xp.sqrt(kappa * xp.linalg.diagonal(second) + ridge)
         width = 1.0 / xp.sqrt(kappa)
-        wide = scaling._replace(scale=1.0 / xp.where(root > 0.0, root, xp.ones_like(root)))
-        found = from_moments(second, wide, kappa, ridge)
+        wide = scaling._replace(inv_std=1.0 / xp.where(root > 0.0, root, xp.ones_like(root)))
+        found = whitening_from_moments(second, wide, kappa, ridge)
         width = xp.astype(width, like.dtype, copy=False)
         mean = moments.mean if base.intercept else xp.zeros_like(moments.mean)
         own = Scaling(
-            shift=xp.astype(mean, like.dtype, copy=False),
-            scale=xp.astype(wide.scale, like.dtype, copy=False),
+            mean=xp.astype(mean, like.dtype, copy=False),
+            inv_std=xp.astype(wide.inv_std, like.dtype, copy=False),
             intercept_scale=width,
-            unit=scaling.unit * (width / scaling.intercept_scale),
-            null=scaling.null,
+            gradient_scale=scaling.gradient_scale * (width / scaling.intercept_scale),
+            null_model=scaling.null_model,
         )
     return found._replace(scaling=own).cast(like)
 

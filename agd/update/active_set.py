@@ -49,14 +49,14 @@ class Faces:
     --------
     >>> import numpy as np
     >>> from agd.gradient import LinearObjective, Moments, column_scaling
-    >>> from agd.gradient.quadratic import OnMoments
-    >>> from agd.gradient.preconditioner import Rescaled
+    >>> from agd.gradient.quadratic import MomentObjective
+    >>> from agd.gradient.preconditioner import Preconditioned
     >>> from agd.loss import L1
     >>> from agd.run import Stop, run
     >>> x = np.linspace(0.0, 1.0, 50)
     >>> base = LinearObjective.of(x[:, None] ** np.arange(1, 7), np.sin(3.0 * x), penalty=L1(1e-4))
     >>> moments = Moments.from_blocks(base.blocks)
-    >>> there = Rescaled(OnMoments.of_data(base, moments), column_scaling(base, moments))
+    >>> there = Preconditioned(MomentObjective.of_data(base, moments), column_scaling(base, moments))
     >>> run(Faces(), there, there.zeros(), Stop(grad_tol=1e-10)).nit < 20
     True
     """

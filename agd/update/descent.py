@@ -190,7 +190,7 @@ class Accelerated:
     momentum : bool
         False leaves the momentum out: gradient descent with the same step.
     rescaled : bool
-        Whether ``agd.fit`` runs it in centred and scaled coordinates (`Rescaled`).
+        Whether ``agd.fit`` runs it in centred and scaled coordinates (`Preconditioned`).
 
     Notes
     -----

@@ -444,7 +444,7 @@ def operations(X, w, r, weight):
         "taken": matrix.forward(matrix.taken(X, few), w),
         "weighted": matrix.forward(matrix.times_rows(X, r), w),
         "squares": matrix.column_sums(matrix.mapped(X, lambda x: x * x)),
-        "shift": scaling.shift, "scale": scaling.scale, "bare": bare.scale,
+        "shift": scaling.mean, "scale": scaling.inv_std, "bare": bare.inv_std,
         "mean": moments.mean, "G": moments.G, "c": moments.c, "yy": moments.yy,
         "curvature": batch_curvature(objective, 1),
         "part": take_rows(objective, few).value_and_grad(objective.zeros())[0],

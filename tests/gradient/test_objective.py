@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agd._typing import Params
-from agd.gradient import Blocks, LinearObjective, Rescaled, column_scaling, largest_curvature
+from agd.gradient import Blocks, LinearObjective, Preconditioned, column_scaling, largest_curvature
 from agd.loss import L2, Squared
 from helpers import known_values
 from helpers.property_testing import given, st
@@ -142,15 +142,15 @@ def test_a_whole_weight_is_a_repeated_row(problem):
 @given(problem=problems())
 def test_coordinates_leave_the_function_as_it_was(loss, problem):
     base = of(problem, loss, L2(0.1))
-    there = Rescaled(base, column_scaling(base))
+    there = Preconditioned(base, column_scaling(base))
     params = as_params(problem[3])
-    v = there.scaling.from_user(params)
-    back = there.scaling.to_user(v)
+    v = there.scaling.to_preconditioned(params)
+    back = there.scaling.to_original(v)
     np.testing.assert_allclose(back.coef, params.coef, rtol=1e-9)
     value, grad = there.value_and_grad(v)
     want_value, want = base.value_and_grad(params)
     np.testing.assert_allclose(value, want_value, rtol=1e-9)
-    got = there.scaling.push_forward(grad)
+    got = there.scaling.restore_gradient(grad)
     size = np.abs(want.coef).max() + 1e-3
     np.testing.assert_allclose(got.coef, want.coef, rtol=1e-6, atol=1e-8 * size)
 

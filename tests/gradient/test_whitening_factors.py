@@ -12,8 +12,8 @@ from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Moments
 from agd.gradient import qr as doubled
 from agd.gradient.column_stats import column_scaling
-from agd.gradient.preconditioner import from_factor, from_moments
-from agd.gradient.qr import accurate_gradient, triangular
+from agd.gradient.preconditioner import whitening_from_factor, whitening_from_moments
+from agd.gradient.qr import compensated_gradient, triangular_factor
 from agd.loss import L2
 from helpers.ridge_reference import correlated_rows, ridge_solution
 
@@ -45,7 +45,7 @@ def test_the_gradient_in_twice_the_precision(xp):
     shift = xp.asarray(X.mean(axis=0))
     blocks = Blocks.of(A, t, xp.asarray(np.linspace(0.5, 2.0, 50)), rows=7)
     with backends.device_context(A):
-        value, grad = accurate_gradient(blocks, shift, Params(w, b))
+        value, grad = compensated_gradient(blocks, shift, Params(w, b))
     rows = [[Fraction(float(v)) for v in row] for row in xp.to_numpy(A)]
     s = [Fraction(float(v)) for v in xp.to_numpy(xp.asarray(np.linspace(0.5, 2.0, 50)))]
     coef = [Fraction(float(v)) for v in xp.to_numpy(w)]
@@ -78,7 +78,7 @@ def test_a_triangular_factor_by_blocks(xp):
         return x if xp.name == "dask" else xp.asarray(x)
 
     with backends.device_context(A):
-        R = xp.to_numpy(triangular(Blocks.of(A, xp.asarray(y), rows=11), here(m), here(D)))
+        R = xp.to_numpy(triangular_factor(Blocks.of(A, xp.asarray(y), rows=11), here(m), here(D)))
     Z = (X - m) * D
     np.testing.assert_allclose(R.T @ R, Z.T @ Z / 50, rtol=10.0 * xp.rtol, atol=10.0 * xp.rtol)
     assert np.abs(np.tril(R, -1)).max() <= 1e-6
@@ -90,16 +90,18 @@ def test_both_ways_to_the_coordinates_agree(ridge):
     base = LinearObjective.of(X, y, penalty=L2(ridge) if ridge else None)
     scaling = column_scaling(base)
     G = Moments.from_blocks(base.blocks).G
-    one = from_moments(G, scaling, np.asarray(1.0), ridge)
-    other, rank = from_factor(triangular(base.blocks, scaling.shift, scaling.scale), scaling, ridge)
+    one = whitening_from_moments(G, scaling, np.asarray(1.0), ridge)
+    other, rank = whitening_from_factor(
+        triangular_factor(base.blocks, scaling.mean, scaling.inv_std), scaling, ridge
+    )
     assert int(rank) == 4
     np.testing.assert_allclose(one.spectrum, other.spectrum, rtol=1e-10)
     for found in (one, other):
-        D = scaling.scale
+        D = scaling.inv_std
         H = D[:, None] * (G + ridge * np.eye(4)) * D
-        np.testing.assert_allclose(found.out_of.T @ H @ found.out_of, np.eye(4), atol=1e-10)
-        np.testing.assert_allclose(found.into.T @ found.out_of, np.eye(4), atol=1e-10)
-        there = found.from_user(Params(np.arange(4.0), np.asarray(2.0)))
-        back = found.to_user(there)
+        np.testing.assert_allclose(found.inv_sqrt.T @ H @ found.inv_sqrt, np.eye(4), atol=1e-10)
+        np.testing.assert_allclose(found.sqrt.T @ found.inv_sqrt, np.eye(4), atol=1e-10)
+        there = found.to_preconditioned(Params(np.arange(4.0), np.asarray(2.0)))
+        back = found.to_original(there)
         np.testing.assert_allclose(back.coef, np.arange(4.0), atol=1e-10)
         assert float(back.intercept) == pytest.approx(2.0)

@@ -81,7 +81,7 @@ def test_sharpened_coordinates_are_read_through_the_door():
     y = A @ rng.normal(size=6)
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        refine = conditioning.sharpened
+        refine = conditioning.rayleigh_ritz_whitening
 
         def counting(*args, **kwargs):
             with backends.count_host_reads() as reads:
@@ -89,6 +89,6 @@ def test_sharpened_coordinates_are_read_through_the_door():
             calls.append(reads[0])
             return found
 
-        patch.setattr("agd.gradient.conditioning.sharpened", counting)
+        patch.setattr("agd.gradient.conditioning.rayleigh_ritz_whitening", counting)
         agd.fit(A, y)
     assert calls == [3]  # how many directions are short, how far from zero, how many are left

@@ -7,9 +7,8 @@ import pytest
 
 import agd
 from agd import Status, Stop
-from agd.gradient import LinearObjective, Rescaled, column_scaling
-from agd.gradient import kernel as row_space
-from agd.gradient.kernel import RowSquares
+from agd.gradient import LinearObjective, Preconditioned, column_scaling
+from agd.gradient.kernel import KernelLeastSquares
 from agd.loss import L2, Huber
 from agd.run import select_solver as plan
 from agd.update.conjugate_gradient import LinearCG, RowCG
@@ -21,7 +20,7 @@ ROWS, COLUMNS = "conjugate gradients on the rows", "conjugate gradients, centred
 @pytest.fixture
 def narrow(monkeypatch):
     """Let few columns count as many."""
-    monkeypatch.setattr(plan, "WIDE", 8)
+    monkeypatch.setattr(plan, "MAX_NORMAL_COLUMNS", 8)
 
 
 def made(n, p=P, targets=(), seed=0):
@@ -81,7 +80,7 @@ def test_without_a_penalty_few_rows_have_the_shortest_answer(
     xp, narrow, monkeypatch, intercept, kernel
 ):
     if not kernel:
-        monkeypatch.setattr(row_space, "KERNEL", 0)
+        monkeypatch.setattr("agd.gradient.kernel.MAX_KERNEL_ROWS", 0)
     X, y, _ = made(15)
     X[7] = X[2]  # two rows of the same x and another y: no w fits both
     with pytest.warns(np.exceptions.RankWarning, match=r"rank is at most 15 of .* the shortest"):
@@ -189,17 +188,17 @@ def test_the_rows_take_the_steps_of_the_columns(xp):
     X, y, weight = (xp.asarray(part) for part in made(20))
     base = LinearObjective.of(X, y, penalty=L2(0.1), sample_weight=weight)
     scaling = column_scaling(base)
-    one = scaling._replace(scale=0.0 * scaling.scale + scaling.scale[3])
-    rows, there = RowSquares.of(base, scaling), Rescaled(base, one)
+    one = scaling._replace(inv_std=0.0 * scaling.inv_std + scaling.inv_std[3])
+    rows, there = KernelLeastSquares.of(base, scaling), Preconditioned(base, one)
     start = base.zeros()
-    v = one.from_user(start._replace(intercept=start.intercept + one.null))
+    v = one.to_preconditioned(start._replace(intercept=start.intercept + one.null_model))
     u, first, second = rows.zeros(), RowCG(), LinearCG()
     state, other = first.init(rows, u), second.init(there, v)
     rtol = 1e-3 if "float32" in str(xp.dtype) else 1e-9
     for _ in range(4):
         u, state = first.step(rows, u, state)
         v, other = second.step(there, v, other)
-        (w, b), (want, constant) = rows.report(u, state.grad)[0], one.to_user(v)
+        (w, b), (want, constant) = rows.report(u, state.grad)[0], one.to_original(v)
         np.testing.assert_allclose(xp.to_numpy(w), xp.to_numpy(want), rtol=rtol, atol=rtol)
         np.testing.assert_allclose(xp.to_numpy(b), xp.to_numpy(constant), rtol=rtol, atol=rtol)
         np.testing.assert_allclose(float(state.value), float(other.value), rtol=rtol)

@@ -99,7 +99,7 @@ def test_fit_reads_limits_by_leaf_in_the_users_coordinates():
     y = X @ [1.0, 2.0, 3.0] + rng.normal(size=50)
     tight = Params(1e-2, 1e-6)
     objective = agd.gradient.LinearObjective.of(X, y)
-    scaled = agd.gradient.Rescaled(objective, agd.gradient.column_scaling(objective))
+    scaled = agd.gradient.Preconditioned(objective, agd.gradient.column_scaling(objective))
     method = agd.update.resolve("auto", agd.loss.Squared())
     found = run(method, scaled, scaled.zeros(), GradTol(tight), check_every=1)
     assert found.success

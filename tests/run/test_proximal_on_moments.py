@@ -9,8 +9,8 @@ import agd
 from agd import Status, Stop
 from agd._typing import Params
 from agd.gradient import LinearObjective, Moments, column_scaling
-from agd.gradient.preconditioner import Rescaled
-from agd.gradient.quadratic import OnMoments
+from agd.gradient.preconditioner import Preconditioned
+from agd.gradient.quadratic import MomentObjective
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, L2Ball, NonNegative, Simplex
 from agd.run import run
 from agd.update import FISTA
@@ -90,7 +90,7 @@ def test_a_correction_makes_the_gradient_that_of_the_data():
     X, y = data()
     base = LinearObjective.of(X, y, penalty=L1(0.1))
     moments = Moments.from_blocks(base.blocks)
-    quick = OnMoments.of_data(base, moments)
+    quick = MomentObjective.of_data(base, moments)
     rng = np.random.default_rng(0)
     for _ in range(3):
         at = Params(rng.normal(size=6), np.asarray(rng.normal()))
@@ -101,7 +101,7 @@ def test_a_correction_makes_the_gradient_that_of_the_data():
         product, expected = quick.curvature_product(at), base.curvature_product(at)
         np.testing.assert_allclose(product.coef, expected.coef, rtol=1e-10)
         assert product.intercept == pytest.approx(expected.intercept, rel=1e-10)
-    lost = OnMoments.of_data(base, Moments.from_blocks(base.blocks.replace(y=y + 0.01)))
+    lost = MomentObjective.of_data(base, Moments.from_blocks(base.blocks.replace(y=y + 0.01)))
     mended = lost.corrected(at, by_data)
     np.testing.assert_allclose(mended.value_and_grad(at)[1].coef, by_data.coef, rtol=1e-12)
     # The value leans as the gradient does.
@@ -173,7 +173,7 @@ def test_a_small_residual_does_not_stop_the_steps(penalty):
     found = agd.fit(X, y, penalty=penalty)
     base = LinearObjective.of(X, y, penalty=penalty)
     moments = Moments.from_blocks(base.blocks)
-    there = Rescaled(OnMoments.of_data(base, moments), column_scaling(base, moments))
+    there = Preconditioned(MomentObjective.of_data(base, moments), column_scaling(base, moments))
     steps = run(FISTA(), there, there.zeros(), Stop(grad_tol=1e-10, max_iter=100))
     assert found.success
     assert steps.success

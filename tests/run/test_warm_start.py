@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd.gradient import Blocks
-from agd.gradient.minibatch import apart
+from agd.gradient.minibatch import stratified_rows
 from agd.loss import L2
 from agd.run.warm_start import gathered
 
@@ -24,7 +24,7 @@ ROWS = 20_000
 @pytest.fixture(autouse=True)
 def small_samples():
     with (
-        mock.patch("agd.gradient.conditioning.SAMPLE", 2**12),
+        mock.patch("agd.gradient.conditioning.MIN_SAMPLE_ENTRIES", 2**12),
         mock.patch("agd.run.warm_start.LARGE", 2**12),
         mock.patch("agd.run.warm_start.WANTED", 2**12),
     ):
@@ -102,10 +102,10 @@ def test_where_the_samples_answer_overflows_the_run_begins_at_the_best_constant(
 
 @pytest.mark.backend("numpy")
 def test_rows_are_drawn_one_of_each_stretch_and_in_no_period():
-    rows = apart(1000, 24, np.zeros(1))
+    rows = stratified_rows(1000, 24, np.zeros(1))
     np.testing.assert_array_equal(rows // 24, np.arange(41))
     assert len(set((rows % 24).tolist())) > 12
-    np.testing.assert_array_equal(rows, apart(1000, 24, np.zeros(1)))
+    np.testing.assert_array_equal(rows, stratified_rows(1000, 24, np.zeros(1)))
 
 
 @pytest.mark.backend("numpy")

@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd._typing import Params
-from agd.gradient import Bounds, FunctionObjective, LinearObjective, Rescaled, column_scaling
+from agd.gradient import Bounds, FunctionObjective, LinearObjective, Preconditioned, column_scaling
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, L2Ball, NonNegative, NuclearNorm, Simplex
 from agd.run import Stop, run
 from agd.update import FISTA, ProjectedGradient, ProximalGradient, resolve
@@ -221,8 +221,8 @@ def test_other_units_change_nothing(method):
 def test_prox_in_scaled_coordinates_minimises_there(penalty):
     X, y = made()
     base = LinearObjective.of(X, y, penalty=penalty)
-    there = Rescaled(base, column_scaling(base))
-    assert there.scaling.scale.max() > 2.0 * there.scaling.scale.min()
+    there = Preconditioned(base, column_scaling(base))
+    assert there.scaling.inv_std.max() > 2.0 * there.scaling.inv_std.min()
     rng = np.random.default_rng(0)
     v, step = Params(rng.normal(size=5), np.asarray(0.7)), 0.6
 
@@ -240,17 +240,19 @@ def test_prox_in_scaled_coordinates_minimises_there(penalty):
 def test_a_penalty_that_couples_gets_one_scale():
     X, y = made()
     for penalty in (GroupL1(0.3, (0, 0, 1, 1, 1)), L2Ball(), Simplex()):
-        scale = column_scaling(LinearObjective.of(X, y, penalty=penalty)).scale
+        scale = column_scaling(LinearObjective.of(X, y, penalty=penalty)).inv_std
         np.testing.assert_array_equal(scale, np.full(5, scale[0]))
-    separate = column_scaling(LinearObjective.of(X, y, penalty=L1(0.3))).scale
+    separate = column_scaling(LinearObjective.of(X, y, penalty=L1(0.3))).inv_std
     np.testing.assert_array_equal(scale, np.full(5, separate.min()))
 
 
 def test_grad_norm_is_what_the_prox_leaves():
     X, y = made()
     base = LinearObjective.of(X, y, penalty=L1(0.3))
-    there = Rescaled(base, column_scaling(base))
-    v = there.scaling.from_user(Params(np.asarray([0.1, 0.0, -1.0, 0.2, 0.0]), np.asarray(1.0)))
+    there = Preconditioned(base, column_scaling(base))
+    v = there.scaling.to_preconditioned(
+        Params(np.asarray([0.1, 0.0, -1.0, 0.2, 0.0]), np.asarray(1.0))
+    )
     user, _ = there.report(v, v)
     _, g = base.value_and_grad(user)
     moved = user.coef - np.sign(user.coef - g.coef) * np.maximum(

@@ -10,7 +10,7 @@ import pytest
 import agd
 from agd import Status, Stop, update
 from agd._typing import Params
-from agd.gradient import FunctionObjective, LinearObjective, Rescaled, column_scaling
+from agd.gradient import FunctionObjective, LinearObjective, Preconditioned, column_scaling
 from agd.gradient.minibatch import batch_curvature, row_count, take_rows
 from agd.loss import L2, Logistic, Poisson, Squared
 from agd.run import run
@@ -103,7 +103,7 @@ def test_the_mean_over_all_mini_batches_is_the_whole(xp, weighted, scaled):
     weight = np.random.default_rng(1).uniform(0.1, 2.0, size=48) if weighted else None
     whole = objective(xp, penalty=L2(0.1), weight=weight, n=48)
     if scaled:
-        whole = Rescaled(whole, column_scaling(whole))
+        whole = Preconditioned(whole, column_scaling(whole))
     drawn = sgd(batch_size=8).draw(whole, 0, 6)
     at = Params(xp.asarray(np.array([0.3, -1.0, 2.0])), xp.asarray(np.array(0.7)))
     want_value, want = whole.value_and_grad(at)
@@ -146,13 +146,13 @@ def test_the_curvature_of_mini_batches(loss, scaled, intercept):
         X, (y > 0) * 1.0, loss=loss, penalty=L2(0.1), sample_weight=weight, intercept=intercept
     )
     where = column_scaling(base)
-    whole = Rescaled(base, where) if scaled else base
+    whole = Preconditioned(base, where) if scaled else base
     Z = np.column_stack([X, np.ones(30)]) if intercept else X
     D = np.eye(Z.shape[1])
     if scaled:
-        D[:3, :3] = np.diag(where.scale)
+        D[:3, :3] = np.diag(where.inv_std)
         if intercept:
-            D[3] = np.append(-where.shift * where.scale, where.intercept_scale)
+            D[3] = np.append(-where.mean * where.inv_std, where.intercept_scale)
     ridge = D.T @ np.diag(np.append(np.full(3, 0.1), np.zeros(Z.shape[1] - 3))) @ D
     Z = Z @ D
     s = weight * 30 / weight.sum()
