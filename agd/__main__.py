@@ -1,4 +1,4 @@
-"""``python -m agd`` and the ``agd`` command."""
+"""The entry point of ``python -m agd`` and of the ``agd`` command."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ def main(argv: list[str] | None = None) -> int:
     Parameters
     ----------
     argv : list of str, optional
-        The arguments; those of the process by default.
+        The arguments; by default those of the process.
 
     Returns
     -------
     int
         The exit code: 0 for success, 1 for a fit that did not converge or descent that diverged, 2
-        for anything that is wrong with the input, 130 after an interrupt.
+        for wrong input, 130 after an interrupt.
     """
     try:
-        from agd.cli.app import execute
-    except KeyboardInterrupt:  # the imports take a while
+        from agd.cli.app import run_command_line
+    except KeyboardInterrupt:  # the imports take long enough to be interrupted
         return 130
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("agd"):
             raise
-        print(  # noqa: T201 - before the command line there is nothing else to say it with
+        print(  # noqa: T201 - the command line, which would print it, cannot be imported
             f"agd: the command line needs {error.name}, which is not installed: "
             'python -m pip install "array-gd[cli]"',
             file=sys.stderr,
         )
         return 2
-    return execute(sys.argv[1:] if argv is None else argv)
+    return run_command_line(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The commands. Each error is one line on stderr and exit code 2; no traceback."""
+"""The commands and their options. An error is one line on stderr and exit code 2, without a traceback.
+
+Here the command line begins: a command checks its options, has a table read and fitted by the neighbouring
+modules, and prints a report. The docstrings of the commands are the text of ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,13 @@ import typer
 
 import agd
 from agd.cli import fitting, report
-from agd.cli.files import check_apart, check_target, write_atomically
+from agd.cli.files import check_distinct_files, check_writable, write_atomically
 from agd.cli.models import Model
-from agd.cli.streaming import fit_stream
-from agd.cli.tables import read
-from agd.cli.wording import for_options
+from agd.cli.streaming import fit_table_in_batches
+from agd.cli.tables import read_table
+from agd.cli.wording import in_option_names
 
-__all__ = ["app", "execute"]
+__all__ = ["app", "run_command_line"]
 
 WELCOME = """\
 agd fits by gradient descent on whatever array you hold: NumPy, CuPy, PyTorch, JAX, Dask.
@@ -31,6 +35,17 @@ agd fits by gradient descent on whatever array you hold: NumPy, CuPy, PyTorch, J
   agd backends                         which array libraries are here, on which devices
 
 agd COMMAND --help says more; from Python: import agd; agd.fit(X, y)."""
+
+# Errors whose message is enough for a user; others are named by their type.
+EXPECTED_ERRORS = (
+    ValueError,
+    TypeError,
+    ImportError,
+    RuntimeError,
+    FloatingPointError,
+    MemoryError,
+    OSError,
+)
 
 app = typer.Typer(
     name="agd",
@@ -52,7 +67,7 @@ BackendOption = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def _start(
+def _print_welcome(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
@@ -77,22 +92,22 @@ def train(
     """Fit the article's line by gradient descent and print its table."""
     if (w0 is None) != (w1 is None):
         raise ValueError("--w0 and --w1 are given together or not at all")
-    chosen = agd.backends.select(backend)
+    selection = agd.backends.select(backend)
     agd.train(
         num_epochs=epochs,
         learning_rate=learning_rate,
         weights=None if w0 is None else {"w0": w0, "w1": w1},  # type: ignore[dict-item]
         seed=seed,
-        backend=report.spec_of(backend, chosen),
+        backend=report.resolved_spec(backend, selection),
         every=every,
     )
-    report.say_choice(backend, chosen)
+    report.print_auto_choice(backend, selection)
 
 
 @app.command()
 def backends() -> None:
     """List the array libraries: installed, version and devices, or why not."""
-    report.print_backends(agd.backends.available())
+    report.print_backend_table(agd.backends.available())
 
 
 @app.command()
@@ -135,18 +150,21 @@ def fit(
 
     Coefficients are in the table's own units.
     """
-    job = fitting.Job(
+    options = fitting.FitOptions(
         target=target, features=features, weight=weight, loss=loss, delta=delta, l2=l2,
         intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
         save=save, plot=plot,
     )  # fmt: skip
-    job.check(table)
-    chosen = agd.backends.select(backend)
-    done = fit_stream(job, table, chosen) if stream else fitting.fit_table(job, read(table), chosen)
-    report.say_choice(backend, chosen)
-    report.print_fit(done, as_json=json)
-    if not done.result.success:
-        report.note(for_options(done.result.message))
+    options.check(table)
+    selection = agd.backends.select(backend)
+    if stream:
+        fitted = fit_table_in_batches(options, table, selection)
+    else:
+        fitted = fitting.fit_table(options, read_table(table), selection)
+    report.print_auto_choice(backend, selection)
+    report.print_fit(fitted, as_json=json)
+    if not fitted.result.success:
+        report.print_note(in_option_names(fitted.result.message))
         raise typer.Exit(1)
 
 
@@ -165,12 +183,12 @@ def predict(
     import pyarrow as pa
     import pyarrow.csv
 
-    check_apart({"the model": model, "the table": table}, {"--output": output})
+    check_distinct_files({"the model": model, "the table": table}, {"--output": output})
     if output is not None:
-        check_target("--output", output)
+        check_writable("--output", output)
     fitted = Model.load(model)
-    rows = read(table)
-    rows.require("feature", fitted.features)
+    rows = read_table(table)
+    rows.check_columns("feature", fitted.features)
     columns = pa.table(fitted.predict(rows.matrix(fitted.features)))
     options = pyarrow.csv.WriteOptions(quoting_style="needed")
     if output is None:
@@ -181,13 +199,13 @@ def predict(
         write_atomically(output, lambda file: pyarrow.csv.write_csv(columns, file, options))
 
 
-def _say(message: Any, *_: Any, **__: Any) -> None:
-    """Print a Python warning as one line; an unconverged fit is said by its status."""
+def _print_warning(message: Any, *_: Any, **__: Any) -> None:
+    """Print a Python warning as one line; a fit's status already says that it did not converge."""
     if not isinstance(message, agd.ConvergenceWarning):
-        report.note(for_options(str(message)))
+        report.print_note(in_option_names(str(message)))
 
 
-def execute(argv: list[str]) -> int:
+def run_command_line(argv: list[str]) -> int:
     """Run a command and return its exit code.
 
     Parameters
@@ -198,52 +216,53 @@ def execute(argv: list[str]) -> int:
     Returns
     -------
     int
-        As ``agd.__main__.main`` says.
+        As ``agd.__main__.main`` returns it.
     """
-    with _somewhere_to_print():
-        return _executed(argv)
+    with _open_standard_streams():
+        return _exit_code(argv)
 
 
-def _executed(argv: list[str]) -> int:
+def _exit_code(argv: list[str]) -> int:
     try:
-        with _own_process(), warnings.catch_warnings():
+        with _process_environment(), warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = _say
+            warnings.showwarning = _print_warning
             code = app(argv, prog_name="agd", standalone_mode=False)
             sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
-        # The reader has left (agd train | head -1): what is buffered must not raise at exit.
+        # The reader of the pipe has ended (agd train | head -1). Python flushes its buffer at exit, which
+        # would raise again without a file to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         if os.environ.get("AGD_DEBUG"):
             raise
-        report.note(_one_line(error))
+        report.print_note(_one_line_message(error))
         return 1 if isinstance(error, FloatingPointError) else 2
     if code == 130:
-        report.note("interrupted")
+        report.print_note("interrupted")
     return code if isinstance(code, int) else 0
 
 
 @contextlib.contextmanager
-def _somewhere_to_print() -> Iterator[None]:
-    """Stand in for standard streams that are closed (agd fit ... >&-), of which Python makes None."""
+def _open_standard_streams() -> Iterator[None]:
+    """Replace standard streams that are closed (agd fit ... >&-), which Python sets to None."""
     with contextlib.ExitStack() as stack:
         for name, redirect in (
             ("stdout", contextlib.redirect_stdout),
             ("stderr", contextlib.redirect_stderr),
         ):
             if getattr(sys, name) is None:
-                nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-                stack.enter_context(redirect(nowhere))
+                null_device = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(redirect(null_device))
         yield
 
 
 @contextlib.contextmanager
-def _own_process() -> Iterator[None]:
-    """Set what the libraries read from the environment as they are imported, for this command."""
+def _process_environment() -> Iterator[None]:
+    """Set the environment variables that array libraries read on import, for this command alone."""
     missing = {k: v for k, v in agd.backends.PROCESS_DEFAULTS.items() if k not in os.environ}
     os.environ.update(missing)
     try:
@@ -253,24 +272,15 @@ def _own_process() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _one_line(error: Exception) -> str:
-    """Word an error in one line; one that agd did not expect is named by its type."""
-    if hasattr(error, "format_message"):  # a wrong option or argument
+def _one_line_message(error: Exception) -> str:
+    """Return an error's message in one line; an unexpected error is named by its type."""
+    if hasattr(error, "format_message"):  # of Click, which parses the arguments
         text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
-    elif isinstance(error, MemoryError):
-        text = f"out of memory: {error}"
+        expected = True
     else:
-        text = str(error)
-    line = for_options(" ".join(text.split()))
-    expected = (
-        ValueError,
-        TypeError,
-        ImportError,
-        RuntimeError,
-        FloatingPointError,
-        MemoryError,
-        OSError,
-    )
-    if isinstance(error, expected) or hasattr(error, "format_message"):
+        text = f"out of memory: {error}" if isinstance(error, MemoryError) else str(error)
+        expected = isinstance(error, EXPECTED_ERRORS)
+    line = in_option_names(" ".join(text.split()))
+    if expected:
         return line or type(error).__name__
     return f"unexpected {type(error).__name__}: {line} (AGD_DEBUG=1 shows where)"

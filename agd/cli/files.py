@@ -1,4 +1,4 @@
-"""Files that a command reads and writes: what is wrong with them, said before the work."""
+"""Checks of the files that a command reads and writes, made before it starts to compute."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 from agd._validation.files import write_atomically
 
-__all__ = ["check_apart", "check_target", "write_atomically"]
+__all__ = ["check_distinct_files", "check_writable", "write_atomically"]
 
 
-def check_target(name: str, path: Path) -> None:
-    """Say early, before the work, that a file could not be written.
+def check_writable(name: str, path: Path) -> None:
+    """Raise if a file cannot be written, so that a long fit does not end with its result lost.
 
     Parameters
     ----------
     name : str
-        The option that named it.
+        The option that names the file.
     path : Path
-        Where it would go.
+        The file to be written.
 
     Raises
     ------
     ValueError
-        If the folder does not exist or cannot be written to, or the path is no ordinary file: to put
-        a file in a device's place would be its end.
+        If the folder does not exist or cannot be written to, or if the path is a device or a pipe, which a
+        file would replace.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -36,30 +36,31 @@ def check_target(name: str, path: Path) -> None:
         raise ValueError(f"{name}: {path} is a device or a pipe, need a file")
     if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f"{name}: {path} cannot be written to")
-    try:  # what is asked of a full or a read-only disk shows only when it is tried
+    # Only an attempt shows that a disk is full or read-only.
+    try:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except OSError as error:
         raise ValueError(f"{name}: {path} cannot be written to ({error.strerror})") from error
 
 
-def check_apart(inputs: dict[str, Path], outputs: dict[str, Path | None]) -> None:
-    """Say early that a file would be written over one that is read, or over another that is written.
+def check_distinct_files(inputs: dict[str, Path], outputs: dict[str, Path | None]) -> None:
+    """Raise if a command would write over a file that it reads, or write two files to one path.
 
     Parameters
     ----------
     inputs, outputs : dict
-        The files of a command that are read and that are written, by their names.
+        The files that the command reads and writes, by what its messages call them.
 
     Raises
     ------
     ValueError
-        If an output is one of the others.
+        If an output is the same file as another one.
     """
-    seen = {path.resolve(): name for name, path in inputs.items()}
+    name_by_path = {path.resolve(): name for name, path in inputs.items()}
     for name, path in outputs.items():
         if path is None:
             continue
-        first = seen.setdefault(path.resolve(), name)
+        first = name_by_path.setdefault(path.resolve(), name)
         if first != name:
             raise ValueError(f"{name}: {path} is {first} already, need another file")

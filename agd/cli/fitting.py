@@ -1,4 +1,7 @@
-"""From a table to a fit: columns, options, progress, and the model that is kept."""
+"""From a table to a fitted model: columns, options, progress, scores and the files that are written.
+
+Called by the command ``fit``; `agd.cli.streaming` shares it for tables that are larger than memory.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,26 @@ import numpy as np
 
 import agd
 from agd._validation import as_choice, as_count, as_nonnegative, as_positive
-from agd.cli.files import check_apart, check_target
+from agd.cli.files import check_distinct_files, check_writable
 from agd.cli.models import Model
-from agd.cli.plots import KINDS, loss_curve
+from agd.cli.plots import FORMATS, draw_loss_curve
 from agd.cli.tables import Table
-from agd.cli.wording import for_table
+from agd.cli.wording import in_table_names
 
-__all__ = ["Done", "Job", "deviance", "fit_table", "keep", "model_of", "progress"]
+__all__ = [
+    "FitOptions",
+    "FittedTable",
+    "fit_table",
+    "make_model",
+    "poisson_deviance",
+    "progress_bar",
+    "write_outputs",
+]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the command line asks of a fit; the options by their names."""
+class FitOptions:
+    """The options of the command ``fit``, by their names on the command line."""
 
     target: str
     features: str
@@ -42,29 +53,31 @@ class Job:
     plot: Path | None
 
     def check(self, table: Path) -> None:
-        """Say what is wrong with the options before the table is read."""
-        self.chosen_loss()
-        self.chosen_method()
-        self.stop()
-        self.penalty()
-        check_apart({"the table": table}, {"--save": self.save, "--plot": self.plot})
+        """Raise for a wrong option before the table is read."""
+        self.make_loss()
+        self.make_method()
+        self.make_stop()
+        self.make_penalty()
+        check_distinct_files({"the table": table}, {"--save": self.save, "--plot": self.plot})
         if self.save is not None:
-            check_target("--save", self.save)
+            check_writable("--save", self.save)
         if self.plot is not None:
-            check_target("--plot", self.plot)
-            if self.plot.suffix.lower() not in KINDS:
-                raise ValueError(f"--plot: need one of {', '.join(KINDS)}, got {self.plot.name!r}")
+            check_writable("--plot", self.plot)
+            if self.plot.suffix.lower() not in FORMATS:
+                raise ValueError(
+                    f"--plot: need one of {', '.join(FORMATS)}, got {self.plot.name!r}"
+                )
 
-    def chosen_loss(self) -> Any:
-        """Return the loss, with its parameter."""
+    def make_loss(self) -> Any:
+        """Return the loss with its parameter."""
         if self.delta is None:
             return agd.loss.get(self.loss)
         if self.loss != "huber":
             raise ValueError(f"--delta is huber's, got --loss {self.loss}")
         return agd.loss.Huber(self.delta)
 
-    def chosen_method(self) -> Any:
-        """Return the method, with its learning rate."""
+    def make_method(self) -> Any:
+        """Return the method with its learning rate."""
         as_choice("--method", self.method, ("auto", *agd.update.METHODS))
         if not self.learning_rate:
             return self.method
@@ -83,61 +96,61 @@ class Job:
             as_positive("--learning-rate", rate)
         return agd.update.METHODS[self.method](learning_rate=rate)
 
-    def stop(self) -> agd.Stop:
-        """Return the limits."""
+    def make_stop(self) -> agd.Stop:
+        """Return the stopping criteria."""
         as_count("--max-iter", self.max_iter)
         if self.tol is not None:
             as_nonnegative("--tol", self.tol)
         return agd.Stop(max_iter=self.max_iter, grad_tol=self.tol)
 
-    def penalty(self) -> Any:
-        """Return the penalty, if one is asked for."""
+    def make_penalty(self) -> Any:
+        """Return the penalty; None if there is none."""
         as_nonnegative("--l2", self.l2)
         return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
 
-    def named(self) -> list[str] | None:
-        """Return the features that were named; None for all others."""
+    def feature_names(self) -> list[str] | None:
+        """Return the columns named by --features; None means all that have no other role."""
         return [name.strip() for name in self.features.split(",")] if self.features else None
 
-    def check_apart_columns(self, named: list[str] | None) -> None:
-        """Say which column was asked to be two things."""
+    def check_column_roles(self, features: list[str] | None) -> None:
+        """Raise if a column is given two roles."""
         if self.weight == self.target:
             raise ValueError(f"--weight: {self.weight!r} is the target")
-        if named is None:
+        if features is None:
             return
-        if self.target in named:
+        if self.target in features:
             raise ValueError(f"--features: {self.target!r} is the target")
-        if len(set(named)) != len(named):
+        if len(set(features)) != len(features):
             raise ValueError(f"--features: a column is named twice in {self.features!r}")
 
-    def columns(self, table: Table) -> list[str]:
-        """Return the features; every other column unless they are named."""
-        table.require("--target", [self.target])
-        self.check_apart_columns(None)
+    def select_columns(self, table: Table) -> list[str]:
+        """Return the features' names: those of --features, else of every column without another role."""
+        table.check_columns("--target", [self.target])
+        self.check_column_roles(None)
         if self.weight:
-            table.require("--weight", [self.weight])
-        named = self.named()
-        if named is not None:
-            table.require("--features", named)
-            self.check_apart_columns(named)
-            return named
-        taken = {self.target, *([self.weight] if self.weight else [])}
-        rest = [name for name in table.names if name not in taken]
-        if not rest:
+            table.check_columns("--weight", [self.weight])
+        features = self.feature_names()
+        if features is not None:
+            table.check_columns("--features", features)
+            self.check_column_roles(features)
+            return features
+        # Without --weight the name "" must not exclude a column that has no name: it is an error below.
+        others = {self.target, *([self.weight] if self.weight else [])}
+        features = [name for name in table.names if name not in others]
+        if not features:
             raise ValueError(f"{table.path}: no column is left to fit {self.target!r} from")
-        if "" in rest:
+        if "" in features:
             raise ValueError(
                 f"{table.path}: column {table.names.index('') + 1} has no name in the header: give it "
                 f"one, or say by --features which columns to use"
             )
-        # Text is reported cell by cell in a column that was meant to be numbers; a column that is
-        # text throughout is left out only by the user's word.
-        return rest
+        # A column of text stays in and is an error later: to leave it out is the user's decision.
+        return features
 
 
 @dataclass(frozen=True)
-class Done:
-    """A fit of a table: the model that is kept, the run's result, and the scores."""
+class FittedTable:
+    """The outcome of the command: the model to save, the fit's result, the scores, and what was fitted."""
 
     model: Model
     result: Any
@@ -148,77 +161,78 @@ class Done:
     seconds: float
 
 
-def fit_table(job: Job, table: Table, chosen: Any) -> Done:
-    """Fit a table on the chosen backend, keep the model and draw the curve if asked.
+def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
+    """Fit a table on a backend, save the model and draw the loss curve if the options say so.
 
     Parameters
     ----------
-    job : Job
-        The options.
+    options : FitOptions
+        The options of the command.
     table : Table
         The rows.
-    chosen : agd.backends.Selection
-        Where to fit.
+    selection : agd.backends.Selection
+        The backend and device to fit on.
 
     Returns
     -------
-    Done
-        What came of it.
+    FittedTable
+        The model, its scores and the result.
     """
-    names = job.columns(table)
-    loss = job.chosen_loss()
-    y, labels = _target(job, table, loss)
-    X = table.matrix(names, "" if job.features else " (--features names the columns to use)")
-    weight = table.numbers(job.weight) if job.weight else None
-    began = time.perf_counter()
-    with progress(job.max_iter) as callback, _worded(job, table, names):
+    names = options.select_columns(table)
+    loss = options.make_loss()
+    y, labels = _target_values(options, table, loss)
+    X = table.matrix(names, "" if options.features else " (--features names the columns to use)")
+    weight = table.numbers(options.weight) if options.weight else None
+    start = time.perf_counter()
+    with progress_bar(options.max_iter) as callback, _errors_in_table_names(options, table, names):
         result = agd.fit(
-            chosen.asarray(X),
-            chosen.asarray(y),
+            selection.asarray(X),
+            selection.asarray(y),
             loss=loss,
-            penalty=job.penalty(),
-            sample_weight=None if weight is None else chosen.asarray(weight),
-            intercept=job.intercept,
-            method=job.chosen_method(),
-            stop=job.stop(),
+            penalty=options.make_penalty(),
+            sample_weight=None if weight is None else selection.asarray(weight),
+            intercept=options.intercept,
+            method=options.make_method(),
+            stop=options.make_stop(),
             callback=callback,
         )
-    seconds = time.perf_counter() - began
-    model = model_of(job, names, labels, result, table.rows)
-    scores = _scores(model, loss, X, y, weight)
-    keep(job, table.path.name, model, result)
-    return Done(model, result, scores, table.path, table.rows, str(chosen), seconds)
+    seconds = time.perf_counter() - start
+    model = make_model(options, names, labels, result, table.rows)
+    scores = _model_scores(model, loss, X, y, weight)
+    write_outputs(options, table.path.name, model, result)
+    return FittedTable(model, result, scores, table.path, table.rows, str(selection), seconds)
 
 
-def keep(job: Job, name: str, model: Model, result: Any) -> None:
-    """Write the model, and draw the curve, where that is asked for."""
-    if job.save is not None:
-        model.save(job.save)
-    if job.plot is not None:
+def write_outputs(options: FitOptions, name: str, model: Model, result: Any) -> None:
+    """Save the model for --save, and draw the loss curve for --plot."""
+    if options.save is not None:
+        model.save(options.save)
+    if options.plot is not None:
         title = f"{result.loss.name} of {name}\n{result.method}"
-        size = "relative gradient" if job.tol is None else "largest gradient entry"
-        loss_curve(job.plot, result.history, title, size)
+        ylabel = "relative gradient" if options.tol is None else "largest gradient entry"
+        draw_loss_curve(options.plot, result.history, title, ylabel)
 
 
-def _target(job: Job, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
-    if loss.classes is not None and table.is_text(job.target):
-        return table.labels(job.target)
-    return table.numbers(job.target), None
+def _target_values(options: FitOptions, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
+    """Return the target as numbers, and the labels of a target that is text."""
+    if loss.classes is not None and table.is_text(options.target):
+        return table.labels(options.target)
+    return table.numbers(options.target), None
 
 
 @contextlib.contextmanager
-def _worded(job: Job, table: Table, names: list[str]) -> Iterator[None]:
-    """Let what the library says of its arrays name the table's columns and rows."""
+def _errors_in_table_names(options: FitOptions, table: Table, names: list[str]) -> Iterator[None]:
+    """Translate errors about X, y and weights into errors about the table's columns and rows."""
     try:
         yield
     except ValueError as error:
-        said = for_table(str(error), table.path, names, job.target, job.weight)
-        raise ValueError(said) from error
+        message = in_table_names(str(error), table.path, names, options.target, options.weight)
+        raise ValueError(message) from error
 
 
 @contextlib.contextmanager
-def progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
-    """Show a live bar on a terminal, and nothing in a pipe."""
+def progress_bar(limit: int) -> Iterator[Callable[[Any], None] | None]:
+    """Return a context whose callback shows a progress bar on a terminal; None in a pipe."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -228,25 +242,27 @@ def progress(limit: int) -> Iterator[Callable[[Any], None] | None]:
     columns = (
         TextColumn("step {task.completed}"),
         BarColumn(),
-        TextColumn("{task.fields[shown]}"),
+        TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=limit, shown="")
+        task = bar.add_task("", total=limit, status="")
 
-        def show(found: Any) -> None:
-            shown = f"loss {found.fun:.6g}  gradient {found.grad_norm:.1e}"
-            bar.update(task, completed=found.nit, shown=shown)
+        def update_bar(iterate: Any) -> None:
+            status = f"loss {iterate.fun:.6g}  gradient {iterate.grad_norm:.1e}"
+            bar.update(task, completed=iterate.nit, status=status)
 
-        yield show
+        yield update_bar
 
 
-def model_of(job: Job, names: list[str], labels: list[str] | None, result: Any, rows: int) -> Model:
-    """Return the model that is kept: what was fitted, and how."""
-    penalty = job.penalty()
+def make_model(
+    options: FitOptions, names: list[str], labels: list[str] | None, result: Any, rows: int
+) -> Model:
+    """Return the fitted model as it is saved: what was fitted, and how."""
+    penalty = options.make_penalty()
     constant = result.intercept
     return Model(
-        target=job.target,
+        target=options.target,
         features=names,
         coefficients=agd.backends.to_numpy(result.coef).astype(float).tolist(),
         intercept=None if constant is None else float(agd.backends.to_numpy(constant)),
@@ -263,23 +279,23 @@ def model_of(job: Job, names: list[str], labels: list[str] | None, result: Any, 
     )
 
 
-def _scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, float]:
+def _model_scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, float]:
     """Return R² for a numeric target, accuracy for classes, and D² (explained deviance) for counts."""
-    found = model.predict(X)["prediction"]
+    prediction = model.predict(X)["prediction"]
     s = np.ones_like(y) if weight is None else weight
     if model.classes is not None:
         truth = np.where(y == y.max(), *reversed(model.classes))
-        return {"accuracy": float(np.average(found == truth, weights=s))}
+        return {"accuracy": float(np.average(prediction == truth, weights=s))}
     if loss.name == "poisson":
         constant = np.full_like(y, np.average(y, weights=s))
-        null, left = deviance(y, constant, s), deviance(y, found, s)
-        return {"D²": 1.0 - left / null if null > 0.0 else float("nan")}
+        null, residual = poisson_deviance(y, constant, s), poisson_deviance(y, prediction, s)
+        return {"D²": 1.0 - residual / null if null > 0.0 else float("nan")}
     null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
-    left = float(np.average((y - found) ** 2, weights=s))
-    return {"R²": 1.0 - left / null if null > 0.0 else float("nan")}
+    residual = float(np.average((y - prediction) ** 2, weights=s))
+    return {"R²": 1.0 - residual / null if null > 0.0 else float("nan")}
 
 
-def deviance(y: Any, mean: Any, s: Any) -> float:
+def poisson_deviance(y: Any, mean: Any, s: Any) -> float:
     """Return the Poisson deviance, 2 (y log(y / mean) - y + mean), summed with weights s."""
     term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
     return float(s @ (2.0 * (term - y + mean)))

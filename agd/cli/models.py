@@ -1,4 +1,4 @@
-"""The model file: readable JSON, floats that survive the round trip, nothing that can run."""
+"""The model file: readable JSON whose floats are read back bit for bit, and which holds no code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Model:
     classes : list or None
         The labels of two classes, text or numbers.
     fit : dict
-        How it came about: method, status, steps, loss, rows.
+        How it was fitted: method, status, steps, loss, rows.
     """
 
     target: str
@@ -53,14 +53,14 @@ class Model:
     fit: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write the file: to a temporary one beside it, which then takes its name."""
+        """Write the file atomically, by a temporary one that is then renamed."""
         head = {"format": FORMAT, "version": VERSION, "agd": agd.__version__}
         text = json.dumps({**head, **asdict(self)}, indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
     @classmethod
     def load(cls, path: Path) -> Model:
-        """Read the file, and say in one line what is wrong with it.
+        """Read a model file, and raise an error of one line if it is not valid.
 
         Parameters
         ----------
@@ -78,25 +78,25 @@ class Model:
             For a file that is missing, truncated, of another kind or version, or inconsistent.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: is not an agd model ({error})") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path}: is not an agd model")
-        if found.get("version") != VERSION:
-            made = f"version {found.get('version')!r}, made by agd {found.get('agd')!r}"
-            raise ValueError(f"{path}: is a model of {made}; need version {VERSION}")
+        if content.get("version") != VERSION:
+            origin = f"version {content.get('version')!r}, made by agd {content.get('agd')!r}"
+            raise ValueError(f"{path}: is a model of {origin}; need version {VERSION}")
         try:
-            model = cls(**{name: found[name] for name in cls.__dataclass_fields__})
+            model = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except KeyError as error:
             raise ValueError(f"{path}: is not a whole agd model: {error} is missing") from error
-        model._check(path)
+        model._check_content(path)
         return model
 
-    def _check(self, path: Path) -> None:
-        """Hold what was read to what `save` writes: a file may be edited, or made to do harm."""
+    def _check_content(self, path: Path) -> None:
+        """Raise if a field is not what `save` writes: a file may have been edited, or be malicious."""
         coefficients: Any = self.coefficients
         constant = [] if self.intercept is None else [self.intercept]
         if not isinstance(coefficients, list) or not all(
@@ -112,24 +112,24 @@ class Model:
                 f"{len(coefficients)} coefficients; need one for each"
             )
         try:
-            loss = self._loss()
+            loss = self._make_loss()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"loss {self.loss!r} is unknown to agd {agd.__version__}"
             raise ValueError(f"{path}: {reason}") from error
-        wanted = 0 if loss.classes is None else 2
-        found: Any = [] if self.classes is None else self.classes
-        if not isinstance(found, list) or len(found) != wanted:
+        class_count = 0 if loss.classes is None else 2
+        classes: Any = [] if self.classes is None else self.classes
+        if not isinstance(classes, list) or len(classes) != class_count:
             raise ValueError(
-                f"{path}: loss {loss.name!r} has {wanted} classes, got {self.classes!r}"
+                f"{path}: loss {loss.name!r} has {class_count} classes, got {self.classes!r}"
             )
 
-    def _loss(self) -> Any:
+    def _make_loss(self) -> Any:
         parameters = {k: v for k, v in self.loss.items() if k != "name"}
         return agd.loss.LOSSES[self.loss["name"]](**parameters)
 
     def predict(self, X: Any) -> dict[str, Any]:
-        """Return the predictions for rows X (n, p) as columns: the prediction, for classes also p."""
-        loss = self._loss()
+        """Return the predictions for rows X (n, p) as columns; for classes also the second's probability."""
+        loss = self._make_loss()
         z = X @ np.asarray(self.coefficients) + (self.intercept or 0.0)
         if self.classes is None:
             return {"prediction": loss.predict(z)}
@@ -140,5 +140,5 @@ class Model:
 
 
 def _is_finite(value: object) -> bool:
-    """Return whether a number of the file is one that float64 holds."""
+    """Return whether a value of the file is a number within the range of float64."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the commands print: results on stdout, everything else on stderr."""
+"""What the commands print: results on stdout, all other messages on stderr."""
 
 from __future__ import annotations
 
@@ -7,42 +7,50 @@ import math
 import sys
 from typing import Any
 
-from agd.cli.wording import for_options
+from agd.cli.wording import in_option_names
 
-__all__ = ["note", "print_backends", "print_fit", "say_choice", "spec_of"]
+__all__ = [
+    "print_auto_choice",
+    "print_backend_table",
+    "print_fit",
+    "print_note",
+    "resolved_spec",
+]
 
 
-def note(message: str) -> None:
+def print_note(message: str) -> None:
     """Print one line on stderr."""
     print(f"agd: {message}", file=sys.stderr)
 
 
-def say_choice(spec: str, chosen: Any) -> None:
-    """Say in one line what "auto" took."""
+def print_auto_choice(spec: str, selection: Any) -> None:
+    """Print one line about the backend that "auto" selected."""
     if spec == "auto":
-        why = "a CUDA device answers" if chosen.backend.name == "cupy" else "no CUDA device answers"
-        note(f"backend {chosen}, since {why}")
+        is_cuda = selection.backend.name == "cupy"
+        reason = "a CUDA device answers" if is_cuda else "no CUDA device answers"
+        print_note(f"backend {selection}, since {reason}")
 
 
-def spec_of(spec: str, chosen: Any) -> str:
-    """Return what selects the same backend again, without asking the device twice."""
-    return str(chosen.backend.name) if spec == "auto" else spec
+def resolved_spec(spec: str, selection: Any) -> str:
+    """Return the spec with "auto" replaced by its choice, so that devices are searched once."""
+    return str(selection.backend.name) if spec == "auto" else spec
 
 
-def print_backends(rows: list[Any]) -> None:
-    """Print the table of backends: a rich one on a terminal, plain text in a pipe."""
+def print_backend_table(infos: list[Any]) -> None:
+    """Print the table of backends: drawn by rich on a terminal, plain text in a pipe."""
     header = ("backend", "installed", "version", "devices, or why not")
     cells = [
-        (r.name, "yes" if r.installed else "no", r.version or "-", r.reason or ", ".join(r.devices))
-        for r in rows
+        (x.name, "yes" if x.installed else "no", x.version or "-", x.reason or ", ".join(x.devices))
+        for x in infos
     ]
     if sys.stdout.isatty():
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(*header)
         for row in cells:
-            table.add_row(*(_escaped(cell) for cell in row))
+            table.add_row(*(escape(cell) for cell in row))
         Console().print(table)
         return
     widths = [max(len(row[i]) for row in (header, *cells)) for i in range(3)]
@@ -50,22 +58,18 @@ def print_backends(rows: list[Any]) -> None:
         print(*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def print_fit(done: Any, *, as_json: bool) -> None:
+def print_fit(fitted: Any, *, as_json: bool) -> None:
     """Print a fit: coefficients by name, the loss, the score, the status, method and backend."""
     if as_json:
-        print(json.dumps(_as_dict(done), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(_fit_as_dict(fitted), ensure_ascii=False, allow_nan=False))
         return
-    model, result = done.model, done.result
-    print(f"{model.target} from {_counted(len(model.features), 'column')} of ", end="")
-    print(f"{done.path.name}, {_counted(done.rows, 'row')}, loss {model.loss['name']}")
+    model, result = fitted.model, fitted.result
+    print(f"{model.target} from {_count_phrase(len(model.features), 'column')} of ", end="")
+    print(f"{fitted.path.name}, {_count_phrase(fitted.rows, 'row')}, loss {model.loss['name']}")
     if model.classes is not None:
-        print(f"log odds of {_label(model.classes[1])} against {_label(model.classes[0])}")
+        print(
+            f"log odds of {_class_label(model.classes[1])} against {_class_label(model.classes[0])}"
+        )
     print()
     names = [*model.features, *([] if model.intercept is None else ["(intercept)"])]
     values = [*model.coefficients, *([] if model.intercept is None else [model.intercept])]
@@ -75,26 +79,26 @@ def print_fit(done: Any, *, as_json: bool) -> None:
     print()
     lines = {
         "loss": f"{result.fun:.10g}",
-        **{name: f"{v:.6g}" if math.isfinite(v) else "-" for name, v in done.scores.items()},
-        "status": for_options(result.message),
+        **{name: f"{v:.6g}" if math.isfinite(v) else "-" for name, v in fitted.scores.items()},
+        "status": in_option_names(result.message),
         "method": result.method,
-        "backend": f"{done.backend}, {done.seconds:.2f} s",
+        "backend": f"{fitted.backend}, {fitted.seconds:.2f} s",
     }
     for name, text in lines.items():
         print(f"  {name:<9} {text}")
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _count_phrase(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _label(label: Any) -> str:
-    """Write a class as the table does: text in quotes, a whole number without a point."""
+def _class_label(label: Any) -> str:
+    """Return a class as it stands in the table: text in quotes, a whole number without a point."""
     return repr(label) if isinstance(label, str) else f"{label:.17g}"
 
 
-def _as_dict(done: Any) -> dict[str, Any]:
-    model, result = done.model, done.result
+def _fit_as_dict(fitted: Any) -> dict[str, Any]:
+    model, result = fitted.model, fitted.result
     return {
         "target": model.target,
         "coefficients": dict(zip(model.features, model.coefficients, strict=True)),
@@ -102,16 +106,16 @@ def _as_dict(done: Any) -> dict[str, Any]:
         "classes": model.classes,
         "loss": {**model.loss, "value": result.fun},
         "penalty": model.penalty,
-        **{name: value if math.isfinite(value) else None for name, value in done.scores.items()},
+        **{name: value if math.isfinite(value) else None for name, value in fitted.scores.items()},
         "status": result.status.name,
         "success": result.success,
-        "message": for_options(result.message),
+        "message": in_option_names(result.message),
         "method": result.method,
         "steps": result.nit,
         "evaluations": result.nfev,
         "host_reads": result.n_sync,
         "gradient": result.grad_norm,
-        "rows": done.rows,
-        "backend": done.backend,
-        "seconds": done.seconds,
+        "rows": fitted.rows,
+        "backend": fitted.backend,
+        "seconds": fitted.seconds,
     }

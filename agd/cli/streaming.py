@@ -1,4 +1,4 @@
-"""A fit of a table that is larger than memory: it is read in batches, anew for each pass."""
+"""The command ``fit --stream``: a table larger than memory, read in batches anew for each pass."""
 
 from __future__ import annotations
 
@@ -10,79 +10,86 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd.cli.fitting import Done, Job, deviance, keep, model_of, progress
+from agd.cli.fitting import (
+    FitOptions,
+    FittedTable,
+    make_model,
+    poisson_deviance,
+    progress_bar,
+    write_outputs,
+)
 from agd.cli.models import Model
-from agd.cli.wording import for_table
+from agd.cli.wording import in_table_names
 from agd.data.tables import table_batches
 
-__all__ = ["fit_stream"]
+__all__ = ["fit_table_in_batches"]
 
 
-def fit_stream(job: Job, path: Path, chosen: Any) -> Done:
-    """Fit a table in batches on the chosen backend; parameters and answer as of `fit_table`.
-
-    Raises
-    ------
-    ValueError
-        As there.
-    """
-    named = job.named()
-    job.check_apart_columns(named)
-    classes = job.chosen_loss().classes is not None
-    table = table_batches(path, job.target, features=named, weight=job.weight or None, text=classes)
+def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> FittedTable:
+    """Fit a table in batches on a backend; as `fit_table`, but of a file that is read while it is fitted."""
+    features = options.feature_names()
+    options.check_column_roles(features)
+    table = table_batches(
+        path,
+        options.target,
+        features=features,
+        weight=options.weight or None,
+        text=options.make_loss().classes is not None,
+    )
 
     def batches() -> Iterator[tuple[Any, ...]]:
         for batch in table():
-            yield tuple(chosen.asarray(part) for part in batch)
+            yield tuple(selection.asarray(part) for part in batch)
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
-        with progress(job.max_iter) as callback:
+        with progress_bar(options.max_iter) as callback:
             stream = agd.Stream(batches)
             result = agd.fit(
                 stream,
-                loss=job.chosen_loss(),
-                penalty=job.penalty(),
-                intercept=job.intercept,
-                method=job.chosen_method(),
-                stop=job.stop(),
+                loss=options.make_loss(),
+                penalty=options.make_penalty(),
+                intercept=options.intercept,
+                method=options.make_method(),
+                stop=options.make_stop(),
                 callback=callback,
             )
     except ValueError as error:
-        said = for_table(str(error), path, table.features, job.target, job.weight)
-        raise ValueError(said) from error
-    seconds, rows = time.perf_counter() - began, stream.rows or 0
-    model = model_of(job, table.features, table.labels, result, rows)
-    scores = _scores(model, result, table)
-    keep(job, path.name, model, result)
-    return Done(model, result, scores, path, rows, f"{chosen}, in batches", seconds)
+        message = in_table_names(str(error), path, table.features, options.target, options.weight)
+        raise ValueError(message) from error
+    seconds, rows = time.perf_counter() - start, stream.rows or 0
+    model = make_model(options, table.features, table.labels, result, rows)
+    scores = _scores_over_batches(model, result, table)
+    write_outputs(options, path.name, model, result)
+    return FittedTable(model, result, scores, path, rows, f"{selection}, in batches", seconds)
 
 
-def _scores(model: Model, result: Any, table: Any) -> dict[str, float]:
-    """Return the scores of `fit_table` from sums over the batches, in two passes."""
-    loss, (total, mean) = result.loss, _mean(table)
+def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, float]:
+    """Return the scores that `fit_table` gives, from sums over the batches in two passes."""
+    loss, (total, mean) = result.loss, _weighted_mean(table)
     sums = np.zeros(2)
     for X, y, *more in table():
         s = more[0] if more else np.ones_like(y)
-        found = model.predict(X)["prediction"]
+        prediction = model.predict(X)["prediction"]
         if model.classes is not None:
             truth = np.where(y == result.classes[1], *reversed(model.classes))
-            sums += [float(s @ (found == truth)), 0.0]
+            sums += [float(s @ (prediction == truth)), 0.0]
         elif loss.name == "poisson":
-            sums += [deviance(y, found, s), deviance(y, np.full_like(y, mean), s)]
+            null_prediction = np.full_like(y, mean)
+            sums += [poisson_deviance(y, prediction, s), poisson_deviance(y, null_prediction, s)]
         else:
-            sums += [float(s @ (y - found) ** 2), float(s @ (y - mean) ** 2)]
-    left, null = sums / total
+            sums += [float(s @ (y - prediction) ** 2), float(s @ (y - mean) ** 2)]
+    residual, null = sums / total
     if model.classes is not None:
-        return {"accuracy": float(left)}
+        return {"accuracy": float(residual)}
     name = "D²" if loss.name == "poisson" else "R²"
-    return {name: float(1.0 - left / null) if null > 0.0 else float("nan")}
+    return {name: float(1.0 - residual / null) if null > 0.0 else float("nan")}
 
 
-def _mean(table: Any) -> tuple[float, float]:
-    """Return the weight of all rows, and the weighted mean of the target."""
-    total = amount = 0.0
+def _weighted_mean(table: Any) -> tuple[float, float]:
+    """Return the sum of the rows' weights, and the weighted mean of the target."""
+    total = weighted_sum = 0.0
     for _, y, *more in table():
         s = more[0] if more else np.ones_like(y)
-        total, amount = total + float(s.sum()), amount + float(s @ y)
-    return total, amount / total
+        total, weighted_sum = total + float(s.sum()), weighted_sum + float(s @ y)
+    return total, weighted_sum / total

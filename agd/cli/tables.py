@@ -1,4 +1,7 @@
-"""Tables: CSV, Parquet and Feather, read with pyarrow.dataset; numbers out, or one clear error."""
+"""Tables in CSV, Parquet or Feather files, read whole by pyarrow.dataset and turned into float64 arrays.
+
+The commands read their tables here; an error names the file, the row and the column.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ import pyarrow.dataset
 
 from agd.data.tables import FORMATS, is_text
 
-__all__ = ["Table", "read"]
+__all__ = ["Table", "read_table"]
 
 NOT_UTF8 = "is not UTF-8 text: save it as UTF-8"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read: columns by name, and the file for messages.
+    """A table in memory, whose columns are read by name, and its file, which messages name.
 
     Attributes
     ----------
@@ -45,12 +48,12 @@ class Table:
         """The number of rows."""
         return int(self.data.num_rows)
 
-    def require(self, option: str, names: list[str]) -> None:
-        """Raise if a column is missing, with the nearest name."""
+    def check_columns(self, option: str, names: list[str]) -> None:
+        """Raise if a column is missing, and suggest the name closest to it."""
         for name in names:
             if name not in self.names:
-                near = difflib.get_close_matches(name, self.names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                matches = difflib.get_close_matches(name, self.names, n=1)
+                hint = f"; did you mean {matches[0]!r}?" if matches else ""
                 raise ValueError(
                     f"{self.path}: {option} {name!r} is no column{hint} (there are "
                     f"{', '.join(map(repr, self.names))})"
@@ -61,14 +64,14 @@ class Table:
         return is_text(self.data.column(name).type)
 
     def numbers(self, name: str, hint: str = "") -> Any:
-        """Return a column as float64, or say what in it is no finite number, and in which row.
+        """Return a column as float64, or raise for the first row that is not a finite number.
 
         Parameters
         ----------
         name : str
             The column.
         hint : str
-            What to add where there is text.
+            What to add to the error about a column of text.
 
         Returns
         -------
@@ -77,25 +80,25 @@ class Table:
         """
         column = self.data.column(name)
         if self.is_text(name):
-            self._no_text(name, hint)
-        kind = column.type
+            self._refuse_text(name, hint)
+        dtype = column.type
         if not (
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_boolean(kind)
-            or pa.types.is_decimal(kind)
-            or pa.types.is_null(kind)
+            pa.types.is_integer(dtype)
+            or pa.types.is_floating(dtype)
+            or pa.types.is_boolean(dtype)
+            or pa.types.is_decimal(dtype)
+            or pa.types.is_null(dtype)
         ):
-            raise ValueError(f"{self.path}: column {name!r} must be numbers, got {kind}")
-        if pa.types.is_boolean(kind):
+            raise ValueError(f"{self.path}: column {name!r} must be numbers, got {dtype}")
+        if pa.types.is_boolean(dtype):
             column = column.cast(pa.int8())
-        # Integers beyond 2^53 are rounded, as everywhere that a table becomes float64.
-        # Arrow's own memory is read-only, which some libraries do not take: hence the copy.
-        found = np.array(column.cast(pa.float64(), safe=False).to_numpy())
-        self._finite(name, found)
-        return found
+        # Not a safe cast, since integers beyond 2^53 are rounded, as whenever a table becomes float64. The
+        # copy is needed because Arrow's memory is read-only, which some array libraries refuse.
+        values = np.array(column.cast(pa.float64(), safe=False).to_numpy())
+        self._check_finite(name, values)
+        return values
 
-    def _no_text(self, name: str, hint: str) -> None:
+    def _refuse_text(self, name: str, hint: str) -> None:
         column = self.data.column(name)
         for row, value in enumerate(column.to_pylist(), start=1):
             if value is None:
@@ -106,12 +109,12 @@ class Table:
                 )
         raise ValueError(f"{self.path}: column {name!r} must be numbers, got text{hint}")
 
-    def _finite(self, name: str, found: Any) -> None:
-        bad = np.flatnonzero(~np.isfinite(found))
+    def _check_finite(self, name: str, values: Any) -> None:
+        bad = np.flatnonzero(~np.isfinite(values))
         if not bad.size:
             return
         first = int(bad[0])
-        kind = "empty or NaN" if np.isnan(found[first]) else "infinite or too large"
+        kind = "empty or NaN" if np.isnan(values[first]) else "infinite or too large"
         cells = "cell" if bad.size == 1 else "cells, the first"
         raise ValueError(
             f"{self.path}: row {first + 1}: column {name!r} has {bad.size} {kind} {cells} here"
@@ -119,10 +122,10 @@ class Table:
 
     def matrix(self, names: list[str], hint: str = "") -> Any:
         """Return columns side by side as float64, shape (rows, len(names)); `hint` as in `numbers`."""
-        found = np.empty((self.rows, len(names)))
+        values = np.empty((self.rows, len(names)))
         for i, name in enumerate(names):
-            found[:, i] = self.numbers(name, hint)
-        return found
+            values[:, i] = self.numbers(name, hint)
+        return values
 
     def labels(self, name: str) -> tuple[Any, list[str]]:
         """Return a text column of two classes as 0 and 1, and the sorted classes."""
@@ -134,16 +137,16 @@ class Table:
         values = np.asarray(cells)
         classes, codes = np.unique(values, return_inverse=True)
         if len(classes) != 2:
-            some = ", ".join(repr(str(c)) for c in classes[:4])
+            examples = ", ".join(repr(str(c)) for c in classes[:4])
             raise ValueError(
                 f"{self.path}: column {name!r} must have two classes for log_loss, got "
-                f"{len(classes)} ({some})"
+                f"{len(classes)} ({examples})"
             )
         return codes.astype(float), [str(c) for c in classes]
 
 
-def read(path: Path) -> Table:
-    """Read a table whole.
+def read_table(path: Path) -> Table:
+    """Read a table into memory.
 
     Parameters
     ----------
@@ -158,8 +161,7 @@ def read(path: Path) -> Table:
     Raises
     ------
     ValueError
-        For a file that is missing, empty, broken or ragged; the message has the row where one is
-        wrong.
+        For a file that is missing, empty, damaged or ragged; the message names the row, where there is one.
     """
     kind = FORMATS.get(path.suffix.lower())
     if path.is_dir():
@@ -169,14 +171,14 @@ def read(path: Path) -> Table:
     if kind is None:
         raise ValueError(f"{path}: unknown kind of table, need one of {', '.join(FORMATS)}")
     try:
-        data = _csv(path) if kind == "csv" else _columnar(path, kind)
+        data = _read_csv(path) if kind == "csv" else _read_columnar(path, kind)
         names = data.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {_reason(path, kind, error)}") from error
+        raise ValueError(f"{path}: {_describe_error(path, kind, error)}") from error
     if kind == "csv":
         if any(pa.types.is_binary(column.type) for column in data.columns):
             raise ValueError(f"{path}: {NOT_UTF8}")
-        if len(names) == 1 and (hint := _separator(names[0])):
+        if len(names) == 1 and (hint := _separator_hint(names[0])):
             raise ValueError(f"{path}: {hint}")
     if data.num_rows == 0:
         raise ValueError(f"{path}: no rows below the header")
@@ -184,7 +186,7 @@ def read(path: Path) -> Table:
 
 
 def _is_number(text: str) -> bool:
-    """Return whether a cell is a number to Arrow: Python takes more, such as 1_000 and a line's end."""
+    """Return whether Arrow reads a cell as a number; Python accepts more, such as 1_000 and a line's end."""
     try:
         float(text)
     except ValueError:
@@ -192,25 +194,25 @@ def _is_number(text: str) -> bool:
     return "_" not in text and text == text.strip()
 
 
-def _separator(header: str) -> str:
-    """Ask about a header that is one column, by what it seems to be separated by."""
-    found = next((mark for mark in ";\t|" if mark in header), None)
-    return f"one column found; is it separated by {found!r}? need ','" if found else ""
+def _separator_hint(header: str) -> str:
+    """Return a hint for a header of one column that contains another separator than a comma, else ""."""
+    mark = next((mark for mark in ";\t|" if mark in header), None)
+    return f"one column found; is it separated by {mark!r}? need ','" if mark else ""
 
 
-def _columnar(path: Path, kind: str) -> Any:
+def _read_columnar(path: Path, kind: str) -> Any:
     reader: Any = kind
     return pyarrow.dataset.dataset(path, format=reader).to_table()
 
 
-def _csv(path: Path) -> Any:
-    """Read by the types that the first block shows; where a later row has another, by text."""
-    found = pyarrow.dataset.dataset(path, format=_csv_format({}))
-    # Of whole numbers Arrow reads hexadecimal ones too, 0x10 as 16; of floats it does not.
-    kinds = [pa.float64() if pa.types.is_integer(f.type) else f.type for f in found.schema]
-    schema = pa.schema(list(zip(found.schema.names, kinds, strict=True)))
+def _read_csv(path: Path) -> Any:
+    """Read a CSV file with the types of its first block, or as text if a later row has another type."""
+    dataset = pyarrow.dataset.dataset(path, format=_csv_format({}))
+    # Read as integers, a hexadecimal cell such as 0x10 would become 16; read as floats it is an error.
+    dtypes = [pa.float64() if pa.types.is_integer(f.type) else f.type for f in dataset.schema]
+    schema = pa.schema(list(zip(dataset.schema.names, dtypes, strict=True)))
     try:
-        return pyarrow.dataset.dataset(path, schema, format=found.format).to_table()
+        return pyarrow.dataset.dataset(path, schema, format=dataset.format).to_table()
     except pa.ArrowInvalid as error:
         if "conversion error" not in str(error):
             raise
@@ -237,8 +239,8 @@ def _numbers_if_possible(column: Any) -> Any:
         return column
 
 
-def _reason(path: Path, kind: str, error: Exception) -> str:
-    """Word what Arrow says of a file it cannot read, with the row where that is known."""
+def _describe_error(path: Path, kind: str, error: Exception) -> str:
+    """Return the reason why Arrow cannot read a file, with the row where that is known."""
     text = " ".join(str(error).split())
     if kind != "csv":
         if "duplicate field names" in text:
@@ -250,12 +252,13 @@ def _reason(path: Path, kind: str, error: Exception) -> str:
         return NOT_UTF8
     if not head.strip() or "Empty CSV" in text:
         return "no rows below the header" if head.strip() else "the file is empty"
-    if b"," not in head and (hint := _separator(head.decode(errors="replace"))):
+    if b"," not in head and (hint := _separator_hint(head.decode(errors="replace"))):
         return hint
     if "multiple columns named" in text:
         return f"the header has column {text.rpartition('named ')[2]!r} more than once"
-    try:  # one thread reads slower, and knows the row
+    # A single thread reads more slowly, but its error names the row.
+    try:
         pyarrow.csv.read_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False))
-    except pa.ArrowInvalid as again:
-        text = " ".join(str(again).split())
+    except pa.ArrowInvalid as row_error:
+        text = " ".join(str(row_error).split())
     return text.replace("CSV parse error: ", "").replace("Row #", "line ")

@@ -1,12 +1,13 @@
-"""The library's words in those of the command line: options for arguments, a table for arrays."""
+"""Messages of the library in terms of the command line: options for arguments, a table for arrays."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["for_options", "for_table"]
+__all__ = ["in_option_names", "in_table_names"]
 
-OPTIONS = {
+# Advice of the library, and the same advice to a user of the command line.
+_ADVICE = {
     "raise max_iter, start from this result (init=), or ask for less (grad_tol)": (
         "raise --max-iter, or ask for less by a larger --tol"
     ),
@@ -17,71 +18,73 @@ OPTIONS = {
     "by features=[...]": "by --features",
 }
 
-NOT_FINITE = re.compile(
+_NOT_FINITE_MESSAGE = re.compile(
     r"(X|y|sample_weight) has (\d+) NaN or infinite values?, the first at \1\[(\d+)(?:, (\d+))?\] = (.+)"
 )
 
 
-def for_options(message: str) -> str:
-    """Name the options that an advice of the library means.
+def in_option_names(message: str) -> str:
+    """Replace the arguments that a message of the library names by the command's options.
 
     Parameters
     ----------
     message : str
-        What the library said.
+        A message of the library.
 
     Returns
     -------
     str
-        The same, for a user of the command line.
+        The message for a user of the command line.
 
     Examples
     --------
-    >>> for_options("the method diverged: use method='auto'")
+    >>> in_option_names("the method diverged: use method='auto'")
     'the method diverged: use --method auto'
     """
-    for ours, theirs in OPTIONS.items():
-        message = message.replace(ours, theirs)
+    for library_text, option_text in _ADVICE.items():
+        message = message.replace(library_text, option_text)
     return re.sub(r"pass agd\.update\.\w+\(([\d.]+)\)", r"give --learning-rate \1", message)
 
 
-def for_table(message: str, path: object, columns: list[str], target: str, weight: str) -> str:
-    """Name the file, the columns and the row that an error of the library means.
+def in_table_names(message: str, path: object, columns: list[str], target: str, weight: str) -> str:
+    """Replace the arrays that a message of the library names by the table's file, columns and row.
 
     Parameters
     ----------
     message : str
-        What the library said of X, y or sample_weight.
+        A message of the library about X, y or sample_weight.
     path : Path
         The table.
     columns : list of str
         The columns of X.
     target, weight : str
-        Those of y and of sample_weight.
+        The columns of y and of sample_weight.
 
     Returns
     -------
     str
-        The same, of the table; a message that is of no data stays as it is.
+        The message about the table; one that is not about data is returned unchanged.
 
     Examples
     --------
-    >>> for_table("y has 1 negative value, the first at y[2] = -1.0", "t.csv", ["a"], "price", "")
+    >>> in_table_names("y has 1 negative value, the first at y[2] = -1.0", "t.csv", ["a"], "price", "")
     "t.csv: column 'price' has 1 negative value, the first at row 3 = -1.0"
     """
     names = {"y": target, "sample_weight": weight}
-    if found := NOT_FINITE.fullmatch(message):
-        return f"{path}: {_not_finite(found, columns, names)}"
-    worded = re.sub(r"column (\d+) of X", lambda m: f"column {columns[int(m[1])]!r}", message)
-    worded = re.sub(r"\b(?:y|sample_weight)\[(\d+)\]", lambda m: f"row {int(m[1]) + 1}", worded)
-    worded = re.sub(r"^(y|sample_weight)\b", lambda m: f"column {names[m[1]]!r}", worded)
-    return message if worded == message else f"{path}: {worded}"
+    if match := _NOT_FINITE_MESSAGE.fullmatch(message):
+        return f"{path}: {_describe_cells(match, columns, names)}"
+    translated = re.sub(r"column (\d+) of X", lambda m: f"column {columns[int(m[1])]!r}", message)
+    translated = re.sub(
+        r"\b(?:y|sample_weight)\[(\d+)\]", lambda m: f"row {int(m[1]) + 1}", translated
+    )
+    translated = re.sub(r"^(y|sample_weight)\b", lambda m: f"column {names[m[1]]!r}", translated)
+    return message if translated == message else f"{path}: {translated}"
 
 
-def _not_finite(found: re.Match[str], columns: list[str], names: dict[str, str]) -> str:
-    """Say it as where a table is read whole: the row, the column and what is in the cell."""
-    part, count, row, at, value = found.groups()
-    name = columns[int(at)] if part == "X" else names[part]
+def _describe_cells(match: re.Match[str], columns: list[str], names: dict[str, str]) -> str:
+    """Word a message about values that are not finite as `agd.cli.tables` does: row, column, content."""
+    part, count, row, column, value = match.groups()
+    name = columns[int(column)] if part == "X" else names[part]
     kind = "empty or NaN" if value == "nan" else "infinite or too large"
     if count == "1":
         cells = f"1 {kind} cell here"

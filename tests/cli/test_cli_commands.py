@@ -235,7 +235,7 @@ def test_an_interrupt_exits_with_130(cli, monkeypatch):
 def test_an_interrupt_during_the_imports_exits_with_130(capfd, monkeypatch):
     class Slow(types.ModuleType):
         @property
-        def execute(self):
+        def run_command_line(self):
             raise KeyboardInterrupt
 
     monkeypatch.setitem(sys.modules, "agd.cli.app", Slow("agd.cli.app"))

@@ -11,7 +11,7 @@ pytest.importorskip("typer", reason="the command line's extra is not installed")
 import pyarrow.feather
 import pyarrow.parquet
 
-from agd.cli.tables import read
+from agd.cli.tables import read_table
 
 
 def write(folder, name, data):
@@ -37,7 +37,7 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
         pyarrow.parquet.write_table(table, path)
     else:
         pyarrow.feather.write_feather(table, path)
-    found = read(path)
+    found = read_table(path)
     assert found.names == ["a", "b", "c"]
     assert found.rows == 50
     np.testing.assert_array_equal(
@@ -75,59 +75,59 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
 def test_faults(tmp_path, name, data, message):
     path = write(tmp_path, name, data)
     with pytest.raises(ValueError, match=message) as caught:
-        read(path).matrix(["a", "y"])
+        read_table(path).matrix(["a", "y"])
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_folders_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match="is a folder, need a file"):
-        read(tmp_path)
+        read_table(tmp_path)
     with pytest.raises(ValueError, match=r"no\.csv: no such file"):
-        read(tmp_path / "no.csv")
+        read_table(tmp_path / "no.csv")
 
 
 def test_columnar_files_with_odd_columns(tmp_path):
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(pa.table({"a": [1.0, 2.0], "raw": [b"x", b"y"]}), path)
-    table = read(path)
+    table = read_table(path)
     assert table.numbers("a").tolist() == [1.0, 2.0]  # the other column is nobody's business
     with pytest.raises(ValueError, match="column 'raw' must be numbers, got binary"):
         table.numbers("raw")
     twice = pa.table([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
     pyarrow.parquet.write_table(twice, path)
     with pytest.raises(ValueError, match="has two columns of one name"):
-        read(path)
+        read_table(path)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     path = write(tmp_path, "bom.csv", b"\xef\xbb\xbfa,y\n1,2\n")
-    assert read(path).names == ["a", "y"]
+    assert read_table(path).names == ["a", "y"]
 
 
 def test_types_are_found_beyond_the_first_block(tmp_path):
     rows = 3_000_000  # integers for longer than a block, then a fraction, or text
     path = write(tmp_path, "late.csv", "a,y\n" + "1,2.5\n" * rows + "1.5,3\n")
-    assert read(path).numbers("a")[-1] == 1.5
+    assert read_table(path).numbers("a")[-1] == 1.5
     path = write(tmp_path, "text.csv", "a,y\n" + "1,2.5\n" * rows + "x,3\n")
     with pytest.raises(ValueError, match=f"row {rows + 1}: column 'a' must be numbers, got 'x'"):
-        read(path).numbers("a")
+        read_table(path).numbers("a")
 
 
 def test_two_classes_as_text(tmp_path):
     path = write(tmp_path, "t.csv", "a,y,z,v\n1,no,a,p\n2,yes,b,\n3,no,c,q\n")
     with pytest.raises(ValueError, match="row 2: column 'v' is empty here"):
-        read(path).labels("v")
-    codes, classes = read(path).labels("y")
+        read_table(path).labels("v")
+    codes, classes = read_table(path).labels("y")
     assert codes.tolist() == [0.0, 1.0, 0.0]
     assert classes == ["no", "yes"]
     with pytest.raises(
         ValueError, match=r"column 'z' must have two classes.*got 3 \('a', 'b', 'c'\)"
     ):
-        read(path).labels("z")
+        read_table(path).labels("z")
 
 
 def test_a_missing_column_is_named_with_the_nearest(tmp_path):
-    table = read(write(tmp_path, "t.csv", "price,rooms\n1,2\n"))
+    table = read_table(write(tmp_path, "t.csv", "price,rooms\n1,2\n"))
     with pytest.raises(ValueError, match=r"--target 'prize' is no column; did you mean 'price'\?"):
-        table.require("--target", ["prize"])
+        table.check_columns("--target", ["prize"])
