@@ -57,7 +57,7 @@ def broken(found: Any) -> bool:
 def check_finite(columns: Moments) -> None:
     """Refuse rows whose moments overflow: no coordinates are left to descend in."""
     if not bool(backends.to_numpy(columns.finite)):
-        kind = str(columns.G.dtype).rpartition(".")[2]
+        kind = backends.dtype_name(columns.G.dtype)
         raise ValueError(
             f"X and y must be of a size whose squares can be summed in {kind}: divide the columns of X, or "
             f"y, by a constant"
@@ -92,8 +92,7 @@ def units(X: Array) -> Array | None:
     if not small.any():
         return None
     powers = np.exp2(np.floor(np.log2(np.where(small, peaks, 1.0))))
-    host = powers.astype(peaks.dtype)
-    return backends.of(X).convert(xp, host, X.dtype, backends.device(X))
+    return backends.to_device_of(powers, X)
 
 
 def in_units(result: FitResult, unit: Array | None) -> FitResult:

@@ -216,14 +216,14 @@ def _move_host_array(name: str, array: Any, like: Array, reference: str) -> Arra
             f"X has row chunks of unknown size, so {name} cannot be cut to match: give {name} as a "
             f"{row.name} array with the same chunks, or call X.compute_chunk_sizes()"
         )
-    kind = str(like.dtype).rpartition(".")[2]
+    kind = backends.dtype_name(like.dtype)
     with np.errstate(over="ignore"):
         host = (
             array.astype(kind)
             if reference == "coef"
             else cast_checked(name, array, kind, reference)
         )
-    moved = row.convert(backends.namespace(like), host, None, backends.device(like))
+    moved = backends.to_device_of(host, like)
     if row.chunked and moved.shape[:1] == like.shape[:1]:
         moved = moved.rechunk((like.chunks[0], *moved.chunks[1:]))
     return moved
@@ -324,7 +324,7 @@ def _start_part(name: str, value: object, like: Array) -> Array:
     # Host values are checked at no cost; on a device the first evaluation of the run reports them.
     if isinstance(array, np.ndarray):
         with np.errstate(over="ignore"):
-            host = array.astype(str(like.dtype).rpartition(".")[2])
+            host = array.astype(backends.dtype_name(like.dtype))
         bad = np.argwhere(~np.isfinite(host))
         if len(bad):
             first = tuple(bad[0].tolist())

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import array_api_compat as compat
+import numpy as np
 
 from agd._typing import Array, Namespace
 from agd.backends.backend import Backend
@@ -24,6 +25,7 @@ __all__ = [
     "default_float",
     "device",
     "device_context",
+    "dtype_name",
     "is_array",
     "namespace",
     "of",
@@ -206,12 +208,12 @@ def to_device_of(host: Any, like: Array, dtype: Any = None) -> Array:
     like : array
         An array whose library, device and dtype are taken over; where it is lazy the result is, too.
     dtype : dtype, optional
-        Another dtype of the library of `like`.
+        Another dtype of the library of `like`, to which the library converts the data.
 
     Returns
     -------
     array
-        The data beside `like`.
+        The data, where `like` is.
 
     Examples
     --------
@@ -219,8 +221,23 @@ def to_device_of(host: Any, like: Array, dtype: Any = None) -> Array:
     >>> to_device_of([1, 2], np.zeros(3, dtype=np.float32))
     array([1., 2.], dtype=float32)
     """
-    kind = like.dtype if dtype is None else dtype
-    return of(like).convert(namespace(like), host, kind, device(like))
+    if dtype is None:
+        # Cast on the host: a smaller array travels, and the device may not have the host's dtype.
+        host = np.asarray(host).astype(dtype_name(like.dtype), copy=False)
+        dtype = like.dtype
+    return of(like).convert(namespace(like), host, dtype, device(like))
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name that NumPy has for a dtype of any library.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dtype_name(np.ones(1).dtype)
+    'float64'
+    """
+    return str(dtype).rpartition(".")[2]  # torch.float64 and jax.numpy's float64 alike
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def dtype_there(X: Any, where: Selection, *, warn: bool = False) -> Any:
     """
     kept = as_floating("X", X[:0], backends.namespace(X), "cpu").dtype
     if kept != X.dtype:
-        return np.dtype(str(backends.default_float(where.xp, where.device)).rpartition(".")[2])
+        return np.dtype(backends.dtype_name(backends.default_float(where.xp, where.device)))
     known = where.xp.__array_namespace_info__().dtypes(device=where.device)
     if kept.name in known:
         return kept.newbyteorder("=")

@@ -259,7 +259,7 @@ class Stream(Batches):
     def __repr__(self) -> str:
         """Give the columns, the kind of array, and the rows where they are known."""
         rows = "rows not yet counted" if self._rows is None else f"{self._rows} rows"
-        kind = f"{backends.of(self.resident).name}, {str(self.dtype).rpartition('.')[2]}"
+        kind = f"{backends.of(self.resident).name}, {backends.dtype_name(self.dtype)}"
         return f"Stream({self.shape[1]} columns, {kind}, {rows})"
 
     @property

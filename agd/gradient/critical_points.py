@@ -264,7 +264,7 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
         kind, way = "not critical", -g / np.linalg.norm(g)
     else:
         kind, way = _kind(f, layout, x, g, known, zero, Probe(float(value), size, eps, seed))
-    direction = None if way is None else layout.unravel(_device(way, layout.ravel(x)))
+    direction = None if way is None else layout.unravel(backends.to_device_of(way, layout.ravel(x)))
     return CriticalPoint(
         kind, grad_norm, float(grad_tol), float(known.values[0]), float(known.values[-1]), zero, direction,
         known.source,
@@ -293,7 +293,7 @@ def _kind(
         return "maximum", way
 
     def at(direction: Any, t: float) -> float:
-        moved = layout.ravel(x) + t * _device(direction, layout.ravel(x))
+        moved = layout.ravel(x) + t * backends.to_device_of(direction, layout.ravel(x))
         return float(_host(f.value(layout.unravel(moved))))
 
     down, up = probe(at, g, known, zero, settings, falls=falls, rises=rises)
@@ -311,9 +311,3 @@ def _downhill(direction: Any, g: Any) -> Any:
 
 def _host(x: Array) -> Any:
     return np.asarray(backends.to_numpy(x), dtype=np.float64)
-
-
-def _device(host: Any, like: Array) -> Array:
-    xp = backends.namespace(like)
-    host = host.astype(str(like.dtype).rpartition(".")[2])
-    return backends.of(like).convert(xp, host, like.dtype, backends.device(like))

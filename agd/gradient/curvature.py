@@ -62,13 +62,6 @@ def _start(like: Params, batch: int) -> Any:
     rng = np.random.default_rng(0)
     tree: Any = like
     leaves, spec = optree.tree_flatten(tree)
-    drawn = [_moved(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
+    drawn = [backends.to_device_of(rng.standard_normal(tuple(leaf.shape)), leaf) for leaf in leaves]
     v: Any = optree.tree_unflatten(spec, drawn)
     return tree_scale(tree_dot(v, v, batch) ** -0.5, v)
-
-
-def _moved(data: Any, like: Array) -> Array:
-    host = np.asarray(data).astype(str(like.dtype).rpartition(".")[2])
-    return backends.of(like).convert(
-        backends.namespace(like), host, like.dtype, backends.device(like)
-    )

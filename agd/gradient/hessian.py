@@ -56,9 +56,7 @@ class Ritz(NamedTuple):
 
     def vector(self, i: int) -> Array:
         """Return the i-th Ritz vector, shape (n,), of unit length."""
-        xp, where = backends.namespace(self.basis), backends.device(self.basis)
-        weights = _move(self.weights[:, i], self.basis, xp, where)
-        return weights @ self.basis
+        return backends.to_device_of(self.weights[:, i], self.basis) @ self.basis
 
 
 def lanczos(
@@ -112,11 +110,10 @@ def lanczos(
     >>> found.values[[0, -1]].round(4)
     array([-1.,  5.])
     """
-    xp, where, row = backends.namespace(like), backends.device(like), backends.of(like)
-    n = int(like.shape[0])
+    xp, row, n = backends.namespace(like), backends.of(like), int(like.shape[0])
     eps = float(xp.finfo(like.dtype).eps)
     start = np.random.default_rng(seed).standard_normal(n)
-    q = _move(start / np.linalg.norm(start), like, xp, where)
+    q = backends.to_device_of(start / np.linalg.norm(start), like)
     blocks: list[Array] = []
     alphas: list[float] = []
     betas: list[float] = []
@@ -166,11 +163,6 @@ def _ritz(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
 
 def _number(x: Array) -> float:
     return float(backends.to_numpy(x))
-
-
-def _move(host: Any, like: Array, xp: Any, where: Any) -> Array:
-    host = host.astype(str(like.dtype).rpartition(".")[2])
-    return backends.of(like).convert(xp, host, like.dtype, where)
 
 
 DENSE = 200  # variables up to which the Hessian is formed
@@ -267,7 +259,6 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j), whose error is least,
     eps^(1/2), at h = eps^(1/4).
     """
-    xp, where, row = backends.namespace(like), backends.device(like), backends.of(like)
     point, n = backends.to_numpy(like), layout.size
     eps = float(np.finfo(point.dtype).eps)
     h = (eps**0.25 * np.maximum(1.0, np.abs(point))).astype(point.dtype)
@@ -277,8 +268,7 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
         moved = np.array(point)
         for i, sign in moves:
             moved[i] = point[i] + sign * h[i]
-        moved = row.convert(xp, moved, like.dtype, where)
-        return float(_host(f.value(layout.unravel(moved))))
+        return float(_host(f.value(layout.unravel(backends.to_device_of(moved, like)))))
 
     middle = at()
     sides = np.asarray([(at((i, 1)), at((i, -1))) for i in range(n)])

@@ -60,9 +60,7 @@ def stratified_rows(n: int, step: int, like: Array) -> Array:
     """
     first = np.arange(n // step) * step
     drawn = first + np.random.default_rng(n).integers(0, step, size=first.shape)
-    xp = backends.namespace(like)
-    moved: Array = backends.of(like).convert(xp, drawn, xp.int64, backends.device(like))
-    return moved
+    return backends.to_device_of(drawn, like, backends.namespace(like).int64)
 
 
 def row_count(objective: Any) -> int | None:

@@ -56,7 +56,7 @@ class Kept:
         for name, entry in entries.items():
             if not np.isfinite(entry).all():
                 raise ValueError(f"moments must be finite to be saved: {name} is not")
-        kind = str(getattr(self, KIND).dtype).rpartition(".")[2]
+        kind = backends.dtype_name(getattr(self, KIND).dtype)
         numbers = {name: entry.tolist() for name, entry in entries.items()}
         return {"format": FORMAT, "version": VERSION, "dtype": kind, **numbers}
 

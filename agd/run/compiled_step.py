@@ -197,8 +197,7 @@ class CompiledStep:
             The problems that go on, also where they had ended; the others stand still.
         """
         step_state, like = self.step_state, self.step_state.active
-        xp, backend = backends.namespace(like), backends.of(like)
-        going = backend.convert(xp, where, xp.bool, backends.device(like))
+        backend, going = backends.of(like), backends.to_device_of(where, like)
         with np.errstate(all="ignore"):
             state = _resume_state(self.method, objective, step_state.params, step_state.state)
         self._compile(backend, objective, step_state.params)
@@ -305,9 +304,7 @@ class CompiledStep:
     def freeze(self, done: Any) -> None:
         """Let the problems that have ended stand still from here on."""
         like = self.step_state.active
-        xp, where = backends.namespace(like), backends.device(like)
-        still = backends.of(like).convert(xp, ~done, xp.bool, where)
-        self.step_state = self.step_state._replace(active=like & still)
+        self.step_state = self.step_state._replace(active=like & backends.to_device_of(~done, like))
 
 
 def _draw_of_step(draws: Tree, i: int) -> Tree:

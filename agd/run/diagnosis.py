@@ -58,7 +58,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
     if not broken.any():
         return
     base = getattr(objective, "base", objective)
-    kind = str(base.blocks.X.dtype).rpartition(".")[2]
+    kind = backends.dtype_name(base.blocks.X.dtype)
     _check_penalty(base.penalty, kind)
     peaks, usable = _column_sizes(base)
     slopes = np.isfinite(backends.to_numpy(result.jac.coef))
@@ -355,7 +355,7 @@ def explain_conditioning(
         f"in a last digit of X or y may change the coefficients by that factor"
     )
     result = replace(result, message=f"{result.message}; {note}")
-    kind = str(result.coef.dtype).rpartition(".")[2]
+    kind = backends.dtype_name(result.coef.dtype)
     left = -math.log10(worst * float(np.finfo(kind).eps))
     if left >= DIGITS:
         return result, ""

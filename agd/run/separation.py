@@ -83,9 +83,7 @@ def _looked_for(result: FitResult, base: Any, there: Any) -> str:
     if not np.isfinite(read).all():
         return ""
     direction, constant, alone = _unseen(read, int(like.shape[-1]), base.intercept, like)
-    convert, where = backends.of(like).convert, backends.device(like)
-    host = direction.astype(str(like.dtype).rpartition(".")[2])
-    along = convert(xp, host, like.dtype, where)
+    along = backends.to_device_of(direction, like)
     f = functools.partial(_told_apart, base.loss, params, flat, along, constant)
     wrong, moved = backends.to_numpy(xp.stack(base.blocks.sum(f))).tolist()
     if wrong or not moved:
@@ -108,7 +106,7 @@ def _unseen(read: Any, p: int, intercept: bool, like: Array) -> tuple[Any, float
     unit = np.append(np.abs(w), max(abs(constant), 1.0) if intercept else 0.0)
     point = np.append(np.sign(w), constant / unit[-1] if intercept else 0.0)
     values, V = np.linalg.eigh(G * np.outer(unit, unit) / max(rows, 1.0))
-    eps = float(np.finfo(str(like.dtype).rpartition(".")[2]).eps)
+    eps = float(np.finfo(backends.dtype_name(like.dtype)).eps)
     N = V[:, values <= max((STILL / 10.0) ** 2 / (p + 1), 8.0 * (p + 1) * eps * values[-1])]
     found = N @ (N.T @ point)
     direction = unit[:-1] * found[:-1]

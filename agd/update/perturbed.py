@@ -200,13 +200,12 @@ class Perturbed:
     def redraw(self, objective: Any, params: Tree, k: int) -> Array:
         """Draw the perturbation for step k, uniform in each problem's unit ball, shape (..., n)."""
         x, _ = ravel(params, len(objective.batch_shape))
-        xp, shape = backends.namespace(x), tuple(x.shape)
+        shape = tuple(x.shape)
         rng = np.random.default_rng([self.seed, k])
         ball = rng.standard_normal(shape)
         ball /= np.linalg.norm(ball, axis=-1, keepdims=True)
         ball *= rng.uniform(size=(*shape[:-1], 1)) ** (1.0 / shape[-1])
-        host = ball.astype(str(x.dtype).rpartition(".")[2])
-        return backends.of(x).convert(xp, host, x.dtype, backends.device(x))
+        return backends.to_device_of(ball, x)
 
     def init(self, objective: Any, params: Tree) -> PerturbedState:
         """Begin with the method's own first state; nothing is settled."""

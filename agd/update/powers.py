@@ -188,10 +188,8 @@ def _geometric(size: Array, gap: Array, steps: Steps) -> Array:
 
 def as_steps(epochs: Any, like: Array) -> Steps:
     """Return whole numbers of steps, counted on the host, beside an array."""
-    xp, row, where = backends.namespace(like), backends.of(like), backends.device(like)
-    k = row.convert(xp, epochs.astype(str(like.dtype).rpartition(".")[2]), like.dtype, where)
-    odd = row.convert(xp, epochs % 2 == 1, xp.bool, where)
-    return Steps(k, odd)
+    odd = backends.to_device_of(epochs % 2 == 1, like, backends.namespace(like).bool)
+    return Steps(backends.to_device_of(epochs, like), odd)
 
 
 def as_epochs(epochs: Any) -> Any:

@@ -76,9 +76,7 @@ def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n
 def _beside(host: Any, objective: Any) -> Array:
     """Move host data to where the objective's arrays are."""
     like = next(a for a in optree.tree_leaves(objective.arrays()) if backends.is_array(a))
-    xp = backends.namespace(like)
-    kind = getattr(xp, str(host.dtype))
-    return backends.of(like).convert(xp, host, kind, backends.device(like))
+    return backends.to_device_of(host, like, getattr(backends.namespace(like), str(host.dtype)))
 
 
 def whole(objective: Any, params: Tree) -> tuple[Array, Tree]:
@@ -123,8 +121,7 @@ def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
     g, _ = ravel(grad, batch)
     h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * (1.0 + max_abs(x))[..., None]
     rng = np.random.default_rng(0)
-    host = rng.standard_normal(tuple(x.shape)).astype(str(x.dtype).rpartition(".")[2])
-    v = backends.of(x).convert(xp, host, x.dtype, backends.device(x))
+    v = backends.to_device_of(rng.standard_normal(tuple(x.shape)), x)
     size = xp.zeros_like(value)
     for _ in range(iterations):
         v = safe_divide(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)

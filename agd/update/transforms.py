@@ -515,8 +515,7 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
             xp = backends.namespace(like)
             if callable(known[name]):
                 return known[name](xp.astype(k, like.dtype))
-            where = backends.device(like)
-            return backends.of(like).convert(xp, known[name], like.dtype, where)
+            return backends.to_device_of(known[name], like, like.dtype)
 
         def init(params: Tree) -> InjectState:
             k = first_count(params, needed=True)
