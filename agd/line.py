@@ -27,6 +27,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import as_count, as_line, as_line_weights, as_positive
+from agd.data.lazy_blocks import sum_over_rows
 
 __all__ = ["gradient_descent", "loss_fn", "train"]
 
@@ -93,7 +94,7 @@ def gradient_descent(
         return y.shape[0], xp.sum(error**2), xp.sum(error), xp.sum(error * x)
 
     # For an array in memory this is sums(x, y); lazy chunks are summed where they are, in one graph.
-    m, squares, errors, products = backends.sum_over_rows(sums, x, y)
+    m, squares, errors, products = sum_over_rows(sums, x, y)
     dw0, dw1 = 1 / m * errors, 1 / m * products
     return 1 / (2 * m) * squares, {"w0": w0 - lr * dw0, "w1": w1 - lr * dw1}
 

@@ -15,9 +15,6 @@ array([1., 2.])
 
 from __future__ import annotations
 
-from agd.backends._batches import StreamedBlocks
-from agd.backends._chunks import DelayedBlocks, sum_over_rows
-from agd.backends._tree import add_trees, tree_reduce
 from agd.backends.array import (
     clip,
     count_host_reads,
@@ -44,12 +41,9 @@ __all__ = [
     "Autodiff",
     "Backend",
     "BackendInfo",
-    "DelayedBlocks",
     "Selection",
-    "StreamedBlocks",
     "TaskGraph",
     "Transfer",
-    "add_trees",
     "as_csr",
     "available",
     "clip",
@@ -67,9 +61,7 @@ __all__ = [
     "of",
     "register_row",
     "select",
-    "sum_over_rows",
     "to_device_of",
     "to_numpy",
     "transpose",
-    "tree_reduce",
 ]

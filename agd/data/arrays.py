@@ -15,6 +15,7 @@ import optree
 from agd import backends
 from agd._typing import Array, BatchColumn, Batches, Tree
 from agd.data.block_size import columns, itemsize, row_sums, rows_of_block
+from agd.data.lazy_blocks import DelayedBlocks, StreamedBlocks, add_trees
 from agd.data.matrix import backward, forward, sliced
 from agd.data.threads import allowed, alone, in_order, over_problems, single_threaded_products
 
@@ -360,13 +361,13 @@ class Blocks:
         return backends.of(self.X).chunked
 
     @functools.cached_property
-    def _lazy_blocks(self) -> backends.StreamedBlocks | backends.DelayedBlocks:
+    def _lazy_blocks(self) -> StreamedBlocks | DelayedBlocks:
         if isinstance(self.X, Batches):
-            return backends.StreamedBlocks(self.X, self.y.positive_label)
+            return StreamedBlocks(self.X, self.y.positive_label)
         graph = backends.of(self.X).task_graph
         if graph is None:
             raise TypeError(f"the rows of {backends.of(self.X).name} are not lazy")
-        return backends.DelayedBlocks(graph, self.X, self.y, self.weight)
+        return DelayedBlocks(graph, self.X, self.y, self.weight)
 
     @property
     def _default_cut(self) -> list[Block]:
@@ -406,7 +407,7 @@ class Blocks:
         if self._chunked:
             shared = backends.of(self.X).parallel_chunks
             within = functools.partial(_within, f, limit, shared, self.most)
-            return self.merged(within, backends.add_trees, small=True)
+            return self.merged(within, add_trees, small=True)
         return in_room(self, functools.partial(self._sum, f), limit)
 
     def _sum(self, f: Callable[..., Tree], blocks: list[Block]) -> Tree:
@@ -414,7 +415,7 @@ class Blocks:
             return self._of_block(f, blocks[0])
         one_strip = functools.partial(sum_of_strip, functools.partial(self._of_block, f))
         size = columns(self.X) * itemsize(self.X)
-        return backends.add_trees(self.by_strips(one_strip, blocks, size))
+        return add_trees(self.by_strips(one_strip, blocks, size))
 
     def by_strips(
         self,

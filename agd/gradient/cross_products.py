@@ -18,6 +18,7 @@ from agd import backends
 from agd._typing import Array
 from agd.data.arrays import Blocks, in_room, small_problems, some_at_a_time
 from agd.data.block_size import itemsize
+from agd.data.lazy_blocks import tree_reduce
 from agd.data.matrix import backward, column_counts, column_sums, gram, mapped, shifted, times_rows
 
 __all__ = [
@@ -268,9 +269,7 @@ def _of_cut(blocks: Blocks, dtype: Any, cut: list[Any]) -> Sums:
     arity = max(2, min(32, TEMPORARY // size))
 
     def of_strip(strip: list[Any]) -> Sums:
-        merged: Sums = backends.tree_reduce(
-            (one_block(dtype, *block) for block in strip), merge, arity
-        )
+        merged: Sums = tree_reduce((one_block(dtype, *block) for block in strip), merge, arity)
         return merged
 
     strips = blocks.by_strips(of_strip, cut, size, heavy=True) if row.threaded else [of_strip(cut)]

@@ -13,6 +13,7 @@ import pytest
 import agd
 from agd import backends
 from agd.backends.transfer import PinnedTransfer
+from agd.data.lazy_blocks import add_trees
 from agd.data.stream import ahead
 from helpers.array_libraries import VARIANTS
 
@@ -216,7 +217,7 @@ def test_a_pass_that_fails_or_is_left_ends_its_reader(data):
         blocks.merged(lambda X, *_: X, fail)
     assert _readers() == []  # though the error, and so its frames, are held
     with pytest.raises(MemoryError) as also:
-        blocks.merged(fail, backends.add_trees)
+        blocks.merged(fail, add_trees)
     assert _readers() == []
     del kept, also
 
