@@ -29,7 +29,7 @@ from agd.backends.array import (
     to_device_of,
     to_numpy,
 )
-from agd.backends.backend import Autodiff, Backend, TaskGraph
+from agd.backends.backend import AutodiffFunctions, Backend, TaskGraph
 from agd.backends.selection import BackendInfo, Selection, available, select
 from agd.backends.sparse import as_csr, csr_from_parts, is_sparse, transpose
 from agd.backends.table import PROCESS_DEFAULTS, TABLE, frame_to_array
@@ -38,7 +38,7 @@ from agd.backends.transfer import Transfer, format_bytes
 __all__ = [
     "PROCESS_DEFAULTS",
     "TABLE",
-    "Autodiff",
+    "AutodiffFunctions",
     "Backend",
     "BackendInfo",
     "Selection",
@@ -65,3 +65,14 @@ __all__ = [
     "to_numpy",
     "transpose",
 ]
+
+# Names of earlier versions, which stay importable.
+Autodiff = AutodiffFunctions
+Feed = Transfer
+as_rows = as_csr
+counted = count_host_reads
+current = device_context
+in_words = format_bytes
+of_frame = frame_to_array
+of_parts = csr_from_parts
+transposed = transpose

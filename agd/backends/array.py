@@ -122,8 +122,8 @@ def of(x: Array) -> Backend:
         if row.owns(x):
             _ROW_BY_TYPE[type(x)] = row
             return row
-    known = ", ".join(row.name for row in TABLE)
-    raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({known})")
+    names = ", ".join(row.name for row in TABLE)
+    raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({names})")
 
 
 def register_row(row: Backend) -> None:

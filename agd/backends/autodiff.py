@@ -13,7 +13,7 @@ from typing import Any
 import optree
 
 from agd._typing import Array, Tree
-from agd.backends.backend import Autodiff
+from agd.backends.backend import AutodiffFunctions
 
 __all__ = ["JAX", "TORCH", "jax_is_traceable"]
 
@@ -179,5 +179,5 @@ def _jax_is_differentiable(f: Callable[..., Any], tree: Tree, *args: Any) -> boo
     return True
 
 
-TORCH = Autodiff(_torch_value_and_grad, _torch_hvp, _torch_is_differentiable)
-JAX = Autodiff(_jax_value_and_grad, _jax_hvp, _jax_is_differentiable)
+TORCH = AutodiffFunctions(_torch_value_and_grad, _torch_hvp, _torch_is_differentiable)
+JAX = AutodiffFunctions(_jax_value_and_grad, _jax_hvp, _jax_is_differentiable)

@@ -17,7 +17,7 @@ from typing import Any
 from agd._typing import Array, Namespace, Tree
 from agd.backends.transfer import Transfer
 
-__all__ = ["Autodiff", "Backend", "TaskGraph"]
+__all__ = ["AutodiffFunctions", "Backend", "TaskGraph"]
 
 
 def _identity(x: Any) -> Any:
@@ -41,7 +41,7 @@ def _is_no_memory_error(_: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Autodiff:
+class AutodiffFunctions:
     """A library's automatic differentiation of functions f(tree, *args) that return an array.
 
     An array that is not 0-d holds the values of independent problems, and is summed before it is
@@ -148,7 +148,7 @@ class Backend:
         arrays of the library of their entries.
     host_accessible : bool
         Whether values are in the host's memory, so that reading them costs nothing.
-    autodiff : Autodiff or None
+    autodiff : AutodiffFunctions or None
         The library's automatic differentiation, where it has one.
     is_traceable : callable or None
         ``is_traceable(f, tree, *args)``: whether f can be traced by the compiler, which is so if it
@@ -191,7 +191,7 @@ class Backend:
     persist: Callable[[Tree], Tree] = _identity
     sparse: bool = False
     host_accessible: bool = False
-    autodiff: Autodiff | None = None
+    autodiff: AutodiffFunctions | None = None
     is_traceable: Callable[..., bool] | None = None
     needs_accelerator: bool = False
     free_bytes: Callable[[Any], int | None] = _unknown_size

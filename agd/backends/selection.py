@@ -184,8 +184,8 @@ def _row_by_name(name: str) -> Backend:
         return TABLE[names.index(name)]
     matches = difflib.get_close_matches(name.lower(), [*names, "auto"], n=1)
     hint = f"; did you mean {matches[0]!r}?" if matches else ""
-    known = ", ".join(repr(n) for n in ("auto", *names))
-    raise ValueError(f"backend must be one of {known}, or one with ':device'; got {name!r}{hint}")
+    choices = ", ".join(repr(n) for n in ("auto", *names))
+    raise ValueError(f"backend must be one of {choices}, or one with ':device'; got {name!r}{hint}")
 
 
 def _auto_backend() -> str:
@@ -242,10 +242,10 @@ def select(spec: str = "auto") -> Selection:
         names = row.devices(module)
         if not names:
             raise RuntimeError("no device answers")  # noqa: TRY301 - all causes share a message
-        where = row.get_device(module, device_name)
+        device = row.get_device(module, device_name)
         xp = importlib.import_module(row.namespace)
         # A broken device fails as late as at its first array.
-        row.to_numpy(row.convert(xp, [0], xp.int32, where))
+        row.to_numpy(row.convert(xp, [0], xp.int32, device))
     except Exception as error:
         subject = f"device {device_name!r} of " if device_name else ""
         hint = f" (devices here: {', '.join(names)})" if device_name and names else ""
@@ -253,4 +253,4 @@ def select(spec: str = "auto") -> Selection:
         raise RuntimeError(
             f"{subject}backend {row.name!r} cannot be used: {cause}{hint}"
         ) from error
-    return Selection(row, xp, where, device_name or names[0])
+    return Selection(row, xp, device, device_name or names[0])

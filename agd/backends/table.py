@@ -30,8 +30,8 @@ CUDA_ERROR_MEMORY_ALLOCATION = 2
 CACHE_BLOCK_BYTES = 4 * 2**20
 
 
-def _asarray(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
-    return xp.asarray(data, dtype=dtype, device=where)
+def _asarray(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
+    return xp.asarray(data, dtype=dtype, device=device)
 
 
 def _no_blocks(_: Array) -> int | None:
@@ -79,11 +79,11 @@ def _cupy_device(cupy: Any, name: str) -> Any:
     return cupy.cuda.Device(int(index or 0))
 
 
-def _cupy_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
+def _cupy_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
     import cupy
 
     # CuPy creates arrays on the current device; its asarray does not take another.
-    with where if where is not None else cupy.cuda.Device():
+    with device if device is not None else cupy.cuda.Device():
         return xp.asarray(data, dtype=dtype)
 
 
@@ -94,12 +94,12 @@ def _cupy_clip(x: Array, low: Any, high: Any) -> Array:
     return bounded_below if high is None else xp.minimum(bounded_below, high)
 
 
-def _cupy_free_bytes(where: Any) -> int:
+def _cupy_free_bytes(device: Any) -> int:
     import cupy
 
-    with where:
+    with device:
         # Blocks that CuPy's memory pool keeps for later arrays count as free.
-        return int(where.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
+        return int(device.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
 
 def _cupy_is_out_of_memory(error: BaseException) -> bool:
@@ -122,13 +122,13 @@ def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name or "cpu")
 
 
-def _torch_convert(xp: Namespace, data: Any, dtype: Any, where: Any) -> Array:
-    if where is None or where.type == "cpu":
-        return xp.asarray(data, dtype=dtype, device=where)
+def _torch_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
+    if device is None or device.type == "cpu":
+        return xp.asarray(data, dtype=dtype, device=device)
     host = xp.asarray(data, dtype=dtype)
     # A non-blocking copy from pageable memory has read the source when it returns, and does not wait for
     # the work that is queued on the device. From pinned memory it would still be reading the source.
-    return host.to(where, non_blocking=not host.is_pinned())
+    return host.to(device, non_blocking=not host.is_pinned())
 
 
 def _torch_to_numpy(x: Array) -> Any:
@@ -139,13 +139,13 @@ def _torch_block_bytes(x: Array) -> int | None:
     return CACHE_BLOCK_BYTES if x.device.type == "cpu" else None
 
 
-def _torch_free_bytes(where: Any) -> int | None:
-    if where.type != "cuda":
+def _torch_free_bytes(device: Any) -> int | None:
+    if device.type != "cuda":
         return None
     import torch
 
-    cached = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
-    return int(torch.cuda.mem_get_info(where)[0]) + int(cached)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + int(cached)
 
 
 def _torch_is_out_of_memory(error: BaseException) -> bool:
@@ -180,8 +180,8 @@ def _jax_warn_narrowing(_: str) -> None:
     )
 
 
-def _jax_free_bytes(where: Any) -> int | None:
-    stats = where.memory_stats() or {}  # a CPU has none
+def _jax_free_bytes(device: Any) -> int | None:
+    stats = device.memory_stats() or {}  # a CPU has none
     if "bytes_limit" not in stats:
         return None
     return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))

@@ -68,8 +68,8 @@ def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, flo
     """Return the scores that `fit_table` gives, from sums over the batches in two passes."""
     loss, (total, mean) = result.loss, _weighted_mean(table)
     sums = np.zeros(2)
-    for X, y, *more in table():
-        s = more[0] if more else np.ones_like(y)
+    for X, y, *weights in table():
+        s = weights[0] if weights else np.ones_like(y)
         prediction = model.predict(X)["prediction"]
         if model.classes is not None:
             truth = np.where(y == result.classes[1], *reversed(model.classes))
@@ -89,7 +89,7 @@ def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, flo
 def _weighted_mean(table: Any) -> tuple[float, float]:
     """Return the sum of the rows' weights, and the weighted mean of the target."""
     total = weighted_sum = 0.0
-    for _, y, *more in table():
-        s = more[0] if more else np.ones_like(y)
+    for _, y, *weights in table():
+        s = weights[0] if weights else np.ones_like(y)
         total, weighted_sum = total + float(s.sum()), weighted_sum + float(s @ y)
     return total, weighted_sum / total

@@ -192,15 +192,15 @@ class StreamedBlocks:
             raise ValueError("batches must be the same on every pass, got none on this one")
 
 
-def _resident(batches: Batches) -> Array:
+def _resident_of_batches(batches: Batches) -> Array:
     return batches.resident
 
 
-def _device_context(batches: Batches) -> AbstractContextManager[Any]:
+def _context_of_batches(batches: Batches) -> AbstractContextManager[Any]:
     return backends.device_context(batches.resident)
 
 
-def _refuse_conversion(*_: Any) -> Any:
+def _refuse_array_access(*_: Any) -> Any:
     raise TypeError("a stream has no array to read: go through its batches")
 
 
@@ -214,12 +214,12 @@ backends.register_row(
         owns=lambda x: isinstance(x, Batches),
         devices=lambda _: [],
         get_device=lambda *_: None,
-        to_numpy=_refuse_conversion,
-        convert=_refuse_conversion,
+        to_numpy=_refuse_array_access,
+        convert=_refuse_array_access,
         block_bytes=lambda _: None,
         mutable=False,
-        resident=_resident,
-        device_context=_device_context,
+        resident=_resident_of_batches,
+        device_context=_context_of_batches,
         chunked=True,
     )
 )
