@@ -298,7 +298,7 @@ def _coordinates(
     measured: bool,
 ) -> Plan:
     """Choose the coordinates that a given method works in, and the first point in them."""
-    rescaled = getattr(mover, "rescaled", False)
+    rescaled = mover.rescaled
     scaling = column_scaling(base, moments) if rescaled or measured else None
     if measured:
         base = replace(base, convergence_norm=scaling)

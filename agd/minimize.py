@@ -308,13 +308,13 @@ def _mover(
     rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
     named = "lbfgs" if method is None else method
     mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
-    if rows is None and hasattr(mover, "draw"):
+    if rows is None and mover.stochastic:
         raise ValueError(
             f"{mover.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
             f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
             f"{why}. Other methods, such as 'lbfgs', need no rows"
         )
-    return mover, rows if hasattr(mover, "draw") else None
+    return mover, rows if mover.stochastic else None
 
 
 def _signed(how: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:

@@ -10,6 +10,7 @@ import numpy as np
 from agd._tree import dot, tree_where
 from agd._typing import Array
 from agd.update.proximal import FISTA, Composite, FistaState, Point, rise, share_moved
+from agd.update.solver import Solver
 
 __all__ = [
     "Faces",
@@ -24,7 +25,7 @@ BELOW = 0.5  # of the residual: where rounding hides the value, a point that is 
 
 
 @dataclass(frozen=True)
-class Faces:
+class Faces(Solver):
     r"""A quadratic f plus a separable penalty h: `FISTA`, and after each of its steps the minimum of a face.
 
     A step of the proximal gradient, z = prox_{a h}(x - a g), says which entries lie at a kink of h, 0 or
@@ -61,9 +62,13 @@ class Faces:
     True
     """
 
-    evaluations = 2
+    handles_prox = True
     rescaled = True
-    proximal = True
+
+    @property
+    def evaluations(self) -> int:
+        """The point of `FISTA` and the minimum of a face."""
+        return 2
 
     @property
     def name(self) -> str:

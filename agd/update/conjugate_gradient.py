@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._tree import dot, safe_divide, tree_axpy, tree_dot, tree_scale
 from agd._typing import Array, Tree
+from agd.update.solver import Solver
 
 __all__ = [
     "LinearCG",
@@ -30,7 +31,7 @@ class LinearState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LinearCG:
+class LinearCG(Solver):
     r"""Conjugate gradients of Hestenes and Stiefel on a quadratic with Hessian H.
 
     ::
@@ -55,9 +56,10 @@ class LinearCG:
     'conjugate gradients, centred and scaled'
     """
 
-    evaluations = 1
-
-    name = "conjugate gradients, centred and scaled"
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return "conjugate gradients, centred and scaled"
 
     def init(self, objective: Any, params: Tree) -> LinearState:
         """Evaluate the objective at the first point."""
@@ -95,7 +97,7 @@ class RowState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RowCG:
+class RowCG(Solver):
     r"""The same iterates of least squares with fewer rows than columns, as combinations of the rows.
 
     With w = Z' u, K = Z Z' and the gradient g = Z' ρ, where ρ = (K + a I) u - r::
@@ -120,9 +122,10 @@ class RowCG:
     'conjugate gradients on the rows'
     """
 
-    evaluations = 1
-
-    name = "conjugate gradients on the rows"
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return "conjugate gradients on the rows"
 
     def init(self, objective: Any, params: Array) -> RowState:
         """Evaluate the objective at the first point."""

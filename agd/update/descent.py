@@ -22,7 +22,8 @@ from agd._tree import (
 from agd._typing import Array, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.curvature import largest_curvature
-from agd.update.rule import AUTO, Rule, apply_updates, check_rule
+from agd.update.rule import Rule, apply_updates, check_rule
+from agd.update.solver import Solver
 
 __all__ = [
     "Accelerated",
@@ -89,7 +90,7 @@ class DescentState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(Solver):
     """Move by a rule: w := w + update(gradient).
 
     Parameters
@@ -111,9 +112,6 @@ class Descent:
 
     rule: Rule
 
-    rescaled = False
-    evaluations = 1
-
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
         check_rule("rule", self.rule)
@@ -124,9 +122,14 @@ class Descent:
         return repr(self.rule)
 
     @property
+    def update_rule(self) -> Rule:
+        """The rule that it moves by."""
+        return self.rule
+
+    @property
     def auto(self) -> bool:
         """Whether the learning rate is left to the objective."""
-        return dict(self.rule.hyperparameters).get("learning_rate") == AUTO
+        return self.rule.auto_rate
 
     @functools.cached_property
     def _unit(self) -> Rule:
@@ -168,7 +171,7 @@ class AcceleratedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Accelerated:
+class Accelerated(Solver):
     r"""Nesterov's accelerated gradient descent with adaptive restart; the step needs no tuning.
 
     From y_k, the params::
@@ -301,7 +304,7 @@ class AdaptedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adapted:
+class Adapted(Solver):
     r"""Move by a rule, with its updates scaled by what they achieve; the best point is kept.
 
     ::
@@ -339,9 +342,6 @@ class Adapted:
     rule: Rule
     patience: int = 10
 
-    rescaled = False
-    evaluations = 1
-
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
         check_rule("rule", self.rule)
@@ -351,6 +351,11 @@ class Adapted:
     def name(self) -> str:
         """What a result calls it."""
         return f"{self.rule!r}, rate adapted"
+
+    @property
+    def update_rule(self) -> Rule:
+        """The rule that it moves by."""
+        return self.rule
 
     def init(self, objective: Any, params: Tree) -> AdaptedState:
         """Evaluate the objective at the first point."""
@@ -409,7 +414,7 @@ class HeavyBallState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeavyBall:
+class HeavyBall(Solver):
     r"""Heavy-ball momentum with the step 1/L, where L is learned on the way.
 
     ::
@@ -444,9 +449,6 @@ class HeavyBall:
     """
 
     beta: float = 0.9
-
-    rescaled = False
-    evaluations = 1
 
     def __post_init__(self) -> None:
         """Refuse a share that is not below 1."""

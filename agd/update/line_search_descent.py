@@ -16,6 +16,7 @@ from agd.update.line_search import (
     check_search,
     is_finite,
 )
+from agd.update.solver import Solver
 
 __all__ = [
     "Directed",
@@ -110,7 +111,7 @@ class DirectedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Directed:
+class Directed(Solver):
     """Descent along a direction, as far as a line search says.
 
     Parameters
@@ -132,9 +133,6 @@ class Directed:
     search: LineSearch
     label: str
 
-    rescaled = False
-    evaluations = 1
-
     def __post_init__(self) -> None:
         """Refuse what is no line search."""
         check_search(self.search)
@@ -150,7 +148,7 @@ class Directed:
         return getattr(self.direction, "convergence", None)
 
     @property
-    def bounded(self) -> bool:
+    def handles_bounds(self) -> bool:
         """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
         return isinstance(self.search, Backtracking)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Params
+from agd.update.solver import Solver
 
 __all__ = [
     "WhitenedDescent",
@@ -26,7 +27,7 @@ class WhitenedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WhitenedDescent:
+class WhitenedDescent(Solver):
     r"""Gradient descent with step 1 in coordinates that whiten the squared loss.
 
     With H = G + a I the Hessian, by its factors N N' = D⁻¹ H⁻¹ D⁻¹ (`agd.gradient.preconditioner`)::

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from agd._typing import Array, Method, Tree
 from agd._validation import as_count, as_positive
 from agd.update.directions import steepest_descent
 from agd.update.rule import Rule
+from agd.update.solver import Solver, as_solver
 
 __all__ = [
     "Perturbed",
@@ -85,7 +87,7 @@ def told(state: PerturbedState) -> PerturbedState:
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class Perturbed(Solver):
     r"""Any method, perturbed where its gradient is small, so that it leaves saddles.
 
     Every `patience` steps, where the gradient is at most `small` times the largest seen (or the method's
@@ -144,6 +146,8 @@ class Perturbed:
     wait: int = 10
     seed: int = 0
 
+    refreshes = True
+
     def __post_init__(self) -> None:
         """Refuse what cannot be perturbed."""
         self._check_method()
@@ -154,6 +158,7 @@ class Perturbed:
         as_count("patience", self.patience)
         as_count("wait", self.wait)
         as_count("seed", self.seed, least=0)
+        object.__setattr__(self, "rescaled", self.base.rescaled)
 
     def _check_method(self) -> None:
         if self.method is None:
@@ -163,15 +168,15 @@ class Perturbed:
                 f"method must be a method such as agd.update.directions() or "
                 f"agd.update.Descent(agd.update.adam(0.1)), got {self.method!r}"
             )
-        if hasattr(self.method, "draw") or hasattr(self.method, "refresh"):
+        if self.base.stochastic or self.base.refreshes:
             raise ValueError(
-                f"method must be one that every step of is determined: {self.method.name} draws"
+                f"method must be one that every step of is determined: {self.base.name} draws"
             )
 
-    @property
-    def base(self) -> Any:
+    @functools.cached_property
+    def base(self) -> Solver:
         """The method that descends."""
-        return steepest_descent() if self.method is None else self.method
+        return steepest_descent() if self.method is None else as_solver(self.method)
 
     @property
     def name(self) -> str:
@@ -184,14 +189,9 @@ class Perturbed:
         return int(self.base.evaluations)
 
     @property
-    def rescaled(self) -> bool:
-        """Whether ``agd.fit`` runs it in centred and scaled coordinates."""
-        return bool(getattr(self.base, "rescaled", False))
-
-    @property
-    def bounded(self) -> bool:
+    def handles_bounds(self) -> bool:
         """Whether the method keeps to bounds."""
-        return bool(getattr(self.base, "bounded", False))
+        return self.base.handles_bounds and not self.base.handles_prox
 
     def period(self, objective: Any) -> int:
         """Return how often a run calls `refresh`, in steps."""

@@ -10,6 +10,7 @@ from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
 from agd._typing import Array, Tree
 from agd._validation import as_count
 from agd.update.descent import first_curvature, looks
+from agd.update.solver import Solver
 
 __all__ = [
     "DECREASE",
@@ -212,7 +213,7 @@ class FistaState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FISTA:
+class FISTA(Solver):
     r"""Accelerated proximal gradient descent: a smooth f plus a penalty h that has a prox.
 
     ::
@@ -254,9 +255,8 @@ class FISTA:
     array([ 0., -3.,  0.])
     """
 
-    evaluations = 1
+    handles_prox = True
     rescaled = True
-    proximal = True
 
     @property
     def name(self) -> str:
@@ -401,7 +401,7 @@ class ProximalState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProximalGradient:
+class ProximalGradient(Solver):
     r"""Proximal gradient descent: a smooth f plus a penalty h that has a prox.
 
     ::
@@ -445,9 +445,8 @@ class ProximalGradient:
 
     memory: int = 10
 
-    evaluations = 1
+    handles_prox = True
     rescaled = True
-    proximal = True
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""
@@ -516,7 +515,7 @@ class ProjectedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProjectedGradient:
+class ProjectedGradient(Solver):
     r"""Spectral projected gradient descent: a smooth f over a set, or plus any penalty h with a prox.
 
     ::
@@ -563,9 +562,8 @@ class ProjectedGradient:
 
     memory: int = 10
 
-    evaluations = 1
+    handles_prox = True
     rescaled = True
-    proximal = True
 
     def __post_init__(self) -> None:
         """Refuse a memory of nothing."""

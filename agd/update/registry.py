@@ -22,13 +22,14 @@ from agd.update.directions import (
 )
 from agd.update.perturbed import Perturbed
 from agd.update.proximal import FISTA, ProjectedGradient, ProximalGradient
-from agd.update.rule import AUTO, Rule
+from agd.update.rule import Rule
+from agd.update.solver import Solver, as_solver
 from agd.update.stochastic import SVRG, sgd
 
 __all__ = ["METHODS", "SOLVERS", "resolve", "solver"]
 
 
-def _accelerated() -> Method:
+def _accelerated() -> Solver:
     return Accelerated(rescaled=False, backtracking=True)
 
 
@@ -84,7 +85,7 @@ ELSEWHERE = (
 )  # fmt: skip
 
 
-def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> Method:
+def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> Solver:
     """Return the method that a name, a rule or a method stands for, with a loss of this curvature.
 
     Parameters
@@ -116,8 +117,8 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> M
     'adam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08)'
     """
     found = _resolved(method, loss, prox)
-    if prox and not getattr(found, "proximal", False):
-        able = [n for n, make in SOLVERS.items() if getattr(make(), "proximal", False)]
+    if prox and not found.handles_prox:
+        able = [n for n, make in SOLVERS.items() if make().handles_prox]
         named = method if isinstance(method, str) else found.name
         raise ValueError(
             f"method {named!r} cannot handle a penalty with a prox; these can: "
@@ -126,9 +127,9 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> M
     return found
 
 
-def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
+def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Solver:
     if not isinstance(method, (str, Rule)):
-        return _method(method)
+        return as_solver(method)
     unbounded = loss.curvature_bound is None
     if method == "auto":
         if not prox:
@@ -153,16 +154,16 @@ def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Method:
     )
 
 
-def _scaled(method: Any) -> Method:
+def _scaled(method: Any) -> Solver:
     """Let a method of linear parameters work in scaled coordinates where it leaves that open."""
     open_ = any(field.name == "rescaled" for field in fields(method))
-    found: Method = replace(method, rescaled=True) if open_ else method
+    found: Solver = replace(method, rescaled=True) if open_ else method
     return found
 
 
 def solver(
     method: str | Rule | Method, *, prox: bool = False, bounds: bool = False, rows: bool = True
-) -> Method:
+) -> Solver:
     """Return the method that a name, a rule or a method stands for, for a function of any kind.
 
     Parameters
@@ -196,16 +197,17 @@ def solver(
     elif isinstance(method, Rule):
         found = _ruled(method)
     else:
-        found = _method(method)
-    proximal = getattr(found, "proximal", False)
-    if prox and not proximal:
-        _refuse(method, "a penalty with a prox", ("proximal",), rows)
-    if bounds and not (proximal or getattr(found, "bounded", False)):
-        _refuse(method, "bounds", ("proximal", "bounded"), rows)
+        found = as_solver(method)
+    if prox and not found.handles_prox:
+        able = [name for name, each in _made(rows) if each.handles_prox]
+        _refuse(method, found, "a penalty with a prox", able)
+    if bounds and not found.handles_bounds:
+        able = [name for name, each in _made(rows) if each.handles_bounds]
+        _refuse(method, found, "bounds", able)
     return found
 
 
-def _named(name: str, *, prox: bool, bounds: bool) -> Method:
+def _named(name: str, *, prox: bool, bounds: bool) -> Solver:
     key = ALIASES.get(name.lower(), name.lower())
     if key == "lbfgs" and (prox or bounds):
         key = "fista" if prox else "projected_lbfgs"
@@ -216,13 +218,13 @@ def _named(name: str, *, prox: bool, bounds: bool) -> Method:
         )
     if key not in SOLVERS and key not in METHODS:
         key = as_choice("method", name, (*SOLVERS, *METHODS))
-    made: Method = SOLVERS[key]() if key in SOLVERS else Adapted(METHODS[key]())
+    made: Solver = SOLVERS[key]() if key in SOLVERS else Adapted(METHODS[key]())
     return made
 
 
-def _ruled(rule: Rule) -> Method:
+def _ruled(rule: Rule) -> Solver:
     """Return descent by a rule; a rate left to the objective is for the methods that find one."""
-    if dict(rule.hyperparameters).get("learning_rate") != AUTO:
+    if not rule.auto_rate:
         return Descent(rule)
     key = ALIASES.get(rule.name)
     if key is None:
@@ -231,21 +233,13 @@ def _ruled(rule: Rule) -> Method:
     return HeavyBall(beta) if key == "heavy_ball" and beta else SOLVERS[key]()
 
 
-def _refuse(method: Any, what: str, traits: tuple[str, ...], rows: bool) -> None:
-    made = {name: make() for name, make in SOLVERS.items()}
-    able = [n for n, m in made.items() if any(getattr(m, t, False) for t in traits)]
-    able = [n for n in able if rows or not hasattr(made[n], "draw")]
-    named = method if isinstance(method, str) else getattr(method, "name", method)
+def _made(rows: bool) -> list[tuple[str, Solver]]:
+    made = [(name, make()) for name, make in SOLVERS.items()]
+    return [(name, each) for name, each in made if rows or not each.stochastic]
+
+
+def _refuse(method: Any, found: Solver, what: str, able: list[str]) -> None:
+    named = method if isinstance(method, str) else found.name
     raise ValueError(
         f"method {named!r} cannot handle {what}; these can: {', '.join(map(repr, able))}"
     )
-
-
-def _method(method: Any) -> Method:
-    if isinstance(method, type) or not (hasattr(method, "init") and hasattr(method, "step")):
-        raise TypeError(
-            f"method must be a name, a rule such as agd.update.adam(0.1) or an object with init and "
-            f"step, got {method!r}"
-        )
-    found: Method = method
-    return found

@@ -188,6 +188,22 @@ class Rule:
     hyperparameters: tuple[tuple[str, Any], ...] = ()
     factory: Callable[..., Rule] | None = None
 
+    @property
+    def learning_rate(self) -> Any:
+        """The rate that the rule was called with; None for a rule that takes none."""
+        return dict(self.hyperparameters).get("learning_rate")
+
+    @property
+    def auto_rate(self) -> bool:
+        """Whether the rate is "auto", which a solver replaces by 1/L."""
+        return isinstance(self.learning_rate, str) and self.learning_rate == AUTO
+
+    @property
+    def constant_rate(self) -> float | None:
+        """The rate where it is one number; None for a schedule, an array and "auto"."""
+        rate = self.learning_rate
+        return float(rate) if isinstance(rate, Real) else None
+
     def with_learning_rate(self, learning_rate: Rate) -> Rule:
         """Return the same rule with another learning rate.
 

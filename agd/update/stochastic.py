@@ -16,6 +16,7 @@ from agd._validation import as_count, as_positive
 from agd.gradient.minibatch import batch_curvature, row_count, take_rows
 from agd.update.rule import AUTO, Rule, apply_updates
 from agd.update.rules import gradient_descent
+from agd.update.solver import Solver
 
 __all__ = [
     "SVRG",
@@ -158,7 +159,7 @@ class StochasticState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stochastic:
+class Stochastic(Solver):
     r"""Mini-batch descent by any rule: x_{k+1} = x_k + update(1/b Σ_{i in B_k} ∇f_i(x_k)).
 
     A rate of ``"auto"`` is ::
@@ -208,7 +209,8 @@ class Stochastic:
     decay: float = 2.0 / 3.0
     rescaled: bool = False
 
-    evaluations = 1
+    stochastic = True
+    minibatch_state = True
 
     def __post_init__(self) -> None:
         """Refuse a batch or a seed that cannot be drawn."""
@@ -223,12 +225,18 @@ class Stochastic:
         return f"mini-batches by {self.rule!r}{', centred and scaled' if self.rescaled else ''}"
 
     @property
-    def _auto(self) -> bool:
-        return dict(self.rule.hyperparameters).get("learning_rate") == AUTO
+    def update_rule(self) -> Rule:
+        """The rule that it moves by."""
+        return self.rule
+
+    @property
+    def auto(self) -> bool:
+        """Whether the learning rate is left to the objective."""
+        return self.rule.auto_rate
 
     @functools.cached_property
     def _unit(self) -> Rule:
-        return self.rule.with_learning_rate(1.0) if self._auto else self.rule
+        return self.rule.with_learning_rate(1.0) if self.auto else self.rule
 
     def period(self, objective: Any) -> int:
         """Return the steps of an epoch: how often a run looks."""
@@ -250,7 +258,7 @@ class Stochastic:
         xp = backends.namespace(value)
         zero = xp.zeros_like(value)
         scale = None
-        if self._auto:
+        if self.auto:
             scale = 0.5 / curvature_seen(objective, params, size, batches, self.seed)
         return StochasticState(
             value, grad, self._unit.init(params), scale, zero, zero, zero + 1.0
@@ -344,7 +352,7 @@ class SVRGState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SVRG:
+class SVRG(Solver):
     r"""Stochastic variance-reduced gradient: mini-batch steps that converge with a constant step.
 
     From x, the params, whose full gradient is known, y_0 = x and ::
@@ -398,8 +406,9 @@ class SVRG:
     seed: int = 0
     rescaled: bool = True
 
-    proximal = True
-    evaluations = 2
+    handles_prox = True
+    stochastic = True
+    refreshes = True
 
     def __post_init__(self) -> None:
         """Refuse a batch, a seed or a rate that makes no sense."""
@@ -417,6 +426,11 @@ class SVRG:
         """What a result calls it."""
         passes = f"{self.passes} pass{'es' if self.passes > 1 else ''}"
         return f"SVRG ({passes} a round){', centred and scaled' if self.rescaled else ''}"
+
+    @property
+    def evaluations(self) -> int:
+        """The gradient over a mini-batch at the moving point, and at the params."""
+        return 2
 
     def period(self, objective: Any) -> int:
         """Return the steps of a round: how often a run calls `refresh`, and looks."""

@@ -236,12 +236,12 @@ def of_method(
 
     def advance(carry):
         objective = make(*carry.data)
-        more = (entry(carry),) if hasattr(method, "draw") else ()
+        more = (entry(carry),) if method.stochastic else ()
         moved = method.step(objective, carry.params, carry.state, *more)
         carry = carry._replace(k=carry.k + 1)
         if hasattr(method, "refresh"):
             period = method.period(objective)
-            more = (entry(carry, period),) if hasattr(method, "redraw") else ()
+            more = (entry(carry, period),) if method.refreshes else ()
             ended = method.refresh(objective, *moved, *more)
             moved = tree_where(carry.k % period == 0, ended, moved)
         return carry._replace(params=moved[0], state=moved[1])
@@ -251,7 +251,7 @@ def of_method(
         value_and_grad = getattr(method, "look", lambda *_: (carry.state.value, carry.state.grad))
         grad = value_and_grad(objective, carry.params, carry.state)[1]
         small = objective.grad_norm(grad, carry.params) <= tol
-        return small & ~carry.state.unsettled if hasattr(method, "redraw") else small
+        return small & ~carry.state.unsettled if method.refreshes else small
 
     def solved(carry):
         answer(getattr(carry.params, "coef", carry.params))
@@ -295,13 +295,13 @@ def saddle_case(method: Any) -> Case:
 
 def method_case(method: Any) -> Case:
     """The problem that a method is for, by what it says of itself."""
-    if hasattr(method, "draw"):
+    if method.stochastic:
         return rows_case(method)
-    if hasattr(method, "redraw"):
+    if method.refreshes:
         return saddle_case(method)
-    if getattr(method, "proximal", False):
+    if method.handles_prox:
         return of_method(method, (START, CENTRE), sparse, near(shrunk(CENTRE)))
-    if getattr(method, "bounded", False):
+    if method.handles_bounds:
         x0 = np.abs(START)
         return of_method(method, (x0, CENTRE), bounded, near(np.maximum(CENTRE, 0.0)))
     return of_method(method, (START, CENTRE), plain, near(CENTRE))
