@@ -1,6 +1,6 @@
 #!/usr/bin/env -S uv run --script
 # /// script
-# dependencies = ["nox>=2025.2.9"]
+# dependencies = ["nox[uv]>=2025.2.9"]
 # ///
 """The project's checks. ``nox`` runs them all: lint, docs, and the tests on every backend."""
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"  # uv where it is installed: seconds, not minutes
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 BACKENDS = ("numpy", "strict", "torch", "jax", "dask", "cupy")
@@ -93,10 +93,27 @@ def tests(session: nox.Session, backend: str) -> None:
     # Doctests are the same on every backend: the numpy session runs them.
     where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
     # A GPU is one device, and its memory is not shared out. Elsewhere workers times threads are the cores.
-    workers = 1 if backend == "cupy" else WORKERS
+    _run_tests(session, backend, where, workers=1 if backend == "cupy" else WORKERS)
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Run the tests that guard most, on NumPy and array-api-strict: `tests/helpers/quick_selection.py`."""
+    _install(session, ".", "quick")
+    _run_tests(session, "quick", ["tests"], WORKERS)
+
+
+def _run_tests(session: nox.Session, backend: str, paths: list[str], workers: int) -> None:
+    """Run pytest on paths, shared out to worker processes."""
     share = [f"--numprocesses={workers}", "--dist=loadgroup"] if workers > 1 else []
     env = {"AGD_TEST_BACKEND": backend, "OMP_NUM_THREADS": str(max(1, CORES // workers))}
-    session.run("pytest", *where, *share, *session.posargs, env=env)
+    # What JAX compiles is kept, for the other workers and for the next run: most of its tests' time.
+    env |= {
+        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    session.run("pytest", *paths, *share, *session.posargs, env=env)
 
 
 @nox.session(default=False)

@@ -3,7 +3,8 @@
 Tests that ask for `xp` run on every library. Those that ask for none run once, in the numpy session.
 ``AGD_TEST_BACKEND`` names a session: only its tests are kept, and its library has to be there. Without
 it everything runs, and what needs a library that is missing skips, saying so. Sessions of a GPU are
-``cupy``, ``torch:cuda`` and ``jax:cuda``; ``-m gpu`` keeps all three.
+``cupy``, ``torch:cuda`` and ``jax:cuda``; ``-m gpu`` keeps all three. The session ``quick`` keeps the
+tests of NumPy and array-api-strict in the files that ``helpers/quick_selection.py`` names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from helpers.array_libraries import ON_GPU, SESSION, VARIANTS, Xp, missing
+from helpers.array_libraries import (
+    ON_GPU,
+    SESSION,
+    VARIANTS,
+    Xp,
+    missing,
+    runs_session,
+    tested_variants,
+)
+from helpers.quick_selection import QUICK_FILES, SLOW_TESTS
 
 try:
     from hypothesis import settings
@@ -27,10 +37,21 @@ else:
 
 def pytest_configure(config: pytest.Config) -> None:
     known = {variant.session for variant in VARIANTS.values()}
-    if SESSION and SESSION not in known:
-        raise pytest.UsageError(f"AGD_TEST_BACKEND must be one of {sorted(known)}, got {SESSION!r}")
-    if SESSION and (reason := missing(SESSION)):
-        raise pytest.UsageError(f"AGD_TEST_BACKEND={SESSION}, but {reason}")
+    if SESSION and SESSION not in {*known, "quick"}:
+        raise pytest.UsageError(
+            f"AGD_TEST_BACKEND must be one of {sorted({*known, 'quick'})}, got {SESSION!r}"
+        )
+    for session in known:
+        if SESSION and runs_session(session) and (reason := missing(session)):
+            raise pytest.UsageError(f"AGD_TEST_BACKEND={SESSION}, but {reason}")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the files that the quick session does without, before they are imported."""
+    if SESSION != "quick" or not collection_path.name.startswith("test_"):
+        return None
+    name = collection_path.relative_to(Path(__file__).parent).as_posix()
+    return None if name in QUICK_FILES else True
 
 
 def _session(item: pytest.Item) -> str:
@@ -51,7 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         session = _session(item)
         if session in ON_GPU:
             item.add_marker(pytest.mark.gpu)
-        if SESSION and session != SESSION:
+        slow = SESSION == "quick" and item.originalname in SLOW_TESTS
+        if not runs_session(session) or slow:
             dropped.append(item)
             continue
         if reason := missing(session):
@@ -62,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
-@pytest.fixture(params=list(VARIANTS))
+@pytest.fixture(params=tested_variants())
 def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
     """Give each array library in turn, with the strict one's variants as stand-ins for a GPU."""
     variant = VARIANTS[request.param]

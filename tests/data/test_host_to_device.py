@@ -69,6 +69,8 @@ def full(monkeypatch):
 @pytest.mark.parametrize("options", CASES, ids=str)
 @pytest.mark.parametrize("room", [None, 20_000])
 def test_a_device_gives_what_memory_gives(spec, data, options, room, full, double):
+    if spec == "jax" and room is None and options:
+        pytest.skip("each case is compiled, which takes seconds: that in batches has all of it")
     X, y, weight = data
     made = full(spec, room)
     found = agd.fit(X, y, sample_weight=weight, device=spec, **options)

@@ -75,6 +75,8 @@ def test_jaxs_halves_are_near_single_in_a_compiled_loop(name, kind):
     import jax
     import jax.numpy as jnp
 
+    if kind == "float16" and name not in {"gradient_descent", "momentum", "adam", "rprop"}:
+        pytest.skip("each loop is compiled: these stand for all, which bfloat16, the coarser, runs")
     rule, dtype = RULES[name], getattr(jnp, kind)
     point, curvature = (jnp.asarray(a, dtype) for a in (START, CURVATURE))
 

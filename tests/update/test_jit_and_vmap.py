@@ -103,6 +103,8 @@ def test_a_gradient_that_is_no_number_is_not_taken_for_zero(name, xp):
 @each_case
 @pytest.mark.backend("jax")
 def test_inside_jit_of_vmap_of_while_loop(name):
+    if name.startswith("method Adapted") and name.split()[-1] not in {"momentum", "adam", "rprop"}:
+        pytest.skip("each method is compiled: these stand for all rules, which are compiled alone")
     jax = pytest.importorskip("jax")
     VARIANTS["jax"].make()
     case = CASES[name]
@@ -248,7 +250,7 @@ def reads(monkeypatch):
 @pytest.mark.backend("strict")
 def test_strictest_arrays_are_never_read(name, reads):
     strict = pytest.importorskip("array_api_strict")
-    case, xp = CASES[name], VARIANTS["strict:strictest"].make()
+    case, xp = CASES[name], VARIANTS["strict:device1"].make()
     # Linear algebra is an extension, which a library may be without.
     extensions = ("linalg",) if name == "penalty NuclearNorm" else ()
     each = [[xp.asarray(x) for x in map(np.asarray, arrays)] for arrays in problems(case)]
