@@ -18,6 +18,7 @@ __all__ = [
     "Loss",
     "Method",
     "Namespace",
+    "NotApplicable",
     "Objective",
     "Params",
     "Penalty",
@@ -33,6 +34,10 @@ Namespace: TypeAlias = Any
 
 Tree: TypeAlias = Any
 """A dict, list, tuple or NamedTuple of arrays, nested as one likes; a single array is a tree too."""
+
+
+class NotApplicable(Exception):  # noqa: N818 - a signal from one solver to the next, not a user's error
+    """A solver cannot serve a problem; its row in ``agd.run.SOLVERS`` names the one that follows."""
 
 
 class Params(NamedTuple):

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
 from agd._validation import (
-    Data,
     as_data,
     as_flag,
     as_start,
@@ -33,28 +31,15 @@ from agd._validation import (
 from agd.data.arrays import Blocks
 from agd.data.screening import screen
 from agd.data.stream import Stream, placed
-from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Preconditioned
-from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
-from agd.run import Criterion, FitResult, Result, Stop, as_stop, run
-from agd.run.closed_form import closed, tells, worthwhile
-from agd.run.diagnosis import (
-    check_dependence,
-    check_range,
-    explain_conditioning,
-    explain_status,
-    warns_of_status,
-)
-from agd.run.normal_equations import direct, many
-from agd.run.refinement import conjugate, few_rows, held, refined
-from agd.run.result import Status, as_fit_result
-from agd.run.select_solver import Plan, looked_at, plan, scaled, sound_data
+from agd.run import Criterion, FitResult, Result, Stop, as_stop
+from agd.run.diagnosis import explain, warns_of_status
+from agd.run.linear_problem import LinearProblem
+from agd.run.solver_table import solve
 from agd.update import Descent, Rule, Trajectory, resolve
-from agd.update.conjugate_gradient import LinearCG, RowCG
 from agd.update.trajectory import Path
 
 __all__ = [
@@ -193,123 +178,25 @@ def fit(
     chosen, intercept = get(loss), as_flag("intercept", intercept)
     penalty = as_target_penalty(penalty)
     check_callback(callback)
-    auto = isinstance(method, str) and method == "auto"
-    usual = auto and stop is None and init is None and callback is None
-    stop = as_stop(stop)
-    mover = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
+    solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     data = as_data(X, y, sample_weight) if device is None else placed(X, y, sample_weight, device)
-    at_once = direct if data.X.ndim == 2 else many
-    found = at_once(data, chosen, penalty, intercept) if usual else None
-    names = column_names(X)
-    if found is not None:
-        return found if names is None else replace(found, feature_names=names)
+    problem = LinearProblem(
+        data, chosen, penalty, intercept, as_stop(stop), init, callback,
+        method=None if isinstance(method, str) and method == "auto" else solver,
+        default_settings=stop is None and init is None and callback is None,
+    )  # fmt: skip
     with backends.device_context(data.X), backends.count_host_reads() as reads:
-        result, dependent = _fit(
-            data, mover, chosen, penalty, intercept, stop, init, callback, auto=auto
-        )
-    result = replace(result, n_sync=reads[0], feature_names=names)
+        result, rank_warning = explain(solve(problem), problem)
+    names = column_names(X)
+    if (
+        reads[0] or names is not None
+    ):  # a kernel that reads nothing by this door has counted for itself
+        result = replace(result, n_sync=reads[0] or result.n_sync, feature_names=names)
     if warns_of_status(result):
         warn_unconverged(result.message)
-    if dependent:
-        warn_dependent(dependent)
+    if rank_warning:
+        warn_dependent(rank_warning)
     return result
-
-
-def _fit(
-    data: Data,
-    mover: Any,
-    chosen: Loss,
-    penalty: Penalty | None,
-    intercept: bool,
-    stop: Stop,
-    init: Any,
-    callback: Callable[[Result], object] | None,
-    *,
-    auto: bool,
-) -> tuple[FitResult, str]:
-    """Check the values, choose the coordinates, run, and put the result into words."""
-    told = functools.partial(tells, method=mover, stop=stop, callback=callback)
-    sound, moments = sound_data(data, chosen, penalty, intercept, auto=auto, tells=told)
-    unseen = sound.n_sync == 0 or not sound.whole
-    base = LinearObjective(sound.blocks, chosen, penalty, intercept)
-    start = as_start(init, base.zeros(), intercept)
-    measured = not stop.tests_convergence
-    with sound.blocks.undisturbed():
-        way = plan(base, start, moments, measured=measured) if auto else None
-        whole = None if auto else worthwhile(base, mover, stop, callback)
-        if way is None and whole is None and unseen:
-            sound = looked_at(sound, chosen)
-        if way is None and auto:
-            way = conjugate(base, start, measured=measured) or scaled(
-                base, start, measured=measured
-            )
-        way = way or _coordinates(base, mover, start, whole, measured=measured)
-        found, way = _run(
-            way, stop, callback, whole, tol=default_gradient_tolerance(base.blocks.resident)
-        )
-    if not sound.whole and np.any(found.status == Status.NON_FINITE):
-        sound = looked_at(sound, chosen)
-    result = as_fit_result(found, sound, chosen)
-    result = explain_status(result, way.objective, way.method, sound.least_share)
-    check_range(result, way.objective, way.method, given=start is not None)
-    if isinstance(way.method, (LinearCG, RowCG)):
-        return result, few_rows(result, way.objective)
-    if way.columns is None:
-        return check_dependence(result, way.objective)
-    return explain_conditioning(
-        result, way.columns, quadratic=isinstance(way.objective, WhitenedLeastSquares)
-    )
-
-
-def _run(
-    way: Plan,
-    stop: Stop,
-    callback: Callable[[Result], object] | None,
-    whole: Moments | None,
-    *,
-    tol: float,
-) -> tuple[Result, Plan]:
-    """Run what was chosen; where that cannot begin, what it says to run otherwise."""
-    method, objective, x0, every = way[:4]
-    if isinstance(objective, WhitenedLeastSquares):  # a step or two are all: look after each
-        stop = replace(stop, check_every=1)
-    go = _runner(method, objective, whole)
-    found = go(method, objective, x0, stop, callback, grad_tol=tol, check_every=every)
-    if way.otherwise is not None and found.status == Status.NON_FINITE and found.nit == 0:
-        return _run(way.otherwise, stop, callback, whole, tol=tol)
-    return found, way
-
-
-def _runner(method: Any, objective: Any, whole: Moments | None) -> Callable[..., Result]:
-    """Return the loop, or what stands around it or for it."""
-    if whole is not None:
-        return functools.partial(closed, moments=whole)
-    if isinstance(method, (LinearCG, RowCG)):
-        return held
-    return refined if isinstance(getattr(objective, "base", None), MomentObjective) else run
-
-
-def _coordinates(
-    base: LinearObjective,
-    mover: Any,
-    start: Params | None,
-    moments: Moments | None = None,
-    *,
-    measured: bool,
-) -> Plan:
-    """Choose the coordinates that a given method works in, and the first point in them."""
-    rescaled = mover.rescaled
-    scaling = column_scaling(base, moments) if rescaled or measured else None
-    if measured:
-        base = replace(base, convergence_norm=scaling)
-    zero = base.zeros()
-    if start is None and rescaled and scaling is not None and zero.intercept is not None:
-        start = Params(zero.coef, zero.intercept + scaling.null_model)
-    start = base.prox(zero if start is None else start, 0.0)  # the nearest point that is allowed
-    if scaling is None or not rescaled:
-        return Plan(mover, base, start)
-    with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
-        return Plan(mover, Preconditioned(base, scaling), scaling.to_preconditioned(start))
 
 
 def path(

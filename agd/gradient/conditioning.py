@@ -22,7 +22,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array
+from agd._typing import Array, NotApplicable
 from agd.data.arrays import Blocks
 from agd.data.matrix import backward, forward, sliced, taken
 from agd.gradient.column_stats import column_peaks
@@ -186,7 +186,7 @@ class Columns(NamedTuple):
 
 def whiten_columns(
     base: LinearObjective, moments: Moments, scaling: Scaling, *, quadratic: bool
-) -> tuple[Whitening, Columns] | None:
+) -> tuple[Whitening, Columns]:
     """Whiten by the moments, or by a factor of the data where squaring them lost what is small.
 
     Parameters
@@ -202,8 +202,13 @@ def whiten_columns(
 
     Returns
     -------
-    tuple of Whitening and Columns, or None
-        None for columns whose moments the dtype cannot hold.
+    tuple of Whitening and Columns
+        The coordinates, and what was learned of the columns.
+
+    Raises
+    ------
+    NotApplicable
+        For columns whose moments the dtype cannot hold.
     """
     whitening = whiten_by_moments(base, moments, scaling)
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
@@ -216,7 +221,7 @@ def whiten_columns(
     size = math.prod(tuple(ends.shape))
     low, high, dead, tiny, reach = read[:size].astype(float).reshape(tuple(ends.shape))
     if np.isnan(low).any() or ((tiny > 0.0).any() and _lost(base, moments)):
-        return None
+        raise NotApplicable("the dtype cannot hold the moments of X")
     least = _least(read[size:], p, base) if single else None
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.

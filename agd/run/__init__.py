@@ -10,8 +10,10 @@ GradTol(1e-08) | MaxIter(500)
 from __future__ import annotations
 
 from agd.run.certificate import Certificate, predicted_contraction
+from agd.run.linear_problem import LinearProblem, Traits
 from agd.run.loop import run
 from agd.run.result import FitResult, History, Result, Status
+from agd.run.solver_table import SOLVERS, select_solver
 from agd.run.stopping import (
     GCV,
     Criterion,
@@ -27,20 +29,24 @@ from agd.run.stopping import (
 
 __all__ = [
     "GCV",
+    "SOLVERS",
     "Certificate",
     "Criterion",
     "Deadline",
     "FitResult",
     "GradTol",
     "History",
+    "LinearProblem",
     "MaxEval",
     "MaxIter",
     "Result",
     "Status",
     "StepTol",
     "Stop",
+    "Traits",
     "ValueTol",
     "as_stop",
     "predicted_contraction",
     "run",
+    "select_solver",
 ]

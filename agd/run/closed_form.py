@@ -12,7 +12,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, Method, Params, StepState
+from agd._typing import Array, NotApplicable, Params, StepState
 from agd.gradient.conditioning import (
     MAX_NORMAL_COLUMNS,
     MAX_SPECTRUM_COLUMNS,
@@ -23,6 +23,8 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import L2, Squared
 from agd.run.certificate import make_certificate
+from agd.run.linear_problem import LinearProblem, Plan, Revealed, Solution
+from agd.run.linear_solvers import MomentSolver, loop_settings, plan_iterations
 from agd.run.loop import run, status_message
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.run.result import History, Result, Status, observed_contraction
@@ -42,6 +44,7 @@ from agd.update import Descent, Trajectory
 
 __all__ = [
     "GRID",
+    "ClosedForm",
     "Looks",
     "Scan",
     "State",
@@ -55,8 +58,6 @@ __all__ = [
     "measure_path",
     "scanned",
     "spread",
-    "tells",
-    "worthwhile",
 ]
 
 
@@ -469,7 +470,7 @@ def closed(
     method, objective, x0, stop, callback, grad_tol, check_every
         As for `agd.run.run`.
     moments : Moments
-        What `worthwhile` returned.
+        Those of the data, which serve.
 
     Returns
     -------
@@ -491,13 +492,14 @@ def closed(
         criterion.resolved(x0) if leaves else criterion,
         stop.check_every or check_every,
     )  # fmt: skip
-    found = a_run.ended()
-    if found is None:
+    try:
+        scan, end = a_run.ended()
+    except NotApplicable:
         stepped = run(
             method, objective, x0, stop, callback, grad_tol=grad_tol, check_every=check_every
         )
         return replace(stepped, n_sync=stepped.n_sync + a_run.n_sync)
-    return a_run.report(*found, method, gradients[0] if gradients else None)
+    return a_run.report(scan, end, method, gradients[0] if gradients else None)
 
 
 class _Held(NamedTuple):
@@ -548,17 +550,20 @@ class _Closed:
             grad_norm=np.maximum(row.grad_norm, self.floor),
         )  # fmt: skip
 
-    def ended(self) -> tuple[Scan, _Held] | None:
-        """Find the end, hold it against the data, put the moments right and look again; None to loop."""
-        held, right = None, self.whole.moments.G.dtype != self.objective.blocks.total.dtype
+    def ended(self) -> tuple[Scan, _Held]:
+        """Return the end of the trajectory, once the moments are corrected so that the data agree with it.
+
+        It raises `NotApplicable` where the run overflows, or the data never agree.
+        """
+        held: _Held | None = None
+        right = self.whole.moments.G.dtype != self.objective.blocks.total.dtype
         for _ in range(ROUNDS):
             scan = self._scan()
             if (scan.row.finite == 0).any():
-                return None
+                raise NotApplicable("a run that overflows")
             again = held is not None and (scan.steps == held.steps).all()
-            held = held if again else self._on_data(scan)
-            if held is None:
-                return None
+            if held is None or not again:
+                held = self._on_data(scan)
             status = beside(scan, held.row)
             denied = (scan.status == Status.CONVERGED) & (status == RUNNING)
             right = right or again
@@ -568,7 +573,7 @@ class _Closed:
                 self.floor = np.where(denied, held.row.grad_norm, self.floor)
             else:
                 right = not self._correct(scan, held)
-        return None
+        raise NotApplicable("the data deny what the moments say")
 
     def _scan(self) -> Scan:
         """Ask the tests at the looks of a loop; or find the smallest generalised cross-validation."""
@@ -584,8 +589,8 @@ class _Closed:
     def _make_monitor(self, first: Observation) -> StoppingMonitor:
         return StoppingMonitor(self.criterion, first, first.evaluations, self.eps)
 
-    def _on_data(self, scan: Scan) -> _Held | None:
-        """Evaluate the data where the run ends; None where they overflow."""
+    def _on_data(self, scan: Scan) -> _Held:
+        """Evaluate the data where the run ends; raise `NotApplicable` where they overflow."""
         self.passes, self.n_sync = self.passes + 1, self.n_sync + 1
         path = self.whole.at_each(scan.steps)
         dtype = self.objective.blocks.total.dtype
@@ -599,8 +604,9 @@ class _Closed:
             )
         row = self._named(backends.to_numpy(columns), scan.steps, observed_fields)
         sound = np.isfinite(row.value).all() and np.isfinite(row.grad_norm).all()
-        row = row._replace(moved=scan.row.moved)
-        return _Held(scan.steps, row, x, value, grad) if sound else None
+        if not sound:
+            raise NotApplicable("data that overflow where the run ends")
+        return _Held(scan.steps, row._replace(moved=scan.row.moved), x, value, grad)
 
     def _agree(self, row: Observation, data: Observation) -> bool:
         """Return whether loss and gradient at the end are the data's, so that nothing is to be put right."""
@@ -672,51 +678,46 @@ def _history(scan: Scan, end: Observation, passes: int) -> History:
 STEPS = 400  # that a run takes where it may take more: fewer only where columns are even
 
 
-def worthwhile(
-    base: LinearObjective,
-    method: Method,
-    stop: Stop,
-    callback: Callable[[Result], object] | None = None,
-) -> Moments | None:
-    """Return the moments of the data where they give the run, and sooner than its steps do.
+class ClosedForm(MomentSolver):
+    """Gradient descent, momentum and Nesterov's method on least squares, without taking their steps.
 
-    Parameters
-    ----------
-    base : LinearObjective
-        Loss, data and penalty, in the data's own units.
-    method, stop, callback
-        As for `agd.run.run`.
-
-    Returns
-    -------
-    Moments or None
-        None where the loop has to run: another loss, penalty or rule; a callback or a deadline, which
-        are of steps that are taken; so few steps, or so many columns, that the loop is done sooner; and
-        data whose moments the dtype cannot hold.
-
-    Notes
-    -----
-    A pass for the moments takes as long as 10 + p / 25 steps, measured from 5 to 2,000 columns, and their
-    factors take 3 p³ products.
+    Their run is known in closed form from the moments of the data. That serves where it is sooner than the
+    steps, and always where generalised cross-validation ends the run.
     """
-    if not _had_at_once(base, method, stop, callback):
-        return None
-    moments = Moments.from_blocks(base.blocks)
-    return moments if asks_gcv(stop) or moments_are_accurate(base, moments) else None
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Return what the loop would; raise `NotApplicable` where the loop has to run, or is sooner.
+
+        It has to for another loss, penalty or rule, and with a callback or a deadline, which are of steps
+        that are taken. It is sooner where so few steps may be taken, or columns are so many, that the
+        moments take longer; and data whose moments the dtype cannot hold need it as well.
+        """
+        if not _is_sooner(problem.uncounted, problem.method, problem.stop, problem.callback):
+            raise NotApplicable("the loop has to run, or is sooner")
+        return super().fit(problem)
+
+    def revealed(self, problem: LinearProblem) -> Revealed:
+        """Return X, whose moments are tested for values that are not finite; not so with ``"gcv"``."""
+        if problem.traits.lazy or asks_gcv(problem.stop):
+            return Revealed.NOTHING
+        return Revealed.X
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Sum the moments, and take the coordinates that the loop would."""
+        moments = self.moments(problem, base)
+        if not (asks_gcv(problem.stop) or moments_are_accurate(base, moments)):
+            raise NotApplicable("the dtype cannot hold the moments of X")
+        return plan_iterations(problem, base, problem.method, moments)
+
+    def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
+        """Apply the stopping criteria to the trajectory."""
+        settings = loop_settings(problem, plan)
+        moments = self.moments(problem, plan.objective)
+        return closed(plan.method, plan.objective, plan.x0, moments=moments, **settings), plan
 
 
-def tells(
-    base: LinearObjective,
-    method: Method,
-    stop: Stop,
-    callback: Callable[[Result], object] | None = None,
-) -> bool:
-    """Return whether `worthwhile` returns moments only of finite data; parameters as there."""
-    return not asks_gcv(stop) and _had_at_once(base, method, stop, callback)
-
-
-def _had_at_once(base: LinearObjective, method: Method, stop: Stop, callback: Any) -> bool:
-    """Return whether the moments give the run, and sooner, should they be accurate."""
+def _is_sooner(base: LinearObjective, method: Any, stop: Stop, callback: Any) -> bool:
+    """Return whether the moments give the run, and sooner than its steps do."""
     known = isinstance(method, Descent) and Trajectory.knows(method.rule)
     known = known and type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
     timed = any(isinstance(part, Deadline) for part in stop.criterion().parts())

@@ -11,14 +11,16 @@ import numpy as np
 
 from agd import backends
 from agd.gradient.column_stats import column_peaks, column_scaling
-from agd.gradient.conditioning import Columns
+from agd.gradient.conditioning import Columns, known_row_count
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Preconditioned
 from agd.loss import LOSSES
+from agd.loss.penalties import ridge_strength
 from agd.run.certificate import Certificate, matrix, units
+from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.loop import status_message
-from agd.run.result import FitResult, Status
+from agd.run.result import FitResult, Status, as_fit_result
 from agd.run.separation import separation_message
 from agd.run.stopping import DIVERGENCE_FACTOR
 from agd.update.rule import given_rate
@@ -26,10 +28,44 @@ from agd.update.rule import given_rate
 __all__ = [
     "check_dependence",
     "check_range",
+    "explain",
     "explain_conditioning",
-    "explain_status",
+    "few_rows_warning",
     "warns_of_status",
 ]
+
+
+def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]:
+    """Put a solution into words: what the status means here, and what to warn of the rank of X.
+
+    Parameters
+    ----------
+    solution : Solution
+        How the run ended, and what was run.
+    problem : LinearProblem
+        The problem.
+
+    Returns
+    -------
+    result : FitResult
+        The result in the user's terms.
+    warning : str
+        What to warn of the rank of X; empty where there is nothing.
+
+    Raises
+    ------
+    ValueError
+        For values of X that are not finite, and for what the dtype cannot hold.
+    """
+    result, plan, rank_warning = solution
+    if plan is None or rank_warning is None:
+        return result, ""
+    problem.check_after(result)
+    screened = problem.screened_data
+    result = as_fit_result(result, screened, problem.loss)
+    result = _explain_status(result, plan.objective, plan.method, screened.least_share)
+    check_range(result, plan.objective, plan.method, given=problem.start is not None)
+    return rank_warning(result, plan)
 
 
 def check_range(result: FitResult, objective: Any, method: Any = None, *, given: bool) -> None:
@@ -134,7 +170,9 @@ PASSES = 20  # over the data, to measure the largest curvature
 BELOW_IT = "use a learning_rate below it, or 'auto'"
 
 
-def explain_status(result: FitResult, objective: Any, method: Any, least_share: float) -> FitResult:
+def _explain_status(
+    result: FitResult, objective: Any, method: Any, least_share: float
+) -> FitResult:
     """Name the largest stable step after a divergence, and classes that a plane separates.
 
     Parameters
@@ -377,4 +415,28 @@ def _certificate(result: FitResult, columns: Columns) -> Certificate:
         largest_step=2.0 / high,
         condition=float(condition) if np.ndim(condition) == 0 else condition,
         source="Hessian",
+    )
+
+
+def few_rows_warning(result: FitResult, objective: Any) -> str:
+    """Return what to warn of where rows are too few to determine the coefficients; else nothing.
+
+    Parameters
+    ----------
+    result : FitResult
+        How the run ended.
+    objective : RowSquares or Rescaled
+        What was minimised.
+    """
+    base = objective.base
+    n, p = known_row_count(base), int(result.coef.shape[-1]) + base.intercept
+    if n >= p or ridge_strength(base.penalty) > 0.0:
+        return ""
+    constant = " and the intercept" * base.intercept
+    scale = backends.to_numpy(objective.scaling.scale)
+    which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
+    return (
+        f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "
+        f"{int(n)} rows. Many coefficients fit equally well, and these are {which}: drop columns, or add a "
+        f"penalty such as agd.loss.L2(1e-3)"
     )

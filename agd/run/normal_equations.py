@@ -1,4 +1,11 @@
-"""Data of few rows on the host, and their means and second moments."""
+"""Small least-squares problems in NumPy arrays: the Newton step on the normal equations, without a loop.
+
+A fit that goes well takes one step, from the best constant model to the minimum that the moments know. For
+few rows the loop that checks before and after costs more than the arithmetic. Here the formulas of
+`agd.run.linear_solvers.NormalEquations` are written out for one problem, in the same order, so that the
+answer is the same to the last bit (with weights, and in single precision, to rounding), and for a batch.
+Whatever does not go well is `NotApplicable`, and left to the loop, which says why.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +16,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agd._typing import Loss, Params, Penalty
-from agd._validation import Data
+from agd._typing import Loss, NotApplicable, Params
 from agd.data.threads import allowed, in_order
 from agd.gradient.column_stats import default_gradient_tolerance
-from agd.gradient.conditioning import MAX_SMALL_CONDITION, MAX_SMALL_ENTRIES, MAX_SPECTRUM_COLUMNS
+from agd.gradient.conditioning import MAX_SMALL_CONDITION, MAX_SPECTRUM_COLUMNS
 from agd.gradient.cross_products import SAMPLE
-from agd.loss import L2, Squared
 from agd.run.certificate import Certificate, Deferred
+from agd.run.linear_problem import LinearProblem, Solution
+from agd.run.linear_solvers import MAX_SINGLE_PASS_CONDITION
 from agd.run.result import FitResult, History, Status
-from agd.run.select_solver import EVEN
 from agd.update.newton import WhitenedDescent
 
 __all__ = [
+    "BatchedNormalEquations",
     "RowMoments",
     "Rows",
-    "direct",
-    "many",
+    "SmallNormalEquations",
 ]
 
 
@@ -86,7 +92,8 @@ def _mean(x: Any) -> Any:
     return np.add.reduce(x, axis=0) / len(x)
 
 
-ROWS = 10_000  # of more the products are shared among threads, in blocks
+MAX_SMALL_COLUMNS = MAX_SPECTRUM_COLUMNS
+MAX_SMALL_ROWS = 10_000  # the products of more are shared among threads, in blocks
 EPS = float(np.finfo(np.float64).eps)
 SINGLE = float(np.finfo(np.float32).eps)
 LEAST_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS  # squares below it lose digits
@@ -120,34 +127,37 @@ class _SmallWhitening(NamedTuple):
     kind: Any
 
     @classmethod
-    def of(cls, m: RowMoments, ridge: float, kind: Any) -> _SmallWhitening | None:
+    def of(cls, m: RowMoments, ridge: float, kind: Any) -> _SmallWhitening:
+        """Whiten; raise `NotApplicable` for columns that are constant, lost by squaring or dependent."""
         eps = EPS if kind == np.float64 else SINGLE
         variance = m.G.diagonal()
         spread = np.sqrt(variance)
         # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
         if not (spread > 64.0 * eps * np.abs(m.mean)).all():
-            return None
+            raise NotApplicable("columns that are constant, dependent or of extreme size")
         squares = float((variance + m.mean * m.mean).min()), m.yy + m.mean_y * m.mean_y
         if not (m.yy > 0.0 and min(squares) >= LEAST_SQUARE):
-            return None
+            raise NotApplicable("columns that are constant, dependent or of extreme size")
         root = np.hypot(spread, ridge**0.5) if ridge else spread
         scale = 1.0 / root
         C = m.G * (scale[:, None] * scale)
         if ridge:
             C = C + np.diag(ridge * (scale * scale))
         if not math.isfinite(float(np.add.reduce(C, axis=None))):
-            return None
+            raise NotApplicable("columns that are constant, dependent or of extreme size")
         e, V = np.linalg.eigh(C)
         low, high = float(e[0]), float(e[-1])
         if not low * MAX_SMALL_CONDITION**2 > high:
-            return None
+            raise NotApplicable("columns that are constant, dependent or of extreme size")
         unit = max(math.sqrt(m.yy), _share(kind) * abs(m.mean_y))
         return cls(m.mean, scale, root, unit, V * (1.0 / np.sqrt(e)), low, high, kind)
 
     @property
     def passes(self) -> int:
         """How many passes over the data the step takes."""
-        once = self.kind != np.float64 or math.sqrt(self.high / self.low) < EVEN
+        once = (
+            self.kind != np.float64 or math.sqrt(self.high / self.low) < MAX_SINGLE_PASS_CONDITION
+        )
         return 1 if once else 2
 
     def step(self, grad: Any) -> Any:
@@ -172,83 +182,68 @@ class _Point(NamedTuple):
     slope: float
 
 
-def direct(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> FitResult | None:
-    """Fit by one whitened step, where the data are few and on the host, and where one is enough.
+class SmallNormalEquations:
+    """One least-squares problem of few NumPy rows, at most 64 columns and 131,072 numbers."""
 
-    Parameters
-    ----------
-    data : Data
-        Checked data; of any kind, size and number of problems.
-    loss : Loss
-        The loss.
-    penalty : Penalty or None
-        The penalty.
-    intercept : bool
-        Whether the model has a constant term.
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Fit by one Newton step, where one is enough.
 
-    Returns
-    -------
-    FitResult or None
-        What the loop would have returned. None for what is not one problem of the
-        squared loss, with no penalty or `L2`, of NumPy arrays with at most 64 columns and
-        131,072 numbers; for weights that are negative, infinite or all zero; and for values that are not finite, columns that are dependent, constant,
-        badly conditioned or of extreme size, and a step that leads not to the minimum.
+        Parameters
+        ----------
+        problem : LinearProblem
+            One problem of the squared loss, with no penalty or `L2`.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from agd._validation import as_data
-    >>> found = direct(as_data([[1.0], [2.0], [4.0]], [1.0, 2.0, 6.0]), Squared(), None, True)
-    >>> found.coef.round(6), found.nit
-    (array([1.714286]), 1)
-    """
-    X, y, weight = data
-    if type(X) is not np.ndarray or X.dtype not in (np.float64, np.float32):
-        return None
-    if (
-        X.ndim != 2
-        or y.ndim != 1
-        or X.size > MAX_SMALL_ENTRIES
-        or len(y) > ROWS
-        or X.shape[1] > MAX_SPECTRUM_COLUMNS
-    ):
-        return None
-    if type(loss) is not Squared or type(penalty) not in (L2, type(None)):
-        return None
-    with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
-        if weight is not None and not _sound(weight):
-            return None
-        rows = Rows(X, y, weight)
-        return _direct(
-            rows if X.dtype == np.float64 else rows.wide(), X.dtype, loss, penalty, intercept
-        )
+        Returns
+        -------
+        Solution
+            What the loop would have returned.
+
+        Raises
+        ------
+        NotApplicable
+            For weights that are negative, infinite or all zero; for values that are not finite; for
+            columns that are dependent, constant, badly conditioned or of extreme size; and for a step
+            that does not lead to the minimum.
+
+        Examples
+        --------
+        >>> import agd
+        >>> result = agd.fit([[1.0], [2.0], [4.0]], [1.0, 2.0, 6.0])
+        >>> result.coef.round(6), result.nit
+        (array([1.714286]), 1)
+        """
+        X, y, weight = problem.data
+        with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
+            if weight is not None and not _is_valid_weight(weight):
+                raise NotApplicable("weights that the loop has words for")
+            rows = Rows(X, y, weight)
+            rows = rows if X.dtype == np.float64 else rows.wide()
+            return Solution(_fit_small(rows, X.dtype, problem))
 
 
-def _sound(weight: Any) -> bool:
+def _is_valid_weight(weight: Any) -> bool:
     total = float(np.add.reduce(weight))
     return bool(weight.ndim == 1 and weight.min() >= 0.0 and math.isfinite(total) and total > 0.0)
 
 
-def _direct(rows: Rows, kind: Any, loss: Loss, penalty: Any, intercept: bool) -> FitResult | None:
-    ridge = 0.0 if penalty is None else float(penalty.alpha)
+def _fit_small(rows: Rows, kind: Any, problem: LinearProblem) -> FitResult:
+    ridge, intercept = problem.traits.ridge, problem.intercept
     centred = RowMoments.of(*rows)
     m = centred if intercept else centred.about_zero()
-    there = _SmallWhitening.of(m, ridge, kind)
-    if there is None:
-        return None
+    whitening = _SmallWhitening.of(m, ridge, kind)
     # The best constant model, as the moments have it.
     start = _Point(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
-    before = there.grad_norm(*_slopes(start))
+    before = whitening.grad_norm(*_slopes(start))
     point = start
-    for _ in range(there.passes):
-        point = _take_step(point, there, rows, ridge, intercept)
-    after = there.grad_norm(*_slopes(point))
+    for _ in range(whitening.passes):
+        point = _take_step(point, whitening, rows, ridge, intercept)
+    after = whitening.grad_norm(*_slopes(point))
     if not (before > _tolerance(kind) >= after and math.isfinite(point.value)):
-        return None
-    found = _result(
-        start, point, (before, after), there, _least(centred, ridge, intercept), loss, intercept
-    )
-    return found if rows.weight is None else replace(found, n_sync=READS + 1)  # they are screened
+        raise NotApplicable("a step that does not lead to the minimum")
+    least = _least(centred, ridge, intercept)
+    result = _result(start, point, (before, after), whitening, least, problem.loss, intercept)
+    # Weights are checked before the loop, which takes one more read.
+    return result if rows.weight is None else replace(result, n_sync=READS + 1)
 
 
 def _slopes(point: _Point) -> tuple[Any, float, Any, float]:
@@ -331,7 +326,9 @@ def _result(
     )  # fmt: skip
 
 
-PIECE = 2**17  # numbers of X in a piece: 1 MiB, and as much for the centred columns (measured)
+MAX_PIECE_ENTRIES = (
+    2**17
+)  # numbers of X in a piece: 1 MiB, and as much for the centred columns (measured)
 MAX_BATCHED_COLUMNS = 16  # with more the factors cost more than what is saved
 
 
@@ -379,63 +376,57 @@ class _Fits(NamedTuple):
     C: Any
 
 
-class _NotPlainError(Exception):
-    """A problem that one step does not solve."""
+class BatchedNormalEquations:
+    """Many small least-squares problems in one NumPy array X (b, n, p), each of at most 16 columns."""
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Fit a batch by one Newton step for each problem, where one is enough for all.
+
+        Parameters
+        ----------
+        problem : LinearProblem
+            A batch of the squared loss, with no penalty or `L2`.
+
+        Returns
+        -------
+        Solution
+            What the loop would have returned, but for rounding; the certificate's curvatures are computed
+            when they are asked for.
+
+        Raises
+        ------
+        NotApplicable
+            For several targets beside one X, weights and single precision; and where one of the problems
+            has values that are not finite, columns that are constant or of extreme size, or a condition
+            number near 30.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import agd
+        >>> X = np.asarray([[[1.0], [2.0], [4.0]], [[0.0], [1.0], [2.0]]])
+        >>> agd.fit(X, np.asarray([[1.0, 2.0, 6.0], [1.0, 3.0, 5.0]])).coef.round(6)
+        array([[1.714286],
+               [2.      ]])
+        """
+        X, y, weight = problem.data
+        if X.dtype != np.float64 or weight is not None or X.ndim != 3:
+            raise NotApplicable("one unweighted batch in double precision is needed")
+        each = max(1, MAX_PIECE_ENTRIES // X[0].size)
+        pieces = [(X[i : i + each], y[i : i + each]) for i in range(0, len(X), each)]
+        fit = functools.partial(_fit_piece, problem.traits.ridge, problem.intercept)
+        try:
+            with np.errstate(
+                all="ignore"
+            ):  # what overflows is not finite, and the loop's to explain
+                parts = in_order(fit, pieces, min(allowed(), len(pieces)))
+        except np.linalg.LinAlgError as error:
+            raise NotApplicable("a singular problem") from error
+        fits = _Fits(*map(np.concatenate, zip(*parts, strict=True)))
+        return Solution(_batched_result(fits, problem.loss, problem.intercept))
 
 
-def many(data: Data, loss: Loss, penalty: Penalty | None, intercept: bool) -> FitResult | None:
-    """Fit a batch of small problems by one whitened step each, where one is enough for all.
-
-    Parameters
-    ----------
-    data : Data
-        Checked data; of any kind, size and number of problems.
-    loss : Loss
-        The loss.
-    penalty : Penalty or None
-        The penalty.
-    intercept : bool
-        Whether the models have a constant term.
-
-    Returns
-    -------
-    FitResult or None
-        What the loop would have returned, but for rounding; the certificate's curvatures are found when
-        they are asked for. None for what is not a batch X (b, n, p) of the squared loss, with no penalty
-        or `L2`, unweighted and in double precision, of at most 16 columns and 131,072 numbers to a
-        problem; and where one of the problems is not plain: values that are not finite, columns that are
-        constant, of extreme size or of a condition near 30.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from agd._validation import as_data
-    >>> x = np.asarray([[[1.0], [2.0], [4.0]], [[0.0], [1.0], [2.0]]])
-    >>> found = many(as_data(x, [[1.0, 2.0, 6.0], [1.0, 3.0, 5.0]]), Squared(), None, True)
-    >>> found.coef.round(6)
-    array([[1.714286],
-           [2.      ]])
-    """
-    X, y, weight = data
-    if type(X) is not np.ndarray or X.dtype != np.float64 or weight is not None or X.ndim != 3:
-        return None
-    if X[0].size > PIECE or X.shape[-1] > MAX_BATCHED_COLUMNS:
-        return None
-    if type(loss) is not Squared or type(penalty) not in (L2, type(None)):
-        return None
-    each = max(1, PIECE // X[0].size)
-    pieces = [(X[i : i + each], y[i : i + each]) for i in range(0, len(X), each)]
-    ridge = 0.0 if penalty is None else float(penalty.curvature_bound or 0.0)
-    fit = functools.partial(_piece, ridge, intercept)
-    try:
-        with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
-            parts = in_order(fit, pieces, min(allowed(), len(pieces)))
-    except (_NotPlainError, np.linalg.LinAlgError):
-        return None
-    return _batched_result(_Fits(*map(np.concatenate, zip(*parts, strict=True))), loss, intercept)
-
-
-def _piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _Fits:
+def _fit_piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _Fits:
     """Fit some problems, from the moments to the gradient at the end."""
     X, y = (np.ascontiguousarray(part) for part in block)
     m = _moments(X, y)
@@ -447,7 +438,7 @@ def _piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _Fits:
     end = _take_batched_step(start, there, X, y, ridge, intercept)
     before, after = _grad_norm(start, there), _grad_norm(end, there)
     if not ((before > TOLERANCE) & (after <= TOLERANCE) & np.isfinite(end.value)).all():
-        raise _NotPlainError
+        raise NotApplicable
     largest = np.abs(end.w).max(axis=-1)
     size = np.maximum(largest, np.abs(end.b))
     moved = np.maximum(largest, np.abs(end.b - start.b)) / np.where(size > 0.0, size, 1.0)
@@ -487,7 +478,7 @@ def _coordinates(m: _Moments, ridge: float) -> _BatchedWhitening:
     # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
     plain = (spread > 64.0 * EPS * np.abs(m.mean)) & (variance + m.mean**2 >= LEAST_SQUARE)
     if not (plain.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= LEAST_SQUARE)).all()):
-        raise _NotPlainError
+        raise NotApplicable
     root = np.hypot(spread, ridge**0.5) if ridge else spread
     scale = 1.0 / root
     C = m.G * (scale[:, :, None] * scale[:, None, :])
@@ -496,8 +487,8 @@ def _coordinates(m: _Moments, ridge: float) -> _BatchedWhitening:
     inverse = np.linalg.inv(C)
     # The largest curvature is at most the trace, p; the least at least 1 over the inverse's norm.
     most = p * np.sqrt(np.einsum("bij,bij->b", inverse, inverse))
-    if not (most < EVEN**2).all():
-        raise _NotPlainError
+    if not (most < MAX_SINGLE_PASS_CONDITION**2).all():
+        raise NotApplicable
     unit = np.maximum(np.sqrt(m.yy), SHARE * np.abs(m.mean_y))
     return _BatchedWhitening(m.mean, scale, root, unit, C, inverse)
 

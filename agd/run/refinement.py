@@ -1,11 +1,16 @@
-"""A run on moments, held against the data: what the moments lost is made up for, and the run goes on."""
+"""Iterative refinement: solve on a surrogate, evaluate the data there, correct the surrogate, go on.
+
+A surrogate costs less than the data and loses digits: moments have squared the condition number of X, and
+the residual of a recursion drifts from the true one. What ends a run on a surrogate is therefore tested
+once more by the gradient of the data, and the run goes on from there until both agree.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import optree
@@ -13,51 +18,84 @@ import optree
 from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, Method, Params
-from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
-from agd.gradient.conditioning import known_row_count
-from agd.gradient.kernel import KernelLeastSquares
+from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Preconditioned, Scaling
-from agd.loss import L2, Squared
-from agd.loss.penalties import ridge_strength
 from agd.run.loop import run
-from agd.run.result import FitResult, History, Result, Status
-from agd.run.select_solver import Plan, every, null, takes_moments
+from agd.run.result import History, Result, Status
 from agd.run.stopping import Stop
-from agd.update.conjugate_gradient import LinearCG, RowCG
+from agd.update.conjugate_gradient import LinearCG
 
 __all__ = [
-    "conjugate",
-    "few_rows",
-    "held",
-    "refined",
-    "summed",
-    "told",
+    "Evaluation",
+    "MomentSurrogate",
+    "RecursiveResidual",
+    "Surrogate",
+    "refine",
 ]
 
-MAX_REFINEMENTS = (
-    5  # each leaves eps condition² of what moments lost; more help only where nothing does
-)
+# Each round leaves eps times the squared condition number of the error before it. More rounds help only
+# where rounding is all that is left, and there none does.
+MAX_REFINEMENTS = 5
 
 
-def refined(
-    method: Method,
-    objective: Any,
-    x0: Params,
+class Evaluation(NamedTuple):
+    """Value and gradient at a point from the data, and the size of the gradient, read by the host."""
+
+    value: Any
+    grad: Params
+    residual: Any
+
+
+class Surrogate(Protocol):
+    """What is minimised in place of the data, and how the data correct it."""
+
+    @property
+    def method(self) -> Method:
+        """What takes a step."""
+
+    @property
+    def objective(self) -> Any:
+        """What the steps are taken on, in its own coordinates."""
+
+    @property
+    def label(self) -> str:
+        """What the result adds to the name of the method."""
+
+    @property
+    def advice(self) -> str:
+        """What the message says where the data never agree that the run has converged."""
+
+    def evaluate(self, params: Params) -> Evaluation:
+        """Evaluate the data at a point, in the data's coordinates: one pass and one read."""
+
+    def agreed_limit(self, result: Result) -> Any:
+        """Return the gradient of the data up to which they agree that a run has converged."""
+
+    def has_stagnated(self, residual: Any, smallest: Any) -> Any:
+        """Return whether a round reduced the gradient of the data so little that another would not help."""
+
+    def correct(self, params: Params, grad: Params) -> tuple[Surrogate, Params]:
+        """Return the surrogate that has this gradient at this point, and where to go on."""
+
+
+def refine(
+    surrogate: Surrogate,
+    x0: Any,
     stop: Stop,
     callback: Callable[[Result], object] | None = None,
     *,
     grad_tol: float | None = None,
     check_every: int = 10,
 ) -> Result:
-    """Minimise an objective on moments, evaluate the data there, correct the moments, and go on.
+    """Minimise a surrogate, evaluate the data there, correct it, and go on until both agree.
 
     Parameters
     ----------
-    method, x0, stop, callback, grad_tol, check_every
+    surrogate : Surrogate
+        What is minimised in place of the data.
+    x0, stop, callback, grad_tol, check_every
         As for `agd.run.run`.
-    objective : Preconditioned
-        Of a `MomentObjective`.
 
     Returns
     -------
@@ -66,46 +104,143 @@ def refined(
         evaluation for each pass over the data. It has converged only if it has by the data's gradient.
     """
     rounds: list[Result] = []
-    passes, left = 0, stop.max_iter
+    steps_left, smallest, label = stop.max_iter, np.inf, surrogate.method.name + surrogate.label
     while True:
-        hear = None if callback is None else functools.partial(told, callback, rounds)
-        some = replace(stop, max_iter=left)
-        found = run(method, objective, x0, some, hear, grad_tol=grad_tol, check_every=check_every)
-        rounds.append(found)
-        value, grad, residual = _evaluate_surrogate_on_data(objective, found)
-        passes += 1
-        left -= int(np.max(found.nit))
-        reached = residual <= _reach(found)
-        ended = ~np.asarray(found.success) | reached
-        if ended.all() or passes > MAX_REFINEMENTS or left < 1:
-            return _merge_rounds(rounds, value, grad, residual, reached, passes)
-        objective = replace(objective, base=objective.base.corrected(found.x, grad))
-        x0 = objective.scaling.to_preconditioned(found.x)
+        report = None if callback is None else functools.partial(_report_round, callback, rounds)
+        round_stop = replace(stop, max_iter=steps_left)
+        result = run(
+            surrogate.method, surrogate.objective, x0, round_stop, report,
+            grad_tol=grad_tol, check_every=check_every,
+        )  # fmt: skip
+        rounds.append(result)
+        evaluation = surrogate.evaluate(result.x)
+        residual = evaluation.residual
+        steps_left -= int(np.max(result.nit))
+        denied = np.asarray(result.success) & ~(residual <= surrogate.agreed_limit(result))
+        hopeless = surrogate.has_stagnated(residual, smallest)[denied].all()
+        if hopeless or len(rounds) > MAX_REFINEMENTS or steps_left < 1:
+            return replace(
+                _merge_rounds(rounds, evaluation, denied, surrogate.advice), method=label
+            )
+        smallest = residual
+        surrogate, x0 = surrogate.correct(result.x, evaluation.grad)
 
 
-def _reach(found: Result) -> Any:
-    """Return the gradient below which the data agree that a run on moments ended where it says."""
-    limits = optree.tree_leaves(found.certificate.tolerance)
-    return functools.reduce(np.maximum, limits, 2.0 * np.asarray(found.certificate.grad_norm))
+@dataclass(frozen=True)
+class MomentSurrogate:
+    """The squared loss by the moments of the data, with a penalty that its prox handles.
+
+    Attributes
+    ----------
+    method : Method
+        What takes a step.
+    objective : Preconditioned
+        An `MomentObjective` in centred and scaled coordinates.
+    """
+
+    method: Any
+    objective: Any
+    label = " on the moments"
+    advice = (
+        "the gradient of the data falls no further than the moments of X let it: the precision "
+        "of the arithmetic is reached (badly conditioned columns); try method='fista'"
+    )
+
+    def evaluate(self, params: Params) -> Evaluation:
+        """Evaluate the data at a point: one pass and one read."""
+        objective = self.objective
+        base, xp = objective.base, backends.namespace(params.coef)
+        with np.errstate(all="ignore"):
+            smooth, grad = base.evaluate_data(params)
+            v = objective.scaling.to_preconditioned(params)
+            size = objective.grad_norm(objective.scaling.transform_gradient(grad), v)
+            read = backends.to_numpy(xp.stack([smooth + base.penalty_value(params), size]))
+        return Evaluation(as_scalar(read[0]), grad, np.asarray(read[1]))
+
+    def agreed_limit(self, result: Result) -> Any:
+        """Return the limits of the stopping criteria, or twice the run's last gradient if that is more."""
+        limits = optree.tree_leaves(result.certificate.tolerance)
+        return functools.reduce(np.maximum, limits, 2.0 * np.asarray(result.certificate.grad_norm))
+
+    def has_stagnated(self, residual: Any, smallest: Any) -> Any:  # noqa: ARG002
+        """Return False: corrected moments may gain digits in a later round."""
+        return np.zeros(np.shape(residual), dtype=bool)
+
+    def correct(self, params: Params, grad: Params) -> tuple[MomentSurrogate, Params]:
+        """Shift the linear term of the moments so that their gradient at the point is the data's."""
+        objective = replace(self.objective, base=self.objective.base.corrected(params, grad))
+        return replace(self, objective=objective), objective.scaling.to_preconditioned(params)
 
 
-def _evaluate_surrogate_on_data(objective: Any, found: Result) -> tuple[Any, Params, Any]:
-    """Return value and gradient at a result from the data, and the size of the gradient; one read."""
-    base, xp = objective.base, backends.namespace(found.x.coef)
-    with np.errstate(all="ignore"):
-        smooth, grad = base.evaluate_data(found.x)
-        v = objective.scaling.to_preconditioned(found.x)
-        size = objective.grad_norm(objective.scaling.transform_gradient(grad), v)
-        read = backends.to_numpy(xp.stack([smooth + base.penalty_value(found.x), size]))
-    return as_scalar(read[0]), grad, np.asarray(read[1])
+@dataclass(frozen=True)
+class RecursiveResidual:
+    """Least squares by conjugate gradients, whose residual is a recursion and not that of the data.
+
+    Attributes
+    ----------
+    method : LinearCG or RowCG
+        What takes a step.
+    objective : KernelLeastSquares or Preconditioned
+        The objective in the span of the rows, or in coordinates of the columns.
+    """
+
+    method: Any
+    objective: Any
+    label = ""
+    advice = (
+        "the gradient of the data falls no further by conjugate gradients: the precision of the "
+        "arithmetic is reached (badly conditioned columns); add a penalty, such as "
+        "agd.loss.L2(1e-3), or use float64"
+    )
+
+    def evaluate(self, params: Params) -> Evaluation:
+        """Evaluate the data at a point: one pass and one read."""
+        base: LinearObjective = self.objective.base
+        with np.errstate(all="ignore"):
+            value, grad = base.value_and_grad(params)
+            size = base.grad_norm(grad, params)
+            if base.convergence_norm is not None:
+                size = size * _share_above_rounding(base.convergence_norm, params)
+            xp = backends.namespace(value)
+            read = backends.to_numpy(xp.stack([value, size]))
+        return Evaluation(as_scalar(read[0]), grad, np.asarray(read[1]))
+
+    def agreed_limit(self, result: Result) -> Any:
+        """Return the limit of the stopping criteria; twice the run's last gradient where there is none."""
+        limits = optree.tree_leaves(result.certificate.tolerance)
+        limit = functools.reduce(np.maximum, limits, np.asarray(0.0))
+        return np.where(limit > 0.0, limit, 2.0 * np.asarray(result.certificate.grad_norm))
+
+    def has_stagnated(self, residual: Any, smallest: Any) -> Any:
+        """Return whether the round has not even halved the gradient of the data."""
+        return residual > 0.5 * smallest
+
+    def correct(self, params: Params, grad: Params) -> tuple[RecursiveResidual, Params]:  # noqa: ARG002
+        """Begin the recursion anew at the point, in coordinates of the columns."""
+        scaling = self.objective.scaling
+        restarted = RecursiveResidual(LinearCG(), Preconditioned(self.objective.base, scaling))
+        return restarted, scaling.to_preconditioned(params)
 
 
-def told(callback: Callable[[Result], object], rounds: list[Result], result: Result) -> object:
-    """Tell a callback of a round's result, with the counts of those before."""
-    return callback(summed([*rounds, result], 0))
+def _share_above_rounding(measure: Scaling, params: Params) -> Array:
+    """Return the share of a relative gradient that rounding of the parameters does not explain."""
+    xp = backends.namespace(params.coef)
+    reach = xp.abs(measure.mean) + 1.0 / measure.inv_std
+    rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
+    if params.intercept is not None:
+        rounded = rounded + xp.abs(params.intercept)
+    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(params.coef)
+    return measure.gradient_scale / (measure.gradient_scale + share * rounded)
 
 
-def summed(rounds: list[Result], passes: int) -> Result:
+def _report_round(
+    callback: Callable[[Result], object], rounds: list[Result], result: Result
+) -> object:
+    """Call the user's callback with the counts of this round and of those before it."""
+    return callback(_sum_counts([*rounds, result], 0))
+
+
+def _sum_counts(rounds: list[Result], passes: int) -> Result:
     """Return the last round's result with the counts and the history of all."""
     last = rounds[-1]
     nit = sum(np.asarray(one.nit) for one in rounds)
@@ -116,12 +251,12 @@ def summed(rounds: list[Result], passes: int) -> Result:
         nfev=as_scalar(nfev),
         njev=as_scalar(nfev),
         n_sync=sum(one.n_sync for one in rounds) + passes,
-        history=_joined([one.history for one in rounds]),
+        history=_join_histories([one.history for one in rounds]),
     )
 
 
-def _joined(parts: list[History]) -> History:
-    """Put histories one after the other; counts go on."""
+def _join_histories(parts: list[History]) -> History:
+    """Put histories one after the other; their counts go on."""
     joined = parts[0]
     for part in parts[1:]:
         moved = part._replace(nit=part.nit + joined.nit[-1], nfev=part.nfev + joined.nfev[-1])
@@ -129,202 +264,18 @@ def _joined(parts: list[History]) -> History:
     return joined
 
 
-def _merge_rounds(
-    rounds: list[Result], value: Any, grad: Params, residual: Any, reached: Any, passes: int
-) -> Result:
-    found = summed(rounds, passes)
-    certificate = replace(found.certificate, grad_norm=as_scalar(residual))
+def _merge_rounds(rounds: list[Result], evaluation: Evaluation, denied: Any, advice: str) -> Result:
+    """Return one result for all rounds; a run that the data deny has converged has not."""
+    result = _sum_counts(rounds, len(rounds))
+    certificate = replace(result.certificate, grad_norm=as_scalar(evaluation.residual))
     changes: dict[str, Any] = {}
-    if not (reached | ~np.asarray(found.success)).all():
-        status = np.where(reached | ~np.asarray(found.success), found.status, Status.LINE_SEARCH)
-        single = status.ndim == 0
-        changes = {
-            "status": Status(int(status)) if single else status,
-            "success": as_scalar(status == Status.CONVERGED),
-            "message": (
-                "the gradient of the data falls no further than the moments of X let it: the precision "
-                "of the arithmetic is reached (badly conditioned columns); try method='fista'"
-            ),
-        }
-    return replace(
-        found, fun=value, jac=grad, certificate=certificate, **changes,
-        method=found.method + " on the moments",
-    )  # fmt: skip
-
-
-MAX_CG_ROUNDS = (
-    5  # each starts from the gradient of the data: more help only where rounding is all there is
-)
-UNEVEN = 100.0  # ratio of the columns' spreads above which the shortest answer takes too many steps
-
-
-def conjugate(base: LinearObjective, start: Params | None, *, measured: bool) -> Plan | None:
-    """Choose for the squared loss, alone or with `L2`, of columns so many that no moments are formed.
-
-    Of fewer rows than columns that is descent in the span of the rows. Else, and from a point or to a
-    gradient that the user asks for, it is in centred and scaled coordinates; without a penalty in
-    coordinates of one scale, as long as the columns are of about one size, so that the answer from
-    0 is the shortest.
-
-    Parameters
-    ----------
-    base : LinearObjective
-        Loss, data and penalty.
-    start : Params, optional
-        The first point; the best constant model by default.
-    measured : bool
-        Whether the stopping test measures the gradient in centred and scaled coordinates.
-
-    Returns
-    -------
-    Plan or None
-        None for another loss or penalty, and where moments serve.
-    """
-    quadratic = type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
-    if not quadratic or takes_moments(base):
-        return None
-    scaling = column_scaling(base)
-    if measured:
-        base = replace(base, convergence_norm=scaling)
-    scaling, even = _coordinates(base, scaling)
-    few = known_row_count(base) < base.blocks.X.shape[-1] and not base.blocks.lazy
-    if few and even and measured and start is None:
-        with np.errstate(all="ignore"):  # as in a run: what is not finite is said by the status
-            rows = KernelLeastSquares.of(base, scaling)
-            return Plan(RowCG(), rows, rows.zeros(), every(base))
-    there = Preconditioned(base, scaling)
-    with np.errstate(all="ignore"):
-        x0 = scaling.to_preconditioned(null(base, scaling) if start is None else start)
-    return Plan(LinearCG(), there, x0, every(base))
-
-
-def _coordinates(base: LinearObjective, scaling: Scaling) -> tuple[Scaling, bool]:
-    """Return coordinates of one scale where many answers are left open, and whether rows serve."""
-    if ridge_strength(base.penalty) > 0.0 or known_row_count(base) >= base.blocks.X.shape[-1]:
-        return scaling, True
-    xp, D = backends.namespace(scaling.inv_std), scaling.inv_std
-    least = xp.min(D, axis=-1, keepdims=True)
-    ratio = float(np.max(backends.to_numpy(xp.max(D, axis=-1) / least[..., 0])))
-    if not ratio <= UNEVEN:
-        return scaling, False
-    return scaling._replace(inv_std=xp.zeros_like(D) + least), True
-
-
-def held(
-    method: Method,
-    objective: Any,
-    x0: Any,
-    stop: Stop,
-    callback: Callable[[Result], object] | None = None,
-    *,
-    grad_tol: float | None = None,
-    check_every: int = 10,
-) -> Result:
-    """Minimise by recursion, evaluate the data there, and go on from there while that says so.
-
-    Parameters
-    ----------
-    method, x0, stop, callback, grad_tol, check_every
-        As for `agd.run.run`.
-    objective : KernelLeastSquares or Preconditioned
-        What `conjugate` chose.
-
-    Returns
-    -------
-    Result
-        The last round's, with value and gradient from the data, and the counts of all rounds. It has
-        converged only if it has by the data's gradient.
-    """
-    rounds: list[Result] = []
-    base, scaling, left, least = objective.base, objective.scaling, stop.max_iter, np.inf
-    while True:
-        hear = None if callback is None else functools.partial(told, callback, rounds)
-        some = replace(stop, max_iter=left)
-        found = run(method, objective, x0, some, hear, grad_tol=grad_tol, check_every=check_every)
-        rounds.append(found)
-        value, grad, residual = _evaluate_on_data(base, found.x)
-        left -= int(np.max(found.nit))
-        reached = residual <= _limit(found)
-        open_ = np.asarray(found.success) & ~reached
-        idle = (residual > 0.5 * least)[open_].all() or len(rounds) > MAX_CG_ROUNDS
-        if idle or left < 1:
-            return _merge_cg_rounds(rounds, value, grad, residual, open_)
-        least = residual
-        method, objective = LinearCG(), Preconditioned(base, scaling)
-        x0 = scaling.to_preconditioned(found.x)
-
-
-def _limit(found: Result) -> Any:
-    """Return the gradient that the run was held against; twice its last where it was against none."""
-    limits = optree.tree_leaves(found.certificate.tolerance)
-    limit = functools.reduce(np.maximum, limits, np.asarray(0.0))
-    return np.where(limit > 0.0, limit, 2.0 * np.asarray(found.certificate.grad_norm))
-
-
-def _evaluate_on_data(base: LinearObjective, params: Params) -> tuple[Any, Params, Any]:
-    """Return value and gradient from the data, and the size of the gradient; one read."""
-    with np.errstate(all="ignore"):
-        value, grad = base.value_and_grad(params)
-        size = base.grad_norm(grad, params)
-        if base.convergence_norm is not None:
-            size = size * _rounding(base.convergence_norm, params)
-        xp = backends.namespace(value)
-        read = backends.to_numpy(xp.stack([value, size]))
-    return as_scalar(read[0]), grad, np.asarray(read[1])
-
-
-def _rounding(measure: Scaling, params: Params) -> Array:
-    """Return the share of a gradient that rounding of the params does not make, as of whitened columns."""
-    xp = backends.namespace(params.coef)
-    reach = xp.abs(measure.mean) + 1.0 / measure.inv_std
-    rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
-    if params.intercept is not None:
-        rounded = rounded + xp.abs(params.intercept)
-    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(params.coef)
-    return measure.gradient_scale / (measure.gradient_scale + share * rounded)
-
-
-def _merge_cg_rounds(
-    rounds: list[Result], value: Any, grad: Params, residual: Any, open_: Any
-) -> Result:
-    found = summed(rounds, len(rounds))
-    certificate = replace(found.certificate, grad_norm=as_scalar(residual))
-    changes: dict[str, Any] = {}
-    if open_.any():
-        status = np.where(open_, Status.LINE_SEARCH, found.status)
+    if denied.any():
+        status = np.where(denied, Status.LINE_SEARCH, result.status)
         changes = {
             "status": Status(int(status)) if status.ndim == 0 else status,
             "success": as_scalar(status == Status.CONVERGED),
-            "message": (
-                "the gradient of the data falls no further by conjugate gradients: the precision of the "
-                "arithmetic is reached (badly conditioned columns); add a penalty, such as "
-                "agd.loss.L2(1e-3), or use float64"
-            ),
+            "message": advice,
         }
     return replace(
-        found, fun=value, jac=grad, certificate=certificate, method=rounds[0].method, **changes
-    )
-
-
-def few_rows(result: FitResult, objective: Any) -> str:
-    """Return what to warn of where rows are too few to determine the coefficients; else nothing.
-
-    Parameters
-    ----------
-    result : FitResult
-        How the run ended.
-    objective : KernelLeastSquares or Preconditioned
-        What `conjugate` chose.
-    """
-    base = objective.base
-    n, p = known_row_count(base), int(result.coef.shape[-1]) + base.intercept
-    if n >= p or ridge_strength(base.penalty) > 0.0:
-        return ""
-    constant = " and the intercept" * base.intercept
-    scale = backends.to_numpy(objective.scaling.inv_std)
-    which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
-    return (
-        f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "
-        f"{int(n)} rows. Many coefficients fit equally well, and these are {which}: drop columns, or add a "
-        f"penalty such as agd.loss.L2(1e-3)"
+        result, fun=evaluation.value, jac=evaluation.grad, certificate=certificate, **changes
     )

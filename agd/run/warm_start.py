@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, Params
+from agd._typing import Array, Loss, NotApplicable, Params
 from agd.data.arrays import Blocks
 from agd.data.matrix import forward
 from agd.gradient.linear import LinearObjective
 from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Preconditioned, Scaling, Whitening, whitening_from_moments
+from agd.gradient.preconditioner import Scaling, Whitening, whitening_from_moments
 from agd.loss.penalties import ridge_strength
+from agd.run.linear_problem import Plan
 from agd.run.loop import run
 from agd.run.stopping import Stop
 
 __all__ = [
-    "gathered",
-    "head_start",
-    "serves",
+    "gather_subsample",
+    "is_worthwhile",
+    "start_from_subsample",
 ]
 
 FEW = 8  # parts that a sample is one of at most: it is fitted in as many passes as all rows are
@@ -43,7 +44,7 @@ SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no le
 EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
 
 
-def serves(base: LinearObjective, some: Blocks) -> bool:
+def is_worthwhile(base: LinearObjective, some: Blocks) -> bool:
     """Return whether passes over all rows are what costs: one large problem, in the memory of the host."""
     X = base.blocks.X
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
@@ -52,7 +53,7 @@ def serves(base: LinearObjective, some: Blocks) -> bool:
     return bool(large and some.X.shape[0] * FEW <= X.shape[0])
 
 
-def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
+def gather_subsample(blocks: Blocks, moments: Moments) -> Blocks:
     """Return some rows of data in chunks, evenly apart in each, in memory; one pass.
 
     Parameters
@@ -64,17 +65,21 @@ def gathered(blocks: Blocks, moments: Moments) -> Blocks | None:
 
     Returns
     -------
-    Blocks or None
-        At most 8 MiB, whatever the data's size. None where these rows would not be few, or where the
-        chunks do not lie in the memory of a host.
+    Blocks
+        At most 8 MiB, whatever the data's size.
+
+    Raises
+    ------
+    NotApplicable
+        Where these rows would not be few, or where the chunks do not lie in the memory of a host.
     """
     like, p = blocks.resident, int(blocks.X.shape[-1])
     rows = max(ROWS * p, WANTED // p)
     if backends.of(like).block_bytes(like) is None or rows * p > MOST:
-        return None
+        raise NotApplicable("a subsample would be large, or its chunks are not in host memory")
     step = int(float(backends.to_numpy(moments.rows)) // rows)
     if step < FEW:
-        return None
+        raise NotApplicable("a subsample would be a large share of the rows")
     X, y, *weight = blocks.merged(functools.partial(_rows_apart, step), _below_each_other)
     return Blocks.of(X, y, *weight)
 
@@ -89,48 +94,47 @@ def _below_each_other(parts: list[list[Array]]) -> list[Array]:
     return [concat(list(column), axis=0) for column in zip(*parts, strict=True)]
 
 
-def head_start(
-    there: Preconditioned, method: Any, x0: Params, some: Blocks
-) -> tuple[Preconditioned | None, Params]:
-    """Fit a sample, and return where and in which coordinates to go on with all rows.
+def start_from_subsample(plan: Plan, subsample: Blocks) -> Plan:
+    """Fit a subsample, and go on with all rows from its minimum, in coordinates that whiten its Hessian.
 
     Parameters
     ----------
-    there : Preconditioned
-        The objective over all rows, in whitened coordinates.
-    method : Method
-        What takes a step.
-    x0 : Params
-        The first point in these coordinates.
-    some : Blocks
-        The sample.
+    plan : Plan
+        What would be run on all rows from the best constant model, in whitened coordinates.
+    subsample : Blocks
+        Some of the rows.
 
     Returns
     -------
-    objective : Preconditioned or None
-        The objective over all rows, in coordinates that whiten the sample's Hessian at its minimum; None
-        where the sample's fit does not converge.
-    x0 : Params
-        The sample's minimum there.
+    Plan
+        The plan that begins at the subsample's minimum, with the given one to follow it where that is not
+        finite; the given one alone where the fit of the subsample does not converge.
     """
-    rough: Any = there.scaling
-    sampled = replace(there.base, blocks=some, convergence_norm=rough.scaling)
-    tolerance = SHARE / float(some.X.shape[-2]) ** 0.5
-    found = run(
+    objective, method = plan.objective, plan.method
+    rough: Any = objective.scaling
+    sampled = replace(objective.base, blocks=subsample, convergence_norm=rough.scaling)
+    tolerance = SHARE / float(subsample.X.shape[-2]) ** 0.5
+    result = run(
         method,
-        replace(there, base=sampled),
-        x0,
+        replace(objective, base=sampled),
+        plan.x0,
         Stop(max_iter=STEPS),
         grad_tol=tolerance,
         check_every=1,
     )
-    if not found.success:
-        return None, x0
-    whitening = _newton(sampled, rough.scaling, found.x)
-    sound = float(backends.to_numpy(_evenness(whitening))) < EVEN
-    if not sound:
+    if not result.success:
+        return plan
+    whitening = _newton(sampled, rough.scaling, result.x)
+    if not float(backends.to_numpy(_evenness(whitening))) < EVEN:
         whitening = rough
-    return replace(there, scaling=whitening), whitening.to_preconditioned(found.x)
+    label = f"{method.name}, begun on {subsample.X.shape[-2]:,} rows"
+    return plan._replace(
+        method=replace(method, label=label),
+        objective=replace(objective, scaling=whitening),
+        x0=whitening.to_preconditioned(result.x),
+        check_every=1,
+        otherwise=plan,
+    )
 
 
 def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:

@@ -11,7 +11,9 @@ import pytest
 
 import agd
 from agd import linear
+from agd._typing import NotApplicable
 from agd.loss import L2
+from agd.run import SOLVERS, LinearProblem, select_solver
 from helpers.property_testing import given, settings, st
 
 pytestmark = pytest.mark.backend("numpy")
@@ -21,17 +23,30 @@ RNG = np.random.default_rng
 
 def by_the_loop(monkeypatch, *data, **kwargs):
     with monkeypatch.context() as patch:
-        patch.setattr(linear, "direct", lambda *_: None)
-        patch.setattr(linear, "many", lambda *_: None)
+        patch.setitem(SOLVERS, "normal_small", SOLVERS["normal"])
+        patch.setitem(SOLVERS, "normal_batched", SOLVERS["normal"])
         return agd.fit(*data, **kwargs)
 
 
+def is_solved_by(kernel, X, y, penalty=None, intercept=True, weight=None):
+    """Whether a kernel is chosen for the data, and then serves them."""
+    data, loss = linear.as_data(X, y, weight), agd.loss.Squared()
+    problem = LinearProblem(data, loss, penalty, intercept, agd.Stop(), default_settings=True)
+    if select_solver(problem.traits) != kernel:
+        return False
+    try:
+        SOLVERS[kernel].solver.fit(problem)
+    except NotApplicable:
+        return False
+    return True
+
+
 def is_direct(X, y, penalty=None, intercept=True):
-    return linear.direct(linear.as_data(X, y), agd.loss.Squared(), penalty, intercept) is not None
+    return is_solved_by("normal_small", X, y, penalty, intercept)
 
 
 def is_done_at_once(X, y, penalty=None, intercept=True):
-    return linear.many(linear.as_data(X, y), agd.loss.Squared(), penalty, intercept) is not None
+    return is_solved_by("normal_batched", X, y, penalty, intercept)
 
 
 def close(a, b, scale=1.0):
@@ -146,8 +161,7 @@ def test_weights_are_rows_that_are_repeated(kind):
     rng = RNG(0)
     X, y = rng.normal(size=(40, 3)).astype(kind), rng.normal(size=40).astype(kind)
     times = rng.integers(0, 4, size=40)
-    data = linear.as_data(X, y, times.astype(kind))
-    assert linear.direct(data, agd.loss.Squared(), None, True) is not None
+    assert is_solved_by("normal_small", X, y, weight=times.astype(kind))
     found = agd.fit(X, y, sample_weight=times.astype(kind))
     wide = np.column_stack([X, np.ones(40)]).astype(float).repeat(times, axis=0)
     want = np.linalg.lstsq(wide, y.repeat(times), rcond=None)[0]

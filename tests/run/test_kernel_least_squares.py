@@ -10,7 +10,7 @@ from agd import Status, Stop
 from agd.gradient import LinearObjective, Preconditioned, column_scaling
 from agd.gradient.kernel import KernelLeastSquares
 from agd.loss import L2, Huber
-from agd.run import select_solver as plan
+from agd.run import solver_table
 from agd.update.conjugate_gradient import LinearCG, RowCG
 
 P = 80  # more than a fit that is done at once has
@@ -20,7 +20,7 @@ ROWS, COLUMNS = "conjugate gradients on the rows", "conjugate gradients, centred
 @pytest.fixture
 def narrow(monkeypatch):
     """Let few columns count as many."""
-    monkeypatch.setattr(plan, "MAX_NORMAL_COLUMNS", 8)
+    monkeypatch.setattr(solver_table, "MAX_NORMAL_COLUMNS", 8)
 
 
 def made(n, p=P, targets=(), seed=0):

@@ -14,12 +14,12 @@ from numpy.exceptions import RankWarning
 import agd
 from agd import backends
 from agd._typing import Params
-from agd.gradient import LinearObjective
+from agd.gradient import LinearObjective, Moments
 from agd.linear import path
 from agd.loss import L1, L2
 from agd.run import GCV, MaxEval, MaxIter, Status, Stop
 from agd.run import closed_form as hindsight
-from agd.run.closed_form import closed, worthwhile
+from agd.run.closed_form import closed
 from agd.update import Descent, constant, gradient_descent, momentum, nesterov
 from helpers.operation_counts import call_count, peak_bytes
 
@@ -313,7 +313,7 @@ def test_the_moments_are_read_once_and_the_end_once():
     X, y, _ = data()
     seen = []
     objective = LinearObjective.of(X, y)
-    moments = worthwhile(objective, Descent(gradient_descent()), Stop())
+    moments = Moments.from_blocks(objective.blocks)
 
     class Watched(LinearObjective):
         def value_and_grad(self, params):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import agd
+from agd._typing import NotApplicable
 from agd.gradient import Blocks
 from agd.gradient.minibatch import stratified_rows
 from agd.loss import L2
-from agd.run.warm_start import gathered
+from agd.run.warm_start import gather_subsample
 
 LOSSES = {
     "log_loss": lambda z, rng: (rng.uniform(size=z.shape) < 1.0 / (1.0 + np.exp(-z))) * 1.0,
@@ -40,8 +41,8 @@ def drawn(loss, seed=0, n=ROWS):
 
 def plainly(*args, **options):
     with (
-        mock.patch("agd.run.select_solver.serves", return_value=False),
-        mock.patch("agd.run.select_solver.gathered", return_value=None),
+        mock.patch("agd.run.linear_solvers.is_worthwhile", return_value=False),
+        mock.patch("agd.run.linear_solvers.gather_subsample", side_effect=NotApplicable),
     ):
         return agd.fit(*args, **options)
 
@@ -123,9 +124,11 @@ def test_batches_of_a_stream_are_gone_through_less_often(loss):
 @pytest.mark.backend("numpy")
 def test_no_more_rows_are_gathered_than_are_small():
     blocks = Blocks.of(np.zeros((10, 200)), np.zeros(10))
-    assert gathered(blocks, mock.Mock(rows=np.asarray(1e9))) is None  # 20,000 rows of 200 columns
+    with pytest.raises(NotApplicable):  # 20,000 rows of 200 columns
+        gather_subsample(blocks, mock.Mock(rows=np.asarray(1e9)))
     few = Blocks.of(np.zeros((4000, 2)), np.zeros(4000))
-    assert gathered(few, mock.Mock(rows=np.asarray(4000.0))) is None  # more than an eighth
+    with pytest.raises(NotApplicable):  # more than an eighth
+        gather_subsample(few, mock.Mock(rows=np.asarray(4000.0)))
 
 
 @pytest.mark.backend("numpy")

@@ -1,0 +1,339 @@
+"""One linear fit as its solvers see it: data, loss, penalty and settings, and what is known of the values.
+
+`agd.fit` makes a `LinearProblem`. `agd.run.select_solver` reads its `Traits` and names a solver; the solver
+takes the problem and returns a `Solution`, or raises `NotApplicable`, and the next one in the table takes it.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, Loss, Method, Params, Penalty
+from agd._validation import Data, as_start
+from agd.data.arrays import Blocks
+from agd.data.screening import Screened, screen
+from agd.gradient.column_stats import column_scaling
+from agd.gradient.conditioning import Columns
+from agd.gradient.linear import LinearObjective
+from agd.gradient.moments import Moments, survey
+from agd.gradient.preconditioner import Scaling
+from agd.loss.penalties import ridge_strength
+from agd.run.result import Result, Status
+from agd.run.stopping import Stop
+
+__all__ = [
+    "LinearProblem",
+    "Plan",
+    "Revealed",
+    "Solution",
+    "Traits",
+]
+
+
+class Traits(NamedTuple):
+    """What the choice of a solver depends on: sizes, where the data are, the loss and the penalty.
+
+    Attributes
+    ----------
+    rows : float
+        The rows of X; infinite where their number is unknown.
+    columns : int
+        The columns of X.
+    entries : float
+        The numbers that X stores: of a sparse X those that are not 0, else rows times columns.
+    batch_shape : tuple of int
+        The independent problems, or the targets beside one X; () for one problem.
+    numpy : bool
+        Whether X is a NumPy array in single or double precision.
+    host_accessible : bool
+        Whether the host reads a number of w's kind at no cost.
+    lazy : bool
+        Whether a pass over the data is dear, as of Dask's chunks and streams.
+    sparse : bool
+        Whether X is sparse.
+    quadratic : bool
+        Whether the loss is the squared one.
+    ridge : float
+        The curvature of a smooth penalty; 0 without one.
+    penalty : str
+        ``"ridge"`` (or none at all), ``"smooth"``, ``"separable"`` or ``"coupled"``. The last two are
+        handled by their prox, entry by entry or all at once.
+    default_settings : bool
+        Whether `stop`, `init` and `callback` were left out.
+    """
+
+    rows: float
+    columns: int
+    entries: float
+    batch_shape: tuple[int, ...] = ()
+    numpy: bool = True
+    host_accessible: bool = True
+    lazy: bool = False
+    sparse: bool = False
+    quadratic: bool = True
+    ridge: float = 0.0
+    penalty: str = "ridge"
+    default_settings: bool = False
+
+    @property
+    def problems(self) -> int:
+        """The number of independent problems, or of targets."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether the penalty is left to its prox."""
+        return self.penalty in {"separable", "coupled"}
+
+    @property
+    def least_squares(self) -> bool:
+        """Whether the objective is a quadratic: the squared loss, alone or with a ridge."""
+        return self.quadratic and self.penalty == "ridge"
+
+
+class Revealed(enum.Enum):
+    """What the passes of a solver reveal of values that are not finite, so that no check need look.
+
+    A sum is finite only if all its terms are. A solver whose first pass sums over all of X finds out by
+    itself, and to check X before it would be a pass too many.
+    """
+
+    NOTHING = "nothing"
+    X = "the values of X"
+    X_AND_Y = "the values of X and of y"
+
+
+class Plan(NamedTuple):
+    """What to run, in which coordinates and from where.
+
+    Attributes
+    ----------
+    method : Method
+        What takes a step.
+    objective : Objective
+        The objective in its coordinates.
+    x0 : Params
+        The first point in them.
+    check_every : int
+        How many steps run between two checks of the stopping criteria, where the user does not say.
+    columns : Columns or None
+        What was learned of the condition of the columns.
+    otherwise : Plan or None
+        What to run where the objective is not finite at x0.
+    """
+
+    method: Any
+    objective: Any
+    x0: Params
+    check_every: int = 10
+    columns: Columns | None = None
+    otherwise: Any = None
+
+
+class Solution(NamedTuple):
+    """The end of a solver's run.
+
+    Attributes
+    ----------
+    result : Result
+        How the run ended.
+    plan : Plan or None
+        What was run; None where the result is complete, with nothing left to explain.
+    rank_warning : callable or None
+        From the result and the plan to the result, completed, and what to warn of: the rank of X.
+    """
+
+    result: Any
+    plan: Plan | None = None
+    rank_warning: Callable[[Any, Plan], tuple[Any, str]] | None = None
+
+
+@dataclass
+class LinearProblem:
+    """The arguments of one call of `agd.fit`, checked but for values, and what is learned of the values.
+
+    Attributes
+    ----------
+    data : Data
+        X, y and the weights, checked but for their values.
+    loss, penalty, intercept
+        The objective's.
+    stop, init, callback
+        As of `agd.fit`.
+    method : Method or None
+        The method that the user chose; None for ``method="auto"``.
+    default_settings : bool
+        Whether `stop`, `init` and `callback` were left out.
+    screened : Screened or None
+        What the last check of the values found; None before one.
+    moments : Moments or None
+        Those of lazy data, which the same pass as the check sums.
+    """
+
+    data: Data
+    loss: Loss
+    penalty: Penalty | None
+    intercept: bool
+    stop: Stop
+    init: Any = None
+    callback: Callable[[Result], object] | None = None
+    method: Method | None = None
+    default_settings: bool = False
+    screened: Screened | None = None
+    moments: Moments | None = None
+
+    @functools.cached_property
+    def uncounted(self) -> LinearObjective:
+        """The objective before any pass over the data: its rows are not counted yet."""
+        return LinearObjective(
+            Blocks.uncounted(*self.data), self.loss, self.penalty, self.intercept
+        )
+
+    @functools.cached_property
+    def traits(self) -> Traits:
+        """What the choice of a solver depends on; no pass over the data, and no read."""
+        X, blocks = self.data.X, Blocks.uncounted(*self.data)
+        dense = type(X) is np.ndarray
+        return Traits(
+            rows=blocks.row_count,
+            columns=int(X.shape[-1]),
+            entries=blocks.entries,
+            batch_shape=blocks.batch_shape,
+            numpy=dense and X.dtype in (np.float64, np.float32),
+            host_accessible=dense or backends.of(blocks.resident).host_accessible,
+            lazy=blocks.lazy,
+            sparse=blocks.sparse,
+            quadratic=self.loss.quadratic,
+            ridge=ridge_strength(self.penalty),
+            penalty=_penalty_kind(self.penalty),
+            default_settings=self.default_settings,
+        )
+
+    @property
+    def own_measure(self) -> bool:
+        """Whether the stopping test measures the gradient in centred and scaled coordinates.
+
+        A limit that the user gives is one of the gradient in the data's own units.
+        """
+        return not self.stop.tests_convergence
+
+    def check_values(self, revealed: Revealed) -> LinearObjective:
+        """Return the objective over data whose values are checked, as far as the solver does not see them.
+
+        This is the one rule of when data are screened. Data that a check has seen are not looked at
+        again. Of lazy data, where each pass is dear, the pass that checks them sums the moments as well
+        if the solver asks for these.
+
+        Parameters
+        ----------
+        revealed : Revealed
+            What the solver's own passes tell of values that are not finite.
+
+        Returns
+        -------
+        LinearObjective
+            Loss, data and penalty.
+
+        Raises
+        ------
+        ValueError
+            For values that are not finite, targets outside the loss's domain, and weights that are
+            negative or all zero.
+        """
+        if self.screened is None:
+            self.screened = self._first_check(revealed)
+        elif revealed is Revealed.NOTHING:
+            self.check_every_value()
+        return LinearObjective(self.screened.blocks, self.loss, self.penalty, self.intercept)
+
+    def _first_check(self, revealed: Revealed) -> Screened:
+        if self.traits.lazy and revealed is not Revealed.NOTHING:
+            screened, self.moments = survey(self.uncounted.blocks, self.loss)
+            return screened
+        with np.errstate(over="ignore"):  # the check reports weights whose sum overflows
+            blocks = Blocks.of(*self.data)
+        if revealed is Revealed.X_AND_Y:
+            return Screened(blocks, None, 1.0, 0, whole=False)
+        return screen(blocks, self.loss, whole=revealed is Revealed.NOTHING)
+
+    @property
+    def screened_data(self) -> Screened:
+        """The data as they were checked last; all values are checked now if none have been."""
+        return self.screened or self._first_check(Revealed.NOTHING)
+
+    def check_every_value(self) -> None:
+        """Check the values of X too, unless a check has; raise ValueError where they are not finite."""
+        before = self.screened
+        if before is None or before.whole:
+            return
+        seen = screen(before.blocks, self.loss)
+        known = seen if before.classes is None else before
+        self.screened = known._replace(n_sync=before.n_sync + seen.n_sync, whole=True)
+
+    def mark_checked(self) -> None:
+        """Note that a solver's own pass has seen that all values are finite."""
+        if self.screened is not None:
+            self.screened = self.screened._replace(whole=True)
+
+    @functools.cached_property
+    def start(self) -> Params | None:
+        """The point that the user starts from, in the data's coordinates; None by default."""
+        start: Params | None = as_start(self.init, self.uncounted.zeros(), self.intercept)
+        return start
+
+    @property
+    def resident(self) -> Array:
+        """An empty array of the kind that holds w."""
+        return self.uncounted.blocks.resident
+
+    def measured(
+        self, base: LinearObjective, moments: Moments | None = None
+    ) -> tuple[LinearObjective, Scaling]:
+        """Return the objective with the measure of its stopping test, and the centres and scales of X."""
+        scaling = self._column_scaling if moments is None else column_scaling(base, moments)
+        return (replace(base, convergence_norm=scaling) if self.own_measure else base), scaling
+
+    @functools.cached_property
+    def _column_scaling(self) -> Scaling:
+        """Centres and scales of the columns by a pass of their own, of which one is enough."""
+        return column_scaling(self.check_values(Revealed.X))
+
+    @functools.cached_property
+    def spread_ratio(self) -> float:
+        """The largest spread of a column over the smallest: one read, after a pass for the spreads."""
+        xp, scale = backends.namespace(self._column_scaling.inv_std), self._column_scaling.inv_std
+        ratios = xp.max(scale, axis=-1) / xp.min(scale, axis=-1)
+        return float(np.max(backends.to_numpy(ratios)))
+
+    def check_after(self, result: Result) -> None:
+        """Check the values of X if a run that was left to see them itself met values not finite."""
+        if np.any(result.status == Status.NON_FINITE):
+            self.check_every_value()
+
+
+def _penalty_kind(penalty: Penalty | None) -> str:
+    if penalty is None or penalty.quadratic:
+        return "ridge"
+    if penalty.smooth:
+        return "smooth"
+    return "separable" if penalty.separable else "coupled"
+
+
+def null_model(base: LinearObjective, scaling: Scaling) -> Params:
+    """Return the best constant model: coefficients of 0, and the intercept that fits best."""
+    zero = base.zeros()
+    constant = None if zero.intercept is None else zero.intercept + scaling.null_model
+    return Params(zero.coef, constant)
+
+
+def steps_between_checks(like: Array) -> int:
+    """Return how many steps run between two checks: 1 where the host reads numbers at no cost."""
+    return 1 if backends.of(like).host_accessible else 10

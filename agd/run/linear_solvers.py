@@ -1,0 +1,384 @@
+"""The solvers of linear fits: each plans its coordinates and first point, and runs.
+
+They are the rows of ``agd.run.SOLVERS``, all with the one method ``fit(problem) -> Solution``. What is
+learned of the data on the way, such as the condition of the columns, stays with the solver that learns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agd import backends
+from agd._typing import NotApplicable, Params
+from agd.gradient.column_stats import default_gradient_tolerance
+from agd.gradient.conditioning import moments_are_accurate, subsample_rows, whiten_columns
+from agd.gradient.kernel import KernelLeastSquares
+from agd.gradient.linear import LinearObjective
+from agd.gradient.moments import Moments
+from agd.gradient.preconditioner import Preconditioned, Scaling
+from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
+from agd.run.diagnosis import check_dependence, explain_conditioning, few_rows_warning
+from agd.run.linear_problem import (
+    LinearProblem,
+    Plan,
+    Revealed,
+    Solution,
+    null_model,
+    steps_between_checks,
+)
+from agd.run.loop import run
+from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine
+from agd.run.result import Result, Status
+from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
+from agd.update.active_set import Faces
+from agd.update.conjugate_gradient import LinearCG, RowCG
+from agd.update.descent import Accelerated
+from agd.update.directions import lbfgs
+from agd.update.newton import WhitenedDescent
+from agd.update.proximal import FISTA, ProximalGradient
+
+__all__ = [
+    "ActiveSetOnMoments",
+    "ConjugateGradients",
+    "FistaOnMoments",
+    "Iterations",
+    "KernelConjugateGradients",
+    "LinearSolver",
+    "MomentSolver",
+    "NormalEquations",
+    "ScaledLBFGS",
+    "WhitenedLBFGS",
+    "loop_settings",
+    "plan_iterations",
+]
+
+# Below this condition number of the columns the answer by moments has lost three digits at most.
+MAX_SINGLE_PASS_CONDITION = 30.0
+LBFGS_MEMORY = 10  # pairs; in whitened coordinates few are needed
+# Where the spreads of the columns differ by more, the shortest answer takes too many steps.
+MAX_SPREAD_RATIO = 100.0
+
+
+class LinearSolver:
+    """One row of the table of solvers: it makes a `Plan` for a problem and runs it.
+
+    Attributes
+    ----------
+    constant_hessian : bool
+        Whether the curvatures of the plan's columns are those of the objective everywhere.
+    """
+
+    constant_hessian = False
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Minimise the objective of a linear fit.
+
+        Parameters
+        ----------
+        problem : LinearProblem
+            Data, loss, penalty and settings.
+
+        Returns
+        -------
+        Solution
+            How the run ended, and what was run.
+
+        Raises
+        ------
+        NotApplicable
+            Where this solver cannot serve the problem.
+        ValueError
+            For values that are not finite, and targets outside the loss's domain.
+        """
+        revealed = self.revealed(problem)
+        base = problem.check_values(revealed)
+        with base.blocks.undisturbed():
+            plan = self.plan(problem, base)
+            if revealed is Revealed.X_AND_Y:  # the plan's moments are finite, and so are the data
+                problem.mark_checked()
+            result, plan = self.iterate(problem, plan)
+        return Solution(result, plan, self.rank_warning)
+
+    def revealed(self, problem: LinearProblem) -> Revealed:  # noqa: ARG002
+        """Return what the passes of this solver tell of values that are not finite."""
+        return Revealed.NOTHING
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Choose coordinates, method and first point; raise `NotApplicable` where they do not serve."""
+        raise NotImplementedError
+
+    def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
+        """Run a plan; where its objective is not finite at its first point, the plan that follows it."""
+        result = run(plan.method, plan.objective, plan.x0, **loop_settings(problem, plan))
+        if plan.otherwise is not None and result.status == Status.NON_FINITE and result.nit == 0:
+            return self.iterate(problem, plan.otherwise)
+        return result, plan
+
+    def rank_warning(self, result: Any, plan: Plan) -> tuple[Any, str]:
+        """Return the result, completed, and what to warn of the rank of X."""
+        if plan.columns is None:
+            return check_dependence(result, plan.objective)
+        return explain_conditioning(result, plan.columns, quadratic=self.constant_hessian)
+
+
+def loop_settings(problem: LinearProblem, plan: Plan) -> dict[str, Any]:
+    """Return the arguments of `agd.run.run` that are those of the fit."""
+    return {
+        "stop": problem.stop,
+        "callback": problem.callback,
+        "grad_tol": default_gradient_tolerance(problem.resident),
+        "check_every": plan.check_every,
+    }
+
+
+class Iterations(LinearSolver):
+    """A method that steps on the data: the user's own, or one that needs no more than gradients.
+
+    Parameters
+    ----------
+    make : callable, optional
+        From the loss to the method; by default the method is the one that the user chose.
+    """
+
+    def __init__(self, make: Callable[[Any], Any] | None = None) -> None:
+        self.make = make
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Choose the coordinates that the method works in: the data's, or centred and scaled ones."""
+        method: Any = problem.method if self.make is None else self.make(problem.loss)
+        return plan_iterations(problem, base, method)
+
+
+def plan_iterations(
+    problem: LinearProblem, base: LinearObjective, method: Any, moments: Moments | None = None
+) -> Plan:
+    """Choose the coordinates that a given method works in, and the first point in them.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        The problem.
+    base : LinearObjective
+        Its objective over checked data.
+    method : Method
+        What takes a step; one whose ``rescaled`` is true works in centred and scaled coordinates.
+    moments : Moments, optional
+        Those of the data, where they are known.
+    """
+    rescaled = method.rescaled
+    start, zero = problem.start, base.zeros()
+    if not (rescaled or problem.own_measure):
+        return Plan(method, base, base.prox(zero if start is None else start, 0.0))
+    base, scaling = problem.measured(base, moments)
+    if start is None:
+        start = null_model(base, scaling) if rescaled else zero
+    start = base.prox(start, 0.0)  # the nearest point that the penalty allows
+    if not rescaled:
+        return Plan(method, base, start)
+    with np.errstate(all="ignore"):  # the status tells of what is not finite, as in a run
+        return Plan(method, Preconditioned(base, scaling), scaling.to_preconditioned(start))
+
+
+class MomentSolver(LinearSolver):
+    """A solver that begins with a pass for the moments of the data."""
+
+    def revealed(self, problem: LinearProblem) -> Revealed:
+        """Return what is finite where the moments are; those of another loss than squared say less of y.
+
+        Weights must be checked by themselves, as no sum tells that one is negative.
+        """
+        squared = problem.traits.quadratic and problem.data.weight is None
+        return Revealed.X_AND_Y if squared else Revealed.X
+
+    def moments(self, problem: LinearProblem, base: LinearObjective) -> Moments:
+        """Return the moments of the data: of the pass that checked them, or of one of their own."""
+        if problem.moments is None:
+            problem.moments = Moments.from_blocks(base.blocks)
+        return problem.moments
+
+
+class NormalEquations(MomentSolver):
+    """Squared loss with no penalty or `L2`: Newton steps on the moments, refined on the data.
+
+    Coordinates whiten the columns, so that one step leads to the minimum. Columns whose condition number
+    is above 1e7 are factored by QR instead, and the gradient is summed in twice the precision.
+    """
+
+    constant_hessian = True
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Whiten the columns by their moments, or by QR where squaring them lost what is small."""
+        moments = self.moments(problem, base)
+        start = problem.start
+        base, scaling = problem.measured(base, moments)
+        start = null_model(base, scaling) if start is None else start
+        with np.errstate(all="ignore"):
+            whitening, columns = whiten_columns(base, moments, scaling, quadratic=True)
+            # Moments of well conditioned columns leave nothing to refine, nor do wider ones than w.
+            wide = moments.G.dtype != start.coef.dtype
+            once = wide or np.max(columns.condition) < MAX_SINGLE_PASS_CONDITION
+            accurate = columns.ill_conditioned and not problem.traits.sparse
+            passes = 3 if columns.ill_conditioned else 1 if once else 2
+            least = None if columns.least is None else (columns.low, columns.least)
+            squares = WhitenedLeastSquares(base, whitening, moments, accurate, least)
+            method: Any = WhitenedDescent(passes, accurate=accurate)
+            return Plan(method, squares, start, 1, columns)
+
+    def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
+        """Run the plan, and check after each step: one or two are all."""
+        settings = loop_settings(problem, plan)
+        settings["stop"] = replace(problem.stop, check_every=1)
+        return run(plan.method, plan.objective, plan.x0, **settings), plan
+
+
+class WhitenedLBFGS(MomentSolver):
+    """A smooth loss of moderately many columns: L-BFGS in coordinates that whiten them.
+
+    Fits of many rows begin where a fit of a subsample ends (`agd.run.warm_start`).
+    """
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Whiten by the moments of a subsample where these serve, else by those of all rows."""
+        start = problem.start
+        squared = problem.traits.quadratic
+        few = subsample_rows(base.blocks) if problem.moments is None and not squared else None
+        if few is not None:
+            with contextlib.suppress(NotApplicable):
+                plan = self._whiten(problem, base, Moments.from_blocks(few), start)
+                if plan.columns is not None and plan.columns.well_conditioned:
+                    begin = start is None and is_worthwhile(base, few)
+                    return start_from_subsample(plan, few) if begin else plan
+        moments = self.moments(problem, base)
+        plan = self._whiten(problem, base, moments, start)
+        dear = plan.columns is not None and plan.columns.well_conditioned and problem.traits.lazy
+        if start is not None or not dear:
+            return plan
+        with contextlib.suppress(NotApplicable):
+            return start_from_subsample(plan, gather_subsample(base.blocks, moments))
+        return plan
+
+    def _whiten(
+        self, problem: LinearProblem, base: LinearObjective, moments: Moments, start: Params | None
+    ) -> Plan:
+        base, scaling = problem.measured(base, moments)
+        with np.errstate(all="ignore"):
+            start = null_model(base, scaling) if start is None else start
+            whitening, columns = whiten_columns(base, moments, scaling, quadratic=False)
+            objective = Preconditioned(base, whitening, centre_blocks=columns.far_from_zero)
+            x0, every = whitening.to_preconditioned(start), steps_between_checks(problem.resident)
+            return Plan(lbfgs(LBFGS_MEMORY, whitened=True), objective, x0, every, columns)
+
+
+class FistaOnMoments(MomentSolver):
+    """Squared loss with a penalty that has a prox: FISTA on the moments, refined on the data."""
+
+    def method(self) -> Any:
+        """Return what takes a step."""
+        return FISTA()
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Scale the columns; raise `NotApplicable` where the dtype cannot hold the moments."""
+        moments = self.moments(problem, base)
+        start = problem.start
+        base, scaling = problem.measured(base, moments)
+        with np.errstate(all="ignore"):
+            start = null_model(base, scaling) if start is None else start
+            if not moments_are_accurate(base, moments, scaling.inv_std):
+                raise NotApplicable
+            objective = Preconditioned(MomentObjective.of_data(base, moments), scaling)
+            x0 = scaling.to_preconditioned(
+                base.prox(start, 0.0)
+            )  # the nearest point that is allowed
+            return Plan(self.method(), objective, x0, steps_between_checks(problem.resident))
+
+    def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
+        """Run on the moments, and refine on the data."""
+        surrogate = MomentSurrogate(plan.method, plan.objective)
+        return refine(surrogate, plan.x0, **loop_settings(problem, plan)), plan
+
+
+class ActiveSetOnMoments(FistaOnMoments):
+    """The same with steps that go on to the minimum over the entries that are free."""
+
+    def method(self) -> Any:
+        """Return what takes a step."""
+        return Faces()
+
+
+class ConjugateGradients(LinearSolver):
+    """Squared loss with no penalty or `L2` of many columns: conjugate gradients, refined on the data.
+
+    Without a penalty the columns keep one common scale as long as their spreads are alike, so that the
+    answer from 0 is the shortest one.
+    """
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Centre and scale the columns."""
+        start = problem.start
+        base, scaling, _ = self.coordinates(problem, base)
+        objective = Preconditioned(base, scaling)
+        with np.errstate(all="ignore"):
+            x0 = scaling.to_preconditioned(null_model(base, scaling) if start is None else start)
+        return Plan(LinearCG(), objective, x0, steps_between_checks(problem.resident))
+
+    def coordinates(
+        self, problem: LinearProblem, base: LinearObjective
+    ) -> tuple[LinearObjective, Scaling, bool]:
+        """Return the objective, centres and scales of the columns, and whether the rows serve as well."""
+        base, scaling = problem.measured(base)
+        if problem.traits.ridge > 0.0 or problem.traits.rows >= problem.traits.columns:
+            return base, scaling, True
+        if not problem.spread_ratio <= MAX_SPREAD_RATIO:
+            return base, scaling, False
+        xp, scale = backends.namespace(scaling.inv_std), scaling.inv_std
+        least = xp.min(scale, axis=-1, keepdims=True)
+        return base, scaling._replace(inv_std=xp.zeros_like(scale) + least), True
+
+    def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
+        """Run the recursion, and refine on the data."""
+        surrogate = RecursiveResidual(plan.method, plan.objective)
+        return refine(surrogate, plan.x0, **loop_settings(problem, plan)), plan
+
+    def rank_warning(self, result: Any, plan: Plan) -> tuple[Any, str]:
+        """Return the result, and what to warn of where rows are too few to determine the coefficients."""
+        return result, few_rows_warning(result, plan.objective)
+
+
+class KernelConjugateGradients(ConjugateGradients):
+    """The same in the span of the rows, where these are fewer than the columns."""
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Take the rows as coordinates; raise `NotApplicable` for a start or a limit that the user gives."""
+        if not problem.own_measure or problem.start is not None:
+            raise NotApplicable
+        base, scaling, alike = self.coordinates(problem, base)
+        if not alike:
+            raise NotApplicable
+        with np.errstate(all="ignore"):  # the status tells of what is not finite, as in a run
+            squares = KernelLeastSquares.of(base, scaling)
+            every = steps_between_checks(problem.resident)
+            return Plan(RowCG(), squares, squares.zeros(), every)
+
+
+class ScaledLBFGS(LinearSolver):
+    """A smooth loss over a sparse X with many columns: L-BFGS in centred and scaled coordinates."""
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Centre and scale the columns; raise `NotApplicable` for a dense X, which this does not serve."""
+        if not problem.traits.sparse:
+            raise NotApplicable
+        start = problem.start
+        base, scaling = problem.measured(base)
+        x0 = scaling.to_preconditioned(null_model(base, scaling) if start is None else start)
+        every = steps_between_checks(problem.resident)
+        return Plan(lbfgs(LBFGS_MEMORY), Preconditioned(base, scaling), x0, every)
+
+
+ACCELERATED = Iterations(lambda loss: Accelerated(backtracking=loss.curvature is None))
+FISTA_ON_DATA = Iterations(lambda _: FISTA())
+PROXIMAL_GRADIENT = Iterations(lambda _: ProximalGradient())

@@ -1,0 +1,174 @@
+"""Which solver a linear fit uses: one table, and what follows if a solver cannot serve.
+
+`agd.fit` makes a `LinearProblem` and calls `solve`, which goes through the `candidates`. `select_solver`
+is the whole of what ``method="auto"`` means.
+
+>>> from agd.run import Traits, select_solver
+>>> select_solver(Traits(rows=1_000_000, columns=50, entries=5e7))
+'normal'
+>>> select_solver(Traits(rows=1_000_000, columns=50, entries=5e7, penalty="separable"))
+'active_set'
+>>> select_solver(Traits(rows=1_000_000, columns=50, entries=5e7, quadratic=False))
+'lbfgs_whitened'
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from agd._typing import NotApplicable
+from agd.gradient.conditioning import MAX_NORMAL_COLUMNS, MAX_SMALL_ENTRIES
+from agd.run.closed_form import ClosedForm
+from agd.run.linear_problem import LinearProblem, Solution, Traits
+from agd.run.linear_solvers import (
+    ACCELERATED,
+    FISTA_ON_DATA,
+    PROXIMAL_GRADIENT,
+    ActiveSetOnMoments,
+    ConjugateGradients,
+    FistaOnMoments,
+    Iterations,
+    KernelConjugateGradients,
+    NormalEquations,
+    ScaledLBFGS,
+    WhitenedLBFGS,
+)
+from agd.run.normal_equations import (
+    MAX_BATCHED_COLUMNS,
+    MAX_SMALL_COLUMNS,
+    MAX_SMALL_ROWS,
+    BatchedNormalEquations,
+    SmallNormalEquations,
+)
+
+__all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
+
+# The active set and the factors of a sparse X take p³ operations, which up to here are less than a few steps.
+MAX_ACTIVE_SET_COLUMNS = 256
+# With fewer rows to a column, a step on the moments costs no less than a pass over the data.
+MIN_ROWS_PER_COLUMN = 4
+# Factors of p³ operations take less than a few steps on a sparse X with at least a 400th of these entries.
+MAX_FACTOR_OPERATIONS_PER_ENTRY = 400
+
+
+class FitSolver(Protocol):
+    """What every row of `SOLVERS` has."""
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Minimise the objective of a linear fit, or raise `NotApplicable`."""
+
+
+class SolverRow(NamedTuple):
+    """A solver, and the name of the one that follows where it is not applicable; None for the last."""
+
+    solver: FitSolver
+    fallback: str | None = None
+
+
+SOLVERS: dict[str, SolverRow] = {
+    "normal_small": SolverRow(SmallNormalEquations(), "normal"),
+    "normal_batched": SolverRow(BatchedNormalEquations(), "normal"),
+    "normal": SolverRow(NormalEquations(), "lbfgs_scaled"),
+    "cg_kernel": SolverRow(KernelConjugateGradients(), "cg"),
+    "cg": SolverRow(ConjugateGradients()),
+    "active_set": SolverRow(ActiveSetOnMoments(), "fista"),
+    "fista_moments": SolverRow(FistaOnMoments(), "fista"),
+    "fista": SolverRow(FISTA_ON_DATA),
+    "proximal_gradient": SolverRow(PROXIMAL_GRADIENT),
+    "lbfgs_whitened": SolverRow(WhitenedLBFGS(), "lbfgs_scaled"),
+    "lbfgs_scaled": SolverRow(ScaledLBFGS(), "accelerated"),
+    "accelerated": SolverRow(ACCELERATED),
+    "closed_form": SolverRow(ClosedForm(), "iterations"),
+    "iterations": SolverRow(Iterations()),
+}
+"""Solvers of linear fits by name. The last two serve a method that the user names."""
+
+
+def select_solver(traits: Traits) -> str:
+    """Return the name of the solver that ``agd.fit(..., method="auto")`` uses, a key of `SOLVERS`.
+
+    Parameters
+    ----------
+    traits : Traits
+        Sizes, where the data are, the loss and the penalty.
+
+    Returns
+    -------
+    str
+        The name. `SOLVERS` says what follows where the data turn out not to suit the solver.
+
+    Examples
+    --------
+    >>> select_solver(Traits(rows=7, columns=1, entries=7, default_settings=True))
+    'normal_small'
+    >>> select_solver(Traits(rows=100, columns=5000, entries=5e5))
+    'cg_kernel'
+    """
+    t, n, p = traits, traits.rows, traits.columns
+    moderate = (
+        p <= MAX_NORMAL_COLUMNS
+    )  # (p, p) matrices cost less than the iterations that they save
+    if t.sparse and t.ridge and not t.nonsmooth:
+        few = p**3 <= MAX_FACTOR_OPERATIONS_PER_ENTRY * t.entries
+        moderate = moderate and (p <= MAX_ACTIVE_SET_COLUMNS or few)
+    if t.least_squares:
+        if moderate:
+            return _normal_equations(t)
+        return "cg_kernel" if n < p and not t.lazy else "cg"
+    if t.nonsmooth and t.quadratic:
+        one_on_host = t.host_accessible and t.batch_shape == ()
+        if t.penalty == "separable" and one_on_host and p <= MAX_ACTIVE_SET_COLUMNS:
+            return "active_set"
+        return "fista_moments" if moderate and n >= MIN_ROWS_PER_COLUMN * p else "fista"
+    if t.nonsmooth:
+        return "proximal_gradient"
+    if moderate:
+        return "lbfgs_whitened"
+    return "lbfgs_scaled" if t.sparse else "accelerated"
+
+
+def _normal_equations(t: Traits) -> str:
+    """Return the kernel for the size: small problems wait for calls more than for arithmetic."""
+    if not (t.numpy and t.default_settings):
+        return "normal"
+    problems = max(1, t.problems)
+    if t.batch_shape == ():
+        small = t.entries <= MAX_SMALL_ENTRIES and t.rows <= MAX_SMALL_ROWS
+        return "normal_small" if small and t.columns <= MAX_SMALL_COLUMNS else "normal"
+    small = t.entries <= MAX_SMALL_ENTRIES * problems and t.columns <= MAX_BATCHED_COLUMNS
+    return "normal_batched" if small else "normal"
+
+
+def candidates(problem: LinearProblem) -> Iterator[FitSolver]:
+    """Yield the solvers that may serve a problem, each after the one that it falls back for.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        The problem; its `method` is None where the choice is left to `select_solver`.
+    """
+    name: str | None = select_solver(problem.traits) if problem.method is None else "closed_form"
+    while name is not None:
+        solver, name = SOLVERS[name]
+        yield solver
+
+
+def solve(problem: LinearProblem) -> Solution:
+    """Return the solution of the first candidate that serves the problem.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        The problem.
+
+    Raises
+    ------
+    ValueError
+        For values that are not finite, and targets outside the loss's domain.
+    """
+    for solver in candidates(problem):
+        with contextlib.suppress(NotApplicable):
+            return solver.fit(problem)
+    raise RuntimeError("the last row of a chain of solvers serves every problem")
