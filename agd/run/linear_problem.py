@@ -207,7 +207,7 @@ class LinearProblem:
             columns=int(X.shape[-1]),
             entries=blocks.entries,
             batch_shape=blocks.batch_shape,
-            numpy=dense and X.dtype in (np.float64, np.float32),
+            numpy=dense and X.dtype.char in "fd",
             host_accessible=dense or backends.of(blocks.resident).host_accessible,
             lazy=blocks.lazy,
             sparse=blocks.sparse,
