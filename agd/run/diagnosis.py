@@ -433,7 +433,7 @@ def few_rows_warning(result: FitResult, objective: Any) -> str:
     if n >= p or ridge_strength(base.penalty) > 0.0:
         return ""
     constant = " and the intercept" * base.intercept
-    scale = backends.to_numpy(objective.scaling.scale)
+    scale = backends.to_numpy(objective.scaling.inv_std)
     which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
     return (
         f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "
