@@ -28,7 +28,6 @@ from agd.gradient.quadratic import WhitenedLeastSquares
 from agd.loss import L2, Squared
 from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
-from agd.update.rule import given_rate
 
 __all__ = [
     "Certificate",
@@ -392,7 +391,7 @@ def convergence_kind(method: Any) -> tuple[str | None, float | None]:
     if isinstance(method, Accelerated):
         return ("accelerated" if method.momentum else "gradient"), None
     if isinstance(method, Descent) and method.rule.name == "gradient_descent":
-        rate = given_rate(method.rule)
+        rate = method.rule.constant_rate
         if method.auto or rate is not None:
             return "gradient", rate
     return None, None

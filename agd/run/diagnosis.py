@@ -23,7 +23,6 @@ from agd.run.loop import status_message
 from agd.run.result import FitResult, Status, as_fit_result
 from agd.run.separation import separation_message
 from agd.run.stopping import DIVERGENCE_FACTOR
-from agd.update.rule import given_rate
 
 __all__ = [
     "check_dependence",
@@ -138,7 +137,7 @@ def _check_penalty(penalty: Any, kind: str) -> None:
 def _too_far(name: str, method: Any, peak: float, kind: str) -> str:
     """Word the error for a first step out of the dtype's range: by a rate that was given, or by L."""
     rule = getattr(method, "rule", None)
-    rate = None if rule is None else given_rate(rule)
+    rate = None if rule is None else rule.constant_rate
     if rate is not None:
         return (
             f"the first step of method {name!r} leads out of the range of {kind}: use a smaller "
@@ -254,7 +253,7 @@ def _risen(result: FitResult, method: Any) -> FitResult:
 def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     """Advise a smaller rate, not more steps, where the rate is above the largest stable one."""
     rule = getattr(method, "rule", None)
-    rate = given_rate(rule) if rule is not None and rule.name == "gradient_descent" else None
+    rate = rule.constant_rate if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
     if rate is None or result.loss.curvature_bound is None or np.max(result.nit) < PASSES:
         return result

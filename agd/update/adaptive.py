@@ -1,4 +1,7 @@
-"""Rules with a rate for each parameter, from the sizes of its gradients: AdaGrad, RMSProp, AdaDelta."""
+"""Rules with a rate for each parameter, from the size of its gradients: AdaGrad, RMSProp, Adam and kin.
+
+Each is a direction, made of the moving averages in ``agd.update.moving_averages``, times a rate.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,24 @@ from agd import backends
 from agd._tree import sign
 from agd._typing import Array, Tree
 from agd.update.moving_averages import (
-    AdamState,
-    blend,
+    MomentEstimates,
+    adam_rule,
+    add_weight_decay,
+    check_decay_rates,
     check_eps,
-    check_share,
-    decayed,
-    divided,
-    family,
-    moments,
+    debias,
+    divide_by_rms,
+    filled,
+    moving_average,
     squared,
-    unbiased,
+    update_estimates,
 )
 from agd.update.rule import (
     Rate,
     Rule,
     check_number,
-    check_rate,
-    first_count,
-    is_zero,
     named_rule,
-    next_count,
-    scale_by_rate,
+    rule_from_direction,
     zeros,
 )
 
@@ -48,13 +48,6 @@ __all__ = [
     "rmsprop",
     "yogi",
 ]
-
-
-class SquaresState(NamedTuple):
-    """Updates made so far (None where the rate is no schedule), and the squared gradients."""
-
-    k: Array | None
-    squares: Tree
 
 
 @named_rule
@@ -105,22 +98,16 @@ def adagrad(
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-0.1])
     """
-    check_rate(learning_rate)
     check_number("initial_accumulator", initial_accumulator, 0.0, math.inf, open_end=True)
     check_eps(eps)
 
-    def init(params: Tree) -> SquaresState:
-        first = optree.tree_map(lambda p: 0.0 * p + initial_accumulator, params)
-        return SquaresState(first_count(params, needed=callable(learning_rate)), first)
+    def direction(grads: Tree, squares: Tree, *_: Any) -> tuple[Tree, Tree]:
+        squares = optree.tree_map(lambda s, g: s + g * g, squares, grads)
+        return divide_by_rms(grads, squares, eps, eps_in_sqrt=eps_in_sqrt), squares
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SquaresState]:
-        del params
-        squares = optree.tree_map(lambda s, g: s + g * g, state.squares, grads)
-        way = divided(grads, squares, eps, eps_in_sqrt=eps_in_sqrt)
-        step = scale_by_rate(learning_rate, state.k, way)
-        return step, SquaresState(next_count(state.k), squares)
-
-    return Rule(init, update)
+    return rule_from_direction(
+        learning_rate, direction, lambda params: filled(params, initial_accumulator)
+    )
 
 
 @named_rule
@@ -171,28 +158,19 @@ def rmsprop(
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-0.2])
     """
-    check_rate(learning_rate)
-    check_share(decay=decay)
+    check_decay_rates(decay=decay)
     check_eps(eps)
 
-    def init(params: Tree) -> SquaresState:
-        zero = zeros(params)
-        return SquaresState(first_count(params, needed=callable(learning_rate)), zero)
+    def direction(grads: Tree, squares: Tree, *_: Any) -> tuple[Tree, Tree]:
+        squares = moving_average(decay, squares, squared(grads))
+        return divide_by_rms(grads, squares, eps, eps_in_sqrt=eps_in_sqrt), squares
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SquaresState]:
-        del params
-        squares = blend(decay, state.squares, squared(grads))
-        way = divided(grads, squares, eps, eps_in_sqrt=eps_in_sqrt)
-        step = scale_by_rate(learning_rate, state.k, way)
-        return step, SquaresState(next_count(state.k), squares)
-
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, direction, zeros)
 
 
-class AdaDeltaState(NamedTuple):
-    """Updates made so far (None where the rate is no schedule); mean squares of gradients and steps."""
+class AdaDeltaMemory(NamedTuple):
+    """Running means of the squared gradients, and of the squared steps."""
 
-    k: Array | None
     squares: Tree
     steps: Tree
 
@@ -239,37 +217,42 @@ def adadelta(learning_rate: Rate = 1.0, rho: float = 0.9, eps: float = 1e-6) -> 
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-1.414214])
     """
-    check_rate(learning_rate)
-    check_share(rho=rho)
+    check_decay_rates(rho=rho)
     check_eps(eps)
 
-    def init(params: Tree) -> AdaDeltaState:
-        zero = zeros(params)
-        return AdaDeltaState(first_count(params, needed=callable(learning_rate)), zero, zero)
-
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AdaDeltaState]:
-        del params
-        squares = blend(rho, state.squares, squared(grads))
-        way = optree.tree_map(
-            lambda g, s, d: ((d + eps) / (s + eps)) ** 0.5 * g, grads, squares, state.steps
+    def direction(grads: Tree, memory: AdaDeltaMemory, *_: Any) -> tuple[Tree, AdaDeltaMemory]:
+        squares = moving_average(rho, memory.squares, squared(grads))
+        step = optree.tree_map(
+            lambda g, s, d: ((d + eps) / (s + eps)) ** 0.5 * g, grads, squares, memory.steps
         )
-        steps = blend(rho, state.steps, squared(way))
-        step = scale_by_rate(learning_rate, state.k, way)
-        return step, AdaDeltaState(next_count(state.k), squares, steps)
+        return step, AdaDeltaMemory(squares, moving_average(rho, memory.steps, squared(step)))
 
-    return Rule(init, update)
+    return rule_from_direction(
+        learning_rate, direction, lambda params: AdaDeltaMemory(zeros(params), zeros(params))
+    )
 
 
-def _adam(learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: float = 0.0) -> Rule:
+def _adam_direction(
+    b1: float, b2: float, eps: float, grads: Tree, memory: MomentEstimates, k: Array
+) -> tuple[Tree, MomentEstimates]:
+    """Return m' / (sqrt(s') + eps), with the bias of both moving averages corrected."""
+    new = update_estimates(b1, b2, grads, memory)
+    return divide_by_rms(debias(b1, new.mean, k), debias(b2, new.squares, k), eps), new
+
+
+def _adam_with_decay(
+    learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: float = 0.0
+) -> Rule:
     """Make Adam, or AdamW where the weights decay beside the gradient step."""
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        new = moments(b1, b2, grads, state)
-        way = divided(unbiased(b1, new.mean, new.k), unbiased(b2, new.squares, new.k), eps)
-        return (decayed(way, params, weight_decay) if not is_zero(weight_decay) else way), new
+    def direction(
+        grads: Tree, memory: MomentEstimates, params: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
+        step, new = _adam_direction(b1, b2, eps, grads, memory, k)
+        return add_weight_decay(step, params, weight_decay), new
 
-    return family(learning_rate, b1, b2, eps, direction)
+    return adam_rule(learning_rate, b1, b2, eps, direction)
 
 
 @named_rule
@@ -313,7 +296,7 @@ def adam(learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: fl
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-0.1])
     """
-    return _adam(learning_rate, b1, b2, eps)
+    return _adam_with_decay(learning_rate, b1, b2, eps)
 
 
 @named_rule
@@ -365,7 +348,7 @@ def adamw(
     >>> rule.update(np.asarray([10.0]), rule.init(w), w)[0].round(6)
     array([-0.2])
     """
-    return _adam(learning_rate, b1, b2, eps, weight_decay)
+    return _adam_with_decay(learning_rate, b1, b2, eps, weight_decay)
 
 
 @named_rule
@@ -412,13 +395,14 @@ def nadam(
     array([-0.1])
     """
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        del params
-        new = moments(b1, b2, grads, state)
-        ahead = blend(b1, unbiased(b1, new.mean, new.k + 1), unbiased(b1, grads, new.k))
-        return divided(ahead, unbiased(b2, new.squares, new.k), eps), new
+    def direction(
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
+        new = update_estimates(b1, b2, grads, memory)
+        mean = moving_average(b1, debias(b1, new.mean, k + 1), debias(b1, grads, k))
+        return divide_by_rms(mean, debias(b2, new.squares, k), eps), new
 
-    return family(learning_rate, b1, b2, eps, direction)
+    return adam_rule(learning_rate, b1, b2, eps, direction)
 
 
 @named_rule
@@ -472,21 +456,30 @@ def lamb(
     """
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        new = moments(b1, b2, grads, state)
-        way = divided(unbiased(b1, new.mean, new.k), unbiased(b2, new.squares, new.k), eps)
-        return optree.tree_map(_trusted, decayed(way, params, weight_decay), params), new
+    def direction(
+        grads: Tree, memory: MomentEstimates, params: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
+        step, new = _adam_direction(b1, b2, eps, grads, memory, k)
+        step = add_weight_decay(step, params, weight_decay)
+        return optree.tree_map(_scale_to_param, step, params), new
 
-    return family(learning_rate, b1, b2, eps, direction)
+    return adam_rule(learning_rate, b1, b2, eps, direction)
 
 
-def _trusted(way: Array, param: Array) -> Array:
-    """Scale a direction to the size of its leaf; leave it as it is where either is 0."""
-    xp = backends.namespace(way)
-    size, length = xp.sum(param * param) ** 0.5, xp.sum(way * way) ** 0.5
-    usable = (size > 0.0) & (length > 0.0)
-    one = xp.ones_like(size)
-    return xp.where(usable, size / xp.where(usable, length, one), one) * way
+def _scale_to_param(step: Array, param: Array) -> Array:
+    """Scale a direction to the norm of its leaf, LAMB's trust ratio; leave it where either norm is 0."""
+    xp = backends.namespace(step)
+    param_norm, step_norm = xp.sum(param * param) ** 0.5, xp.sum(step * step) ** 0.5
+    defined = (param_norm > 0.0) & (step_norm > 0.0)
+    one = xp.ones_like(param_norm)
+    return xp.where(defined, param_norm / xp.where(defined, step_norm, one), one) * step
+
+
+class AMSGradMemory(NamedTuple):
+    """Adam's two moving averages, and the largest unbiased mean of squares so far."""
+
+    estimates: MomentEstimates
+    largest: Tree
 
 
 @named_rule
@@ -532,22 +525,21 @@ def amsgrad(
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-0.1])
     """
+    check_decay_rates(b1=b1, b2=b2)
+    check_eps(eps)
 
-    def direction(grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-        del params
-        (squares, highest), k = state.squares, state.k
-        mean, squares = blend(b1, state.mean, grads), blend(b2, squares, squared(grads))
-        highest = optree.tree_map(_larger, highest, unbiased(b2, squares, k))
-        way = divided(unbiased(b1, mean, k), highest, eps)
-        return way, AdamState(k, mean, (squares, highest))
+    def memory(params: Tree) -> AMSGradMemory:
+        zero = zeros(params)
+        return AMSGradMemory(MomentEstimates(zero, zero), zero)
 
-    rule = family(learning_rate, b1, b2, eps, direction)
+    def direction(
+        grads: Tree, memory: AMSGradMemory, _: Tree, k: Array
+    ) -> tuple[Tree, AMSGradMemory]:
+        new = update_estimates(b1, b2, grads, memory.estimates)
+        largest = optree.tree_map(_entrywise_max, memory.largest, debias(b2, new.squares, k))
+        return divide_by_rms(debias(b1, new.mean, k), largest, eps), AMSGradMemory(new, largest)
 
-    def init(params: Tree) -> AdamState:
-        state = rule.init(params)
-        return AdamState(state.k, state.mean, (state.squares, state.squares))
-
-    return Rule(init, rule.update)
+    return rule_from_direction(learning_rate, direction, memory, counted=True)
 
 
 @named_rule
@@ -594,16 +586,19 @@ def adamax(
     array([-0.1])
     """
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        del params
-        mean = blend(b1, state.mean, grads)
-        size = optree.tree_map(
-            lambda s, g: _larger(b2 * s, backends.namespace(g).abs(g) + eps), state.squares, grads
+    def direction(
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
+        mean = moving_average(b1, memory.mean, grads)
+        largest = optree.tree_map(
+            lambda s, g: _entrywise_max(b2 * s, backends.namespace(g).abs(g) + eps),
+            memory.squares,
+            grads,
         )
-        way = optree.tree_map(_quotient, unbiased(b1, mean, state.k), size)
-        return way, AdamState(state.k, mean, size)
+        step = optree.tree_map(_quotient, debias(b1, mean, k), largest)
+        return step, MomentEstimates(mean, largest)
 
-    return family(learning_rate, b1, b2, eps, direction)
+    return adam_rule(learning_rate, b1, b2, eps, direction)
 
 
 @named_rule
@@ -651,17 +646,17 @@ def radam(
     >>> rule.update(g, rule.init(g))[0].round(6)
     array([-1.])
     """
-    check_share(b2=b2)
+    check_decay_rates(b2=b2)
     limit = 2.0 / (1.0 - b2) - 1.0
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        del params
-        new = moments(b1, b2, grads, state)
-        mean = unbiased(b1, new.mean, new.k)
-        way = divided(mean, unbiased(b2, new.squares, new.k), eps)
-        return optree.tree_map(lambda m, u: _rectified(limit, b2, new.k, m, u), mean, way), new
+    def direction(
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
+        step, new = _adam_direction(b1, b2, eps, grads, memory, k)
+        mean = debias(b1, new.mean, k)
+        return optree.tree_map(lambda m, u: _rectify(limit, b2, k, m, u), mean, step), new
 
-    return family(learning_rate, b1, b2, eps, direction)
+    return adam_rule(learning_rate, b1, b2, eps, direction)
 
 
 @named_rule
@@ -714,20 +709,21 @@ def yogi(
     """
     check_number("initial_accumulator", initial_accumulator, 0.0, math.inf, open_end=True)
 
-    def direction(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
-        del params
+    def direction(
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+    ) -> tuple[Tree, MomentEstimates]:
         squares = optree.tree_map(
-            lambda s, g: s - (1.0 - b2) * sign(s - g * g) * g * g,
-            state.squares,
-            grads,
+            lambda s, g: s - (1.0 - b2) * sign(s - g * g) * g * g, memory.squares, grads
         )
-        new = AdamState(state.k, blend(b1, state.mean, grads), squares)
-        return divided(unbiased(b1, new.mean, new.k), unbiased(b2, squares, new.k), eps), new
+        mean = moving_average(b1, memory.mean, grads)
+        step = divide_by_rms(debias(b1, mean, k), debias(b2, squares, k), eps)
+        return step, MomentEstimates(mean, squares)
 
-    return family(learning_rate, b1, b2, eps, direction, start=initial_accumulator)
+    return adam_rule(learning_rate, b1, b2, eps, direction, start=initial_accumulator)
 
 
-def _larger(a: Array, b: Array) -> Array:
+def _entrywise_max(a: Array, b: Array) -> Array:
+    """Return the larger of two arrays, entry by entry."""
     return backends.namespace(a).maximum(a, b)
 
 
@@ -737,12 +733,13 @@ def _quotient(a: Array, b: Array) -> Array:
     return xp.where(b > 0.0, a / xp.where(b > 0.0, b, xp.ones_like(b)), 0.0 * a)
 
 
-def _rectified(limit: float, b2: float, count: Array, mean: Array, way: Array) -> Array:
-    """Return r_k way where enough updates were made, the plain mean before."""
+def _rectify(limit: float, b2: float, count: Array, mean: Array, step: Array) -> Array:
+    """Return r_k step where the variance of the mean of squares is bounded, the mean before that."""
     xp = backends.namespace(mean)
     k = xp.astype(count, mean.dtype)
     rho = limit - 2.0 * k * b2**k / (1.0 - b2**k)
-    trusted = rho >= 5.0
-    safe = xp.where(trusted, rho, 5.0 + 0.0 * rho)
+    bounded = rho >= 5.0
+    # Both branches are computed: where the mean is taken, the root must not be of a negative number.
+    safe = xp.where(bounded, rho, 5.0 + 0.0 * rho)
     square = (safe - 4.0) * (safe - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * safe)
-    return xp.where(trusted, xp.sqrt(square) * way, mean)
+    return xp.where(bounded, xp.sqrt(square) * step, mean)

@@ -1,10 +1,13 @@
-"""Running means of gradients and of their squares, and the quotients made of them."""
+"""Exponential moving averages of gradients and of their squares: the algebra of Adam and its kin.
+
+The rules in ``agd.update.rules`` and ``agd.update.adaptive`` compose their directions of these functions.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import optree
 
@@ -14,25 +17,29 @@ from agd.update.rule import (
     Rate,
     Rule,
     check_number,
-    check_rate,
-    first_count,
     is_zero,
-    scale_by_rate,
+    rule_from_direction,
     zeros,
 )
 
 __all__ = [
-    "AdamState",
-    "blend",
+    "MomentEstimates",
+    "adam_rule",
+    "add_weight_decay",
+    "check_decay_rates",
     "check_eps",
-    "check_share",
-    "decayed",
-    "divided",
-    "family",
-    "moments",
+    "debias",
+    "divide_by_rms",
+    "filled",
+    "moving_average",
     "squared",
-    "unbiased",
+    "update_estimates",
 ]
+
+
+def filled(params: Tree, value: float) -> Tree:
+    """Return a tree in the structure of the params whose every entry is `value`."""
+    return zeros(params) if is_zero(value) else optree.tree_map(lambda p: 0.0 * p + value, params)
 
 
 def squared(tree: Tree) -> Tree:
@@ -40,8 +47,8 @@ def squared(tree: Tree) -> Tree:
     return optree.tree_map(lambda g: g * g, tree)
 
 
-def divided(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:
-    """Divide by the root of the squares; 0 / 0 is 0, as for a parameter that never had a gradient."""
+def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:
+    """Divide by sqrt(squares) + eps; 0 / 0 is 0, as for a parameter that never had a gradient."""
 
     def divide(u: Array, s: Array) -> Array:
         xp = backends.namespace(s)
@@ -56,68 +63,81 @@ def check_eps(eps: float) -> None:
     check_number("eps", eps, 0.0, math.inf, open_end=True)
 
 
-def check_share(**shares: float) -> None:
-    """Refuse shares, by their names, that are not in [0, 1)."""
-    for name, share in shares.items():
-        check_number(name, share, 0.0, 1.0, open_end=True)
+def check_decay_rates(**rates: float) -> None:
+    """Refuse decay rates of running means, given by their names, that are not in [0, 1)."""
+    for name, rate in rates.items():
+        check_number(name, rate, 0.0, 1.0, open_end=True)
 
 
-def blend(share: float, old: Tree, new: Tree) -> Tree:
-    """Return share old + (1 - share) new, leaf by leaf: one step of a running mean."""
-    return optree.tree_map(lambda a, b: share * a + (1.0 - share) * b, old, new)
+def moving_average(decay: float, mean: Tree, new: Tree) -> Tree:
+    """Return decay mean + (1 - decay) new: one step of an exponential moving average."""
+    return optree.tree_map(lambda m, g: decay * m + (1.0 - decay) * g, mean, new)
 
 
-def unbiased(share: float, mean: Tree, k: Array) -> Tree:
-    """Divide a running mean that began at 0 by the weight that it holds, 1 - share^count."""
+def debias(decay: float, mean: Tree, k: Array) -> Tree:
+    """Divide a moving average that began at 0 by the weight of its k terms, 1 - decay^k."""
 
     def correct(leaf: Array) -> Array:
-        return leaf / (1.0 - share ** backends.namespace(leaf).astype(k, leaf.dtype))
+        return leaf / (1.0 - decay ** backends.namespace(leaf).astype(k, leaf.dtype))
 
     return optree.tree_map(correct, mean)
 
 
-class AdamState(NamedTuple):
-    """Updates made so far, and the running means of gradients and of their squares (or sizes)."""
+class MomentEstimates(NamedTuple):
+    """Running means of the gradients, and of their squares (or sizes)."""
 
-    k: Array
     mean: Tree
     squares: Tree
 
 
-Direction = Callable[[Tree, AdamState, Tree], tuple[Tree, AdamState]]
-"""(gradients, state with k of this update, params) -> (direction, state)."""
+def update_estimates(b1: float, b2: float, grads: Tree, memory: MomentEstimates) -> MomentEstimates:
+    """Return both running means after one more gradient."""
+    return MomentEstimates(
+        moving_average(b1, memory.mean, grads), moving_average(b2, memory.squares, squared(grads))
+    )
 
 
-def family(
-    learning_rate: Rate, b1: float, b2: float, eps: float, direction: Direction, start: float = 0.0
+AdamDirection: TypeAlias = Callable[[Tree, Any, Tree, Array], tuple[Tree, Any]]
+"""As `agd.update.rule.Direction`, with a counter."""
+
+
+def adam_rule(
+    learning_rate: Rate,
+    b1: float,
+    b2: float,
+    eps: float,
+    direction: AdamDirection,
+    start: float = 0.0,
 ) -> Rule:
-    """Make a rule of Adam's state from the direction that it takes."""
-    check_rate(learning_rate)
-    check_share(b1=b1, b2=b2)
+    """Make a rule of Adam's kin from its direction, whose memory begins as `MomentEstimates`.
+
+    Parameters
+    ----------
+    learning_rate : float, array or schedule
+        The rate.
+    b1, b2 : float
+        The shares of the two running means that an update keeps, in [0, 1).
+    eps : float
+        What keeps the quotient finite, 0 or more.
+    direction : callable
+        As for `agd.update.rule.rule_from_direction`; the number of the update corrects the bias.
+    start : float
+        Every entry of both means before the first update.
+    """
+    check_decay_rates(b1=b1, b2=b2)
     check_eps(eps)
 
-    def init(params: Tree) -> AdamState:
-        first = (
-            zeros(params) if is_zero(start) else optree.tree_map(lambda p: 0.0 * p + start, params)
-        )
-        return AdamState(first_count(params, needed=True), first, first)
+    def memory(params: Tree) -> MomentEstimates:
+        initial = filled(params, start)
+        return MomentEstimates(initial, initial)
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AdamState]:
-        way, new = direction(grads, state._replace(k=state.k + 1), params)
-        # A schedule counts from 0, the first update; the bias correction from 1.
-        return scale_by_rate(learning_rate, state.k, way), new
-
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, direction, memory, counted=True)
 
 
-def moments(b1: float, b2: float, grads: Tree, state: AdamState) -> AdamState:
-    """Return the state with Adam's two running means brought up to date."""
-    mean, squares = blend(b1, state.mean, grads), blend(b2, state.squares, squared(grads))
-    return state._replace(mean=mean, squares=squares)
-
-
-def decayed(way: Tree, params: Tree, weight_decay: float) -> Tree:
-    """Add the weights' own decay to a direction."""
+def add_weight_decay(direction: Tree, params: Tree, weight_decay: float) -> Tree:
+    """Return direction + weight_decay params, the direction of decoupled weight decay; itself for 0."""
+    if is_zero(weight_decay):
+        return direction
     if params is None:
         raise ValueError("params must be given to a rule with weight_decay, got None")
-    return optree.tree_map(lambda u, p: u + weight_decay * p, way, params)
+    return optree.tree_map(lambda u, p: u + weight_decay * p, direction, params)

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Final, ParamSpec, TypeAlias
+from typing import Any, Final, NamedTuple, ParamSpec, TypeAlias
 
 import numpy as np
 import optree
@@ -20,21 +20,24 @@ from agd._typing import Array, Tree
 
 __all__ = [
     "AUTO",
+    "Direction",
     "Rate",
     "Rule",
+    "RuleState",
     "apply_updates",
     "check_number",
     "check_rate",
     "check_rule",
     "compiled",
     "first_count",
-    "given_rate",
+    "gradient_direction",
     "in_single",
     "is_zero",
     "named_rule",
     "next_count",
     "ours",
     "rate_at",
+    "rule_from_direction",
     "scale_by_rate",
     "zeros",
 ]
@@ -356,10 +359,80 @@ def _cast(rate: Any, leaf: Array) -> Any:
     return backends.namespace(leaf).astype(rate, leaf.dtype)
 
 
-def given_rate(rule: Rule) -> float | None:
-    """Return a rule's learning rate where it is a number: no schedule, no array, and not to be found."""
-    rate = dict(rule.hyperparameters).get("learning_rate")
-    return float(rate) if isinstance(rate, Real) else None
+class RuleState(NamedTuple):
+    """The state of a rule that is a direction times a rate.
+
+    Attributes
+    ----------
+    k : array, shape (), or None
+        Updates made so far; None where neither the rate nor the direction depends on it.
+    memory : NamedTuple or tree of arrays
+        What the direction carries from one update to the next; () if nothing.
+    """
+
+    k: Array | None
+    memory: Any
+
+
+Direction: TypeAlias = Callable[[Tree, Any, Tree, Any], tuple[Tree, Any]]
+"""(gradients, memory, params, number of this update from 1 on) -> (direction, memory)."""
+
+
+def no_memory(_: Tree) -> tuple[()]:
+    """Return the memory of a direction that needs nothing but the gradients."""
+    return ()
+
+
+def gradient_direction(grads: Tree, *_: Any) -> tuple[Tree, tuple[()]]:
+    """Return the gradient itself, the direction of gradient descent."""
+    return grads, ()
+
+
+def rule_from_direction(
+    learning_rate: Rate,
+    direction: Direction,
+    memory: Callable[[Tree], Any] = no_memory,
+    *,
+    auto: bool = False,
+    counted: bool = False,
+) -> Rule:
+    """Make the rule w := w - learning_rate direction, with its state and its step counter.
+
+    Parameters
+    ----------
+    learning_rate : float, array, schedule or "auto"
+        The rate. A schedule is called with the number of updates made before this one.
+    direction : callable
+        ``direction(grads, memory, params, k) -> (direction, memory)``, where k counts this update from 1.
+    memory : callable
+        ``memory(params)`` returns the memory before the first update.
+    auto : bool
+        Whether the rate may be "auto".
+    counted : bool
+        Whether the direction uses k; it is None otherwise, unless the rate is a schedule.
+
+    Returns
+    -------
+    Rule
+        The rule; its states are `RuleState`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rate is out of range.
+    """
+    check_rate(learning_rate, auto=auto)
+    needed = counted or callable(learning_rate)
+
+    def init(params: Tree) -> RuleState:
+        return RuleState(first_count(params, needed=needed), memory(params))
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, RuleState]:
+        k = next_count(state.k)
+        uphill, kept = direction(grads, state.memory, params, k)
+        return scale_by_rate(learning_rate, state.k, uphill), RuleState(k, kept)
+
+    return Rule(init, update)
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:

@@ -1,4 +1,7 @@
-"""Rules with one rate for all: gradient descent, heavy-ball momentum, Nesterov."""
+"""Rules with one rate for all parameters: gradient descent, momentum, and rules of the gradient's sign.
+
+Each is a direction and the memory that it needs; `rule_from_direction` multiplies it by the rate.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +13,19 @@ import optree
 from agd import backends
 from agd._tree import sign
 from agd._typing import Array, Tree
-from agd.update.moving_averages import blend, check_share, decayed
+from agd.update.moving_averages import add_weight_decay, check_decay_rates, filled, moving_average
 from agd.update.rule import (
     AUTO,
     Rate,
     Rule,
     check_number,
-    check_rate,
-    first_count,
-    is_zero,
+    gradient_direction,
     named_rule,
-    next_count,
-    scale_by_rate,
+    rule_from_direction,
     zeros,
 )
 
 __all__ = ["gradient_descent", "lion", "momentum", "nesterov", "rprop", "sign_descent"]
-
-
-class DescentState(NamedTuple):
-    """Updates made so far; None where the rate is no schedule."""
-
-    k: Array | None
-
-
-class MomentumState(NamedTuple):
-    """Updates made so far (None where the rate is no schedule), and the velocity."""
-
-    k: Array | None
-    velocity: Tree
 
 
 @named_rule
@@ -78,35 +65,21 @@ def gradient_descent(learning_rate: Rate = AUTO) -> Rule:
     >>> rule.update(np.asarray([10.0]), rule.init(w))[0]
     array([-1.])
     """
-    check_rate(learning_rate, auto=True)
-
-    def init(params: Tree) -> DescentState:
-        return DescentState(first_count(params, needed=callable(learning_rate)))
-
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, DescentState]:
-        del params
-        step = scale_by_rate(learning_rate, state.k, grads)
-        return step, DescentState(next_count(state.k))
-
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, gradient_direction, auto=True)
 
 
-def _velocity_rule(learning_rate: Rate, beta: float, *, ahead: bool) -> Rule:
-    """Make heavy ball, or Nesterov where the step looks ahead along the velocity."""
-    check_rate(learning_rate, auto=True)
+def _momentum_rule(learning_rate: Rate, beta: float, *, nesterov: bool) -> Rule:
+    """Make heavy-ball momentum, or Nesterov's, whose direction is the velocity that follows."""
     check_number("beta", beta, 0.0, 1.0, open_end=True)
 
-    def init(params: Tree) -> MomentumState:
-        return MomentumState(first_count(params, needed=callable(learning_rate)), zeros(params))
+    def add(velocity: Tree, grads: Tree) -> Tree:
+        return optree.tree_map(lambda v, g: beta * v + g, velocity, grads)
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, MomentumState]:
-        del params
-        velocity = optree.tree_map(lambda v, g: beta * v + g, state.velocity, grads)
-        way = optree.tree_map(lambda v, g: beta * v + g, velocity, grads) if ahead else velocity
-        step = scale_by_rate(learning_rate, state.k, way)
-        return step, MomentumState(next_count(state.k), velocity)
+    def direction(grads: Tree, velocity: Tree, *_: Any) -> tuple[Tree, Tree]:
+        velocity = add(velocity, grads)
+        return add(velocity, grads) if nesterov else velocity, velocity
 
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, direction, zeros, auto=True)
 
 
 @named_rule
@@ -149,7 +122,7 @@ def momentum(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     >>> rule.update(g, state)[0]
     array([-1.5])
     """
-    return _velocity_rule(learning_rate, beta, ahead=False)
+    return _momentum_rule(learning_rate, beta, nesterov=False)
 
 
 @named_rule
@@ -191,17 +164,11 @@ def nesterov(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     >>> rule.update(g, rule.init(g))[0]
     array([-1.5])
     """
-    return _velocity_rule(learning_rate, beta, ahead=True)
+    return _momentum_rule(learning_rate, beta, nesterov=True)
 
 
 def _signs(tree: Tree) -> Tree:
     return optree.tree_map(sign, tree)
-
-
-class SignState(NamedTuple):
-    """Updates made so far; None where the rate is no schedule."""
-
-    k: Array | None
 
 
 @named_rule
@@ -239,24 +206,7 @@ def sign_descent(learning_rate: Rate = 1e-3) -> Rule:
     >>> rule.update(g, rule.init(g))[0]
     array([-0.1,  0.1, -0. ])
     """
-    check_rate(learning_rate)
-
-    def init(params: Tree) -> SignState:
-        return SignState(first_count(params, needed=callable(learning_rate)))
-
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, SignState]:
-        del params
-        step = scale_by_rate(learning_rate, state.k, _signs(grads))
-        return step, SignState(next_count(state.k))
-
-    return Rule(init, update)
-
-
-class LionState(NamedTuple):
-    """Updates made so far (None where the rate is no schedule), and the running mean of gradients."""
-
-    k: Array | None
-    mean: Tree
+    return rule_from_direction(learning_rate, lambda grads, *_: (_signs(grads), ()))
 
 
 @named_rule
@@ -301,21 +251,14 @@ def lion(
     >>> rule.update(g, rule.init(g))[0]
     array([-0.1])
     """
-    check_rate(learning_rate)
-    check_share(b1=b1, b2=b2)
+    check_decay_rates(b1=b1, b2=b2)
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
-    def init(params: Tree) -> LionState:
-        return LionState(first_count(params, needed=callable(learning_rate)), zeros(params))
+    def direction(grads: Tree, mean: Tree, params: Tree, _: Any) -> tuple[Tree, Tree]:
+        signs = _signs(moving_average(b1, mean, grads))
+        return add_weight_decay(signs, params, weight_decay), moving_average(b2, mean, grads)
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, LionState]:
-        way = _signs(blend(b1, state.mean, grads))
-        if not is_zero(weight_decay):
-            way = decayed(way, params, weight_decay)
-        step = scale_by_rate(learning_rate, state.k, way)
-        return step, LionState(next_count(state.k), blend(b2, state.mean, grads))
-
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, direction, zeros)
 
 
 class RpropState(NamedTuple):
@@ -381,7 +324,7 @@ def rprop(
     check_number("most", most, least, math.inf, open_end=True)
 
     def init(params: Tree) -> RpropState:
-        return RpropState(optree.tree_map(lambda p: 0.0 * p + learning_rate, params), zeros(params))
+        return RpropState(filled(params, learning_rate), zeros(params))
 
     def resized(size: Array, last: Array, g: Array) -> Array:
         xp, same = backends.namespace(g), last * g

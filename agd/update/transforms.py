@@ -15,19 +15,21 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_bool, as_count
-from agd.update.moving_averages import blend, check_share, unbiased
+from agd.update.moving_averages import check_decay_rates, moving_average
+from agd.update.moving_averages import debias as debias_mean
 from agd.update.rule import (
     Rate,
     Rule,
+    RuleState,
     check_number,
-    check_rate,
     check_rule,
     first_count,
+    gradient_direction,
     in_single,
     named_rule,
     next_count,
     rate_at,
-    scale_by_rate,
+    rule_from_direction,
     zeros,
 )
 
@@ -215,7 +217,7 @@ def trace(decay: float, *, nesterov: bool = False) -> Rule:
     >>> transform.update(g, state)[0]
     array([1.5])
     """
-    check_share(decay=decay)
+    check_decay_rates(decay=decay)
 
     def init(params: Tree) -> TraceState:
         return TraceState(None, zeros(params))
@@ -257,24 +259,18 @@ def ema(decay: float, *, debias: bool = True) -> Rule:
     >>> transform.update(g, transform.init(g))[0]
     array([2.])
     """
-    check_share(decay=decay)
+    check_decay_rates(decay=decay)
 
     def init(params: Tree) -> TraceState:
         return TraceState(first_count(params, needed=debias), zeros(params))
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, TraceState]:
         del params
-        new = TraceState(next_count(state.k), blend(decay, state.trace, grads))
-        mean = new.trace if new.k is None else unbiased(decay, new.trace, new.k)
+        new = TraceState(next_count(state.k), moving_average(decay, state.trace, grads))
+        mean = new.trace if new.k is None else debias_mean(decay, new.trace, new.k)
         return mean, new
 
     return Rule(init, update)
-
-
-class StepState(NamedTuple):
-    """Updates made so far; None where nothing depends on it."""
-
-    k: Array | None
 
 
 @named_rule
@@ -308,13 +304,13 @@ def scale_by_schedule(schedule: Callable[[Any], Any]) -> Rule:
     if not callable(schedule):
         raise TypeError(f"schedule must be callable, step to factor, got {schedule!r}")
 
-    def init(params: Tree) -> StepState:
-        return StepState(first_count(params, needed=True))
+    def init(params: Tree) -> RuleState:
+        return RuleState(first_count(params, needed=True), ())
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, StepState]:
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, RuleState]:
         del params
         scaled = optree.tree_map(lambda g: rate_at(schedule, state.k, g) * g, grads)
-        return scaled, StepState(next_count(state.k))
+        return scaled, RuleState(next_count(state.k), ())
 
     return Rule(init, update)
 
@@ -345,17 +341,7 @@ def scale_by_learning_rate(learning_rate: Rate) -> Rule:
     >>> transform.update(g, transform.init(g))[0]
     array([-0.1])
     """
-    check_rate(learning_rate)
-
-    def init(params: Tree) -> StepState:
-        return StepState(first_count(params, needed=callable(learning_rate)))
-
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, StepState]:
-        del params
-        step = scale_by_rate(learning_rate, state.k, grads)
-        return step, StepState(next_count(state.k))
-
-    return Rule(init, update)
+    return rule_from_direction(learning_rate, gradient_direction)
 
 
 @named_rule

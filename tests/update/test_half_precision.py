@@ -173,7 +173,7 @@ def test_single_leaves_beside_halves_and_half_gradients_of_single_params():
     params = {"half": np.ones(2, np.float16), "single": np.ones(2, np.float32)}
     grads = {"half": np.ones(2, np.float32), "single": np.ones(2, np.float16)}
     state = rule.init(params)
-    assert state.mean["half"].dtype == state.mean["single"].dtype == np.float32
+    assert state.memory.mean["half"].dtype == state.memory.mean["single"].dtype == np.float32
     assert rule.update(params, state, params)[0]["half"].dtype == np.float16
     updates, _ = rule.update(grads, state, params)
     assert updates["half"].dtype == updates["single"].dtype == np.float32
