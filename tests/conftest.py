@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(params=tested_variants())
 def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
-    """Give each array library in turn, with the strict one's variants as stand-ins for a GPU."""
+    """Give each array library in turn; variants of array-api-strict stand in for a GPU."""
     variant = VARIANTS[request.param]
     with variant.flags():
         yield variant.make()
@@ -94,7 +94,7 @@ def xp(request: pytest.FixtureRequest) -> Iterator[Xp]:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line here: its exit code, and what it wrote to stdout and to stderr."""
+    """Run the command line in this process; return its exit code, stdout and stderr."""
     from agd.__main__ import main
 
     def run(*args: Any) -> tuple[int, str, str]:
@@ -114,7 +114,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, int]]:
-    """Count what brings a value to the host: every such method of the library's array type."""
+    """Count the calls of the array methods that bring a value to the host."""
     counts = dict.fromkeys(("move", "other"), 0)
 
     def count(kind: str, cls: type, name: str) -> None:

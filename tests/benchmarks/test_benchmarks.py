@@ -14,7 +14,7 @@ from benchmarks.cases import growth, registry
 from benchmarks.problems import reference_values
 from benchmarks.report import machine, tables
 from benchmarks.timing import clocks, measurement
-from helpers.benchmark_command import command, no_pauses
+from helpers.benchmark_command import no_pauses, run_benchmarks
 
 __all__ = ["no_pauses"]
 
@@ -40,7 +40,7 @@ def broken() -> Any:
 
 
 def test_the_command_runs_a_case_in_a_process_of_its_own_and_writes_its_numbers(tmp_path):
-    done = command(
+    done = run_benchmarks(
         "--rows", "1000", "--only", "many: many squared", "--json", str(tmp_path / "o.json")
     )
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_the_command_runs_a_case_in_a_process_of_its_own_and_writes_its_numbers(
     ],
 )
 def test_the_command_says_what_is_not_there(arguments, said):
-    done = command(*arguments)
+    done = run_benchmarks(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said)
 

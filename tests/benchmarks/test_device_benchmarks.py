@@ -15,7 +15,7 @@ from benchmarks.peers import handwritten
 from benchmarks.problems import device_data, random_data, reference_values
 from benchmarks.report import machine, tables
 from benchmarks.timing import clocks, measurement
-from helpers.benchmark_command import command, no_pauses
+from helpers.benchmark_command import no_pauses, run_benchmarks
 
 __all__ = ["no_pauses"]
 
@@ -59,7 +59,7 @@ def test_data_of_a_device_are_drawn_in_chunks_in_their_own_precision(dtype, monk
 def test_the_command_times_a_device_beside_the_bandwidth_of_a_copy(tmp_path):
     first, second = tmp_path / "1.json", tmp_path / "2.json"
     asked = ("--device", "numpy", "--rows", "1000", "--json")
-    done = command(*asked, str(first), "--only", "fit: Huber")
+    done = run_benchmarks(*asked, str(first), "--only", "fit: Huber")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(first.read_text())["cases"]
     assert row["bytes"] == 1000 * 50 * 8
@@ -68,7 +68,7 @@ def test_the_command_times_a_device_beside_the_bandwidth_of_a_copy(tmp_path):
     )
     assert "## Memory bandwidth" in done.stdout
     assert "by numpy (cpu), " in done.stdout
-    again = command(*asked, str(second), "--only", "small: one fit", "--join", str(first))
+    again = run_benchmarks(*asked, str(second), "--only", "small: one fit", "--join", str(first))
     assert again.returncode == 0, again.stderr
     kept, fitted = json.loads(second.read_text())["cases"]
     assert kept == row
@@ -95,7 +95,7 @@ def test_targets_of_bandwidth_and_of_reads_are_held(no_pauses):
 
 def test_the_command_line_that_is_timed_fits_the_rows_that_were_drawn(tmp_path, monkeypatch):
     for module in ("pyarrow", "typer"):
-        pytest.importorskip(module, reason="the command line's extra is not installed")
+        pytest.importorskip(module, reason="the run_benchmarks line's extra is not installed")
     monkeypatch.setattr(device_command_line.tempfile, "tempdir", str(tmp_path))
     name, here = "cli: log_loss, 10,000 rows", agd.backends.select("numpy")
     case = registry.make("device_cli", name, 50_000, here)

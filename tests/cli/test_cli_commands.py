@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.command_line_errors import one_line
+from helpers.command_line_errors import single_error_line
 
 pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
@@ -60,7 +60,7 @@ def test_auto_says_what_it_took(cli, monkeypatch):
 
 def test_the_environment_names_the_backend(cli, monkeypatch):
     monkeypatch.setenv("AGD_BACKEND", "nunpy")
-    assert "did you mean 'numpy'" in one_line(*cli("train"))
+    assert "did you mean 'numpy'" in single_error_line(*cli("train"))
     assert agd.fit(
         np.eye(2), np.ones(2), intercept=False
     ).success  # the library does not look at it
@@ -156,7 +156,7 @@ def test_backends_prints_the_table(cli):
 def test_wrong_calls_are_one_line(cli, small, args, message):
     filled = [a.format(small=small, folder=small.parent) for a in args]
     before = sorted(small.parent.iterdir())
-    assert message in one_line(*cli(*filled))
+    assert message in single_error_line(*cli(*filled))
     assert sorted(small.parent.iterdir()) == before
 
 
@@ -179,12 +179,12 @@ def test_what_the_library_says_of_arrays_is_said_of_the_table(
 ):
     table = tmp_path / "t.csv"
     table.write_text(cells)
-    assert message in one_line(*cli("fit", table, "--target", "y", *options))
+    assert message in single_error_line(*cli("fit", table, "--target", "y", *options))
 
 
 def test_a_column_without_a_name_is_not_left_out_in_silence(cli, small):
     small.write_text(",a,y\n0,1,2\n1,2,3\n2,4,4\n")
-    error = one_line(*cli("fit", small, "--target", "y"))
+    error = single_error_line(*cli("fit", small, "--target", "y"))
     assert "column 1 has no name in the header" in error
     assert cli("fit", small, "--target", "y", "--features", "a")[0] == 0
 
@@ -281,7 +281,7 @@ def test_what_was_not_expected_is_one_line_too(cli, monkeypatch):
         raise ZeroDivisionError("sum of\nnothing")
 
     monkeypatch.setattr(agd, "train", breaks)
-    assert "unexpected ZeroDivisionError: sum of nothing" in one_line(
+    assert "unexpected ZeroDivisionError: sum of nothing" in single_error_line(
         *cli("train", "--backend", "numpy")
     )
     monkeypatch.setitem(os.environ, "AGD_DEBUG", "1")

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.command_line_errors import one_line
+from helpers.command_line_errors import single_error_line
 
 pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
@@ -105,7 +105,7 @@ def test_chosen_features_weights_and_no_intercept(cli, small):
     assert code == 0
     np.testing.assert_allclose(list(found["coefficients"].values()), want, rtol=1e-8)
     assert found["intercept"] is None
-    error = one_line(*cli("fit", small, "--target", "price"))
+    error = single_error_line(*cli("fit", small, "--target", "price"))
     assert "row 1: column 'note' must be numbers, got 'x' (--features names" in error
 
 
@@ -137,7 +137,9 @@ def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_pa
     _, out, _ = cli("predict", model, other)
     assert out.splitlines() == cli("predict", model, small)[1].splitlines()[:3]
     other.write_text("area,room\n1,2\n")
-    assert "'rooms' is no column; did you mean 'room'" in one_line(*cli("predict", model, other))
+    assert "'rooms' is no column; did you mean 'room'" in single_error_line(
+        *cli("predict", model, other)
+    )
 
 
 def test_advice_names_options(cli, small, tmp_path):
@@ -227,6 +229,6 @@ def test_a_single_row_has_no_score(cli, tmp_path, more):
 def test_hexadecimal_numbers_are_text(cli, tmp_path, first):
     path = tmp_path / "hex.csv"
     path.write_text(f"x,y\n{first},3\n0x10,4\n3,7\n")
-    err = one_line(*cli("fit", path, "--target", "y"))
+    err = single_error_line(*cli("fit", path, "--target", "y"))
     assert f"{path}: row 2: column 'x' must be numbers, got '0x10'" in err
-    assert str(path) in one_line(*cli("fit", path, "--target", "y", "--stream"))
+    assert str(path) in single_error_line(*cli("fit", path, "--target", "y", "--stream"))

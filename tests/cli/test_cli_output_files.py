@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from helpers.command_line_errors import one_line
+from helpers.command_line_errors import single_error_line
 
 pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
@@ -45,15 +45,15 @@ def test_models_that_are_wrong(cli, small, tmp_path, change, message):
     model = json.loads(path.read_text())
     change(model)
     path.write_text(json.dumps(model))
-    assert message in one_line(*cli("predict", path, small))
+    assert message in single_error_line(*cli("predict", path, small))
     path.write_text(path.read_text()[:40])
-    assert "is not an agd model" in one_line(*cli("predict", path, small))
+    assert "is not an agd model" in single_error_line(*cli("predict", path, small))
 
 
 def test_a_model_of_nested_brackets_is_one_line_too(cli, small, tmp_path):
     path = tmp_path / "m.json"
     path.write_text("[" * 100_000)
-    assert "is not an agd model" in one_line(*cli("predict", path, small))
+    assert "is not an agd model" in single_error_line(*cli("predict", path, small))
 
 
 def test_predictions_are_not_written_over_what_they_come_from(cli, small, tmp_path):
@@ -61,7 +61,7 @@ def test_predictions_are_not_written_over_what_they_come_from(cli, small, tmp_pa
     cli("fit", small, "--target", "price", "--save", model)
     before = [path.read_bytes() for path in (model, small)]
     for path, what in ((model, "the model"), (small, "the table")):
-        error = one_line(*cli("predict", model, small, "--output", path))
+        error = single_error_line(*cli("predict", model, small, "--output", path))
         assert f"is {what} already" in error
     assert [path.read_bytes() for path in (model, small)] == before
 
@@ -69,7 +69,7 @@ def test_predictions_are_not_written_over_what_they_come_from(cli, small, tmp_pa
 def test_a_pipe_or_a_device_is_not_replaced(cli, small, tmp_path):
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)
-    error = one_line(*cli("fit", small, "--target", "price", "--save", pipe))
+    error = single_error_line(*cli("fit", small, "--target", "price", "--save", pipe))
     assert "is a device or a pipe, need a file" in error
     assert pipe.is_fifo()
 

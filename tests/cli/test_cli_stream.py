@@ -15,7 +15,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from agd.cli.models import Model
-from helpers.command_line_errors import one_line
+from helpers.command_line_errors import single_error_line
 
 pytestmark = pytest.mark.backend("numpy")
 
@@ -115,15 +115,15 @@ def test_faults_are_one_line(cli, table, options, words):
 def test_a_cell_that_is_no_finite_number_is_named(cli, tmp_path, options, words):
     path = tmp_path / "t.csv"
     path.write_text("x,z,y,y2\n1,2,1,1\n,3,2,5\n3,inf,3,7\n4,nan,5,9\n")
-    err = one_line(*cli("fit", path, *options, "--stream"))
+    err = single_error_line(*cli("fit", path, *options, "--stream"))
     assert f"{path}: {words}" in err
 
 
 def test_a_column_without_a_name_is_no_feature(cli, tmp_path):
     path = tmp_path / "index.csv"
     path.write_text(",a,t\n0,1,3\n1,2,3\n2,3,1\n")
-    err = one_line(*cli("fit", path, "--target", "t", "--stream"))
-    assert err == one_line(*cli("fit", path, "--target", "t"))
+    err = single_error_line(*cli("fit", path, "--target", "t", "--stream"))
+    assert err == single_error_line(*cli("fit", path, "--target", "t"))
     assert "column 1 has no name in the header" in err
     code, out, _ = cli("fit", path, "--target", "t", "--stream", "--features", "a", "--json")
     assert code == 0
@@ -172,7 +172,7 @@ def test_text_classes_are_found_on_a_pass_before(cli, tmp_path, kind):
 def test_text_that_is_not_two_classes_is_refused(cli, tmp_path, cells, loss, words):
     path = tmp_path / "t.csv"
     path.write_text("x,t\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
-    err = one_line(*cli("fit", path, "--target", "t", "--loss", loss, "--stream"))
+    err = single_error_line(*cli("fit", path, "--target", "t", "--loss", loss, "--stream"))
     assert str(path) in err
     assert words in err
 
@@ -180,5 +180,5 @@ def test_text_that_is_not_two_classes_is_refused(cli, tmp_path, cells, loss, wor
 def test_text_that_is_not_utf_8_is_said(cli, tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("x,t\n1,é\n2,a\n".encode("latin-1"))
-    err = one_line(*cli("fit", path, "--target", "t", "--loss", "log_loss", "--stream"))
+    err = single_error_line(*cli("fit", path, "--target", "t", "--loss", "log_loss", "--stream"))
     assert f"{path}: column 't' is not UTF-8 text" in err

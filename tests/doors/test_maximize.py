@@ -8,7 +8,14 @@ import pytest
 import agd
 from agd import Stop
 from helpers import known_minima
-from helpers.quadratic_bowl import Counted, bowl, near, often, slope, total
+from helpers.quadratic_bowl import (
+    CountedFunction,
+    assert_close,
+    bowl,
+    bowl_gradient,
+    entry_sum,
+    frequent_checks,
+)
 
 # -- maximising -----------------------------------------------------------------------------------
 
@@ -18,7 +25,7 @@ def hill(x):
 
 
 def hill_slope(x):
-    return -slope(x)
+    return -bowl_gradient(x)
 
 
 def test_the_result_is_of_the_function_that_was_given(xp):
@@ -32,9 +39,9 @@ def test_the_result_is_of_the_function_that_was_given(xp):
         hill, x0, jac=hill_slope, method="steepest_descent", callback=look, stop=Stop(check_every=1)
     )
     assert found.success
-    near(xp, found.x, [3.0, 3.0], digits=4)
+    assert_close(xp, found.x, [3.0, 3.0], digits=4)
     assert found.fun == pytest.approx(5.0, abs=1e-5)
-    near(xp, found.jac, -2.0 * (xp.to_numpy(found.x) - 3.0))
+    assert_close(xp, found.jac, -2.0 * (xp.to_numpy(found.x) - 3.0))
     assert found.history.value[0] == pytest.approx(-8.0)
     assert (np.diff(found.history.value) >= -1e-6).all()  # it rises, as the function does
     assert seen == found.history.value[1:].tolist()
@@ -58,7 +65,7 @@ def test_bounds_are_those_of_the_minimum_of_the_negative():
 
 
 def test_a_penalty_is_taken_off():
-    # -½|x - 3|² - |x| has its maximum where the slope of the first, 3 - x, is 1.
+    # -½|x - 3|² - |x| has its maximum where the bowl_gradient of the first, 3 - x, is 1.
     found = agd.maximize(lambda x: -0.5 * bowl(x), [0.0, 9.0], penalty=agd.loss.L1(1.0))
     np.testing.assert_allclose(found.x, 2.0, atol=1e-5)
     assert found.fun == pytest.approx(-0.5 * 2 - 4.0)
@@ -76,7 +83,7 @@ def test_a_batch():
 
 
 def test_a_function_without_a_ceiling_is_said():
-    found = agd.maximize(total, [1.0, 2.0], jac=np.ones_like)
+    found = agd.maximize(entry_sum, [1.0, 2.0], jac=np.ones_like)
     assert found.status is agd.Status.UNBOUNDED
     assert found.fun > 1e15
 
@@ -96,7 +103,7 @@ def test_a_saddle_is_named_on_every_library(jac, xp):
         jac=jac,
         method="steepest_descent",
         certify=True,
-        stop=often(xp),
+        stop=frequent_checks(xp),
     )
     assert found.certificate.kind == "saddle"
     rtol = 1e-5 if xp.rtol < 1e-6 else 0.02
@@ -118,7 +125,7 @@ def test_minima_and_maxima_of_both_doors():
     ).certificate
     assert upside_down.kind == "maximum"
     np.testing.assert_allclose(upside_down.curvature, 18.0, rtol=1e-4)  # those of the negative
-    flat = agd.minimize(lambda x: total(x**4), [0.0, 0.0], certify=True).certificate
+    flat = agd.minimize(lambda x: entry_sum(x**4), [0.0, 0.0], certify=True).certificate
     assert flat.kind == "degenerate"
 
 
@@ -167,7 +174,7 @@ def test_a_smooth_penalty_is_part_of_the_function():
 
 
 def test_its_calls_are_not_counted():
-    fun = Counted(known_minima.booth)
+    fun = CountedFunction(known_minima.booth)
     found = agd.minimize(fun, [0.0, 0.0], certify=True)
     assert found.nfev == agd.minimize(known_minima.booth, [0.0, 0.0]).nfev < fun.calls
 

@@ -12,16 +12,16 @@ import agd
 from agd import Stop, backends
 from helpers import known_minima
 from helpers.quadratic_bowl import (
-    Counted,
+    CountedFunction,
+    assert_close,
     bowl,
-    bowls,
-    near,
-    often,
-    on_host,
-    slope,
-    slope_on_host,
-    slopes,
-    total,
+    bowl_gradient,
+    bowl_gradient_on_host,
+    bowl_on_host,
+    entry_sum,
+    frequent_checks,
+    tree_bowl,
+    tree_bowl_gradient,
 )
 
 # Quick to compile, where a library compiles; what is tested here is the same for every method.
@@ -60,7 +60,9 @@ def compiles(xp):
 def test_the_point_keeps_its_structure_library_dtype_and_device(kind, xp):
     x0 = POINTS[kind](xp.asarray)
     before = [xp.to_numpy(leaf) for leaf in optree.tree_leaves(x0)]
-    found = agd.minimize(bowls, x0, jac=slopes, method=QUICK, stop=often(xp))
+    found = agd.minimize(
+        tree_bowl, x0, jac=tree_bowl_gradient, method=QUICK, stop=frequent_checks(xp)
+    )
     assert found.success
     assert isinstance(found.fun, float)
     leaves = optree.tree_leaves(x0)
@@ -72,7 +74,7 @@ def test_the_point_keeps_its_structure_library_dtype_and_device(kind, xp):
             assert (tuple(leaf.shape), leaf.dtype) == (tuple(first.shape), first.dtype)
             assert backends.device(leaf) == backends.device(first)
     for leaf, first, old in zip(optree.tree_leaves(found.x), leaves, before, strict=True):
-        near(xp, leaf, np.full(old.shape, 3.0), digits=4)
+        assert_close(xp, leaf, np.full(old.shape, 3.0), digits=4)
         np.testing.assert_array_equal(xp.to_numpy(first), old)
 
 
@@ -82,14 +84,14 @@ def test_the_default_method_finds_the_minimum(xp):
     found = agd.minimize(known_minima.booth, xp.asarray([0.0, 0.0]), jac=known_minima.booth_grad)
     assert found.success
     assert found.method.startswith("L-BFGS")
-    near(xp, found.x, [1.0, 3.0])
+    assert_close(xp, found.x, [1.0, 3.0])
     assert found.fun == pytest.approx(0.0, abs=1e-5)
     assert found.grad_norm <= (6.1e-6 if xp.rtol < 1e-6 else 5e-3)  # eps^(1/3)
 
 
 def test_leaves_of_two_dtypes_keep_theirs():
     x0 = {"a": np.zeros(2, dtype=np.float32), "b": np.zeros(3)}
-    found = agd.minimize(bowls, x0, jac=slopes)
+    found = agd.minimize(tree_bowl, x0, jac=tree_bowl_gradient)
     assert (found.x["a"].dtype, found.x["b"].dtype) == (np.float32, np.float64)
     np.testing.assert_allclose(found.x["a"], 3.0, rtol=1e-3)
 
@@ -113,7 +115,7 @@ def test_functions_that_write_to_their_argument_spoil_nothing(xp):
 
     def greedy(x):
         x *= 2.0
-        return total((x - 4.0) ** 2)
+        return entry_sum((x - 4.0) ** 2)
 
     def greedy_slope(x):
         x *= 2.0
@@ -123,10 +125,10 @@ def test_functions_that_write_to_their_argument_spoil_nothing(xp):
         x *= 0.0
 
     x0 = xp.asarray([0.0, 1.0])
-    rest = {"method": QUICK, "callback": greedy_look, "stop": often(xp)}
+    rest = {"method": QUICK, "callback": greedy_look, "stop": frequent_checks(xp)}
     for jac in (greedy_slope, "3-point"):
         found = agd.minimize(greedy, x0, jac=jac, **rest)
-        near(xp, found.x, [2.0, 2.0], digits=4)
+        assert_close(xp, found.x, [2.0, 2.0], digits=4)
         np.testing.assert_array_equal(xp.to_numpy(x0), [0.0, 1.0])
 
 
@@ -146,8 +148,8 @@ def test_a_gradient_in_one_buffer_may_be_written_over():
 # -- the gradient ---------------------------------------------------------------------------------
 
 KINDS = {
-    "callable": (bowl, slope, "jac"),
-    "True": (lambda x: (bowl(x), slope(x)), True, "fun returns it"),
+    "callable": (bowl, bowl_gradient, "jac"),
+    "True": (lambda x: (bowl(x), bowl_gradient(x)), True, "fun returns it"),
     "autodiff": (bowl, "autodiff", "autodiff"),
     "2-point": (bowl, "2-point", "2-point"),
     "3-point": (bowl, "3-point", "3-point"),
@@ -169,11 +171,13 @@ def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
             agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac)
         return
     name = name or ("autodiff" if differentiates(xp) else "2-point")
-    fun = Counted(fun)
-    jac = Counted(jac) if callable(jac) else jac
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=often(xp))
+    fun = CountedFunction(fun)
+    jac = CountedFunction(jac) if callable(jac) else jac
+    found = agd.minimize(
+        fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=frequent_checks(xp)
+    )
     assert found.gradient == name
-    near(xp, found.x, [3.0, 3.0], digits=4)
+    assert_close(xp, found.x, [3.0, 3.0], digits=4)
     calls = {"2-point": 3, "3-point": 5}.get(name, 1)  # of fun, for a gradient of two entries
     probes = int(name == "autodiff" and not compiles(xp))
     assert found.nfev - probes in confirmed(calls, found.njev, xp)
@@ -183,13 +187,15 @@ def test_every_gradient_is_named_and_its_calls_are_counted(kind, xp):
 
 
 def test_counts_where_the_function_leaves_its_library(xp):
-    fun, jac = Counted(on_host), Counted(slope_on_host)
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=often(xp))
+    fun, jac = CountedFunction(bowl_on_host), CountedFunction(bowl_gradient_on_host)
+    found = agd.minimize(
+        fun, xp.asarray([0.0, 5.0]), jac=jac, method=QUICK, stop=frequent_checks(xp)
+    )
     assert (found.gradient, found.success) == ("jac", True)
     assert (found.nfev, found.njev) == (fun.calls, jac.calls)
     assert ("not compiled" in found.method) == compiles(xp)
-    fun = Counted(on_host)
-    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK, stop=often(xp))
+    fun = CountedFunction(bowl_on_host)
+    found = agd.minimize(fun, xp.asarray([0.0, 5.0]), method=QUICK, stop=frequent_checks(xp))
     assert (found.gradient, found.success) == ("2-point", True)
     # One call more finds out whether autograd can follow.
     assert found.nfev - xp.name.startswith("torch") in confirmed(3, found.njev, xp)
@@ -199,7 +205,7 @@ def test_counts_where_the_function_leaves_its_library(xp):
 @pytest.mark.parametrize("method", sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"}))
 @pytest.mark.parametrize("jac", ["callable", "2-point"])
 def test_every_method_counts_its_calls(method, jac):
-    fun, grad = Counted(known_minima.beale), Counted(known_minima.beale_grad)
+    fun, grad = CountedFunction(known_minima.beale), CountedFunction(known_minima.beale_grad)
     stop = Stop(max_iter=30)
     given = grad if jac == "callable" else jac
     found = agd.minimize(fun, [1.0, 1.0], jac=given, method=method, stop=stop)
@@ -214,7 +220,7 @@ def test_every_method_counts_its_calls(method, jac):
 @pytest.mark.parametrize("stop", [agd.StepTol(1e-7), agd.ValueTol(1e-14)])
 def test_a_refused_trial_is_no_step_and_no_convergence(method, stop):
     stop = stop | agd.MaxIter(2000)
-    found = agd.minimize(bowl, [0.0, 5.0], jac=slope, method=method, stop=stop)
+    found = agd.minimize(bowl, [0.0, 5.0], jac=bowl_gradient, method=method, stop=stop)
     assert found.success
     np.testing.assert_allclose(found.x, 3.0, atol=1e-3)
 
@@ -223,16 +229,18 @@ def test_further_arguments(xp):
     centre = xp.asarray([1.0, -2.0])
     x0 = xp.asarray([0.0, 0.0])
     for args in ((centre,), centre):
-        found = agd.minimize(bowl, x0, args, jac=slope, method=QUICK, stop=often(xp))
-        near(xp, found.x, [1.0, -2.0])
+        found = agd.minimize(
+            bowl, x0, args, jac=bowl_gradient, method=QUICK, stop=frequent_checks(xp)
+        )
+        assert_close(xp, found.x, [1.0, -2.0])
     found = agd.minimize(
         lambda x, c, k: k["k"] * bowl(x, c),
         x0,
         (centre, {"k": 0.5}),
         method=QUICK,
-        stop=often(xp),
+        stop=frequent_checks(xp),
     )
-    near(xp, found.x, [1.0, -2.0], digits=4)
+    assert_close(xp, found.x, [1.0, -2.0], digits=4)
 
 
 @pytest.mark.backend("jax")
@@ -249,7 +257,7 @@ def test_python_control_flow_on_jax_is_run_as_it_is():
     assert found.method.endswith("not compiled")
     np.testing.assert_allclose(np.asarray(found.x), 3.0, atol=1e-4)
     found = agd.minimize(
-        bowl, x0, jac=lambda x: slope(x) if x[0] > 4.0 else 2.0 * x - 6.0, method=QUICK
+        bowl, x0, jac=lambda x: bowl_gradient(x) if x[0] > 4.0 else 2.0 * x - 6.0, method=QUICK
     )
     assert (found.gradient, found.success) == ("jac", True)
     assert found.method.endswith("not compiled")

@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd import Status, Stop, backends
-from helpers.quadratic_bowl import often
+from helpers.quadratic_bowl import frequent_checks
 
 
 def total(x):
@@ -29,7 +29,7 @@ def slope(x):
 
 
 def test_whole_numbers_become_floats(xp):
-    found = agd.minimize(bowl, xp.asarray(np.asarray([4, -2])), jac=slope, stop=often(xp))
+    found = agd.minimize(bowl, xp.asarray(np.asarray([4, -2])), jac=slope, stop=frequent_checks(xp))
     assert str(found.x.dtype).rpartition(".")[2] in {"float32", "float64"}
     np.testing.assert_allclose(xp.to_numpy(found.x), 1.0, rtol=1e-5)
 

@@ -7,7 +7,7 @@ import pytest
 
 import agd
 from agd import Status, Stop, backends
-from helpers.quadratic_bowl import Counted, near, often
+from helpers.quadratic_bowl import CountedFunction, assert_close, frequent_checks
 
 STARTS = np.asarray([[-1.2, 1.0], [1.0, 1.0], [3.0, -4.0], [0.0, 0.5]])
 METHODS = ("lbfgs", "cg", "hager_zhang", "steepest_descent", "barzilai_borwein", "heavy_ball", "accelerated", "fista")  # fmt: skip
@@ -74,12 +74,12 @@ def test_each_problem_is_as_alone_on_every_library(xp):
     assert many.success.all()
     assert (tuple(many.x.shape), many.x.dtype) == ((3, 2), x0.dtype)
     assert backends.device(many.x) == backends.device(x0)
-    near(xp, many.x, c, digits=2)
+    assert_close(xp, many.x, c, digits=2)
     for k in range(3):
         one = agd.minimize(scaled, x0[k, ...], (args[0][k, ...], args[1][k, ...]), **settings)
         if xp.rtol < 1e-6:  # in single precision a sum's rounding turns a search
             same(many, k, one)
-        near(xp, many.x[k, ...], xp.to_numpy(one.x), digits=9)
+        assert_close(xp, many.x[k, ...], xp.to_numpy(one.x), digits=9)
 
 
 def test_two_batch_axes_are_one_reshaped():
@@ -155,7 +155,7 @@ def test_each_problem_ends_in_its_own_way():
 
 
 def test_one_call_serves_all_problems():
-    fun = Counted(valley)
+    fun = CountedFunction(valley)
     found = agd.minimize(fun, STARTS, batch=1)
     assert found.gradient == "2-point"
     assert fun.calls == found.nfev.max()
@@ -191,10 +191,10 @@ def test_a_penalty_of_each_problem(xp):
         jac=scaled_grad,
         penalty=agd.loss.L1(1.0),
         batch=1,
-        stop=often(xp),
+        stop=frequent_checks(xp),
     )
     want = np.sign(centres) * np.maximum(np.abs(centres) - 1.0, 0.0)  # soft thresholds
-    near(xp, found.x, want, digits=4)
+    assert_close(xp, found.x, want, digits=4)
     np.testing.assert_allclose(
         found.fun, np.sum(0.5 * (want - centres) ** 2 + np.abs(want), axis=-1), rtol=1e-3
     )

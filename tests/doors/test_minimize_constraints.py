@@ -9,7 +9,7 @@ import agd
 from agd import backends
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, L2Ball, NonNegative, NuclearNorm, Simplex
 from helpers import known_minima
-from helpers.quadratic_bowl import Counted, bowl, near, slope, total
+from helpers.quadratic_bowl import CountedFunction, assert_close, bowl, bowl_gradient, entry_sum
 
 # -- bounds ---------------------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ def test_the_same_minimum_as_scipys(name, jac):
     assert not any(outside)
     assert found.fun <= theirs.fun + 1e-6 * max(1.0, abs(theirs.fun))
     np.testing.assert_allclose(found.x, theirs.x, atol=2e-2 if name == "powell_singular" else 1e-3)
-    # At a bound the slope holds x there, between bounds it is 0.
+    # At a bound the bowl_gradient holds x there, between bounds it is 0.
     left = found.x - np.clip(found.x - row.grad(found.x), low, high)
     assert np.abs(left).max() <= 1e-3
 
@@ -57,11 +57,11 @@ def test_the_same_minimum_as_scipys(name, jac):
 def test_the_nearest_point_of_a_box(xp):
     centres = np.asarray([-1.0, 0.25, 5.0, 5.0])
     found = agd.minimize(
-        bowl, xp.asarray([0.1, 0.1, 0.1, 2.5]), (xp.asarray(centres),), jac=slope, method="projected_gradient",
+        bowl, xp.asarray([0.1, 0.1, 0.1, 2.5]), (xp.asarray(centres),), jac=bowl_gradient, method="projected_gradient",
         bounds=[(0, 1), (0, 1), (None, 1), (2.5, None)],
     )  # fmt: skip
     assert found.success
-    near(xp, found.x, [0.0, 0.25, 1.0, 5.0], digits=4)
+    assert_close(xp, found.x, [0.0, 0.25, 1.0, 5.0], digits=4)
     assert found.x.dtype == xp.dtype
     assert backends.device(found.x) == backends.device(xp.asarray([0.0]))
 
@@ -73,7 +73,7 @@ def test_the_default_method_within_bounds(xp):
         known_minima.booth, xp.asarray([0.0, 0.0]), jac=known_minima.booth_grad, bounds=[(0, 0.5), (None, 2)]
     )  # fmt: skip
     assert found.method.startswith("projected L-BFGS")
-    near(xp, found.x, [0.5, 2.0])
+    assert_close(xp, found.x, [0.5, 2.0])
 
 
 def test_bounds_of_a_tree():
@@ -148,7 +148,7 @@ COUPLED = {
 
 
 def curved(x, a, c):
-    return 0.5 * total(a * (x - c) ** 2)
+    return 0.5 * entry_sum(a * (x - c) ** 2)
 
 
 def curved_slope(x, a, c):
@@ -164,7 +164,7 @@ def test_separable_penalties(name, xp):
     x0 = xp.asarray([0.5, 0.5, 0.5, 0.5])
     found = agd.minimize(curved, x0, args, jac=curved_slope, penalty=penalty)
     assert found.success
-    near(xp, found.x, want, digits=4)
+    assert_close(xp, found.x, want, digits=4)
     exact = 0.5 * np.sum(CURVED * (want - CENTRES) ** 2) + float(penalty.value(want))
     assert found.fun == pytest.approx(exact, rel=1e-4)
     # Entries that the prox sets to 0 or to a bound are there exactly.
@@ -215,8 +215,8 @@ def test_penalties_beside_bounds():
 
 
 def test_a_start_outside_of_a_set_is_moved_to_its_nearest_point():
-    fun = Counted(lambda x: np.sum((x - 3.0) ** 2) if (x >= 0.0).all() else np.nan)
-    found = agd.minimize(fun, [-5.0, 1.0], jac=slope, penalty=NonNegative())
+    fun = CountedFunction(lambda x: np.sum((x - 3.0) ** 2) if (x >= 0.0).all() else np.nan)
+    found = agd.minimize(fun, [-5.0, 1.0], jac=bowl_gradient, penalty=NonNegative())
     np.testing.assert_allclose(found.x, 3.0, atol=1e-5)
     assert found.history.value[0] == pytest.approx(13.0)  # at (0, 1)
 
@@ -231,4 +231,4 @@ def test_a_start_outside_of_a_set_is_moved_to_its_nearest_point():
 )
 def test_methods_that_cannot_keep_to_a_set_name_those_that_can(kwargs, words):
     with pytest.raises(ValueError, match=words):
-        agd.minimize(bowl, [0.5, 0.5], jac=slope, **kwargs)
+        agd.minimize(bowl, [0.5, 0.5], jac=bowl_gradient, **kwargs)

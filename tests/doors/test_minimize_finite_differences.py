@@ -8,7 +8,7 @@ import pytest
 import agd
 from agd import Status
 from helpers import known_minima
-from helpers.quadratic_bowl import Counted
+from helpers.quadratic_bowl import CountedFunction
 
 TOLERANCE = np.finfo(np.float64).eps ** (1 / 3)
 
@@ -27,7 +27,7 @@ def powell(x):
 def test_every_start_ends_converged_without_calls_in_the_noise(fun, n, most):
     calls = []
     for seed in range(20):
-        counted = Counted(fun)
+        counted = CountedFunction(fun)
         found = agd.minimize(counted, np.random.default_rng(seed).normal(size=n))
         assert found.status is Status.CONVERGED, found.message
         assert found.nfev == counted.calls
@@ -51,7 +51,7 @@ def test_a_batch_goes_on_where_one_sided_differences_say_no_more():
     def fun(x):
         return np.sum((x - np.asarray([[1.0], [1e6], [3.0]])) ** 2, axis=-1)
 
-    counted = Counted(fun)
+    counted = CountedFunction(fun)
     found = agd.minimize(counted, np.zeros((3, 2)), batch=1)
     assert found.success.all()
     np.testing.assert_allclose(found.x[:, 0], [1.0, 1e6, 3.0], atol=1e-5)

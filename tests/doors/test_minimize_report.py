@@ -8,20 +8,20 @@ import pytest
 import agd
 from agd import Stop, backends
 from helpers import known_minima
-from helpers.quadratic_bowl import bowl, bowls, slope, slopes
+from helpers.quadratic_bowl import bowl, bowl_gradient, tree_bowl, tree_bowl_gradient
 
 # What brings a value to the host, and is no door for whole arrays.
 READS = ("__bool__", "__float__", "__int__", "__index__")
 
 
 RUNS = {
-    "lbfgs": {"jac": slope},
-    "cg": {"jac": slope, "method": "cg"},
-    "accelerated": {"jac": slope, "method": "accelerated"},
+    "lbfgs": {"jac": bowl_gradient},
+    "cg": {"jac": bowl_gradient, "method": "cg"},
+    "accelerated": {"jac": bowl_gradient, "method": "accelerated"},
     "2-point": {"jac": "2-point"},
-    "bounds": {"jac": slope, "bounds": [(-1.0, 2.0), (None, 9.0)]},
-    "penalty": {"jac": slope, "penalty": agd.loss.L1(0.5)},
-    "leaves": {"jac": slope, "stop": Stop(when=agd.GradTol(1e-6) | agd.MaxIter(40))},
+    "bounds": {"jac": bowl_gradient, "bounds": [(-1.0, 2.0), (None, 9.0)]},
+    "penalty": {"jac": bowl_gradient, "penalty": agd.loss.L1(0.5)},
+    "leaves": {"jac": bowl_gradient, "stop": Stop(when=agd.GradTol(1e-6) | agd.MaxIter(40))},
 }
 
 
@@ -73,13 +73,13 @@ def test_a_look_is_for_all_problems_and_leaves(xp):
         return xp.sum((p["a"] - 3.0) ** 2, axis=-1) + (p["b"] - 3.0) ** 2
 
     stop = Stop(check_every=5, max_iter=20)
-    found = agd.minimize(fun, x0, jac=slopes, method="accelerated", batch=1, stop=stop)
+    found = agd.minimize(fun, x0, jac=tree_bowl_gradient, method="accelerated", batch=1, stop=stop)
     assert found.n_sync == 1 + len(found.history.nit)
     assert found.n_sync <= 2 + -(-(int(found.njev.max()) - 2) // 10)
 
 
 def test_the_default_is_a_look_a_step_where_looks_are_free(xp):
-    found = agd.minimize(bowl, xp.asarray([0.0, 5.0]), jac=slope, method="accelerated")
+    found = agd.minimize(bowl, xp.asarray([0.0, 5.0]), jac=bowl_gradient, method="accelerated")
     every = 1 if backends.of(found.x).host_accessible else 10
     assert (every == 1) == xp.name.startswith("numpy")
     calls = np.diff(found.history.nfev)  # two a step; looks that brought nothing have no row
@@ -93,7 +93,7 @@ def test_the_default_is_a_look_a_step_where_looks_are_free(xp):
 def test_the_history_has_a_row_for_each_look(xp):
     x0 = xp.asarray([0.0, 5.0])
     stop = Stop(check_every=1)
-    found = agd.minimize(bowl, x0, jac=slope, method="steepest_descent", stop=stop)
+    found = agd.minimize(bowl, x0, jac=bowl_gradient, method="steepest_descent", stop=stop)
     history = found.history
     assert history._fields == ("nit", "value", "grad_norm", "step", "nfev")
     assert all(isinstance(column, np.ndarray) for column in history)
@@ -115,7 +115,10 @@ def test_the_history_has_a_row_for_each_look(xp):
 
 def test_a_result_prints_as_a_table_and_in_a_notebook(xp):
     found = agd.minimize(
-        bowls, {"w": xp.asarray([0.0, 5.0]), "b": xp.asarray(1.0)}, jac=slopes, method="accelerated"
+        tree_bowl,
+        {"w": xp.asarray([0.0, 5.0]), "b": xp.asarray(1.0)},
+        jac=tree_bowl_gradient,
+        method="accelerated",
     )
     lines = repr(found).splitlines()
     told = dict(line.strip().split(": ", 1) for line in lines if ": " in line)

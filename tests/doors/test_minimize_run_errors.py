@@ -11,7 +11,15 @@ import pytest
 import agd
 from agd import Status, backends
 from helpers import known_minima
-from helpers.quadratic_bowl import bowl, bowls, near, often, slope, slopes, total
+from helpers.quadratic_bowl import (
+    assert_close,
+    bowl,
+    bowl_gradient,
+    entry_sum,
+    frequent_checks,
+    tree_bowl,
+    tree_bowl_gradient,
+)
 
 QUICK = "accelerated"
 METHODS = sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"})
@@ -27,7 +35,7 @@ def test_entries_of_x0_that_are_not_finite_are_counted_and_placed(xp):
     ):
         agd.minimize(bowl, point)
     with pytest.raises(ValueError, match=r"x0\['a'\] has 1 NaN or infinite value.*x0\['a'\]\[2\]"):
-        agd.minimize(bowls, {"b": xp.asarray(1.0), "a": xp.asarray([0.0, 1.0, -math.inf])})
+        agd.minimize(tree_bowl, {"b": xp.asarray(1.0), "a": xp.asarray([0.0, 1.0, -math.inf])})
 
 
 @pytest.mark.filterwarnings(
@@ -38,9 +46,9 @@ def test_a_function_that_is_not_finite_at_x0(door, xp):
     x0 = xp.asarray([0.0, 5.0])
     for bad in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match=f"fun must be finite at x0, got {bad!r}"):
-            door(lambda x, bad=bad: bowl(x) + bad, x0, jac=slope, method=QUICK)
+            door(lambda x, bad=bad: bowl(x) + bad, x0, jac=bowl_gradient, method=QUICK)
         with pytest.raises(ValueError, match="the gradient must be finite at x0"):
-            door(bowl, x0, jac=lambda x, bad=bad: slope(x) + bad, method=QUICK)
+            door(bowl, x0, jac=lambda x, bad=bad: bowl_gradient(x) + bad, method=QUICK)
 
 
 def walled(x):
@@ -55,7 +63,7 @@ def barrier_slope(x):
 
 def steep_beyond(x):
     """A bowl whose gradient is known up to 8 only."""
-    return np.where(np.abs(x) < 8.0, slope(x), np.nan)
+    return np.where(np.abs(x) < 8.0, bowl_gradient(x), np.nan)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,14 +89,14 @@ def test_a_step_too_far_is_cut_back_on_every_library(xp):
         return ns.where(x > 0.0, of(ns, safe), ns.full_like(x, math.nan))
 
     found = agd.minimize(
-        lambda x: total(inside(x, lambda ns, x: x - ns.log(x))),
+        lambda x: entry_sum(inside(x, lambda ns, x: x - ns.log(x))),
         xp.asarray([20.0]),
         jac=lambda x: inside(x, lambda ns, x: 1.0 - 1.0 / x),
         method="steepest_descent",
-        stop=often(xp),
+        stop=frequent_checks(xp),
     )
     assert found.success
-    near(xp, found.x, [1.0], digits=4)
+    assert_close(xp, found.x, [1.0], digits=4)
     assert any(met) or xp.name.startswith("jax")
 
 
@@ -151,15 +159,15 @@ def test_a_gradient_like_another_tree(xp):
     x0 = {"a": xp.asarray([0.0, 1.0]), "b": xp.asarray(1.0)}
     one = xp.asarray([1.0])
     for jac, words in (
-        (lambda p: slopes(p)["a"], "jac must return a tree like x"),
+        (lambda p: tree_bowl_gradient(p)["a"], "jac must return a tree like x"),
         (lambda p: {"a": p["a"]}, "jac must return a tree like x"),
         (lambda p: {"a": p["b"], "b": p["b"]}, r"jac must return an array of shape \(2,\).*\['a'\]"),
         (lambda p: {"a": p["a"], "b": one}, r"jac must return an array of shape \(\).*got shape \(1,\)"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            agd.minimize(bowls, x0, jac=jac, method=QUICK)
+            agd.minimize(tree_bowl, x0, jac=jac, method=QUICK)
     with pytest.raises(ValueError, match="fun, with jac=True, must return a tree like x"):
-        agd.minimize(lambda p: (bowls(p), one), x0, jac=True, method=QUICK)
+        agd.minimize(lambda p: (tree_bowl(p), one), x0, jac=True, method=QUICK)
     with pytest.raises(TypeError, match="jac must return real numbers; got None"):
         agd.minimize(bowl, one, jac=lambda x: None, method=QUICK)
 
@@ -177,7 +185,7 @@ def test_values_of_the_host_are_brought_to_the_points_library(xp):
             method=agd.update.gradient_descent(0.25),
             stop=agd.Stop(max_iter=20),
         )
-        near(xp, found.x, [3.0, 3.0], digits=4)
+        assert_close(xp, found.x, [3.0, 3.0], digits=4)
         assert isinstance(found.fun, float)
 
 
@@ -188,9 +196,9 @@ def test_values_of_another_library_are_refused():
     with pytest.raises(TypeError, match="fun must return a real number in x's library, numpy; got an array of torch"):  # fmt: skip
         agd.minimize(lambda x: torch.tensor(1.0), x0)
     with pytest.raises(TypeError, match=r"jac must return real numbers in x's library, numpy; got .* torch"):  # fmt: skip
-        agd.minimize(bowl, x0, jac=lambda x: torch.asarray(slope(x)))
+        agd.minimize(bowl, x0, jac=lambda x: torch.asarray(bowl_gradient(x)))
     with pytest.raises(TypeError, match=r"x0\['b'\] is a torch array and x0\['a'\] a numpy array"):
-        agd.minimize(bowls, {"a": x0, "b": torch.zeros(2)})
+        agd.minimize(tree_bowl, {"a": x0, "b": torch.zeros(2)})
     tracked = torch.zeros(2, requires_grad=True)
     with pytest.raises(TypeError, match=r"x0 requires grad.*x0\.detach\(\)"):
         agd.minimize(bowl, tracked)
@@ -206,7 +214,7 @@ def test_values_on_another_device_are_refused():
     with pytest.raises(ValueError, match="jac must return real numbers on x's device"):
         agd.minimize(bowl, x0, jac=lambda x: strict.asarray([0.0, 1.0], device=there))
     with pytest.raises(ValueError, match=r"x0\[1\] is on device.*put both on one device"):
-        agd.minimize(bowls, [x0, strict.asarray(1.0, device=there)])
+        agd.minimize(tree_bowl, [x0, strict.asarray(1.0, device=there)])
 
 
 # -- bounds and options ---------------------------------------------------------------------------
@@ -222,9 +230,9 @@ def test_bounds_on_every_library(xp):
         pytest.warns(UserWarning, match="x0 lies outside the bounds in 1 entry: moved to the nearest"),
     ):  # fmt: skip
         found = agd.minimize(
-            bowl, x0, jac=slope, bounds=[(0, 1), (0, 4)], method="projected_gradient"
+            bowl, x0, jac=bowl_gradient, bounds=[(0, 1), (0, 4)], method="projected_gradient"
         )
-    near(xp, found.x, [1.0, 3.0])
+    assert_close(xp, found.x, [1.0, 3.0])
     np.testing.assert_array_equal(xp.to_numpy(x0), [0.0, 5.0])
 
 
@@ -253,7 +261,7 @@ def test_pairs_that_are_none(bounds):
         ({"method": "lbgfs"}, ValueError, "method must be one of .*did you mean 'lbfgs'"),
         ({"method": "SLSQP"}, ValueError, "'SLSQP' is SciPy's and not here.*'lbfgs'"),
         ({"method": agd.update.Accelerated}, TypeError, "method must be a name, a rule"),
-        ({"hess": slope}, TypeError, "hess"),
+        ({"hess": bowl_gradient}, TypeError, "hess"),
     ],
 )
 def test_arguments_of_another_kind(kwargs, error, words):
@@ -264,5 +272,5 @@ def test_arguments_of_another_kind(kwargs, error, words):
 def test_a_function_of_nothing_but_rounding():
     """No gradient at all: a constant is at its minimum everywhere."""
     for jac in (None, "3-point", np.zeros_like):
-        found = agd.minimize(lambda x: 0.0 * total(x) + 2.0, [1.0, 2.0], jac=jac)
+        found = agd.minimize(lambda x: 0.0 * entry_sum(x) + 2.0, [1.0, 2.0], jac=jac)
         assert (found.success, found.nit, found.fun) == (True, 0, 2.0)

@@ -12,7 +12,7 @@ import agd
 from agd import Status
 from agd.loss import Box
 from helpers.known_minima import booth, booth_grad, rosenbrock, rosenbrock_grad
-from helpers.quadratic_bowl import Counted, bowl, slope
+from helpers.quadratic_bowl import CountedFunction, bowl, bowl_gradient
 
 optimize = pytest.importorskip("scipy.optimize")
 
@@ -87,7 +87,7 @@ def test_arguments_of_the_function_and_of_its_gradient(minimize):
 
 @both
 def test_a_function_that_returns_both(minimize):
-    calls = Counted(lambda x: (rosenbrock(x), rosenbrock_grad(x)))
+    calls = CountedFunction(lambda x: (rosenbrock(x), rosenbrock_grad(x)))
     found = minimize(calls, START, jac=True)
     np.testing.assert_allclose(found.x, 1.0, atol=1e-4)
     assert found.nfev == found.njev == calls.calls
@@ -95,10 +95,10 @@ def test_a_function_that_returns_both(minimize):
 
 @both
 def test_calls_are_counted(minimize):
-    fun, jac = Counted(rosenbrock), Counted(rosenbrock_grad)
+    fun, jac = CountedFunction(rosenbrock), CountedFunction(rosenbrock_grad)
     found = minimize(fun, START, method="L-BFGS-B", jac=jac)
     assert (found.nfev, found.njev) == (fun.calls, jac.calls)
-    fun = Counted(rosenbrock)
+    fun = CountedFunction(rosenbrock)
     found = minimize(fun, START, method="L-BFGS-B")
     assert found.nfev == fun.calls
 
@@ -165,7 +165,7 @@ def test_a_callback_may_return_true_or_be_any_callable():
 def test_a_callback_may_return_any_librarys_true(xp):
     """Comparisons of NumPy numbers, and of arrays, are no Python bools."""
     x0, stop = xp.asarray([0.0, 5.0]), agd.Stop(2, grad_tol=0.0, check_every=1)
-    settings = {"jac": slope, "method": agd.update.gradient_descent(0.1), "stop": stop}
+    settings = {"jac": bowl_gradient, "method": agd.update.gradient_descent(0.1), "stop": stop}
     for answer, ends in (
         (True, True),
         (np.True_, True),
@@ -241,7 +241,7 @@ def test_bounds_as_scipy_takes_them(minimize):
         list(zip([0, None], [0.5, 2.0], strict=True)),
     ):
         found = minimize(booth, [0.25, 0.0], jac=booth_grad, bounds=bounds)
-        # At x = 1/2 the slope in y, 8 x + 10 y - 38, is 0 at 3.4: both bounds hold.
+        # At x = 1/2 the bowl_gradient in y, 8 x + 10 y - 38, is 0 at 3.4: both bounds hold.
         np.testing.assert_allclose(found.x, [0.5, 2.0], atol=1e-6)
         assert found.success
     # One pair for all entries, by an object; what follows is agd's own.

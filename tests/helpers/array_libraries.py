@@ -1,4 +1,4 @@
-"""The array libraries that the tests run on: one row each, for the `xp` fixture."""
+"""The array libraries that the tests run on: one row each, from which the `xp` fixture is made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SESSION = os.environ.get("AGD_TEST_BACKEND", "")
 
 @dataclass(frozen=True)
 class Xp:
-    """A library as a test sees it: makes its arrays, and reads them for assertions."""
+    """An array library as a test uses it: it makes arrays, and reads them for assertions."""
 
     name: str
     ns: Any
@@ -30,7 +30,7 @@ class Xp:
 
     @property
     def rtol(self) -> float:
-        """How close a sum over a few hundred rows can be."""
+        """The relative tolerance that sums over a few hundred rows can meet."""
         return 1e-4 if str(self.dtype).endswith("float32") else 1e-11
 
     @property
@@ -100,7 +100,7 @@ def _strictest() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row: the session it belongs to, what it needs, how to make it."""
+    """A row: its session, the module that it needs, how it is made, and the flags that hold in a test."""
 
     session: str
     module: str
@@ -147,7 +147,7 @@ def tested_variants() -> list[str]:
 
 @functools.cache
 def missing(session: str) -> str:
-    """Say why a session's library cannot be used here; empty where it can."""
+    """Return why the library of a session cannot be used on this machine; empty where it can."""
     module = next(v.module for v in VARIANTS.values() if v.session == session)
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         return f"{module} is not installed"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "command", "no_pauses"]
+__all__ = ["ROOT", "no_pauses", "run_benchmarks"]
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one under test
@@ -16,7 +16,7 @@ sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one u
 from benchmarks.timing import measurement
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the benchmarks as a user does, once each."""
     line = [sys.executable, "-m", "benchmarks", "--rounds", "1", *arguments]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
-"""Count what brings values from a device to the host: by the library's door, and past it.
+"""Count the reads that bring values from a device to the host: by `backends.to_numpy`, and any others.
 
-On a real device the library under it tells (torch's debug mode for synchronisation, CuPy's methods). The
-same watch runs on libraries that stand in for one: array-api-strict, torch on the CPU, where the operations
-that would wait for a device are known, and JAX.
+On a real device the array library reports them (the debug mode of torch for synchronisation, the methods of
+CuPy). The same watch runs on libraries that stand in for a device: array-api-strict, JAX, and torch on the
+CPU, where the operations that would wait for a device are known by name.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ METHODS = {
     "jax": (*READS, "item", "tolist"),
     "cupy": (*READS, "get", "item", "tolist"),
 }
-# Operations of torch whose result has a shape, or a branch, that hangs on values: on CUDA they wait.
-WAITING = (
+# Operations of torch whose shape or branch depends on values: on CUDA they wait for the device.
+SYNCHRONISING_OPERATIONS = (
     "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive",
     "equal", "is_nonzero", "repeat_interleave",
 )  # fmt: skip
-# These look at a status of their own, on CUDA, after each call; there is no way around it.
-FACTORISATIONS = ("eigh", "eigvalsh", "svd", "svdvals")
+# On CUDA these check a status of their own after each call, which cannot be avoided.
+STATUS_CHECKING_FACTORISATIONS = ("eigh", "eigvalsh", "svd", "svdvals")
 
 
 class Watch:
-    """What was read: `door` by `backends.to_numpy`, and the places that read otherwise."""
+    """The reads: `door` counts those by `backends.to_numpy`, and `past` lists the places of all others."""
 
     def __init__(self) -> None:
         self.door = 0
@@ -62,19 +62,19 @@ class Watch:
             self.past.append(f"{what} at {where}")
 
 
-SPECS = {
+WATCHED_DEVICES = {
     "device1": pytest.param("array-api-strict:device1", marks=pytest.mark.backend("strict")),
     "torch": pytest.param("torch", marks=pytest.mark.backend("torch")),
     "jax": pytest.param("jax", marks=pytest.mark.backend("jax")),
     "cupy": pytest.param("cupy", marks=pytest.mark.gpu),
     "torch:cuda": pytest.param("torch:cuda", marks=pytest.mark.backend("torch:cuda")),
 }
-"""What is watched: devices, and what stands in for one."""
+"""The devices that are watched, and the libraries that stand in for one."""
 
 
 @pytest.fixture
-def silent() -> Iterator[None]:
-    """Let fits be cut short, and columns be dependent, without a word."""
+def ignore_convergence_warnings() -> Iterator[None]:
+    """Silence the warnings of fits that stop early and of columns that are dependent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", agd.ConvergenceWarning)
         warnings.simplefilter("ignore", np.exceptions.RankWarning)
@@ -83,7 +83,7 @@ def silent() -> Iterator[None]:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Watch]]:
-    """Give a function that watches the library and the device of an array until the test ends."""
+    """Give a function that watches the library and the device of an array until the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def begin(like: Any) -> Watch:
@@ -126,18 +126,18 @@ def _watch_door(like: Any, seen: Watch, lifted: Callable[[], Any], patch: Any) -
 
 
 def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack) -> Any:
-    """Let what waits for the device raise, where there is one, and be noted on the CPU."""
+    """Let operations that wait for a CUDA device raise, and on the CPU note them."""
     import torch
 
     lifted: Any = contextlib.nullcontext
     if like.device.type == "cuda":
-        stack.callback(_waits, torch.cuda.get_sync_debug_mode())
-        _waits("error")
-        lifted = _lifted
+        stack.callback(_set_sync_mode, torch.cuda.get_sync_debug_mode())
+        _set_sync_mode("error")
+        lifted = _sync_allowed
     else:
-        stack.enter_context(_waiting(seen))
+        stack.enter_context(_note_synchronising(seen))
         _watch_creation(seen, patch)
-    for name in FACTORISATIONS:
+    for name in STATUS_CHECKING_FACTORISATIONS:
         original = getattr(torch.linalg, name)
 
         def factorise(*args: Any, _original: Any = original, **more: Any) -> Any:
@@ -149,8 +149,8 @@ def _watch_torch(like: Any, seen: Watch, patch: Any, stack: contextlib.ExitStack
     return lifted
 
 
-def _waits(mode: Any) -> None:
-    """Say what becomes of an operation that waits for the device; torch warns that the mode is young."""
+def _set_sync_mode(mode: Any) -> None:
+    """Set what torch does with an operation that waits for the device, without its warning of a new mode."""
     import torch
 
     with warnings.catch_warnings():
@@ -159,15 +159,15 @@ def _waits(mode: Any) -> None:
 
 
 @contextlib.contextmanager
-def _lifted() -> Iterator[None]:
-    _waits("default")
+def _sync_allowed() -> Iterator[None]:
+    _set_sync_mode("default")
     try:
         yield
     finally:
-        _waits("error")
+        _set_sync_mode("error")
 
 
-def _waiting(seen: Watch) -> Any:
+def _note_synchronising(seen: Watch) -> Any:
     """Note the operations that would wait for a device."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -176,15 +176,15 @@ def _waiting(seen: Watch) -> Any:
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             name = func.overloadpacket.__name__
-            if name in WAITING or _picks(name, args):
+            if name in SYNCHRONISING_OPERATIONS or _indexes_by_mask(name, args):
                 seen.note(name)
             return func(*args, **(kwargs or {}))
 
     return Noted()
 
 
-def _picks(name: str, args: Any) -> bool:
-    """Return whether entries are picked by a mask, but to be filled with one number."""
+def _indexes_by_mask(name: str, args: Any) -> bool:
+    """Return whether an operation indexes by a mask, other than to fill entries with one number."""
     import torch
 
     if name == "index_put_" and args[2].numel() == 1:
@@ -194,7 +194,7 @@ def _picks(name: str, args: Any) -> bool:
 
 
 def _watch_creation(seen: Watch, patch: Any) -> None:
-    """Note arrays that are made of host numbers, but by `backends`: on CUDA such a copy waits."""
+    """Note arrays made of host numbers outside `backends`: on CUDA such a copy waits for the device."""
     import array_api_compat.torch as xp
     import torch
 

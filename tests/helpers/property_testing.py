@@ -1,4 +1,4 @@
-"""Hypothesis, or what skips the tests of properties, and no others, where it is not installed."""
+"""Hypothesis, or stand-ins that skip the property tests alone where it is not installed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ try:
     from hypothesis import strategies as st
 except ImportError:
 
-    class _Anything:
-        """Stands for a strategy, and for whatever makes or changes one."""
+    class _AnyStrategy:
+        """Stand for a strategy and for everything that builds or changes one."""
 
         def __getattr__(self, name: str) -> Any:
             return self
@@ -26,22 +26,22 @@ except ImportError:
             return self
 
     def given(*drawn: Any, **named: Any) -> Callable[[Any], Any]:
-        def skipped(test: Any) -> Any:
-            taken = inspect.signature(test).parameters.values()
-            left = [each for each in taken if each.name not in named]
+        def skip_test(test: Any) -> Any:
+            parameters = inspect.signature(test).parameters.values()
+            fixtures = [each for each in parameters if each.name not in named]
 
             @pytest.mark.skip(reason="hypothesis is not installed")
             @functools.wraps(test)
-            def same(**_: Any) -> None:
+            def skipped_test(**_: Any) -> None:
                 raise AssertionError("a test that is skipped was run")
 
-            same.__signature__ = inspect.Signature(left[: len(left) - len(drawn)])  # type: ignore[attr-defined]
-            return same
+            skipped_test.__signature__ = inspect.Signature(fixtures[: len(fixtures) - len(drawn)])  # type: ignore[attr-defined]
+            return skipped_test
 
-        return skipped
+        return skip_test
 
     def example(*args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         return lambda test: test
 
     settings: Any = example
-    assume = st = _Anything()
+    assume = st = _AnyStrategy()

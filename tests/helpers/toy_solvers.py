@@ -1,4 +1,7 @@
-"""An objective of known steps, and methods that step as a line search might or by drawn noise."""
+"""A quadratic objective whose steps are known, and solvers that behave as the loop must expect of one.
+
+The tests of the loop and of its stopping criteria count the iterations and evaluations of these.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from agd.update import Descent, gradient_descent
 
 
 @dataclass(frozen=True)
-class Bowl:
-    """f(w) = sign / 2 Σ d w², leaf by leaf; leading axes of the leaves are problems."""
+class QuadraticObjective:
+    """f(w) = sign / 2 Σ d w², summed over the leaves; leading axes of the leaves are independent problems."""
 
     d: Any
     batch_shape: tuple[int, ...] = ()
@@ -62,8 +65,8 @@ class SearchState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EveryThird:
-    """Gradient descent that takes a step at every third trial, as a line search might."""
+class EveryThirdTrial:
+    """Gradient descent that accepts every third trial step, as a line search might."""
 
     lr: float
     fails_after: float = math.inf
@@ -94,8 +97,8 @@ class EveryThird:
         )
 
 
-class Never(EveryThird):
-    """A search that is never content."""
+class NeverAccepted(EveryThirdTrial):
+    """A line search that accepts no step."""
 
     def __init__(self):
         super().__init__(0.0)
@@ -104,20 +107,20 @@ class Never(EveryThird):
         return w, state._replace(evaluations=state.evaluations + 1.0)
 
 
-class Noisy(NamedTuple):
+class NoisyState(NamedTuple):
     value: Any
     grad: Any
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Descent by a gradient with drawn noise; its looks see the function itself."""
+class NoisyDescent:
+    """Descent along a gradient with random noise; the loop's checks see the function without noise."""
 
     name: str = "drawn"
     evaluations: int = 1
 
     def init(self, objective, w):
-        return Noisy(*objective.value_and_grad(w))
+        return NoisyState(*objective.value_and_grad(w))
 
     def draw(self, objective, first, n):
         rows = np.asarray([[k] for k in range(first, first + n)], dtype=float)
@@ -129,15 +132,15 @@ class Drawn:
         _, grad = objective.value_and_grad(w)
         w = w - 0.5 * (grad + drawn["noise"])
         value, grad = objective.value_and_grad(w)
-        return w, Noisy(value + 100.0, grad + 100.0)
+        return w, NoisyState(value + 100.0, grad + 100.0)
 
     def look(self, objective, w, state):
         return objective.value_and_grad(w)
 
 
-def descend(objective, w, stop=None, lr=0.1, **kwargs):
+def run_descent(objective, w, stop=None, lr=0.1, **kwargs):
     return run(Descent(gradient_descent(lr)), objective, w, stop, **kwargs)
 
 
-def steps_to(share, factor):
+def steps_until(share, factor):
     return math.ceil(math.log(share) / math.log(factor))

@@ -1,4 +1,4 @@
-"""What runs inside somebody else's loop: a row for each rule, loss, penalty, line search and method.
+"""Cases that run inside ``jit``, ``vmap`` and ``while_loop``: each rule, loss, penalty, search and solver.
 
 Each case is written for one problem, in array operations alone: how it starts and, where it goes on, how
 it advances. The tables of ``known_values.py`` and of the library make the rows, so that what is new is among them.
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     steps: int = 4
 
 
-def once(inputs: tuple[Any, ...], call: Callable[..., Any]) -> Case:
+def single_call(inputs: tuple[Any, ...], call: Callable[..., Any]) -> Case:
     return Case(inputs, call)
 
 
@@ -41,8 +41,8 @@ def once(inputs: tuple[Any, ...], call: Callable[..., Any]) -> Case:
 A, C = RNG(0).normal(size=(3, 2)), RNG(1).normal(size=(3, 1))
 
 
-def of_rule(rule: Any) -> Case:
-    """Descend on half the squared length of a tree by a rule's own updates."""
+def rule_case(rule: Any) -> Case:
+    """Descend on half the squared norm of a tree by the updates of a rule."""
 
     def start(a, b):
         params = {"a": a, "b": b}
@@ -60,14 +60,14 @@ RULES = {name: getattr(update, name)(**case.kwargs) for name, case in known_valu
 SCHEDULES = {name: case.schedule for name, case in known_values.SCHEDULES.items()}
 
 
-def of_schedule(schedule: Any) -> Case:
-    return once((np.asarray([0.0, 3.0, 17.0]),), schedule)
+def schedule_case(schedule: Any) -> Case:
+    return single_call((np.asarray([0.0, 3.0, 17.0]),), schedule)
 
 
 # -- losses ----------------------------------------------------------------------------------------
 
 
-def of_loss(case: Any) -> Case:
+def loss_case(case: Any) -> Case:
     rng = RNG(2)
     X, w, b = rng.normal(size=(3, 6, 2)), rng.normal(size=(3, 2)), rng.normal(size=3)
     y = rng.choice(np.asarray(case.targets), size=(3, 6))
@@ -85,19 +85,19 @@ def of_loss(case: Any) -> Case:
             (value, tuple(grad), objective.grad_norm(grad, params)),
         )
 
-    return once((X, y, rng.uniform(0.5, 2.0, size=(3, 6)), w, b), call)
+    return single_call((X, y, rng.uniform(0.5, 2.0, size=(3, 6)), w, b), call)
 
 
 # -- penalties -------------------------------------------------------------------------------------
 
 
-def penalised(case: Any) -> Any:
-    """Points within a set and outside, on a kink and off it; and for each a step."""
+def penalty_points(case: Any) -> Any:
+    """Return points inside and outside a set, on a kink and off it, and a step for each."""
     w = np.asarray(case.w)
     return np.stack([w, -0.3 * w, np.zeros_like(w)]), np.asarray([2.0, 0.5, 1.0])
 
 
-def of_penalty(case: Any) -> Case:
+def penalty_case(case: Any) -> Case:
     penalty = case.penalty
 
     def call(w, step):
@@ -108,7 +108,7 @@ def of_penalty(case: Any) -> Case:
             found += [penalty.project(w), penalty.inside(w)]
         return found
 
-    return once(penalised(case), call)
+    return single_call(penalty_points(case), call)
 
 
 # -- line searches ---------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ SEARCHES = {
 }
 
 
-def of_search(search: Any) -> Case:
+def search_case(search: Any) -> Case:
     def value(t, depth):
         return (t - depth) ** 2 + 0.5 * (t - depth) ** 4
 
@@ -175,22 +175,22 @@ def ridge(x, *, bounds=None):
     return value, xp.stack([a, b**3 - b], axis=-1)
 
 
-def plain(centre):
+def smooth_objective(centre):
     return FunctionObjective(bowl, args=(centre,))
 
 
-def bounded(centre):
+def bounded_objective(centre):
     xp = backends.namespace(centre)
     return FunctionObjective(
         bowl, args=(centre,), bounds=Bounds(0.0 * centre, xp.inf + 0.0 * centre)
     )
 
 
-def sparse(centre):
+def l1_objective(centre):
     return FunctionObjective(bowl, args=(centre,), penalty=loss.L1(0.5))
 
 
-def shrunk(centre):
+def l1_minimum(centre):
     """The minimum of bowl + |x| / 2 of each coordinate, by bisection on the slope."""
     low, high = np.zeros_like(centre), np.abs(centre)
     for _ in range(80):
@@ -202,7 +202,7 @@ def shrunk(centre):
 
 
 class Carry(NamedTuple):
-    """The method's, with what it needs to go on: the step's number, the data, and what is drawn."""
+    """The parameters and the state of a solver, the step number, the data and the random draws."""
 
     params: Any
     state: Any
@@ -211,7 +211,7 @@ class Carry(NamedTuple):
     drawn: Any
 
 
-def of_method(
+def solver_case(
     method: Any,
     inputs: tuple[Any, ...],
     make: Callable[..., Any],
@@ -219,7 +219,7 @@ def of_method(
     drawn: Any = None,
     tol: float = TOL,
 ) -> Case:
-    """A method on the objective that `make` makes of the inputs but the first, where it starts."""
+    """Run a solver from the first input on the objective that `make` builds from the others."""
 
     def start(x0, *arrays):
         data, mine = (arrays, None) if drawn is None else (arrays[:-1], arrays[-1])
@@ -260,26 +260,26 @@ def of_method(
     return Case(inputs, start, advance, over, solved, steps=6)
 
 
-def near(expected: Any, atol: float = 1e-4) -> Callable[[Any], None]:
+def assert_solution(expected: Any, atol: float = 1e-4) -> Callable[[Any], None]:
     return lambda found: np.testing.assert_allclose(found, expected, atol=atol)
 
 
 def least_squares() -> tuple[Any, Any]:
-    """Data that w meets exactly, and w."""
+    """Return data that a w fits exactly, and that w."""
     X, w = RNG(3).normal(size=(3, 12, 2)), RNG(4).normal(size=(3, 2))
-    X = 12.0**0.5 * np.linalg.qr(X)[0] + 0.1 * X  # well conditioned, and so quick
+    X = 12.0**0.5 * np.linalg.qr(X)[0] + 0.1 * X  # well conditioned, so that few steps are needed
     return (X, np.einsum("bij,bj->bi", X, w)), w
 
 
-def rows_case(method: Any) -> Case:
-    """Mini-batches of rows, which agree on the minimum."""
+def minibatch_case(method: Any) -> Case:
+    """Solve by mini-batches of rows whose minima agree."""
     (X, y), w = least_squares()
 
     def make(X, y):
         return LinearObjective.of(X, y, intercept=False)
 
     drawn = np.stack([method.draw(make(X[0], y[0]), 0, 30)] * 3)
-    return of_method(method, (np.zeros((3, 2)), X, y), make, near(w), drawn)
+    return solver_case(method, (np.zeros((3, 2)), X, y), make, assert_solution(w), drawn)
 
 
 def saddle_case(method: Any) -> Case:
@@ -290,34 +290,38 @@ def saddle_case(method: Any) -> Case:
     def answer(found):
         np.testing.assert_allclose(np.abs(found), np.tile([0.0, 1.0], (3, 1)), atol=1e-4)
 
-    return of_method(method, (x0,), lambda: objective, answer, np.stack([kicks] * 3))
+    return solver_case(method, (x0,), lambda: objective, answer, np.stack([kicks] * 3))
 
 
-def method_case(method: Any) -> Case:
-    """The problem that a method is for, by what it says of itself."""
+def suitable_case(method: Any) -> Case:
+    """Return a problem that a solver is made for, by the traits that it declares."""
     if method.stochastic:
-        return rows_case(method)
+        return minibatch_case(method)
     if method.refreshes:
         return saddle_case(method)
     if method.handles_prox:
-        return of_method(method, (START, CENTRE), sparse, near(shrunk(CENTRE)))
+        return solver_case(
+            method, (START, CENTRE), l1_objective, assert_solution(l1_minimum(CENTRE))
+        )
     if method.handles_bounds:
         x0 = np.abs(START)
-        return of_method(method, (x0, CENTRE), bounded, near(np.maximum(CENTRE, 0.0)))
-    return of_method(method, (START, CENTRE), plain, near(CENTRE))
+        return solver_case(
+            method, (x0, CENTRE), bounded_objective, assert_solution(np.maximum(CENTRE, 0.0))
+        )
+    return solver_case(method, (START, CENTRE), smooth_objective, assert_solution(CENTRE))
 
 
-def auto_case() -> Case:
-    """A rate of 1/L, which is measured under the trace."""
+def measured_rate_case() -> Case:
+    """Descend at the rate 1/L, which is measured while the function is traced."""
     data, w = least_squares()
     inputs = (np.zeros((3, 2)), *data)
     method = update.Descent(update.gradient_descent("auto"))
-    return of_method(
-        method, inputs, lambda X, y: LinearObjective.of(X, y, intercept=False), near(w)
+    return solver_case(
+        method, inputs, lambda X, y: LinearObjective.of(X, y, intercept=False), assert_solution(w)
     )
 
 
-# Their memory unrolls: a short one compiles in a quarter of the time.
+# The loop over the memory is unrolled: a short memory compiles in a quarter of the time.
 SHORT = {"lbfgs": update.lbfgs(3), "projected_lbfgs": update.projected_lbfgs(3)}
 SOLVERS = {name: SHORT.get(name) or make() for name, make in update.SOLVERS.items()}
 OTHERS = {
@@ -326,26 +330,28 @@ OTHERS = {
 }
 
 
-def adapted(name: str) -> Any:
+def adaptive_rule(name: str) -> Any:
     rule = update.METHODS[name]()
     auto = dict(rule.hyperparameters)["learning_rate"] == "auto"
     return update.Adapted(rule.with_learning_rate(0.1) if auto else rule)
 
 
-ADAPTED = {name: adapted(name) for name in known_values.RULES}
+ADAPTED = {name: adaptive_rule(name) for name in known_values.RULES}
 
 
 CASES = {
-    **{f"rule {name}": of_rule(rule) for name, rule in RULES.items()},
-    **{f"transform {name}": of_rule(row[0]) for name, row in known_values.TRANSFORMS.items()},
-    **{f"schedule {name}": of_schedule(schedule) for name, schedule in SCHEDULES.items()},
-    **{f"loss {name}": of_loss(case) for name, case in known_values.LOSSES.items()},
-    **{f"penalty {name}": of_penalty(case) for name, case in known_values.PENALTIES.items()},
-    **{f"search {name}": of_search(search) for name, search in SEARCHES.items()},
-    **{f"method {name}": method_case(method) for name, method in (SOLVERS | OTHERS).items()},
-    "method Descent auto": auto_case(),
+    **{f"rule {name}": rule_case(rule) for name, rule in RULES.items()},
+    **{f"transform {name}": rule_case(row[0]) for name, row in known_values.TRANSFORMS.items()},
+    **{f"schedule {name}": schedule_case(schedule) for name, schedule in SCHEDULES.items()},
+    **{f"loss {name}": loss_case(case) for name, case in known_values.LOSSES.items()},
+    **{f"penalty {name}": penalty_case(case) for name, case in known_values.PENALTIES.items()},
+    **{f"search {name}": search_case(search) for name, search in SEARCHES.items()},
+    **{f"method {name}": suitable_case(method) for name, method in (SOLVERS | OTHERS).items()},
+    "method Descent auto": measured_rate_case(),
     **{
-        f"method Adapted {name}": of_method(m, (START, CENTRE), plain, near(CENTRE, 1e-2), tol=1e-3)
+        f"method Adapted {name}": solver_case(
+            m, (START, CENTRE), smooth_objective, assert_solution(CENTRE, 1e-2), tol=1e-3
+        )
         for name, m in ADAPTED.items()
     },
 }
@@ -354,17 +360,17 @@ CASES = {
 # -- running them ----------------------------------------------------------------------------------
 
 
-def ahead(case: Case, carry: Any) -> Any:
-    """Advance, or stand still where it is over: what a while_loop under vmap does."""
+def advance_unless_over(case: Case, carry: Any) -> Any:
+    """Advance the problems that are not over, as a while_loop under vmap does."""
     moved = case.advance(carry)
     return moved if case.over is None else tree_where(case.over(carry), carry, moved)
 
 
-def alone(case: Case, *arrays: Any) -> Any:
+def run_single_problem(case: Case, *arrays: Any) -> Any:
     """Run one problem for a few steps."""
     carry = case.start(*arrays)
     for _ in range(case.steps if case.advance else 0):
-        carry = ahead(case, carry)
+        carry = advance_unless_over(case, carry)
     return carry
 
 
@@ -373,8 +379,11 @@ def problems(case: Case) -> list[tuple[Any, ...]]:
 
 
 @functools.cache
-def expected(name: str) -> list[Any]:
-    """What NumPy finds, problem by problem."""
+def numpy_result(name: str) -> list[Any]:
+    """Return the result of NumPy, problem by problem."""
     case = CASES[name]
-    each = [optree.tree_leaves(alone(case, *map(np.asarray, arrays))) for arrays in problems(case)]
+    each = [
+        optree.tree_leaves(run_single_problem(case, *map(np.asarray, arrays)))
+        for arrays in problems(case)
+    ]
     return [np.stack(leaves) for leaves in zip(*each, strict=True)]

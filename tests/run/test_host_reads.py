@@ -10,13 +10,13 @@ import pytest
 
 import agd
 from agd import backends
-from helpers.host_reads import SPECS, silent, watch
+from helpers.host_reads import WATCHED_DEVICES, ignore_convergence_warnings, watch
 
-__all__ = ["silent", "watch"]
+__all__ = ["ignore_convergence_warnings", "watch"]
 
-pytestmark = pytest.mark.usefixtures("silent")
+pytestmark = pytest.mark.usefixtures("ignore_convergence_warnings")
 
-each_device = pytest.mark.parametrize("spec", SPECS.values())
+each_device = pytest.mark.parametrize("spec", WATCHED_DEVICES.values())
 
 FEW = agd.Stop(max_iter=12, check_every=5)
 LOOKED_AT = agd.Stop(max_iter=12, check_every=1)

@@ -7,11 +7,11 @@ import pytest
 
 import agd
 from agd import Stop, backends
-from helpers.host_reads import SPECS, silent, watch
+from helpers.host_reads import WATCHED_DEVICES, ignore_convergence_warnings, watch
 
-__all__ = ["silent", "watch"]
+__all__ = ["ignore_convergence_warnings", "watch"]
 
-pytestmark = pytest.mark.usefixtures("silent")
+pytestmark = pytest.mark.usefixtures("ignore_convergence_warnings")
 
 SOON = Stop(max_iter=20)
 _RNG = np.random.default_rng(0)
@@ -48,7 +48,7 @@ FITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", [spec for name, spec in SPECS.items() if name != "jax"])
+@pytest.mark.parametrize("spec", [spec for name, spec in WATCHED_DEVICES.items() if name != "jax"])
 @pytest.mark.parametrize("name", FITS)
 def test_a_rare_fit_reads_as_often_as_it_says(spec, name, watch):
     X, y, options = FITS[name]

@@ -12,13 +12,13 @@ from agd import Deadline, GradTol, MaxEval, MaxIter, Status, StepTol, ValueTol, 
 from agd._typing import Params
 from agd.gradient import LinearObjective
 from agd.run import run
-from helpers.toy_solvers import Bowl, Drawn, descend
+from helpers.toy_solvers import NoisyDescent, QuadraticObjective, run_descent
 
 
 @pytest.mark.parametrize("check_every", [1, 3, 100])
 def test_what_is_drawn_reaches_its_step_and_a_look_sees_the_whole(xp, check_every):
-    bowl = Bowl(xp.asarray([1.0]))
-    found = run(Drawn(), bowl, xp.asarray([1.0]), MaxIter(7), check_every=check_every)
+    bowl = QuadraticObjective(xp.asarray([1.0]))
+    found = run(NoisyDescent(), bowl, xp.asarray([1.0]), MaxIter(7), check_every=check_every)
     w = 1.0
     for k in range(7):
         w = 0.5 * w - 0.5 * k
@@ -35,15 +35,15 @@ def test_an_objective_that_cannot_be_compiled_is_run_as_it_is():
     jax.config.update("jax_enable_x64", True)
     one = jax.numpy.ones(1)
 
-    class Reads(Bowl):
+    class Reads(QuadraticObjective):
         def value_and_grad(self, w):
             float(w[0])  # under a trace this raises
             return super().value_and_grad(w)
 
-    found = descend(Reads(one, compilable=False), one, GradTol(1e-3))
+    found = run_descent(Reads(one, compilable=False), one, GradTol(1e-3))
     assert found.status is Status.CONVERGED
     assert found.method.endswith(", not compiled")
-    assert not descend(Bowl(one), one, GradTol(1e-3)).method.endswith("compiled")
+    assert not run_descent(QuadraticObjective(one), one, GradTol(1e-3)).method.endswith("compiled")
 
 
 @pytest.mark.backend("jax")
@@ -56,11 +56,11 @@ def test_leaves_that_are_measured_do_not_compile_the_step_anew():
     compiled = backends.of(jax.numpy.ones(1)).compile(_advance)
     objective = LinearObjective.of(jax.numpy.ones((3, 1)), jax.numpy.ones(3))
     first = Params(jax.numpy.ones(1), jax.numpy.ones(()))
-    descend(objective, first, MaxIter(3))
+    run_descent(objective, first, MaxIter(3))
     size = compiled._cache_size()
     assert size > 0
-    descend(objective, first, GradTol(Params(1e-3, 1e-4)))
-    descend(objective, first, ValueTol(1e-3) & MaxIter(30))
+    run_descent(objective, first, GradTol(Params(1e-3, 1e-4)))
+    run_descent(objective, first, ValueTol(1e-3) & MaxIter(30))
     assert compiled._cache_size() == size
 
 
@@ -68,7 +68,7 @@ def test_leaves_that_are_measured_do_not_compile_the_step_anew():
 def test_a_lazy_point_does_not_grow_a_graph():
     da = pytest.importorskip("dask.array")
     d = da.from_array(np.asarray([1.0, 2.0, 3.0, 4.0]), chunks=2)
-    found = descend(Bowl(d), da.ones(4, chunks=2), MaxIter(40), check_every=40)
+    found = run_descent(QuadraticObjective(d), da.ones(4, chunks=2), MaxIter(40), check_every=40)
     assert len(found.x.__dask_graph__()) <= 4
     np.testing.assert_allclose(found.x.compute(), (1 - 0.1 * np.arange(1, 5)) ** 40)
 
@@ -89,7 +89,9 @@ def test_a_look_is_one_read_whatever_is_asked(monkeypatch, check_every):
     criterion = (
         GradTol([1e-6, 1e-3]) & (ValueTol(1e-9) | StepTol(1e-9)) | MaxEval(60) | Deadline(1e9)
     )
-    found = descend(Bowl([one, one]), [one, one], criterion, check_every=check_every)
+    found = run_descent(
+        QuadraticObjective([one, one]), [one, one], criterion, check_every=check_every
+    )
     assert found.n_sync == len(counts) > 1
 
 

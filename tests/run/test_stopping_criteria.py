@@ -12,7 +12,7 @@ from agd import Deadline, GradTol, MaxEval, MaxIter, Status, StepTol, Stop, Valu
 from agd.run import as_stop
 from agd.run.observation import Observation
 from agd.run.stopping import RUNNING, RunProgress
-from helpers.toy_solvers import Bowl, descend, steps_to
+from helpers.toy_solvers import QuadraticObjective, run_descent, steps_until
 
 
 def row(**known):
@@ -122,27 +122,33 @@ def test_what_is_no_criterion_is_refused(make, message):
 
 
 def test_gradient_relative_to_the_first():
-    found = descend(
-        Bowl(np.asarray([1.0])), np.asarray([1e6]), GradTol(0.0, rtol=1e-3), check_every=1
+    found = run_descent(
+        QuadraticObjective(np.asarray([1.0])),
+        np.asarray([1e6]),
+        GradTol(0.0, rtol=1e-3),
+        check_every=1,
     )
     assert found.status is Status.CONVERGED
     assert found.nit == math.ceil(math.log(1e-3) / math.log(0.9))
     assert found.certificate.tolerance == pytest.approx(1e3)
     # The larger of the two limits counts.
-    loose = descend(
-        Bowl(np.asarray([1.0])), np.asarray([1e6]), GradTol(5e5, rtol=1e-3), check_every=1
+    loose = run_descent(
+        QuadraticObjective(np.asarray([1.0])),
+        np.asarray([1e6]),
+        GradTol(5e5, rtol=1e-3),
+        check_every=1,
     )
     assert loose.nit == math.ceil(math.log(0.5) / math.log(0.9))
 
 
 def test_value_and_step_relative_and_absolute():
-    bowl, w = Bowl(np.asarray([1.0])), np.asarray([1.0])
+    bowl, w = QuadraticObjective(np.asarray([1.0])), np.asarray([1.0])
     for criterion, test in (
         (StepTol(0.0, atol=1e-3), lambda old, new: abs(new - old) <= 1e-3),
         (ValueTol(0.0, atol=1e-3), lambda old, new: abs(new**2 - old**2) / 2 <= 1e-3),
         (ValueTol(0.3), lambda old, new: abs(new**2 - old**2) <= 0.3 * new**2),
     ):
-        found = descend(bowl, w, criterion, check_every=1)
+        found = run_descent(bowl, w, criterion, check_every=1)
         x, k = 1.0, 0
         while True:
             k, old, x = k + 1, x, 0.9 * x
@@ -150,47 +156,47 @@ def test_value_and_step_relative_and_absolute():
                 break
         assert (found.status, found.nit) == (Status.CONVERGED, k), criterion
     # It moves by a ninth of the point each step: that is not within a hundredth, ever.
-    assert descend(bowl, w, StepTol(1e-2) | MaxIter(50)).status is Status.MAX_ITER
-    assert descend(bowl, w, StepTol(0.12) | MaxIter(50), check_every=1).nit == 1
+    assert run_descent(bowl, w, StepTol(1e-2) | MaxIter(50)).status is Status.MAX_ITER
+    assert run_descent(bowl, w, StepTol(0.12) | MaxIter(50), check_every=1).nit == 1
 
 
 def test_each_leaf_has_its_limit(xp):
     d = {"w": xp.asarray([1.0, 1.0]), "b": xp.asarray([0.5])}
     w = {"w": xp.asarray([1.0, 2.0]), "b": xp.asarray([1.0])}
-    bowl = Bowl(d)  # a step halves w, and leaves three quarters of b
-    both = descend(bowl, w, GradTol({"w": 1e-2, "b": 1e-1}), lr=0.5, check_every=1)
+    bowl = QuadraticObjective(d)  # a step halves w, and leaves three quarters of b
+    both = run_descent(bowl, w, GradTol({"w": 1e-2, "b": 1e-1}), lr=0.5, check_every=1)
     size = {name: float(np.abs(xp.to_numpy(g)).max()) for name, g in both.jac.items()}
     assert both.status is Status.CONVERGED
-    assert both.nit == max(steps_to(1e-2 / 2.0, 0.5), steps_to(1e-1 / 0.5, 0.75)) == 8
+    assert both.nit == max(steps_until(1e-2 / 2.0, 0.5), steps_until(1e-1 / 0.5, 0.75)) == 8
     assert size["w"] <= 1e-2
     assert size["b"] <= 1e-1
     assert both.n_sync == both.nit + 1  # the leaves travel in the same transfer
-    free = descend(bowl, w, GradTol({"w": math.inf, "b": 1e-1}), lr=0.5, check_every=1)
-    assert free.nit == steps_to(1e-1 / 0.5, 0.75) == 6
-    shares = descend(bowl, w, GradTol({"w": 0.0, "b": 0.0}, rtol=0.5), lr=0.5, check_every=1)
-    assert shares.nit == steps_to(0.5, 0.75) == 3
+    free = run_descent(bowl, w, GradTol({"w": math.inf, "b": 1e-1}), lr=0.5, check_every=1)
+    assert free.nit == steps_until(1e-1 / 0.5, 0.75) == 6
+    shares = run_descent(bowl, w, GradTol({"w": 0.0, "b": 0.0}, rtol=0.5), lr=0.5, check_every=1)
+    assert shares.nit == steps_until(0.5, 0.75) == 3
 
 
 def test_leaves_of_a_batch(xp):
     d = [xp.asarray([[1.0], [1.0]]), xp.asarray([[0.5], [0.5]])]
     w = [xp.asarray([[1.0], [100.0]]), xp.asarray([[1.0], [0.001]])]
-    found = descend(Bowl(d, (2,)), w, GradTol([0.6, 0.3]), lr=0.5, check_every=1)
+    found = run_descent(QuadraticObjective(d, (2,)), w, GradTol([0.6, 0.3]), lr=0.5, check_every=1)
     assert found.status.tolist() == [0, 0]
-    assert found.nit.tolist() == [steps_to(0.6, 0.75), steps_to(0.006, 0.5)]
+    assert found.nit.tolist() == [steps_until(0.6, 0.75), steps_until(0.006, 0.5)]
 
 
 def test_limits_may_be_given_for_the_top_of_the_tree_and_must_fit():
     w = {"a": [np.ones(2), np.ones(1)], "b": np.ones(3)}
-    found = descend(Bowl(w), w, GradTol({"a": 1e-3, "b": 1e-1}), check_every=1)
+    found = run_descent(QuadraticObjective(w), w, GradTol({"a": 1e-3, "b": 1e-1}), check_every=1)
     assert found.nit == math.ceil(math.log(1e-3) / math.log(0.9))
     for wrong in ({"a": 1e-3}, [1e-3, 1e-3], {"a": [1e-3], "b": 1e-3}):
         with pytest.raises(
             ValueError, match="GradTol's atol must be a number or a tree in the structure"
         ):
-            descend(Bowl(w), w, GradTol(wrong) & ValueTol(1e-3))
+            run_descent(QuadraticObjective(w), w, GradTol(wrong) & ValueTol(1e-3))
 
 
-class Lasso(Bowl):
+class Lasso(QuadraticObjective):
     """The bowl plus |w|, which is left to its prox."""
 
     nonsmooth = True
@@ -205,5 +211,5 @@ class Lasso(Bowl):
 def test_leaves_with_a_penalty_are_measured_by_what_its_prox_leaves():
     # At w the gradient is w / 2, and w - prox(w - w / 2) is w / 2 + 1 as long as w / 2 > 1.
     start, half = [np.asarray([0.0]), np.asarray([3.0])], np.asarray([0.5])
-    found = descend(Lasso([half, half]), start, GradTol([1e-12, 2.1]), check_every=1)
-    assert (found.status, found.nit) == (Status.CONVERGED, steps_to(2.2 / 3.0, 0.95))
+    found = run_descent(Lasso([half, half]), start, GradTol([1e-12, 2.1]), check_every=1)
+    assert (found.status, found.nit) == (Status.CONVERGED, steps_until(2.2 / 3.0, 0.95))

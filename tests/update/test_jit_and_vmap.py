@@ -24,10 +24,10 @@ from helpers.traced_cases import (
     RULES,
     SCHEDULES,
     SEARCHES,
-    alone,
-    expected,
-    penalised,
+    numpy_result,
+    penalty_points,
     problems,
+    run_single_problem,
 )
 
 READS = ("__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "__dlpack__")
@@ -37,8 +37,8 @@ each_case = pytest.mark.parametrize("name", CASES)
 def hold(name: str, found: Any) -> None:
     """Compare all that came out, every count and flag of the state included."""
     leaves = [np.asarray(leaf) for leaf in optree.tree_leaves(found)]
-    assert len(leaves) == len(expected(name))
-    for ours, theirs in zip(leaves, expected(name), strict=True):
+    assert len(leaves) == len(numpy_result(name))
+    for ours, theirs in zip(leaves, numpy_result(name), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -140,7 +140,7 @@ def test_inside_torch_vmap(name):
 
     def flat(*arrays):
         nonlocal spec
-        leaves, spec = optree.tree_flatten(alone(case, *arrays))
+        leaves, spec = optree.tree_flatten(run_single_problem(case, *arrays))
         return tuple(leaves)
 
     hold(name, torch.func.vmap(flat)(*inputs))
@@ -149,13 +149,13 @@ def test_inside_torch_vmap(name):
 @each_case
 @pytest.mark.backend("torch")
 def test_torch_tensors_without_values_will_do(name):
-    # On the meta device there are shapes and dtypes alone: whatever needs a value raises.
+    # On the meta device there are shapes and dtypes run_single_problem: whatever needs a value raises.
     torch = pytest.importorskip("torch")
     case = CASES[name]
     first = [torch.asarray(x[0], device="meta") for x in map(np.asarray, case.inputs)]
-    found = optree.tree_leaves(alone(case, *first))
+    found = optree.tree_leaves(run_single_problem(case, *first))
     assert {leaf.device.type for leaf in found} == {"meta"}
-    assert [tuple(leaf.shape) for leaf in found] == [x.shape[1:] for x in expected(name)]
+    assert [tuple(leaf.shape) for leaf in found] == [x.shape[1:] for x in numpy_result(name)]
 
 
 @each_case
@@ -192,7 +192,7 @@ def test_torch_grad_of_a_penaltys_envelope_is_the_move_of_its_prox(name):
     """Moreau's envelope min_u h(u) + |u - w|² / (2 a) has the gradient (w - prox(w, a)) / a."""
     torch = pytest.importorskip("torch")
     penalty = known_values.PENALTIES[name].penalty
-    w, step = (torch.asarray(x) for x in penalised(known_values.PENALTIES[name]))
+    w, step = (torch.asarray(x) for x in penalty_points(known_values.PENALTIES[name]))
     if name == "NuclearNorm":  # where singular values are equal, their vectors have no derivative
         w = w + torch.asarray([[0.1, 0.0], [0.2, 0.3]], dtype=w.dtype)
 
@@ -258,7 +258,7 @@ def test_strictest_arrays_are_never_read(name, reads):
     with strict.ArrayAPIStrictFlags(
         boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=extensions
     ):
-        found = [optree.tree_leaves(alone(case, *arrays)) for arrays in each]
+        found = [optree.tree_leaves(run_single_problem(case, *arrays)) for arrays in each]
         assert seen == []
         hold(name, [np.stack([xp.to_numpy(x) for x in leaf]) for leaf in zip(*found, strict=True)])
 
@@ -270,5 +270,5 @@ def test_torch_tensors_are_never_read(name, reads):
     case = CASES[name]
     first = [torch.asarray(x[0]) for x in map(np.asarray, case.inputs)]
     seen = reads(torch.Tensor, (*READS, "cpu", "numpy", "item", "tolist", "is_nonzero"))
-    alone(case, *first)
+    run_single_problem(case, *first)
     assert seen == []
