@@ -11,7 +11,6 @@ QUICK_FILES = (
     "validation/test_argument_errors.py",
     "validation/test_column_names.py",
     "data/test_row_blocks.py",
-    "data/test_sparse.py",
     "data/test_stream.py",
     "loss/test_loss.py",
     "loss/test_penalties.py",
@@ -42,7 +41,13 @@ QUICK_FILES = (
 """Paths from the folder of the tests."""
 
 SLOW_TESTS = (
-    "test_float32_loses_no_more_than_it_must_over_ten_million_rows",
     "test_available_lists_every_row",
+    "test_every_library_prints_the_same_numbers",
+    "test_float32_loses_no_more_than_it_must_over_ten_million_rows",
+    "test_leaves_of_two_libraries_are_named",
+    "test_other_losses_are_a_tenth_of_a_standard_error_from_a_fit",
+    "test_single_rows_converge",
+    "test_small_batches_reach_the_neighbourhood",
+    "test_the_size_of_batches_changes_rounding_only",
 )
 """Tests of these files that take seconds each, by their names."""
