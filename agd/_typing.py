@@ -22,8 +22,11 @@ __all__ = [
     "Objective",
     "Params",
     "Penalty",
+    "Progress",
+    "State",
     "StepState",
     "Tree",
+    "get_progress",
 ]
 
 Array: TypeAlias = Any
@@ -291,6 +294,74 @@ class Objective(Protocol):
     def with_arrays(self, arrays: Tree) -> Objective:
         """Return the same objective over other arrays."""
         ...
+
+
+class Progress(NamedTuple):
+    """What the loop reads of a solver's state, whatever the solver.
+
+    Every field is an array of the batch's shape, or None where the solver does not know it or where it
+    cannot happen: then nothing is computed for it and nothing is read.
+
+    Attributes
+    ----------
+    iterations : array, optional
+        Accepted steps; None where every step is accepted.
+    evaluations : array, optional
+        Values and gradients that were computed; None where every step computes as many.
+    stalled : array of bool, optional
+        Whether no step of the solver's changes the point any more, as where a line search ends without one.
+    hit_nonfinite : array of bool, optional
+        Whether a trial since the last accepted step had a value or a gradient that is not finite.
+    may_be_saddle : array of bool, optional
+        Whether a small gradient may still be that of a saddle, so that the run must not call it converged.
+    curvature, least_curvature : array, optional
+        The largest and the smallest curvature that the solver knows of; 0 for unknown.
+    relative_step : array, optional
+        The largest change of a parameter in the last accepted step, as a share of the largest parameter;
+        None leaves it to the loop to compare the points.
+    """
+
+    iterations: Any = None
+    evaluations: Any = None
+    stalled: Any = None
+    hit_nonfinite: Any = None
+    may_be_saddle: Any = None
+    curvature: Any = None
+    least_curvature: Any = None
+    relative_step: Any = None
+
+    def without_flags(self) -> Progress:
+        """Return the same counts, neither stalled nor at values that are not finite: for a new objective."""
+        stalled, nonfinite = self.stalled, self.hit_nonfinite
+        return self._replace(
+            stalled=None if stalled is None else stalled & ~stalled,
+            hit_nonfinite=None if nonfinite is None else nonfinite & ~nonfinite,
+        )
+
+
+@runtime_checkable
+class State(Protocol):
+    """What a solver carries from step to step: a NamedTuple of arrays with at least these fields."""
+
+    @property
+    def value(self) -> Array:
+        """The objective at the params, shape (...)."""
+        ...
+
+    @property
+    def grad(self) -> Tree:
+        """Its gradient there, in the structure of the params."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """What the loop reads."""
+        ...
+
+
+def get_progress(state: Any) -> Progress:
+    """Return a state's progress; an empty one for a user's own solver whose state has only value and grad."""
+    return state.progress if isinstance(state, State) else Progress()
 
 
 class Method(Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, Params
+from agd._typing import Array, Params, get_progress
 from agd._validation import as_choice
 from agd.data.matrix import column_sums, gram, times_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
@@ -125,7 +125,7 @@ def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
     if not isinstance(base, LinearObjective) or getattr(base, "nonsmooth", False):
         return None
     p = base.blocks.X.shape[-1]
-    known = getattr(state, "curvature", None) is not None
+    known = get_progress(state).curvature is not None
     if not known or base.batch_shape != () or p > MAX_SPECTRUM_COLUMNS:
         return None
     alpha = base.penalty.alpha if isinstance(base.penalty, L2) else 0.0

@@ -11,7 +11,7 @@ import optree
 
 from agd import backends
 from agd._tree import tree_where
-from agd._typing import Array, Method, StepState, Tree
+from agd._typing import Array, Method, State, StepState, Tree, get_progress
 from agd.data.arrays import again
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, ours
@@ -84,9 +84,10 @@ def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
     if hasattr(method, "resumed"):
         return method.resumed(objective, params, state)
     _, grad = objective.value_and_grad(params)
-    xp = backends.namespace(state.value)
-    flags = [name for name in ("failed", "walled") if getattr(state, name, None) is not None]
-    return state._replace(grad=grad, **{f: xp.zeros_like(getattr(state, f)) for f in flags})
+    changes: dict[str, Any] = {"grad": grad}
+    if isinstance(state, State):
+        changes["progress"] = state.progress.without_flags()
+    return state._replace(**changes)
 
 
 def _observe(
@@ -184,7 +185,7 @@ class CompiledStep:
         self.advance, self.observe, self.refresh = steps
 
     def _point(self) -> Any:
-        return self.step_state.params, getattr(self.step_state.state, "iterations", None)
+        return self.step_state.params, get_progress(self.step_state.state).iterations
 
     def replace_objective(self, objective: Any, where: Any) -> None:
         """Go on with another objective of the same values, such as one with a finer gradient.

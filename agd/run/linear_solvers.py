@@ -36,10 +36,10 @@ from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine
 from agd.run.result import Result, Status
 from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
 from agd.update.active_set import Faces
-from agd.update.conjugate_gradient import LinearCG, RowCG
+from agd.update.conjugate_gradient import KernelCG, LinearCG
 from agd.update.descent import Accelerated
 from agd.update.directions import lbfgs
-from agd.update.newton import WhitenedDescent
+from agd.update.newton import NewtonStep
 from agd.update.proximal import FISTA, ProximalGradient
 
 __all__ = [
@@ -226,7 +226,7 @@ class NormalEquations(MomentSolver):
             passes = 3 if columns.ill_conditioned else 1 if once else 2
             least = None if columns.least is None else (columns.low, columns.least)
             squares = WhitenedLeastSquares(base, whitening, moments, accurate, least)
-            method: Any = WhitenedDescent(passes, accurate=accurate)
+            method: Any = NewtonStep(passes, compensated=accurate)
             return Plan(method, squares, start, 1, columns)
 
     def iterate(self, problem: LinearProblem, plan: Plan) -> tuple[Result, Plan]:
@@ -362,7 +362,7 @@ class KernelConjugateGradients(ConjugateGradients):
         with np.errstate(all="ignore"):  # the status tells of what is not finite, as in a run
             squares = KernelLeastSquares.of(base, scaling)
             every = steps_between_checks(problem.resident)
-            return Plan(RowCG(), squares, squares.zeros(), every)
+            return Plan(KernelCG(), squares, squares.zeros(), every)
 
 
 class ScaledLBFGS(LinearSolver):

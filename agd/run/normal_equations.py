@@ -25,7 +25,7 @@ from agd.run.certificate import Certificate, Deferred
 from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.linear_solvers import MAX_SINGLE_PASS_CONDITION
 from agd.run.result import FitResult, History, Status
-from agd.update.newton import WhitenedDescent
+from agd.update.newton import NewtonStep
 
 __all__ = [
     "BatchedNormalEquations",
@@ -101,7 +101,7 @@ TOLERANCE = default_gradient_tolerance(np.zeros(()))
 SHARE = (
     2.0 * EPS / TOLERANCE
 )  # of a predictor: what rounding makes of it means nothing to the tolerance
-NAME = WhitenedDescent().name
+NAME = NewtonStep().name
 ADVICE = f"{Status.CONVERGED.advice} (after 1 step)"
 READS = 3  # what the loop reads: the spectrum, and a look before and after the step
 

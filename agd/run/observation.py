@@ -8,14 +8,14 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import tree_max_abs
-from agd._typing import Array, Tree
+from agd._tree import tree_max_abs, tree_subtract
+from agd._typing import Array, Progress, Tree, get_progress
 
 __all__ = ["Observation", "ObservedFields", "observe"]
 
-# What a state may carry beside `value` and `grad`; a column is read only where there is one.
+# Fields of `Progress` that are read, each only where the solver has it.
 OPTIONAL = (
-    "iterations", "evaluations", "failed", "walled", "unsettled", "curvature", "least_curvature"
+    "iterations", "evaluations", "stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"
 )  # fmt: skip
 ALWAYS = ("value", "grad_norm", "size", "moved", "finite", "steps")
 
@@ -36,13 +36,8 @@ class Observation(NamedTuple):
         1 where value and gradient were finite so far, else 0.
     steps, iterations, evaluations : numpy.ndarray, shape (...)
         Steps of the loop, steps that were taken, values and gradients that were computed.
-    failed : numpy.ndarray, shape (...)
-        1 where a line search can go no further.
-    walled : numpy.ndarray, shape (...)
-        1 where it met values that are not finite to the last.
-    unsettled : numpy.ndarray, shape (...)
-        1 where the method has yet to find out whether a small gradient is that of a minimum: until then
-        it says nothing.
+    stalled, hit_nonfinite, may_be_saddle : numpy.ndarray, shape (...)
+        1 where it holds, as in `agd._typing.Progress`.
     curvature, least_curvature : numpy.ndarray, shape (...)
         The largest and the smallest curvature that the method knows of; 0 for unknown.
     length : numpy.ndarray, shape (...), or None
@@ -59,9 +54,9 @@ class Observation(NamedTuple):
     steps: Any
     iterations: Any
     evaluations: Any
-    failed: Any
-    walled: Any
-    unsettled: Any
+    stalled: Any
+    hit_nonfinite: Any
+    may_be_saddle: Any
     curvature: Any
     least_curvature: Any
     length: Any = None
@@ -78,7 +73,7 @@ class Observation(NamedTuple):
         columns : numpy.ndarray, shape (k, ...)
             What came over.
         state : NamedTuple
-            The method's state; only which fields it has is asked.
+            The solver's state; only which fields of its progress are known is asked.
         observed_fields : Wanted
             What was asked for.
         per_step : int
@@ -90,12 +85,16 @@ class Observation(NamedTuple):
             The row.
         """
         columns = np.asarray(columns, dtype=np.float64)
-        names = (*ALWAYS, *_carried(state), *(("length",) if observed_fields.length else ()))
+        names = (
+            *ALWAYS,
+            *_known_fields(get_progress(state)),
+            *(("length",) if observed_fields.length else ()),
+        )
         known = dict(zip(names, columns, strict=False))
         zero = np.zeros_like(known["value"])
         known.setdefault("iterations", known["steps"])
         known.setdefault("evaluations", 1.0 + per_step * known["steps"])
-        for name in ("failed", "walled", "unsettled", "curvature", "least_curvature"):
+        for name in ("stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"):
             known.setdefault(name, zero)
         return cls(**known, leaves=columns[len(names) :] if observed_fields.leaves else None)
 
@@ -107,8 +106,9 @@ class ObservedFields(NamedTuple):
     length: bool = False
 
 
-def _carried(state: Any) -> tuple[str, ...]:
-    return tuple(name for name in OPTIONAL if getattr(state, name, None) is not None)
+def _known_fields(progress: Progress) -> dict[str, Array]:
+    fields = progress._asdict()
+    return {name: fields[name] for name in OPTIONAL if fields[name] is not None}
 
 
 def observe(
@@ -140,12 +140,12 @@ def observe(
         The columns.
     """
     state = step_state.state
-    size, moved = _movement(value, step_state.params, state, previous)
+    size, moved = _movement(value, step_state.params, get_progress(state), previous)
     grad_norm = objective.grad_norm(grad, step_state.params)
     xp = backends.namespace(value)
     finite = step_state.active & xp.isfinite(value) & xp.isfinite(grad_norm)
     columns = [value, grad_norm, size, moved, finite, step_state.count]
-    columns += [getattr(state, name) for name in _carried(state)]
+    columns += _known_fields(get_progress(state)).values()
     if observed_fields.length or observed_fields.leaves:
         residual = _residual(objective, step_state.params, grad)
         if observed_fields.length:
@@ -155,10 +155,10 @@ def observe(
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
 
 
-def _movement(value: Array, params: Tree, state: Any, previous: Any) -> tuple[Array, Array]:
+def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> tuple[Array, Array]:
     """Return the largest parameter, and how far the last step moved any, as a share of it."""
     xp = backends.namespace(value)
-    size, known = xp.zeros_like(value), getattr(state, "moved", None)
+    size, known = xp.zeros_like(value), progress.relative_step
     moved = xp.zeros_like(value) if known is None else known
     old_params, old_iterations = previous
     for new, old in zip(optree.tree_leaves(params), optree.tree_leaves(old_params), strict=True):
@@ -171,7 +171,7 @@ def _movement(value: Array, params: Tree, state: Any, previous: Any) -> tuple[Ar
     if old_iterations is None:
         return size, moved
     # A trial that a line search refused is no step: how far it moved says nothing.
-    return size, xp.where(state.iterations > old_iterations, moved, moved + xp.nan)
+    return size, xp.where(progress.iterations > old_iterations, moved, moved + xp.nan)
 
 
 def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
@@ -180,8 +180,8 @@ def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
         return objective.report(params, grad)[1]
     xp = backends.namespace(optree.tree_leaves(grad)[0])
     one = xp.ones_like(objective.penalty_value(params))
-    stepped = objective.prox(optree.tree_map(lambda w, g: w - g, params, grad), one)
-    return optree.tree_map(lambda w, u: w - u, params, stepped)
+    stepped = objective.prox(tree_subtract(params, grad), one)
+    return tree_subtract(params, stepped)
 
 
 def _length(tree: Tree, like: Array) -> Array:

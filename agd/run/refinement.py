@@ -178,7 +178,7 @@ class RecursiveResidual:
 
     Attributes
     ----------
-    method : LinearCG or RowCG
+    method : LinearCG or KernelCG
         What takes a step.
     objective : KernelLeastSquares or Preconditioned
         The objective in the span of the rows, or in coordinates of the columns.

@@ -706,7 +706,7 @@ class StoppingMonitor:
         first = self.first
         with np.errstate(all="ignore"):
             advanced = self.advanced & (row.finite != 0)
-            shown, advanced = _hide_unsettled(row, advanced)
+            shown, advanced = _hide_saddles(row, advanced)
             seen = RunProgress(shown, self.last, first, advanced, self.calls, self.seconds)
             status = self.criterion.evaluate(seen)
             above = (row.value > first.value + (DIVERGENCE_FACTOR - 1.0) * np.abs(first.value)) & (
@@ -720,10 +720,10 @@ class StoppingMonitor:
         self._end(row.value < self.unbounded_below, Status.UNBOUNDED)
         self._end(broken & (row.grad_norm > first.grad_norm), Status.DIVERGED)
         self._end(broken, Status.NON_FINITE)
-        failed = row.failed != 0
-        self._end(failed & (row.walled != 0), Status.NON_FINITE)
-        self._end(failed & (row.value < self.rounding_floor), Status.UNBOUNDED)
-        self._end(failed, Status.LINE_SEARCH)
+        stalled = row.stalled != 0
+        self._end(stalled & (row.hit_nonfinite != 0), Status.NON_FINITE)
+        self._end(stalled & (row.value < self.rounding_floor), Status.UNBOUNDED)
+        self._end(stalled, Status.LINE_SEARCH)
         self._end(above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)
         self._end(
@@ -777,14 +777,14 @@ class StoppingMonitor:
             self.status = np.where(where & ~self.done, status, self.status)
 
 
-def _hide_unsettled(row: Observation, advanced: Any) -> tuple[Observation, Any]:
-    """Hide from the tests of convergence what says nothing yet: the point may be a saddle."""
-    open_ = row.unsettled != 0
-    if not np.any(open_):
+def _hide_saddles(row: Observation, advanced: Any) -> tuple[Observation, Any]:
+    """Hide a gradient that may be that of a saddle from the tests of convergence."""
+    may_be_saddle = row.may_be_saddle != 0
+    if not np.any(may_be_saddle):
         return row, advanced
-    leaves = None if row.leaves is None else np.where(open_, np.inf, row.leaves)
-    hidden = row._replace(grad_norm=np.where(open_, np.inf, row.grad_norm), leaves=leaves)
-    return hidden, advanced & ~open_
+    leaves = None if row.leaves is None else np.where(may_be_saddle, np.inf, row.leaves)
+    hidden = row._replace(grad_norm=np.where(may_be_saddle, np.inf, row.grad_norm), leaves=leaves)
+    return hidden, advanced & ~may_be_saddle
 
 
 def default_tolerance(point: Tree) -> float:

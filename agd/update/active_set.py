@@ -9,7 +9,7 @@ import numpy as np
 
 from agd._tree import dot, tree_where
 from agd._typing import Array
-from agd.update.proximal import FISTA, Composite, FistaState, Point, rise, share_moved
+from agd.update.proximal import FISTA, Composite, FistaState, Point, relative_step, rise
 from agd.update.solver import Solver
 
 __all__ = [
@@ -88,7 +88,7 @@ class Faces(Solver):
         old, step = both.here(state.value), 1.0 / state.L
         start = _face(both, old, step)
         # Of many entries most are held one by one on the way to the right face, unless it is known by now.
-        waits = len(old.x) > SMALL and int(state.evaluations) % EVERY > 0
+        waits = len(old.x) > SMALL and int(state.progress.evaluations) % EVERY > 0
         if waits and (start.free != _face(before, first, 1.0 / known).free).any():
             return params, state
         with np.errstate(all="ignore"):
@@ -105,16 +105,18 @@ class Faces(Solver):
         both: Composite, old: Point, new: Point, better: Array, state: FistaState
     ) -> tuple[Any, FistaState]:
         """Go to the new point where it is better, with momentum anew."""
-        now = tree_where(better, new, old)
+        now, progress = tree_where(better, new, old), state.progress
         after = state._replace(
             value=now.value,
             grad=both.as_grad(now.g),
-            ahead=tree_where(better, new, state.ahead),
+            progress=progress._replace(
+                evaluations=progress.evaluations + 1.0,
+                stalled=progress.stalled & ~better,
+                relative_step=np.where(better, relative_step(new.x, old.x), progress.relative_step),
+            ),
+            extrapolated=tree_where(better, new, state.extrapolated),
             pending=state.pending & ~better,
             t=np.where(better, 1.0, state.t).astype(state.t.dtype),
-            evaluations=state.evaluations + 1.0,
-            failed=state.failed & ~better,
-            moved=np.where(better, share_moved(new.x, old.x), state.moved),
         )
         return both.restore(now.x), after
 

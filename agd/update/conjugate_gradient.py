@@ -7,27 +7,27 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._tree import dot, safe_divide, tree_axpy, tree_dot, tree_scale
-from agd._typing import Array, Tree
+from agd._typing import Array, Progress, Tree
 from agd.update.solver import Solver
 
 __all__ = [
+    "KernelCG",
     "LinearCG",
-    "RowCG",
 ]
 
 
 class LinearState(NamedTuple):
-    """Value and gradient at the params, the direction, |g|², the unit of both, and whether it is stuck.
+    """Value and gradient at the params, the direction, |g|², and the unit of both.
 
     Direction and |g|² are those of the gradient over `unit`, so that no square over- or underflows.
     """
 
     value: Array
     grad: Tree
+    progress: Progress
     direction: Tree
     square: Array
     unit: Array
-    failed: Array
 
 
 @dataclass(frozen=True)
@@ -64,40 +64,40 @@ class LinearCG(Solver):
     def init(self, objective: Any, params: Tree) -> LinearState:
         """Evaluate the objective at the first point."""
         value, grad = objective.value_and_grad(params)
-        unit = _unit(tree_dot(grad, grad, value.ndim) ** 0.5)
+        unit = _nonzero(tree_dot(grad, grad, value.ndim) ** 0.5)
         direction = tree_scale(-1.0 / unit, grad)
         square = tree_dot(direction, direction, value.ndim)
-        return LinearState(value, grad, direction, square, unit, _no(value))
+        return LinearState(value, grad, _not_stalled(value), direction, square, unit)
 
     def step(self, objective: Any, params: Tree, state: LinearState) -> tuple[Tree, LinearState]:
         """Go to the least value along the direction, and turn."""
-        value, grad, direction, square, unit, _ = state
+        value, grad, _, direction, square, unit = state
         product = objective.bound_product(direction)
-        bend = tree_dot(direction, product, value.ndim)
-        step = safe_divide(square, bend)
+        curvature = tree_dot(direction, product, value.ndim)
+        step = safe_divide(square, curvature)
         params = tree_axpy(step * unit, direction, params)
         grad = tree_axpy(step * unit, product, grad)
-        away = tree_scale(-1.0 / unit, grad)
-        following = tree_dot(away, away, value.ndim)
-        direction = tree_axpy(safe_divide(following, square), direction, away)
+        steepest = tree_scale(-1.0 / unit, grad)
+        next_square = tree_dot(steepest, steepest, value.ndim)
+        direction = tree_axpy(safe_divide(next_square, square), direction, steepest)
         value = value - 0.5 * step * square * unit * unit
-        failed = (square > 0.0) & ~(bend > 0.0)
-        return params, LinearState(value, grad, direction, following, unit, failed)
+        progress = Progress(stalled=(square > 0.0) & ~(curvature > 0.0))
+        return params, LinearState(value, grad, progress, direction, next_square, unit)
 
 
-class RowState(NamedTuple):
-    """Value and gradient at u, the direction and K times it, (ρ · K ρ), and whether it is stuck."""
+class KernelState(NamedTuple):
+    """Value and gradient at u, the direction and K times it, and (ρ · K ρ)."""
 
     value: Array
     grad: Any
+    progress: Progress
     direction: Array
     product: Array
     square: Array
-    failed: Array
 
 
 @dataclass(frozen=True)
-class RowCG(Solver):
+class KernelCG(Solver):
     r"""The same iterates of least squares with fewer rows than columns, as combinations of the rows.
 
     With w = Z' u, K = Z Z' and the gradient g = Z' ρ, where ρ = (K + a I) u - r::
@@ -117,8 +117,8 @@ class RowCG(Solver):
 
     Examples
     --------
-    >>> from agd.update.conjugate_gradient import RowCG
-    >>> RowCG().name
+    >>> from agd.update.conjugate_gradient import KernelCG
+    >>> KernelCG().name
     'conjugate gradients on the rows'
     """
 
@@ -127,34 +127,36 @@ class RowCG(Solver):
         """What a result calls it."""
         return "conjugate gradients on the rows"
 
-    def init(self, objective: Any, params: Array) -> RowState:
+    def init(self, objective: Any, params: Array) -> KernelState:
         """Evaluate the objective at the first point."""
         value, grad = objective.value_and_grad(params)
         square = dot(grad.residual, grad.product)
-        return RowState(value, grad, -grad.residual, -grad.product, square, _no(value))
+        return KernelState(value, grad, _not_stalled(value), -grad.residual, -grad.product, square)
 
-    def step(self, objective: Any, params: Array, state: RowState) -> tuple[Array, RowState]:
+    def step(self, objective: Any, params: Array, state: KernelState) -> tuple[Array, KernelState]:
         """Go to the least value along the direction, and turn."""
-        value, grad, direction, product, square, _ = state
-        whole = product + objective.ridge[..., None] * direction
-        bend = dot(product, whole)
-        step = safe_divide(square, bend)
+        value, grad, _, direction, product, square = state
+        # K + a I times the direction; the inner product of the method is that of K.
+        ridged = product + objective.ridge[..., None] * direction
+        curvature = dot(product, ridged)
+        step = safe_divide(square, curvature)
         params = params + step[..., None] * direction
-        grad = objective.grad_of(grad.residual + step[..., None] * whole)
-        following = dot(grad.residual, grad.product)
-        turn = safe_divide(following, square)[..., None]
-        direction = turn * direction - grad.residual
-        product = turn * product - grad.product
+        grad = objective.grad_of(grad.residual + step[..., None] * ridged)
+        next_square = dot(grad.residual, grad.product)
+        beta = safe_divide(next_square, square)[..., None]
+        direction = beta * direction - grad.residual
+        product = beta * product - grad.product
         value = value - objective.gain(step * square)
-        failed = (square > 0.0) & ~(bend > 0.0)
-        return params, RowState(value, grad, direction, product, following, failed)
+        progress = Progress(stalled=(square > 0.0) & ~(curvature > 0.0))
+        return params, KernelState(value, grad, progress, direction, product, next_square)
 
 
-def _no(value: Array) -> Array:
+def _not_stalled(value: Array) -> Progress:
     xp = backends.namespace(value)
-    return xp.zeros_like(value, dtype=xp.bool)
+    return Progress(stalled=xp.zeros_like(value, dtype=xp.bool))
 
 
-def _unit(size: Array) -> Array:
+def _nonzero(size: Array) -> Array:
+    """Return the size, and 1 where it is 0."""
     xp = backends.namespace(size)
     return xp.where(size > 0.0, size, xp.ones_like(size))

@@ -19,7 +19,7 @@ from agd._tree import (
     tree_subtract,
     tree_where,
 )
-from agd._typing import Array, Tree
+from agd._typing import Array, Progress, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.curvature import largest_curvature
 from agd.update.rule import Rule, apply_updates, check_rule
@@ -81,12 +81,12 @@ def looks(objective: Any) -> int:
 
 
 class DescentState(NamedTuple):
-    """Value and gradient at the params, the rule's state, and L (None where the rate was given)."""
+    """Value and gradient at the params, and the rule's state; `progress` has L unless the rate was given."""
 
     value: Array
     grad: Tree
+    progress: Progress
     inner: Any
-    curvature: Array | None
 
 
 @dataclass(frozen=True)
@@ -140,34 +140,26 @@ class Descent(Solver):
         """Evaluate the objective at the first point; with "auto", measure L."""
         value, grad = objective.value_and_grad(params)
         curvature = largest_curvature(objective) if self.auto else None
-        return DescentState(value, grad, self._unit.init(params), curvature)
+        return DescentState(value, grad, Progress(curvature=curvature), self._unit.init(params))
 
     def step(self, objective: Any, params: Tree, state: DescentState) -> tuple[Tree, DescentState]:
         """Move by the rule's update and evaluate there."""
         updates, inner = self._unit.update(state.grad, state.inner, params)
-        if state.curvature is not None:
-            updates = tree_scale(1.0 / state.curvature, updates)
+        if state.progress.curvature is not None:
+            updates = tree_scale(1.0 / state.progress.curvature, updates)
         params = apply_updates(params, updates)
         value, grad = objective.value_and_grad(params)
-        return params, DescentState(value, grad, inner, state.curvature)
+        return params, DescentState(value, grad, state.progress, inner)
 
 
 class AcceleratedState(NamedTuple):
-    """Value and gradient at the params y_k, the descent point x_k, t_k, and the curvature in use.
-
-    Where it backtracks also whether no step moves the params, and whether a trial since the last step
-    that did was not finite; else None.
-    """
+    """Value and gradient at the params y_k, the descent point x_k, and t_k; `progress` has the L in use."""
 
     value: Array
     grad: Tree
+    progress: Progress
     point: Tree
     t: Array
-    curvature: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array | None
-    walled: Array | None
 
 
 @dataclass(frozen=True)
@@ -231,59 +223,69 @@ class Accelerated(Solver):
         curvature = first_curvature(objective, params, grad)
         xp = backends.namespace(value)
         zero, one = xp.zeros_like(value), xp.ones_like(value)
+        # Only a step that can be refused can stall.
         no = xp.zeros_like(value, dtype=xp.bool) if self.backtracking else None
-        return AcceleratedState(
-            value, grad, params, one, curvature, zero, one + looks(objective), no, no
-        )
+        progress = Progress(zero, one + looks(objective), no, no, curvature=curvature)
+        return AcceleratedState(value, grad, progress, params, one)
 
     def step(
         self, objective: Any, params: Tree, state: AcceleratedState
     ) -> tuple[Tree, AcceleratedState]:
         """Take one step; where the step is refused, params stay and L grows."""
-        xp = backends.namespace(state.value)
-        point = tree_subtract(params, tree_scale(1.0 / state.curvature, state.grad))
-        accept, curvature, there = self._judge(objective, params, point, state)
+        xp, progress = backends.namespace(state.value), state.progress
+        point = tree_subtract(params, tree_scale(1.0 / progress.curvature, state.grad))
+        accept, curvature, trial = self._test_step(objective, params, point, state)
         moved = tree_subtract(point, state.point)
         uphill = tree_dot(state.grad, moved, state.value.ndim) > 0.0
         t = xp.where(uphill, xp.ones_like(state.t), state.t)
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
-        ahead = tree_axpy(beta, moved, point)
-        gone, failed, walled = xp.ones_like(state.value), state.failed, state.walled
+        extrapolated = tree_axpy(beta, moved, point)
+        taken, stalled, hit_nonfinite = xp.ones_like(state.value), None, None
         if accept is not None:  # after a refused step everything is as it was, but for L
-            ahead = tree_where(accept, ahead, params)
+            extrapolated = tree_where(accept, extrapolated, params)
             following = xp.where(accept, following, state.t)
             point = tree_where(accept, point, state.point)
-            gone = xp.astype(accept, gone.dtype)
-        value, grad = objective.value_and_grad(ahead)
+            taken = xp.astype(accept, taken.dtype)
+        value, grad = objective.value_and_grad(extrapolated)
         if accept is not None:  # a momentum that leads to where nothing is finite is left out
-            over = ~(xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, ahead)))
-            over = over & accept
-            ahead, grad = tree_where(over, point, ahead), tree_where(over, there[1], grad)
-            value = xp.where(over, there[0], value)
-            following = xp.where(over, xp.ones_like(t), following)
-            still = tree_equal(point, params, state.value.ndim)
-            failed = state.failed | (accept & still)
-            walled = (state.walled | over | ~xp.isfinite(there[0])) & (still | ~accept)
-        return ahead, AcceleratedState(
-            value, grad, point, following, curvature,
-            state.iterations + gone, state.evaluations + float(self.evaluations), failed, walled,
-        )  # fmt: skip
+            finite = xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, extrapolated))
+            overshot = ~finite & accept
+            extrapolated = tree_where(overshot, point, extrapolated)
+            grad = tree_where(overshot, trial[1], grad)
+            value = xp.where(overshot, trial[0], value)
+            following = xp.where(overshot, xp.ones_like(t), following)
+            unmoved = tree_equal(point, params, state.value.ndim)
+            stalled = progress.stalled | (accept & unmoved)
+            hit_nonfinite = progress.hit_nonfinite | overshot | ~xp.isfinite(trial[0])
+            hit_nonfinite = hit_nonfinite & (unmoved | ~accept)
+        after = progress._replace(
+            iterations=progress.iterations + taken,
+            evaluations=progress.evaluations + float(self.evaluations),
+            stalled=stalled,
+            hit_nonfinite=hit_nonfinite,
+            curvature=curvature,
+        )
+        return extrapolated, AcceleratedState(value, grad, after, point, following)
 
-    def _judge(
+    def _test_step(
         self, objective: Any, params: Tree, point: Tree, state: AcceleratedState
     ) -> tuple[Array | None, Array, tuple[Array, Tree]]:
-        """Say whether the step to `point` is safe, the curvature to use next, and what is found there."""
+        """Return whether the step to `point` is accepted, the curvature to use next, and value and gradient.
+
+        Without backtracking there is no test, and nothing is evaluated.
+        """
+        L = state.progress.curvature
         if not self.backtracking:
-            return None, state.curvature, (state.value, state.grad)
+            return None, L, (state.value, state.grad)
         xp = backends.namespace(state.value)
         value, grad = objective.value_and_grad(point)
         step = tree_subtract(point, params)
         batch = state.value.ndim
-        seen = tree_dot(tree_subtract(grad, state.grad), step, batch)
-        accept = xp.isfinite(value) & (seen <= state.curvature * tree_dot(step, step, batch))
+        curvature = tree_dot(tree_subtract(grad, state.grad), step, batch)
+        accept = xp.isfinite(value) & (curvature <= L * tree_dot(step, step, batch))
         factor = xp.where(accept, 0.9 * xp.ones_like(value), 2.0 * xp.ones_like(value))
-        return accept, state.curvature * factor, (value, grad)
+        return accept, L * factor, (value, grad)
 
 
 class AdaptedState(NamedTuple):
@@ -291,16 +293,13 @@ class AdaptedState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     point: Tree
     point_grad: Tree
     inner: Any
     scale: Array
-    stalled: Array
-    streak: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    walled: Array
+    steps_since_best: Array
+    improving_steps: Array
 
 
 @dataclass(frozen=True)
@@ -362,9 +361,10 @@ class Adapted(Solver):
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
+        progress = Progress(zero, zero + 1.0, no, no)
         return AdaptedState(
-            value, grad, params, grad, self.rule.init(params), zero + 1.0, zero, zero, zero, zero + 1.0, no, no
-        )  # fmt: skip
+            value, grad, progress, params, grad, self.rule.init(params), zero + 1.0, zero, zero
+        )
 
     def step(self, objective: Any, params: Tree, state: AdaptedState) -> tuple[Tree, AdaptedState]:
         """Move the rule's point, and keep it where it is the best so far."""
@@ -374,43 +374,42 @@ class Adapted(Solver):
         point = apply_updates(state.point, moved)
         value, grad = objective.value_and_grad(point)
         better = xp.isfinite(value) & (value < state.value)
-        stalled = xp.where(better, xp.zeros_like(value), state.stalled + 1.0)
-        streak = xp.where(better, state.streak + 1.0, xp.zeros_like(value))
-        back = (stalled >= self.patience) | ~xp.isfinite(value)
-        up = streak >= self.patience
+        since_best = xp.where(better, xp.zeros_like(value), state.steps_since_best + 1.0)
+        improving = xp.where(better, state.improving_steps + 1.0, xp.zeros_like(value))
+        restart = (since_best >= self.patience) | ~xp.isfinite(value)
+        grow = improving >= self.patience
         one = xp.ones_like(value)
-        factor = xp.where(back, 0.5 * one, xp.where(up, 2.0 * one, one))
+        factor = xp.where(restart, 0.5 * one, xp.where(grow, 2.0 * one, one))
         params = tree_where(better, point, params)
         best_grad = tree_where(better, grad, state.grad)
         eps = float(xp.finfo(value.dtype).eps)
+        old = state.progress
+        progress = Progress(
+            iterations=old.iterations + xp.astype(better, value.dtype),
+            evaluations=old.evaluations + 1.0,
+            stalled=old.stalled | (state.scale < eps * eps),
+            hit_nonfinite=~better & (old.hit_nonfinite | ~xp.isfinite(value)),
+        )
         return params, AdaptedState(
             value=xp.where(better, value, state.value),
             grad=best_grad,
-            point=tree_where(back, params, point),
-            point_grad=tree_where(back, best_grad, grad),
-            inner=tree_where(~back, inner, self.rule.init(params)),
+            progress=progress,
+            point=tree_where(restart, params, point),
+            point_grad=tree_where(restart, best_grad, grad),
+            inner=tree_where(~restart, inner, self.rule.init(params)),
             scale=state.scale * factor,
-            stalled=xp.where(back, xp.zeros_like(value), stalled),
-            streak=xp.where(up, xp.zeros_like(value), streak),
-            iterations=state.iterations + xp.astype(better, value.dtype),
-            evaluations=state.evaluations + 1.0,
-            failed=state.failed | (state.scale < eps * eps),
-            walled=~better & (state.walled | ~xp.isfinite(value)),
+            steps_since_best=xp.where(restart, xp.zeros_like(value), since_best),
+            improving_steps=xp.where(grow, xp.zeros_like(value), improving),
         )
 
 
 class HeavyBallState(NamedTuple):
-    """Value and gradient at the params, the velocity, and the curvature in use."""
+    """Value and gradient at the params, and the velocity; `progress` has the L in use."""
 
     value: Array
     grad: Tree
+    progress: Progress
     velocity: Array
-    curvature: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    walled: Array
-    moved: Array
 
 
 @dataclass(frozen=True)
@@ -467,34 +466,42 @@ class HeavyBall(Solver):
         g, _ = ravel(grad, value.ndim)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
         curvature = first_curvature(objective, params, grad)
-        calls = zero + 1.0 + looks(objective)
-        return HeavyBallState(value, grad, xp.zeros_like(g), curvature, zero, calls, no, no, zero)
+        progress = Progress(
+            zero, zero + 1.0 + looks(objective), no, no, curvature=curvature, relative_step=zero
+        )
+        return HeavyBallState(value, grad, progress, xp.zeros_like(g))
 
     def step(
         self, objective: Any, params: Tree, state: HeavyBallState
     ) -> tuple[Tree, HeavyBallState]:
         """Move with the velocity; where the step is refused, the params stay and L grows."""
-        xp = backends.namespace(state.value)
-        x, restore = ravel(params, state.value.ndim)
-        g, as_grad = ravel(state.grad, state.value.ndim)
+        xp, old, L = backends.namespace(state.value), state.progress, state.progress.curvature
+        x, unravel = ravel(params, state.value.ndim)
+        g, unravel_grad = ravel(state.grad, state.value.ndim)
         uphill = (dot(g, state.velocity) > 0.0)[..., None]
-        kept = xp.where(uphill, xp.zeros_like(g), self.beta * state.velocity)
-        v = kept - g / state.curvature[..., None]
-        value, grad = objective.value_and_grad(restore(x + v))
-        there, _ = ravel(grad, state.value.ndim)
-        bend = dot(there - g, v)
-        accept = xp.isfinite(value) & (bend <= state.curvature * dot(v, v))
-        tiny = max_abs(v) <= float(xp.finfo(x.dtype).eps) * max_abs(x)
-        raised = xp.where(accept, xp.full_like(value, 0.98), xp.full_like(value, 2.0))
+        damped = xp.where(uphill, xp.zeros_like(g), self.beta * state.velocity)
+        v = damped - g / L[..., None]
+        value, grad = objective.value_and_grad(unravel(x + v))
+        trial_grad, _ = ravel(grad, state.value.ndim)
+        curvature = dot(trial_grad - g, v)
+        accept = xp.isfinite(value) & (curvature <= L * dot(v, v))
+        below_rounding = max_abs(v) <= float(xp.finfo(x.dtype).eps) * max_abs(x)
+        factor = xp.where(accept, xp.full_like(value, 0.98), xp.full_like(value, 2.0))
         new_x = tree_where(accept, x + v, x)
-        return restore(new_x), HeavyBallState(
+        nonfinite = ~xp.isfinite(value) | ~xp.isfinite(curvature)
+        progress = old._replace(
+            iterations=old.iterations + xp.astype(accept, value.dtype),
+            evaluations=old.evaluations + 1.0,
+            stalled=old.stalled | (~accept & below_rounding),
+            hit_nonfinite=~accept & (old.hit_nonfinite | nonfinite),
+            curvature=L * factor,
+            relative_step=xp.where(
+                accept, safe_divide(max_abs(v), max_abs(new_x)), old.relative_step
+            ),
+        )
+        return unravel(new_x), HeavyBallState(
             value=xp.where(accept, value, state.value),
-            grad=as_grad(tree_where(accept, there, g)),
+            grad=unravel_grad(tree_where(accept, trial_grad, g)),
+            progress=progress,
             velocity=tree_where(accept, v, xp.zeros_like(v)),
-            curvature=state.curvature * raised,
-            iterations=state.iterations + xp.astype(accept, value.dtype),
-            evaluations=state.evaluations + 1.0,
-            failed=state.failed | (~accept & tiny),
-            walled=~accept & (state.walled | ~xp.isfinite(value) | ~xp.isfinite(bend)),
-            moved=xp.where(accept, safe_divide(max_abs(v), max_abs(new_x)), state.moved),
         )

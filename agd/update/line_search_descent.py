@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
-from agd._typing import Array, Tree
+from agd._typing import Array, Progress, Tree
 from agd.update.line_search import (
     Backtracking,
     LineSearch,
@@ -69,21 +69,22 @@ class Direction(Protocol):
         """Return the first trial step along d."""
 
 
-# In a row: steps that lower neither the value nor the gradient, so that rounding is all that is left, and
-# searches that are out of trials.
-IDLE, STRAINED = 10, 4
+# Steps in a row that lower neither the value nor the gradient: then rounding is all that is left.
+MAX_STEPS_WITHOUT_GAIN = 10
+# Line searches in a row that run out of trials.
+MAX_EXHAUSTED_SEARCHES = 4
 
 
-class Best(NamedTuple):
-    """The least value so far, where it was and the gradient there; the smallest gradient so far.
+class BestPoint(NamedTuple):
+    """The lowest value so far with its point and gradient, and the smallest gradient so far.
 
-    `idle` counts the steps since the value or the gradient was lowered. Steps may raise the value: by
+    `steps_without_gain` counts the steps since one of the two fell. A step may raise the value: by
     rounding, or where the search is not monotone.
     """
 
     value: Array
-    size: Array
-    idle: Array
+    grad_size: Array
+    steps_without_gain: Array
     x: Array
     g: Array
 
@@ -93,21 +94,15 @@ class DirectedState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     direction: Array
     search: SearchState
     low_grad: Array
     recent: Array
-    best: Best
+    best: BestPoint
     memory: Any
     steepest: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    walled: Array
-    strained: Array
-    moved: Array
-    curvature: Array
-    least_curvature: Array
+    exhausted_searches: Array
 
 
 @dataclass(frozen=True)
@@ -169,16 +164,18 @@ class Directed(Solver):
         d, search, steepest = self._begin(
             objective, params, (x, value, g), memory, still, recent, fresh=fresh
         )
-        best = Best(value, max_abs(g), zero, x, g)
+        best = BestPoint(value, max_abs(g), zero, x, g)
+        progress = Progress(
+            zero, zero + 1.0, no, no, curvature=zero, least_curvature=zero, relative_step=zero
+        )
         return DirectedState(
-            value, grad, d, search, g, recent, best, memory, steepest, zero, zero + 1.0, no, no, zero, zero, zero, zero
-        )  # fmt: skip
+            value, grad, progress, d, search, g, recent, best, memory, steepest, zero
+        )
 
     def resumed(self, objective: Any, params: Tree, state: DirectedState) -> DirectedState:
         """Begin a new search on another objective of the same values, with what was learned so far."""
-        kept = ("iterations", "evaluations", "moved", "curvature", "least_curvature")
         begun = self.init(objective, params, state.memory)
-        return begun._replace(**{name: getattr(state, name) for name in kept})
+        return begun._replace(progress=state.progress.without_flags())
 
     def step(
         self, objective: Any, params: Tree, state: DirectedState
@@ -200,38 +197,55 @@ class Directed(Solver):
         new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
         fall = state.value - new_value
         move = Move(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, fall)
-        # A search that found nothing along anything but the gradient forgets, and tries that once.
-        lost = search.exhausted & ~taken
-        best = _best(state.best, taken, new_value, new_x, new_g)
-        # One search after the other that is out of trials, with hardly a gain: the slope is not that of f.
-        strained = xp.where(
+        # If the search fails, the memory is reset and the search is tried once more, along -g.
+        search_failed = search.exhausted & ~taken
+        best = _update_best(state.best, taken, new_value, new_x, new_g)
+        # Searches that run out of trials one after the other, with hardly a gain, say that the derivative
+        # along the direction is not that of f.
+        exhausted_searches = xp.where(
             search.accepted,
             xp.zeros_like(value),
-            state.strained + xp.astype(search.exhausted, value.dtype),
+            state.exhausted_searches + xp.astype(search.exhausted, value.dtype),
         )
-        stuck = (strained >= STRAINED) | (best.idle >= IDLE * self.search.memory)
-        failed = state.failed | (lost & state.steepest) | stuck
-        # What failed ends at the best point that it has seen.
-        new_x, new_g = tree_where(failed, best.x, new_x), tree_where(failed, best.g, new_g)
-        new_value = xp.where(failed, best.value, new_value)
-        begin = (taken | lost) & ~failed
+        stagnated = (exhausted_searches >= MAX_EXHAUSTED_SEARCHES) | (
+            best.steps_without_gain >= MAX_STEPS_WITHOUT_GAIN * self.search.memory
+        )
+        old_progress = state.progress
+        stalled = old_progress.stalled | (search_failed & state.steepest) | stagnated
+        # A stalled run ends at its best point.
+        new_x, new_g = tree_where(stalled, best.x, new_x), tree_where(stalled, best.g, new_g)
+        new_value = xp.where(stalled, best.value, new_value)
+        begin = (taken | search_failed) & ~stalled
+        nonfinite = old_progress.hit_nonfinite | ~is_finite(trial)
+        progress = old_progress._replace(
+            iterations=old_progress.iterations + xp.astype(taken, value.dtype),
+            evaluations=old_progress.evaluations + 1.0,
+            stalled=stalled,
+            # A search that ran out of trials where values are not finite has met them, whatever it gained.
+            hit_nonfinite=nonfinite & ~(search.accepted & (best.steps_without_gain == 0.0)),
+            relative_step=xp.where(
+                taken, safe_divide(max_abs(move.s), max_abs(new_x)), old_progress.relative_step
+            ),
+        )
         after = state._replace(
             value=new_value,
             grad=as_grad(new_g),
+            progress=progress,
             search=search,
             low_grad=low_grad,
             best=best,
-            iterations=state.iterations + xp.astype(taken, value.dtype),
-            evaluations=state.evaluations + 1.0,
-            failed=failed,
-            # A search that ran out of trials at a wall has met it, whatever it gained on the way.
-            walled=(state.walled | ~is_finite(trial)) & ~(search.accepted & (best.idle == 0.0)),
-            strained=strained,
-            moved=xp.where(taken, safe_divide(max_abs(move.s), max_abs(new_x)), state.moved),
+            exhausted_searches=exhausted_searches,
         )
         new_params = restore(new_x)
         return new_params, self._onward(
-            objective, new_params, (new_x, new_value, new_g), after, move, taken, lost, begin
+            objective,
+            new_params,
+            (new_x, new_value, new_g),
+            after,
+            move,
+            taken,
+            search_failed,
+            begin,
         )
 
     def _onward(
@@ -242,7 +256,7 @@ class Directed(Solver):
         state: DirectedState,
         move: Move,
         taken: Array,
-        lost: Array,
+        search_failed: Array,
         begin: Array,
     ) -> DirectedState:
         """Begin a new direction and search for the problems whose last search is over."""
@@ -252,22 +266,29 @@ class Directed(Solver):
         _, value, g = here
         fresh = self.direction.init(g)
         learned = self.direction.remember(state.memory, move)
-        memory = tree_where(lost, fresh, tree_where(taken, learned, state.memory))
+        memory = tree_where(search_failed, fresh, tree_where(taken, learned, state.memory))
         recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
         recent = tree_where(taken, recent, state.recent)
-        d, search, steepest = self._begin(objective, params, here, memory, move, recent, fresh=lost)
-        bend, length = dot(move.s, move.y), dot(move.s, move.s)
-        seen = xp.where(taken, safe_divide(bend, length), xp.zeros_like(bend))
-        least = xp.where((state.least_curvature == 0.0) & taken, seen, state.least_curvature)
+        d, search, steepest = self._begin(
+            objective, params, here, memory, move, recent, fresh=search_failed
+        )
+        curvature = safe_divide(dot(move.s, move.y), dot(move.s, move.s))
+        curvature = xp.where(taken, curvature, xp.zeros_like(curvature))
+        progress = state.progress
+        least = progress.least_curvature
+        least = xp.where((least == 0.0) & taken, curvature, least)
+        progress = progress._replace(
+            curvature=xp.maximum(progress.curvature, curvature),
+            least_curvature=xp.where(taken, xp.minimum(least, curvature), least),
+        )
         return state._replace(
+            progress=progress,
             direction=tree_where(begin, d, state.direction),
             search=tree_where(begin, search, state.search),
             low_grad=tree_where(begin, g, state.low_grad),
             recent=recent,
             memory=memory,
             steepest=xp.where(begin, steepest, state.steepest),
-            curvature=xp.maximum(state.curvature, seen),
-            least_curvature=xp.where(taken, xp.minimum(least, seen), least),
         )
 
     def _cut(self, objective: Any, params: Tree, d: Array, known: tuple[Any, ...]) -> Array:
@@ -330,16 +351,16 @@ class Directed(Solver):
         return d, search, steepest
 
 
-def _best(best: Best, taken: Array, value: Array, x: Array, g: Array) -> Best:
-    """Keep the least value and the smallest gradient; count the steps that lowered neither."""
+def _update_best(best: BestPoint, taken: Array, value: Array, x: Array, g: Array) -> BestPoint:
+    """Keep the lowest value and the smallest gradient; count the steps that lowered neither."""
     xp = backends.namespace(value)
-    lower, size = taken & (value < best.value), max_abs(g)
-    smaller = taken & (size < best.size)
-    idle = xp.where(taken, best.idle + 1.0, best.idle)
-    return Best(
+    lower, grad_size = taken & (value < best.value), max_abs(g)
+    smaller = taken & (grad_size < best.grad_size)
+    count = xp.where(taken, best.steps_without_gain + 1.0, best.steps_without_gain)
+    return BestPoint(
         value=xp.where(lower, value, best.value),
-        size=xp.where(smaller, size, best.size),
-        idle=xp.where(lower | smaller, xp.zeros_like(idle), idle),
+        grad_size=xp.where(smaller, grad_size, best.grad_size),
+        steps_without_gain=xp.where(lower | smaller, xp.zeros_like(count), count),
         x=tree_where(lower, x, best.x),
         g=tree_where(lower, g, best.g),
     )

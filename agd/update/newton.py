@@ -6,28 +6,29 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agd import backends
-from agd._typing import Array, Params
+from agd._typing import Array, Params, Progress
 from agd.update.solver import Solver
 
 __all__ = [
-    "WhitenedDescent",
+    "NewtonStep",
 ]
 
-PATIENCE = 3.0  # steps in a row without a gradient of half the size
+# Steps in a row that do not halve the gradient: then rounding is all that is left of it.
+MAX_STEPS_WITHOUT_GAIN = 3.0
 
 
-class WhitenedState(NamedTuple):
-    """Value and gradient at the params, the least gradient seen, and for how many steps it has not fallen."""
+class NewtonState(NamedTuple):
+    """Value and gradient at the params, the smallest norm of a gradient, and the steps since it halved."""
 
     value: Array
     grad: Params
-    least: Array
-    idle: Array
-    failed: Array
+    progress: Progress
+    min_norm: Array
+    steps_without_gain: Array
 
 
 @dataclass(frozen=True)
-class WhitenedDescent(Solver):
+class NewtonStep(Solver):
     r"""Gradient descent with step 1 in coordinates that whiten the squared loss.
 
     With H = G + a I the Hessian, by its factors N N' = D⁻¹ H⁻¹ D⁻¹ (`agd.gradient.preconditioner`)::
@@ -40,9 +41,9 @@ class WhitenedDescent(Solver):
 
     Parameters
     ----------
-    passes : int
-        How many steps count as one, each with a pass over the data.
-    accurate : bool
+    refinements : int
+        How many corrections one step makes, each with a pass over the data.
+    compensated : bool
         Whether the objective sums gradients in twice the precision, and factored the columns by QR.
 
     Notes
@@ -52,13 +53,13 @@ class WhitenedDescent(Solver):
 
     Examples
     --------
-    >>> from agd.update.newton import WhitenedDescent
-    >>> WhitenedDescent().name
+    >>> from agd.update.newton import NewtonStep
+    >>> NewtonStep().name
     'descent in whitened coordinates'
     """
 
-    passes: int = 1
-    accurate: bool = False
+    refinements: int = 1
+    compensated: bool = False
 
     rescaled = True
 
@@ -66,30 +67,33 @@ class WhitenedDescent(Solver):
     def name(self) -> str:
         """What a result calls it."""
         kind = "descent in whitened coordinates"
-        return kind + (" by QR, refined in twice the precision" if self.accurate else "")
+        return kind + (" by QR, refined in twice the precision" if self.compensated else "")
 
     @property
     def evaluations(self) -> int:
         """Passes over the data in one step."""
-        return self.passes
+        return self.refinements
 
-    def init(self, objective: Any, params: Params) -> WhitenedState:
+    def init(self, objective: Any, params: Params) -> NewtonState:
         """Look at the first point through the moments."""
         value, grad = objective.first(params)
         xp = backends.namespace(value)
-        size, zero = objective.length(grad), xp.zeros_like(value)
-        return WhitenedState(value, grad, size, zero, xp.zeros_like(value, dtype=xp.bool))
+        progress = Progress(stalled=xp.zeros_like(value, dtype=xp.bool))
+        return NewtonState(value, grad, progress, objective.length(grad), xp.zeros_like(value))
 
     def step(
-        self, objective: Any, params: Params, state: WhitenedState
-    ) -> tuple[Params, WhitenedState]:
+        self, objective: Any, params: Params, state: NewtonState
+    ) -> tuple[Params, NewtonState]:
         """Take the steps; fail where the gradient has fallen as far as rounding lets it."""
         value, grad = state.value, state.grad
-        for _ in range(self.passes):
+        for _ in range(self.refinements):
             params = objective.move(params, grad)
             value, grad = objective.value_and_grad(params)
-        xp, size = backends.namespace(value), objective.length(grad)
-        falls = size < 0.5 * state.least
-        idle = xp.where(falls, xp.zeros_like(state.idle), state.idle + 1.0)
-        least = xp.minimum(size, state.least)
-        return params, WhitenedState(value, grad, least, idle, idle >= PATIENCE)
+        xp, norm = backends.namespace(value), objective.length(grad)
+        halved = norm < 0.5 * state.min_norm
+        without_gain = state.steps_without_gain
+        without_gain = xp.where(halved, xp.zeros_like(without_gain), without_gain + 1.0)
+        progress = Progress(stalled=without_gain >= MAX_STEPS_WITHOUT_GAIN)
+        return params, NewtonState(
+            value, grad, progress, xp.minimum(norm, state.min_norm), without_gain
+        )

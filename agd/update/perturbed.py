@@ -10,7 +10,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import max_abs, ravel, tree_where
-from agd._typing import Array, Method, Tree
+from agd._typing import Array, Method, Progress, Tree, get_progress
 from agd._validation import as_count, as_positive
 from agd.update.directions import steepest_descent
 from agd.update.rule import Rule
@@ -19,8 +19,6 @@ from agd.update.solver import Solver, as_solver
 __all__ = [
     "Perturbed",
     "PerturbedState",
-    "more",
-    "told",
 ]
 
 
@@ -37,52 +35,45 @@ class PerturbedState(NamedTuple):
         The method's state at the params, to go back to.
     waiting : array
         For how many periods a perturbed point has been followed; 0 where none is.
-    unsettled : array of bool
-        Whether a perturbation has yet to show that the params are no saddle.
     top : array
-        The largest gradient seen, which says what a small one is.
-    iterations, evaluations, failed, moved, curvature, least_curvature, walled
-        As other states have them; None where the method's own does not.
+        The largest gradient so far, which says what a small one is.
+
+    In `progress`, `may_be_saddle` says whether a perturbation has yet to show that the params are no saddle.
     """
 
     value: Array
     grad: Tree
+    progress: Progress
     point: Tree
     inner: Any
     kept: Any
     waiting: Array
-    unsettled: Array
     top: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array | None
-    curvature: Array | None
-    least_curvature: Array | None
-    walled: Array | None
 
 
-def more(new: Any, old: Any, name: str, default: Array) -> Array:
-    """Return by how much a method's count went up in a step."""
-    after = getattr(new, name, None)
-    return default if after is None else after - getattr(old, name)
+def _added(new: Array | None, old: Array | None, default: Array) -> Array:
+    """Return by how much a count of the inner method went up; the default where it does not count."""
+    return default if new is None else new - old
 
 
-def told(state: PerturbedState) -> PerturbedState:
-    """Pass on what the method's state says of the moving point."""
-    inner, xp = state.inner, backends.namespace(state.value)
-    curvature, least = state.curvature, state.least_curvature
-    failed = getattr(inner, "failed", None)
+def _pass_on(state: PerturbedState) -> PerturbedState:
+    """Take over what the inner method's state says of the moving point."""
+    inner, known, xp = get_progress(state.inner), state.progress, backends.namespace(state.value)
+    curvature, least, stalled = known.curvature, known.least_curvature, known.stalled
     if curvature is not None:
         curvature = xp.maximum(curvature, inner.curvature)
     if least is not None:
         least = xp.minimum(least, inner.least_curvature)
+    if inner.stalled is not None:
+        stalled = inner.stalled & ~known.may_be_saddle
     return state._replace(
-        failed=state.failed if failed is None else failed & ~state.unsettled,
-        moved=getattr(inner, "moved", None),
-        curvature=curvature,
-        least_curvature=least,
-        walled=getattr(inner, "walled", None),
+        progress=known._replace(
+            stalled=stalled,
+            hit_nonfinite=inner.hit_nonfinite,
+            curvature=curvature,
+            least_curvature=least,
+            relative_step=inner.relative_step,
+        )
     )
 
 
@@ -213,23 +204,15 @@ class Perturbed(Solver):
         xp = backends.namespace(inner.value)
         zero = xp.zeros_like(inner.value)
         no = xp.zeros_like(inner.value, dtype=xp.bool)
-        return PerturbedState(
-            inner.value,
-            inner.grad,
-            params,
-            inner,
-            inner,
-            zero,
-            ~no,
-            objective.grad_norm(inner.grad, params),
-            zero,
-            getattr(inner, "evaluations", zero + 1.0),
-            no,
-            *(
-                getattr(inner, name, None)
-                for name in ("moved", "curvature", "least_curvature", "walled")
-            ),
+        known = get_progress(inner)
+        progress = known._replace(
+            iterations=zero,
+            evaluations=zero + 1.0 if known.evaluations is None else known.evaluations,
+            stalled=no,
+            may_be_saddle=~no,
         )
+        norm = objective.grad_norm(inner.grad, params)
+        return PerturbedState(inner.value, inner.grad, progress, params, inner, inner, zero, norm)
 
     def step(
         self, objective: Any, params: Tree, state: PerturbedState
@@ -239,17 +222,19 @@ class Perturbed(Solver):
         point, inner = self.base.step(objective, state.point, state.inner)
         away = state.waiting > 0.0
         one = xp.ones_like(state.value)
-        steps = more(inner, state.inner, "iterations", one)
-        calls = more(inner, state.inner, "evaluations", self.evaluations * one)
+        new, old, progress = get_progress(inner), get_progress(state.inner), state.progress
+        steps = _added(new.iterations, old.iterations, one)
+        calls = _added(new.evaluations, old.evaluations, self.evaluations * one)
         state = state._replace(
             value=xp.where(away, state.value, inner.value),
             grad=tree_where(away, state.grad, inner.grad),
             point=point,
             inner=inner,
-            iterations=state.iterations + steps,
-            evaluations=state.evaluations + calls,
+            progress=progress._replace(
+                iterations=progress.iterations + steps, evaluations=progress.evaluations + calls
+            ),
         )
-        return tree_where(away, params, point), told(state)
+        return tree_where(away, params, point), _pass_on(state)
 
     def refresh(
         self, objective: Any, params: Tree, state: PerturbedState, drawn: Array
@@ -259,7 +244,9 @@ class Perturbed(Solver):
         inner, waiting = state.inner, state.waiting
         norm = objective.grad_norm(inner.grad, state.point)
         top = xp.where(xp.isfinite(norm), xp.maximum(state.top, norm), state.top)
-        at_rest = (norm <= self.small * top) | getattr(inner, "failed", norm < 0.0)
+        stalled = get_progress(inner).stalled
+        at_rest = norm <= self.small * top
+        at_rest = at_rest if stalled is None else at_rest | stalled
         reach = self.radius * xp.maximum(max_abs(ravel(params, norm.ndim)[0]), xp.ones_like(norm))
         noise = 16.0 * float(xp.finfo(norm.dtype).eps) * xp.abs(state.value)
         away = waiting > 0.0
@@ -270,7 +257,7 @@ class Perturbed(Solver):
         spent = (waiting >= self.wait) | (at_rest & flat)
         settled = away & ~escaped & spent
         back = settled & ~(fall > 0.0)
-        jump = ~away & state.unsettled & at_rest
+        jump = ~away & state.progress.may_be_saddle & at_rest
         ahead = escaped | (settled & ~back)
         params = tree_where(ahead, state.point, params)
         state = state._replace(
@@ -279,10 +266,10 @@ class Perturbed(Solver):
             point=tree_where(back, params, state.point),
             inner=tree_where(back, state.kept, inner),
             waiting=xp.where(away & ~escaped & ~settled, waiting + 1.0, 0.0 * waiting),
-            unsettled=state.unsettled & ~settled,
+            progress=state.progress._replace(may_be_saddle=state.progress.may_be_saddle & ~settled),
             top=top,
         )
-        return params, told(self._jumped(objective, params, state, jump, reach, drawn))
+        return params, _pass_on(self._jumped(objective, params, state, jump, reach, drawn))
 
     def _jumped(
         self,
@@ -303,10 +290,12 @@ class Perturbed(Solver):
             # Of a prox with a step of next to nothing only the projection onto a set is left.
             y = objective.prox(y, float(xp.finfo(x.dtype).smallest_normal))
         begun = self.base.init(objective, y)
+        evaluations = state.progress.evaluations
+        evaluations = evaluations + xp.astype(jump, evaluations.dtype)
         return state._replace(
             point=tree_where(jump, y, state.point),
             inner=tree_where(jump, begun, state.inner),
             kept=tree_where(jump, state.inner, state.kept),
             waiting=xp.where(jump, xp.ones_like(state.waiting), state.waiting),
-            evaluations=state.evaluations + xp.astype(jump, state.evaluations.dtype),
+            progress=state.progress._replace(evaluations=evaluations),
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
-from agd._typing import Array, Tree
+from agd._typing import Array, Progress, Tree
 from agd._validation import as_count
 from agd.update.descent import first_curvature, looks
 from agd.update.solver import Solver
@@ -22,12 +22,12 @@ __all__ = [
     "ProximalGradient",
     "bounded",
     "filled",
+    "initial_progress",
     "latest",
-    "nothing",
+    "next_progress",
+    "relative_step",
     "rise",
     "rounding",
-    "seen",
-    "share_moved",
     "spectral",
 ]
 
@@ -124,7 +124,7 @@ def rise(both: Composite, old: Point, new: Point) -> tuple[Array, Array]:
     return 0.5 * dot(slope, d) + (after - before), noise
 
 
-def share_moved(new: Array, old: Array) -> Array:
+def relative_step(new: Array, old: Array) -> Array:
     """Return the largest change of an entry, as a share of the largest entry."""
     return safe_divide(max_abs(new - old), max_abs(new))
 
@@ -133,42 +133,36 @@ DECREASE = 1e-4  # the share of the decrease to first order that is enough
 GROWTH = 4.0  # a step grows so much where the curvature seen is not positive
 
 
-class Seen(NamedTuple):
-    """The counts and curvatures that both states carry, shape (...)."""
-
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array
-    curvature: Array
-    least_curvature: Array
-    walled: Array
-
-
-def nothing(value: Array, evaluations: int) -> Seen:
-    """Return the fields of `Seen` before the first trial."""
+def initial_progress(value: Array, evaluations: int) -> Progress:
+    """Return the progress before the first trial."""
     xp = backends.namespace(value)
     zero = xp.zeros_like(value)
     no = xp.zeros_like(value, dtype=xp.bool)
-    return Seen(zero, zero + evaluations, no, zero, zero, zero, no)
+    return Progress(
+        zero, zero + evaluations, no, no, curvature=zero, least_curvature=zero, relative_step=zero
+    )
 
 
-def seen(state: Any, old: Point, new: Point, taken: Array, stuck: Array) -> dict[str, Array]:
-    """Return the fields of `Seen` after a trial."""
+def next_progress(
+    progress: Progress, old: Point, new: Point, taken: Array, unmoved: Array
+) -> Progress:
+    """Return the progress after a trial, which was taken or changed no entry of the point."""
     xp = backends.namespace(old.value)
     s = new.x - old.x
-    along = safe_divide(dot(s, new.g - old.g), dot(s, s))
-    along = xp.where(taken & (along > 0.0), along, xp.zeros_like(along))
-    known = xp.where(state.least_curvature > 0.0, state.least_curvature, along)
-    return {
-        "iterations": state.iterations + xp.astype(taken, old.value.dtype),
-        "evaluations": state.evaluations + 1.0,
-        "failed": state.failed | stuck,
-        "moved": xp.where(taken, share_moved(new.x, old.x), state.moved),
-        "curvature": xp.maximum(state.curvature, along),
-        "least_curvature": xp.where(along > 0.0, xp.minimum(known, along), known),
-        "walled": (state.walled | ~xp.isfinite(new.value)) & (stuck | ~taken),
-    }
+    curvature = safe_divide(dot(s, new.g - old.g), dot(s, s))
+    curvature = xp.where(taken & (curvature > 0.0), curvature, xp.zeros_like(curvature))
+    least = progress.least_curvature
+    least = xp.where(least > 0.0, least, curvature)
+    nonfinite = progress.hit_nonfinite | ~xp.isfinite(new.value)
+    return Progress(
+        iterations=progress.iterations + xp.astype(taken, old.value.dtype),
+        evaluations=progress.evaluations + 1.0,
+        stalled=progress.stalled | unmoved,
+        hit_nonfinite=nonfinite & (unmoved | ~taken),
+        curvature=xp.maximum(progress.curvature, curvature),
+        least_curvature=xp.where(curvature > 0.0, xp.minimum(least, curvature), least),
+        relative_step=xp.where(taken, relative_step(new.x, old.x), progress.relative_step),
+    )
 
 
 def filled(value: Array, memory: int) -> Array:
@@ -200,16 +194,11 @@ class FistaState(NamedTuple):
 
     value: Array
     grad: Tree
-    ahead: Point
+    progress: Progress
+    extrapolated: Point
     pending: Array
     t: Array
     L: Array
-    curvature: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array
-    walled: Array
 
 
 @dataclass(frozen=True)
@@ -274,20 +263,21 @@ class FISTA(Solver):
         start = Point(both.x, both.g, smooth, value)
         zero = xp.zeros_like(value)
         known = L if bounded(objective) else zero
-        return FistaState(
-            value, grad, start, no, one, L, known, zero, one + looks(objective), no, zero, no
+        progress = Progress(
+            zero, one + looks(objective), no, no, curvature=known, relative_step=zero
         )
+        return FistaState(value, grad, progress, start, no, one, L)
 
     def step(self, objective: Any, params: Tree, state: FistaState) -> tuple[Tree, FistaState]:
         """Evaluate at the next x and judge it, or at the y that is pending."""
         xp = backends.namespace(state.value)
         both = Composite(objective, params, state.grad)
-        old, y = both.here(state.value), state.ahead
+        old, y, progress = both.here(state.value), state.extrapolated, state.progress
         target = both.forward(y, 1.0 / state.L)
         new = both.at(tree_where(state.pending, y.x, target))
         trial = ~state.pending
         quadratic = getattr(objective, "quadratic", False)
-        enough, raised, seen = self._judge(y, new, state.L, by_slopes=quadratic)
+        enough, raised, curvature = self._test_curvature(y, new, state.L, by_slopes=quadratic)
         still = trial & xp.all(y.x == old.x, axis=-1)
         change, noise = new.value - old.value, rounding(new.value, old.value)
         if quadratic:
@@ -304,25 +294,31 @@ class FISTA(Solver):
         t = xp.where((taken & uphill) | back, xp.ones_like(state.t), state.t)
         following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _eased(taken, L, state) * t * t))
         beta = xp.where(taken, (t - 1.0) / following, xp.zeros_like(t))
-        ahead, pending = self._extrapolate(both, old, new, beta)
-        ahead = tree_where(taken, ahead, tree_where(back, old, tree_where(state.pending, new, y)))
-        after = FistaState(
+        extrapolated, pending = self._extrapolate(both, old, new, beta)
+        extrapolated = tree_where(
+            taken, extrapolated, tree_where(back, old, tree_where(state.pending, new, y))
+        )
+        nonfinite = progress.hit_nonfinite | ~xp.isfinite(new.value)
+        largest = xp.maximum(progress.curvature, curvature)
+        after = progress._replace(
+            iterations=progress.iterations + xp.astype(taken, t.dtype),
+            evaluations=progress.evaluations + 1.0,
+            stalled=progress.stalled | (still & same),
+            hit_nonfinite=nonfinite & (same | ~taken),
+            curvature=progress.curvature if bounded(objective) else largest,
+            relative_step=xp.where(taken, relative_step(new.x, old.x), progress.relative_step),
+        )
+        return both.restore(now.x), FistaState(
             value=now.value,
             grad=both.as_grad(now.g),
-            ahead=ahead,
+            progress=after,
+            extrapolated=extrapolated,
             pending=taken & pending,
             t=xp.where(taken, following, t),
             L=L,
-            curvature=state.curvature if bounded(objective) else xp.maximum(state.curvature, seen),
-            iterations=state.iterations + xp.astype(taken, t.dtype),
-            evaluations=state.evaluations + 1.0,
-            failed=state.failed | (still & same),
-            moved=xp.where(taken, share_moved(new.x, old.x), state.moved),
-            walled=(state.walled | ~xp.isfinite(new.value)) & (same | ~taken),
         )
-        return both.restore(now.x), after
 
-    def _judge(
+    def _test_curvature(
         self, y: Point, new: Point, L: Array, *, by_slopes: bool
     ) -> tuple[Array, Array, Array]:
         """Say whether L bounds the curvature on the way from y, what L to try if not, and the curvature."""
@@ -356,7 +352,7 @@ class FISTA(Solver):
         d, turn = new.x - y.x, new.g - y.g
         seen = safe_divide(xp.sqrt(dot(turn, turn)), xp.sqrt(dot(d, d)))
         guess = 0.0 if bounded(objective) else 1.0
-        first = taken & (state.iterations < guess) & (seen > 0.0) & xp.isfinite(seen)
+        first = taken & (state.progress.iterations < guess) & (seen > 0.0) & xp.isfinite(seen)
         # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
         ease = 1.0 if getattr(objective, "quadratic", False) else EASE
         later = xp.where(uphill, 0.5 * L, xp.where(taken, ease * L, L))
@@ -389,15 +385,9 @@ class ProximalState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     step: Array
     recent: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array
-    curvature: Array
-    least_curvature: Array
-    walled: Array
 
 
 @dataclass(frozen=True)
@@ -463,9 +453,8 @@ class ProximalGradient(Solver):
         both = Composite(objective, params, grad)
         value = smooth + both.penalty(both.x)
         step = 1.0 / first_curvature(objective, params, grad)
-        return ProximalState(
-            value, grad, step, filled(value, self.memory), *nothing(value, 1 + looks(objective))
-        )
+        progress = initial_progress(value, 1 + looks(objective))
+        return ProximalState(value, grad, progress, step, filled(value, self.memory))
 
     def step(
         self, objective: Any, params: Tree, state: ProximalState
@@ -485,12 +474,13 @@ class ProximalGradient(Solver):
         shorter = backends.clip(shorter, low=0.1 * a, high=0.5 * a)
         longer = spectral(s, new.g - old.g, GROWTH * a)
         now = tree_where(taken, new, old)
+        unmoved = xp.all(s == 0.0, axis=-1)
         after = ProximalState(
             value=now.value,
             grad=both.as_grad(now.g),
+            progress=next_progress(state.progress, old, new, taken, unmoved),
             step=xp.where(taken, longer, shorter),
             recent=tree_where(taken, latest(state.recent, new.value), state.recent),
-            **seen(state, old, new, taken, xp.all(s == 0.0, axis=-1)),
         )
         return both.restore(now.x), after
 
@@ -500,18 +490,12 @@ class ProjectedState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     target: Array
     fall: Array
     share: Array
     step: Array
     recent: Array
-    iterations: Array
-    evaluations: Array
-    failed: Array
-    moved: Array
-    curvature: Array
-    least_curvature: Array
-    walled: Array
 
 
 @dataclass(frozen=True)
@@ -583,9 +567,8 @@ class ProjectedGradient(Solver):
         step = 1.0 / first_curvature(objective, params, grad)
         target, fall = _aim(both, Point(both.x, both.g, smooth, value), step)
         recent, one = filled(value, self.memory), xp.ones_like(value)
-        return ProjectedState(
-            value, grad, target, fall, one, step, recent, *nothing(value, 1 + looks(objective))
-        )
+        progress = initial_progress(value, 1 + looks(objective))
+        return ProjectedState(value, grad, progress, target, fall, one, step, recent)
 
     def step(
         self, objective: Any, params: Tree, state: ProjectedState
@@ -608,16 +591,16 @@ class ProjectedGradient(Solver):
         a = xp.where(taken, a, state.step)
         now = tree_where(taken, new, old)
         target, fall = _aim(both, now, a)
-        stuck = xp.all(new.x == old.x, axis=-1)
+        unmoved = xp.all(new.x == old.x, axis=-1)
         after = ProjectedState(
             value=now.value,
             grad=both.as_grad(now.g),
+            progress=next_progress(state.progress, old, new, taken, unmoved),
             target=tree_where(taken, target, state.target),
             fall=xp.where(taken, fall, state.fall),
             share=xp.where(taken, xp.ones_like(t), shorter),
             step=a,
             recent=tree_where(taken, latest(state.recent, new.value), state.recent),
-            **seen(state, old, new, taken, stuck),
         )
         return both.restore(now.x), after
 

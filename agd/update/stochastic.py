@@ -11,7 +11,7 @@ import optree
 
 from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_axpy, tree_scale, tree_where
-from agd._typing import Array, Tree
+from agd._typing import Array, Progress, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.minibatch import batch_curvature, row_count, take_rows
 from agd.update.rule import AUTO, Rule, apply_updates
@@ -151,11 +151,10 @@ class StochasticState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     inner: Any
     scale: Array | None
     count: Array
-    iterations: Array
-    evaluations: Array
 
 
 @dataclass(frozen=True)
@@ -260,9 +259,8 @@ class Stochastic(Solver):
         scale = None
         if self.auto:
             scale = 0.5 / curvature_seen(objective, params, size, batches, self.seed)
-        return StochasticState(
-            value, grad, self._unit.init(params), scale, zero, zero, zero + 1.0
-        )  # fmt: skip
+        progress = Progress(zero, zero + 1.0)
+        return StochasticState(value, grad, progress, self._unit.init(params), scale, zero)
 
     def step(
         self, objective: Any, params: Tree, state: StochasticState, drawn: Array
@@ -279,15 +277,8 @@ class Stochastic(Solver):
         # The value is the point's before the step: a step to nowhere has to show in it.
         value = xp.where(finite(moved, value.ndim), value, value + xp.nan)
         count = state.count + 1.0
-        return moved, StochasticState(
-            value,
-            grad,
-            inner,
-            state.scale,
-            count,
-            xp.floor(count / batches),
-            state.evaluations + 1.0 / batches,
-        )
+        progress = Progress(xp.floor(count / batches), state.progress.evaluations + 1.0 / batches)
+        return moved, StochasticState(value, grad, progress, inner, state.scale, count)
 
     def look(
         self,
@@ -344,11 +335,9 @@ class SVRGState(NamedTuple):
 
     value: Array
     grad: Tree
+    progress: Progress
     point: Tree
     rate: Array
-    iterations: Array
-    evaluations: Array
-    moved: Array
 
 
 @dataclass(frozen=True)
@@ -451,7 +440,8 @@ class SVRG(Solver):
             rate = 0.25 / curvature_seen(objective, params, size, batches, self.seed)
         else:
             rate = zero + float(self.learning_rate)
-        return SVRGState(value, grad, params, rate, zero, zero + 1.0, zero)
+        progress = Progress(zero, zero + 1.0, relative_step=zero)
+        return SVRGState(value, grad, progress, params, rate)
 
     def step(
         self, objective: Any, params: Tree, state: SVRGState, drawn: Array
@@ -465,24 +455,23 @@ class SVRG(Solver):
         point = tree_axpy(-state.rate, v, state.point)
         if nonsmooth(objective):
             point = objective.prox(point, state.rate)
-        return params, state._replace(point=point, evaluations=state.evaluations + 2.0 / batches)
+        evaluations = state.progress.evaluations + 2.0 / batches
+        progress = state.progress._replace(evaluations=evaluations)
+        return params, state._replace(point=point, progress=progress)
 
     def refresh(self, objective: Any, params: Tree, state: SVRGState) -> tuple[Tree, SVRGState]:
         """End a round: take the point with its full value and gradient, or go back with half the step."""
         value, grad = whole(objective, state.point)
         xp = backends.namespace(value)
-        batch, rate = value.ndim, state.rate
-        evaluations = state.evaluations + 1.0
+        batch, rate, old_progress = value.ndim, state.rate, state.progress
         new, old = ravel(state.point, batch)[0], ravel(params, batch)[0]
-        moved = safe_divide(max_abs(new - old), max_abs(new))
+        progress = Progress(
+            iterations=old_progress.iterations + 1.0,
+            evaluations=old_progress.evaluations + 1.0,
+            relative_step=safe_divide(max_abs(new - old), max_abs(new)),
+        )
         if self.learning_rate != AUTO:
-            return state.point, state._replace(
-                value=value,
-                grad=grad,
-                moved=moved,
-                iterations=state.iterations + 1.0,
-                evaluations=evaluations,
-            )
+            return state.point, state._replace(value=value, grad=grad, progress=progress)
         noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(state.value)
         # Near the minimum rounding hides the fall of the value; that of the gradient still shows.
         smaller = objective.grad_norm(grad, state.point) <= objective.grad_norm(state.grad, params)
@@ -493,9 +482,10 @@ class SVRG(Solver):
         return taken, state._replace(
             value=xp.where(good, value, state.value),
             grad=tree_where(good, grad, state.grad),
+            progress=progress._replace(
+                iterations=old_progress.iterations + xp.astype(good, value.dtype),
+                relative_step=xp.where(good, progress.relative_step, old_progress.relative_step),
+            ),
             point=taken,
             rate=rate,
-            moved=xp.where(good, moved, state.moved),
-            iterations=state.iterations + xp.astype(good, value.dtype),
-            evaluations=evaluations,
         )

@@ -13,6 +13,7 @@ import numpy as np
 import optree
 
 from agd import backends
+from agd._typing import Progress
 from agd.run import run
 from agd.update import Descent, gradient_descent
 
@@ -58,9 +59,7 @@ class QuadraticObjective:
 class SearchState(NamedTuple):
     value: Any
     grad: Any
-    iterations: Any
-    evaluations: Any
-    failed: Any
+    progress: Progress
     trial: Any
 
 
@@ -77,22 +76,24 @@ class EveryThirdTrial:
         value, grad = objective.value_and_grad(w)
         xp = backends.namespace(value)
         zero = xp.zeros_like(value)
-        return SearchState(value, grad, zero, zero + 1.0, zero > 1.0, zero)
+        return SearchState(value, grad, Progress(zero, zero + 1.0, zero > 1.0), zero)
 
     def step(self, objective, w, state):
         xp = backends.namespace(state.value)
-        failed = state.iterations >= self.fails_after
+        stalled = state.progress.iterations >= self.fails_after
         trial = state.trial + 1.0
-        moves = (trial >= 3.0) & ~failed
+        moves = (trial >= 3.0) & ~stalled
         scale = self.lr * xp.astype(moves, state.value.dtype)
         w = w - xp.reshape(scale, (*scale.shape, *(1,) * (w.ndim - scale.ndim))) * state.grad
         value, grad = objective.value_and_grad(w)
         return w, SearchState(
             value,
             grad,
-            state.iterations + xp.astype(moves, value.dtype),
-            state.evaluations + 1.0,
-            failed,
+            Progress(
+                state.progress.iterations + xp.astype(moves, value.dtype),
+                state.progress.evaluations + 1.0,
+                stalled,
+            ),
             xp.where(moves, xp.zeros_like(trial), trial),
         )
 
@@ -104,7 +105,8 @@ class NeverAccepted(EveryThirdTrial):
         super().__init__(0.0)
 
     def step(self, objective, w, state):
-        return w, state._replace(evaluations=state.evaluations + 1.0)
+        progress = state.progress._replace(evaluations=state.progress.evaluations + 1.0)
+        return w, state._replace(progress=progress)
 
 
 class NoisyState(NamedTuple):

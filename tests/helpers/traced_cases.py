@@ -251,7 +251,8 @@ def solver_case(
         value_and_grad = getattr(method, "look", lambda *_: (carry.state.value, carry.state.grad))
         grad = value_and_grad(objective, carry.params, carry.state)[1]
         small = objective.grad_norm(grad, carry.params) <= tol
-        return small & ~carry.state.unsettled if method.refreshes else small
+        may_be_saddle = carry.state.progress.may_be_saddle
+        return small if may_be_saddle is None else small & ~may_be_saddle
 
     def solved(carry):
         answer(getattr(carry.params, "coef", carry.params))

@@ -11,7 +11,7 @@ from agd.gradient import LinearObjective, Preconditioned, column_scaling
 from agd.gradient.kernel import KernelLeastSquares
 from agd.loss import L2, Huber
 from agd.run import solver_table
-from agd.update.conjugate_gradient import LinearCG, RowCG
+from agd.update.conjugate_gradient import KernelCG, LinearCG
 
 P = 80  # more than a fit that is done at once has
 ROWS, COLUMNS = "conjugate gradients on the rows", "conjugate gradients, centred and scaled"
@@ -192,7 +192,7 @@ def test_the_rows_take_the_steps_of_the_columns(xp):
     rows, there = KernelLeastSquares.of(base, scaling), Preconditioned(base, one)
     start = base.zeros()
     v = one.to_preconditioned(start._replace(intercept=start.intercept + one.null_model))
-    u, first, second = rows.zeros(), RowCG(), LinearCG()
+    u, first, second = rows.zeros(), KernelCG(), LinearCG()
     state, other = first.init(rows, u), second.init(there, v)
     rtol = 1e-3 if "float32" in str(xp.dtype) else 1e-9
     for _ in range(4):

@@ -118,7 +118,7 @@ def test_the_point_before_the_perturbation_is_returned_where_nothing_lower_is_fo
         np.testing.assert_array_equal(params, before)
         assert state.value == problem.fun(params)
         np.testing.assert_array_equal(state.grad, problem.grad(params))
-    assert not state.unsettled
+    assert not state.progress.may_be_saddle
     np.testing.assert_array_equal(state.point, params)
     np.testing.assert_array_equal(state.inner.grad, state.grad)
 

@@ -286,10 +286,10 @@ def test_the_state_is_of_the_params(method):
             value, grad = base.value_and_grad(x)
             assert state.value == pytest.approx(value + base.penalty_value(x), rel=1e-12)
             np.testing.assert_allclose(state.grad.coef, grad.coef, atol=1e-12)
-            assert state.evaluations == calls
-            assert not state.failed
-        assert 0 < state.iterations < calls
-        assert state.curvature > 0.0
+            assert state.progress.evaluations == calls
+            assert not state.progress.stalled
+        assert 0 < state.progress.iterations < calls
+        assert state.progress.curvature > 0.0
 
 
 @METHODS

@@ -404,7 +404,7 @@ def test_a_step_far_too_long_is_undone_and_halved():
     np.testing.assert_array_equal(host(_Np, ended.point), np.zeros(4))
     assert ended.rate == 0.5 * state.rate
     assert ended.value == state.value
-    assert ended.iterations == 0.0
+    assert ended.progress.iterations == 0.0
 
 
 def test_a_batch_of_problems_shares_the_rows_and_nothing_else(xp):
