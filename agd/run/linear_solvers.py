@@ -35,7 +35,7 @@ from agd.run.loop import run
 from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine
 from agd.run.result import Result, Status
 from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
-from agd.update.active_set import Faces
+from agd.update.active_set import ActiveSet
 from agd.update.conjugate_gradient import KernelCG, LinearCG
 from agd.update.descent import Accelerated
 from agd.update.directions import lbfgs
@@ -307,7 +307,7 @@ class ActiveSetOnMoments(FistaOnMoments):
 
     def method(self) -> Any:
         """Return what takes a step."""
-        return Faces()
+        return ActiveSet()
 
 
 class ConjugateGradients(LinearSolver):

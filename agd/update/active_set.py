@@ -1,4 +1,7 @@
-"""Accelerated proximal gradient with the minimum of a face after each step, for a quadratic on the host."""
+"""The active-set method for a quadratic plus a separable penalty, such as the lasso, on NumPy.
+
+`agd.run.select_solver` takes it for the squared loss with few columns, whose moments give the Hessian.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,34 @@ import numpy as np
 
 from agd._tree import dot, tree_where
 from agd._typing import Array
-from agd.update.proximal import FISTA, Composite, FistaState, Point, relative_step, rise
+from agd.update.proximal import (
+    FISTA,
+    CompositeFunction,
+    CompositePoint,
+    FistaState,
+    relative_step,
+    value_increase,
+)
 from agd.update.solver import Solver
 
 __all__ = [
-    "Faces",
+    "ActiveSet",
 ]
 
-# Slopes of the prox are differences with half the digits: what is less is taken for 0, or for 1.
-FLAT, ROUNDED = 1e-3, 1e-6
-SINGULAR = 1e-12  # of the largest curvature: what a direction with less is given
-SMALL = 48  # entries: of fewer a face costs no more than a step
-EVERY = 20  # evaluations: so often faces of more are tried where they change
-BELOW = 0.5  # of the residual: where rounding hides the value, a point that is taken leaves no more
+# The prox is differenced with half the digits: a derivative below the first is taken for 0, and a curvature
+# of the penalty (times the step) below the second.
+MIN_PROX_DERIVATIVE, MIN_SCALED_CURVATURE = 1e-3, 1e-6
+# Directions with less curvature, as a share of the largest, are treated as if they had this much.
+MIN_PIVOT_RATIO = 1e-12
+# Up to so many entries a face costs no more than a step, and is solved after each; of more only once in so
+# many evaluations while the free entries still change.
+MAX_SMALL_ENTRIES, EVALUATIONS_BETWEEN_TRIALS = 48, 20
+# Where rounding hides the change of the value, a point is taken if it lowers the residual to this share.
+MAX_RESIDUAL_RATIO = 0.5
 
 
 @dataclass(frozen=True)
-class Faces(Solver):
+class ActiveSet(Solver):
     r"""A quadratic f plus a separable penalty h: `FISTA`, and after each of its steps the minimum of a face.
 
     A step of the proximal gradient, z = prox_{a h}(x - a g), says which entries lie at a kink of h, 0 or
@@ -58,7 +72,7 @@ class Faces(Solver):
     >>> base = LinearObjective.of(x[:, None] ** np.arange(1, 7), np.sin(3.0 * x), penalty=L1(1e-4))
     >>> moments = Moments.from_blocks(base.blocks)
     >>> there = Preconditioned(MomentObjective.of_data(base, moments), column_scaling(base, moments))
-    >>> run(Faces(), there, there.zeros(), Stop(grad_tol=1e-10)).nit < 20
+    >>> run(ActiveSet(), there, there.zeros(), Stop(grad_tol=1e-10)).nit < 20
     True
     """
 
@@ -80,49 +94,70 @@ class Faces(Solver):
         return FISTA().init(objective, params)
 
     def step(self, objective: Any, params: Any, state: FistaState) -> tuple[Any, FistaState]:
-        """Take a step of `FISTA`, and go on to the minimum of the face where that is lower."""
-        before = Composite(objective, params, state.grad)
-        first, known = before.here(state.value), state.L
+        """Take a step of `FISTA`, then go to the minimum of its face if that is lower."""
+        old_composite = CompositeFunction(objective, params, state.grad)
+        old_point, old_L = old_composite.current_point(state.value), state.L
         params, state = FISTA().step(objective, params, state)
-        both = Composite(objective, params, state.grad)
-        old, step = both.here(state.value), 1.0 / state.L
-        start = _face(both, old, step)
-        # Of many entries most are held one by one on the way to the right face, unless it is known by now.
-        waits = len(old.x) > SMALL and int(state.progress.evaluations) % EVERY > 0
-        if waits and (start.free != _face(before, first, 1.0 / known).free).any():
+        composite = CompositeFunction(objective, params, state.grad)
+        old, step = composite.current_point(state.value), 1.0 / state.L
+        partition = partition_entries(composite, old, step)
+        # Of many entries most are fixed one by one before the face is right: wait until it settles.
+        postponed = (
+            len(old.x) > MAX_SMALL_ENTRIES
+            and int(state.progress.evaluations) % EVALUATIONS_BETWEEN_TRIALS > 0
+        )
+        if (
+            postponed
+            and (
+                partition.free != partition_entries(old_composite, old_point, 1.0 / old_L).free
+            ).any()
+        ):
             return params, state
         with np.errstate(all="ignore"):
-            x = _minimum(both, objective.hessian(), old, start)
-        new = both.at(x.astype(old.x.dtype, copy=False))
-        left, residual = both.forward(new, step) - new.x, start.x - old.x
-        (gain, _), (change, noise) = rise(both, first, old), rise(both, old, new)
-        nearer = (change <= noise) & (dot(left, left) <= BELOW**2 * dot(residual, residual))
-        better = np.isfinite(new.value) & (((change < -noise) & (change <= gain)) | nearer)
-        return self._moved(both, old, new, better, state)
+            x = solve_free(composite, objective.hessian(), old, partition)
+        new = composite.at(x.astype(old.x.dtype, copy=False))
+        new_residual, residual = composite.proximal_step(new, step) - new.x, partition.x - old.x
+        (fista_change, _), (change, noise) = (
+            value_increase(composite, old_point, old),
+            value_increase(composite, old, new),
+        )
+        residual_falls = (change <= noise) & (
+            dot(new_residual, new_residual) <= MAX_RESIDUAL_RATIO**2 * dot(residual, residual)
+        )
+        improved = np.isfinite(new.value) & (
+            ((change < -noise) & (change <= fista_change)) | residual_falls
+        )
+        return self._accept_minimum(composite, old, new, improved, state)
 
     @staticmethod
-    def _moved(
-        both: Composite, old: Point, new: Point, better: Array, state: FistaState
+    def _accept_minimum(
+        composite: CompositeFunction,
+        old: CompositePoint,
+        new: CompositePoint,
+        improved: Array,
+        state: FistaState,
     ) -> tuple[Any, FistaState]:
-        """Go to the new point where it is better, with momentum anew."""
-        now, progress = tree_where(better, new, old), state.progress
+        """Go to the minimum of the face where it is better, and restart the momentum there."""
+        accepted, progress = tree_where(improved, new, old), state.progress
         after = state._replace(
-            value=now.value,
-            grad=both.as_grad(now.g),
+            value=accepted.value,
+            grad=composite.unravel_grad(accepted.g),
             progress=progress._replace(
                 evaluations=progress.evaluations + 1.0,
-                stalled=progress.stalled & ~better,
-                relative_step=np.where(better, relative_step(new.x, old.x), progress.relative_step),
+                stalled=progress.stalled & ~improved,
+                relative_step=np.where(
+                    improved, relative_step(new.x, old.x), progress.relative_step
+                ),
             ),
-            extrapolated=tree_where(better, new, state.extrapolated),
-            pending=state.pending & ~better,
-            t=np.where(better, 1.0, state.t).astype(state.t.dtype),
+            extrapolated=tree_where(improved, new, state.extrapolated),
+            pending=state.pending & ~improved,
+            t=np.where(improved, 1.0, state.t).astype(state.t.dtype),
         )
-        return both.restore(now.x), after
+        return composite.unravel(accepted.x), after
 
 
-class _Face(NamedTuple):
-    """A point, and of each entry whether it is free there, and the penalty's slope and curvature."""
+class Partition(NamedTuple):
+    """A point, which of its entries are free, and the penalty's derivative and curvature there."""
 
     x: Array
     free: Array
@@ -131,58 +166,66 @@ class _Face(NamedTuple):
     kinked: Array  # whether the penalty has a kink at 0
 
 
-def _face(both: Composite, at: Point, step: Array) -> _Face:
-    """Return where a step of the proximal gradient leads, and the face that it lies on."""
-    forward = at.x - step * at.g
-    x = both.prox(forward, step)
-    little = np.finfo(x.dtype).eps ** 0.5 * max(
-        float(np.abs(forward).max()), np.finfo(x.dtype).tiny
+def partition_entries(composite: CompositeFunction, at: CompositePoint, step: Array) -> Partition:
+    """Return the point after a proximal gradient step, and the face on which it lies."""
+    forward_step = at.x - step * at.g
+    x = composite.prox(forward_step, step)
+    offset = np.finfo(x.dtype).eps ** 0.5 * max(
+        float(np.abs(forward_step).max()), np.finfo(x.dtype).tiny
     )
-    aside = np.where(forward < 0.0, -little, little)
-    share = (both.prox(forward + aside, step) - x) / aside  # the slope of the prox, 1 / (1 + a h'')
-    free = share > FLAT
-    bend = np.where(free, 1.0 / np.where(free, share, 1.0) - 1.0, 0.0)
-    bend = np.where(np.abs(bend) < ROUNDED, 0.0, bend) / step
-    kinked = both.prox(np.zeros_like(x) + little, step) == 0.0
-    return _Face(x, free, (forward - x) / step, bend, kinked)
+    signed_offset = np.where(forward_step < 0.0, -offset, offset)
+    # The derivative of the prox is 1 / (1 + a h'').
+    prox_derivative = (composite.prox(forward_step + signed_offset, step) - x) / signed_offset
+    free = prox_derivative > MIN_PROX_DERIVATIVE
+    penalty_curvature = np.where(free, 1.0 / np.where(free, prox_derivative, 1.0) - 1.0, 0.0)
+    penalty_curvature = (
+        np.where(np.abs(penalty_curvature) < MIN_SCALED_CURVATURE, 0.0, penalty_curvature) / step
+    )
+    kinked = composite.prox(np.zeros_like(x) + offset, step) == 0.0
+    return Partition(x, free, (forward_step - x) / step, penalty_curvature, kinked)
 
 
-def _minimum(both: Composite, H: Array, at: Point, face: _Face) -> Array:
-    """Return the minimum of the face, or of that to which the way there leads."""
-    x, free = face.x.astype(np.float64), face.free.copy()
-    slope = at.g + H @ (x - at.x) + face.slope
+def solve_free(
+    composite: CompositeFunction, H: Array, at: CompositePoint, partition: Partition
+) -> Array:
+    """Minimise over the free entries; fix those that reach a kink on the way, and go on with the rest."""
+    x, free = partition.x.astype(np.float64), partition.free.copy()
+    slope = at.g + H @ (x - at.x) + partition.slope
     for _ in range(len(x)):
-        some = np.flatnonzero(free)
-        move = np.zeros_like(x)
-        matrix = H[np.ix_(some, some)] + np.diag(face.curvature[some])
-        move[some] = -_solved(matrix, slope[some])
-        # An entry's way ends at 0, where its slope is another, or where the penalty's set does.
-        end = both.prox(x + move, 0.0 * at.value)
-        end = np.where(face.kinked & (x * end < 0.0), 0.0, end)
-        rounding = 8.0 * np.finfo(at.x.dtype).eps * (np.abs(x) + np.abs(move))
-        ends = np.abs(end - (x + move)) > rounding
-        share = np.where(ends, (end - x) / np.where(ends, move, 1.0), 1.0)
-        t = min(1.0, float(share.min()))
-        x = x + t * move
-        slope = slope + t * (H @ move + face.curvature * move)
+        free_indices = np.flatnonzero(free)
+        direction = np.zeros_like(x)
+        matrix = H[np.ix_(free_indices, free_indices)] + np.diag(partition.curvature[free_indices])
+        direction[free_indices] = -solve_symmetric(matrix, slope[free_indices])
+        # An entry stops at 0, where the penalty has a kink, or at the border of the penalty's set.
+        end = composite.prox(x + direction, 0.0 * at.value)
+        end = np.where(partition.kinked & (x * end < 0.0), 0.0, end)
+        rounding = 8.0 * np.finfo(at.x.dtype).eps * (np.abs(x) + np.abs(direction))
+        leaves_face = np.abs(end - (x + direction)) > rounding
+        fraction = np.where(leaves_face, (end - x) / np.where(leaves_face, direction, 1.0), 1.0)
+        t = min(1.0, float(fraction.min()))
+        x = x + t * direction
+        slope = slope + t * (H @ direction + partition.curvature * direction)
         if t >= 1.0:
             break
-        held = ends & (share <= t)
-        x, free = np.where(held, end, x), free & ~held
+        reached_kink = leaves_face & (fraction <= t)
+        x, free = np.where(reached_kink, end, x), free & ~reached_kink
     return x
 
 
-def _solved(matrix: Array, right: Array) -> Array:
-    """Return the solution of a symmetric system; of a singular one far along what it leaves open, to a kink."""
-    # LAPACK has nothing wider; of wider numbers the next step tells the rest.
-    matrix, right = (part.astype(np.float64, copy=False) for part in (matrix, right))
-    unit = np.max(np.diag(matrix), initial=0.0)
+def solve_symmetric(matrix: Array, rhs: Array) -> Array:
+    """Solve a symmetric system; of a singular one go far along its null space, until a kink stops it."""
+    # LAPACK knows nothing wider than double; what that loses of wider numbers the next step corrects.
+    matrix, rhs = (part.astype(np.float64, copy=False) for part in (matrix, rhs))
+    max_curvature = np.max(np.diag(matrix), initial=0.0)
     try:
         pivots = np.diag(np.linalg.cholesky(matrix)) ** 2
-        if (pivots > SINGULAR * unit).all():
-            return np.linalg.solve(matrix, right)
+        if (pivots > MIN_PIVOT_RATIO * max_curvature).all():
+            return np.linalg.solve(matrix, rhs)
     except np.linalg.LinAlgError:
         pass
-    # Apart, so that what is far along one direction is no error along the others.
-    e, V = np.linalg.eigh(matrix)
-    return V @ ((V.T @ right) / np.maximum(e, SINGULAR * unit + np.finfo(float).tiny))
+    # By eigenvectors, so that a long step along one of them is no error along the others.
+    eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+    return eigenvectors @ (
+        (eigenvectors.T @ rhs)
+        / np.maximum(eigenvalues, MIN_PIVOT_RATIO * max_curvature + np.finfo(float).tiny)
+    )

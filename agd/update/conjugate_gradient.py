@@ -1,4 +1,7 @@
-"""Linear conjugate gradients: where products with the Hessian are known, no step has to be searched for."""
+"""Linear conjugate gradients for quadratics: products with the Hessian give the step without a line search.
+
+`agd.run.refinement` drives both for large least squares, and evaluates the data to correct the recursion.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class LinearCG(Solver):
         d_{k+1} = -g_{k+1} + (g_{k+1} · g_{k+1}) / (g_k · g_k) d_k
 
     A step takes one product with H, which for squares is one pass over the data. Value and gradient are
-    those of the recursion: what rounding makes of them is known once the objective is evaluated.
+    those of the recursion: what rounding has made of them shows once the objective is evaluated.
 
     Notes
     -----
@@ -70,7 +73,7 @@ class LinearCG(Solver):
         return LinearState(value, grad, _not_stalled(value), direction, square, unit)
 
     def step(self, objective: Any, params: Tree, state: LinearState) -> tuple[Tree, LinearState]:
-        """Go to the least value along the direction, and turn."""
+        """Minimise along the direction, then make the next direction conjugate to it."""
         value, grad, _, direction, square, unit = state
         product = objective.bound_product(direction)
         curvature = tree_dot(direction, product, value.ndim)
@@ -134,7 +137,7 @@ class KernelCG(Solver):
         return KernelState(value, grad, _not_stalled(value), -grad.residual, -grad.product, square)
 
     def step(self, objective: Any, params: Array, state: KernelState) -> tuple[Array, KernelState]:
-        """Go to the least value along the direction, and turn."""
+        """Minimise along the direction, then make the next direction conjugate to it."""
         value, grad, _, direction, product, square = state
         # K + a I times the direction; the inner product of the method is that of K.
         ridged = product + objective.ridge[..., None] * direction

@@ -1,4 +1,8 @@
-"""A first estimate of the curvature, for methods whose step is its inverse."""
+"""Gradient methods without a line search: descent by a rule, accelerated gradient, heavy ball.
+
+Each is a solver that the loop of `agd.run` drives. Where the step is 1/L, L is the objective's own bound on
+its curvature, or an estimate (`initial_curvature`) that is corrected on the way.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,12 @@ __all__ = [
     "Adapted",
     "Descent",
     "HeavyBall",
-    "first_curvature",
-    "looks",
+    "initial_curvature",
+    "probe_evaluations",
 ]
 
 
-def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
+def initial_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     """Return L for an objective that can bound it, and a guess to be corrected on the way for others.
 
     The guess is the curvature along the gradient ::
@@ -61,22 +65,24 @@ def first_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     if hasattr(objective, "bound_product"):
         return largest_curvature(objective)
     batch = len(objective.batch_shape)
-    x, restore = ravel(params, batch)
+    x, unravel = ravel(params, batch)
     g, _ = ravel(grad, batch)
     xp = backends.namespace(x)
-    if not looks(objective):
+    if not probe_evaluations(objective):
         return backends.clip(xp.sqrt(dot(g, g)), low=1.0)
     d = -g * safe_divide(xp.ones_like(g[..., 0]), max_abs(g))[..., None]
     h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * backends.clip(max_abs(x), low=1.0)
-    _, there = objective.value_and_grad(restore(x + h[..., None] * d))
-    change, _ = ravel(there, batch)
-    change = change - g
-    L = xp.sqrt(dot(change, change)) * safe_divide(xp.ones_like(h), h * xp.sqrt(dot(d, d)))
+    _, moved_grad = objective.value_and_grad(unravel(x + h[..., None] * d))
+    gradient_change, _ = ravel(moved_grad, batch)
+    gradient_change = gradient_change - g
+    L = xp.sqrt(dot(gradient_change, gradient_change)) * safe_divide(
+        xp.ones_like(h), h * xp.sqrt(dot(d, d))
+    )
     return xp.where(xp.isfinite(L) & (L > 0.0), L, xp.ones_like(L))
 
 
-def looks(objective: Any) -> int:
-    """Return how often `first_curvature` evaluates an objective, 0 or 1."""
+def probe_evaluations(objective: Any) -> int:
+    """Return how many evaluations `initial_curvature` takes for an objective, 0 or 1."""
     return int(not (hasattr(objective, "bound_product") or getattr(objective, "nonsmooth", False)))
 
 
@@ -220,12 +226,12 @@ class Accelerated(Solver):
     def init(self, objective: Any, params: Tree) -> AcceleratedState:
         """Evaluate the objective at the first point and measure L."""
         value, grad = objective.value_and_grad(params)
-        curvature = first_curvature(objective, params, grad)
+        curvature = initial_curvature(objective, params, grad)
         xp = backends.namespace(value)
         zero, one = xp.zeros_like(value), xp.ones_like(value)
         # Only a step that can be refused can stall.
         no = xp.zeros_like(value, dtype=xp.bool) if self.backtracking else None
-        progress = Progress(zero, one + looks(objective), no, no, curvature=curvature)
+        progress = Progress(zero, one + probe_evaluations(objective), no, no, curvature=curvature)
         return AcceleratedState(value, grad, progress, params, one)
 
     def step(
@@ -238,13 +244,13 @@ class Accelerated(Solver):
         moved = tree_subtract(point, state.point)
         uphill = tree_dot(state.grad, moved, state.value.ndim) > 0.0
         t = xp.where(uphill, xp.ones_like(state.t), state.t)
-        following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
-        beta = (t - 1.0) / following if self.momentum else xp.zeros_like(t)
+        next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
+        beta = (t - 1.0) / next_t if self.momentum else xp.zeros_like(t)
         extrapolated = tree_axpy(beta, moved, point)
         taken, stalled, hit_nonfinite = xp.ones_like(state.value), None, None
         if accept is not None:  # after a refused step everything is as it was, but for L
             extrapolated = tree_where(accept, extrapolated, params)
-            following = xp.where(accept, following, state.t)
+            next_t = xp.where(accept, next_t, state.t)
             point = tree_where(accept, point, state.point)
             taken = xp.astype(accept, taken.dtype)
         value, grad = objective.value_and_grad(extrapolated)
@@ -254,7 +260,7 @@ class Accelerated(Solver):
             extrapolated = tree_where(overshot, point, extrapolated)
             grad = tree_where(overshot, trial[1], grad)
             value = xp.where(overshot, trial[0], value)
-            following = xp.where(overshot, xp.ones_like(t), following)
+            next_t = xp.where(overshot, xp.ones_like(t), next_t)
             unmoved = tree_equal(point, params, state.value.ndim)
             stalled = progress.stalled | (accept & unmoved)
             hit_nonfinite = progress.hit_nonfinite | overshot | ~xp.isfinite(trial[0])
@@ -266,7 +272,7 @@ class Accelerated(Solver):
             hit_nonfinite=hit_nonfinite,
             curvature=curvature,
         )
-        return extrapolated, AcceleratedState(value, grad, after, point, following)
+        return extrapolated, AcceleratedState(value, grad, after, point, next_t)
 
     def _test_step(
         self, objective: Any, params: Tree, point: Tree, state: AcceleratedState
@@ -373,25 +379,25 @@ class Adapted(Solver):
         moved = tree_scale(state.scale, updates)
         point = apply_updates(state.point, moved)
         value, grad = objective.value_and_grad(point)
-        better = xp.isfinite(value) & (value < state.value)
-        since_best = xp.where(better, xp.zeros_like(value), state.steps_since_best + 1.0)
-        improving = xp.where(better, state.improving_steps + 1.0, xp.zeros_like(value))
+        improved = xp.isfinite(value) & (value < state.value)
+        since_best = xp.where(improved, xp.zeros_like(value), state.steps_since_best + 1.0)
+        improving = xp.where(improved, state.improving_steps + 1.0, xp.zeros_like(value))
         restart = (since_best >= self.patience) | ~xp.isfinite(value)
         grow = improving >= self.patience
         one = xp.ones_like(value)
         factor = xp.where(restart, 0.5 * one, xp.where(grow, 2.0 * one, one))
-        params = tree_where(better, point, params)
-        best_grad = tree_where(better, grad, state.grad)
+        params = tree_where(improved, point, params)
+        best_grad = tree_where(improved, grad, state.grad)
         eps = float(xp.finfo(value.dtype).eps)
         old = state.progress
         progress = Progress(
-            iterations=old.iterations + xp.astype(better, value.dtype),
+            iterations=old.iterations + xp.astype(improved, value.dtype),
             evaluations=old.evaluations + 1.0,
             stalled=old.stalled | (state.scale < eps * eps),
-            hit_nonfinite=~better & (old.hit_nonfinite | ~xp.isfinite(value)),
+            hit_nonfinite=~improved & (old.hit_nonfinite | ~xp.isfinite(value)),
         )
         return params, AdaptedState(
-            value=xp.where(better, value, state.value),
+            value=xp.where(improved, value, state.value),
             grad=best_grad,
             progress=progress,
             point=tree_where(restart, params, point),
@@ -465,9 +471,14 @@ class HeavyBall(Solver):
         xp = backends.namespace(value)
         g, _ = ravel(grad, value.ndim)
         zero, no = xp.zeros_like(value), xp.zeros_like(value, dtype=xp.bool)
-        curvature = first_curvature(objective, params, grad)
+        curvature = initial_curvature(objective, params, grad)
         progress = Progress(
-            zero, zero + 1.0 + looks(objective), no, no, curvature=curvature, relative_step=zero
+            zero,
+            zero + 1.0 + probe_evaluations(objective),
+            no,
+            no,
+            curvature=curvature,
+            relative_step=zero,
         )
         return HeavyBallState(value, grad, progress, xp.zeros_like(g))
 

@@ -1,4 +1,8 @@
-"""L-BFGS: Newton's direction from the last few changes of point and gradient."""
+"""Directions of descent: L-BFGS, nonlinear conjugate gradients, steepest descent with several first steps.
+
+Each is a small class that `agd.update.line_search_descent` asks for a direction and a first trial step, and a
+public function that joins it with a line search.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from agd import backends
 from agd._tree import dot, safe_divide
 from agd._typing import Array
 from agd._validation import as_count, as_positive, as_real
-from agd.update.line_search import Backtracking, LineSearch, StrongWolfe, words
-from agd.update.line_search_descent import Directed, Move
+from agd.update.line_search import Backtracking, LineSearch, StrongWolfe, search_name
+from agd.update.line_search_descent import LastStep, LineSearchDescent
 
 __all__ = [
     "barzilai_borwein",
@@ -53,56 +57,60 @@ class LBFGSDirection:
         """Return an empty memory."""
         xp = backends.namespace(g)
         shape = (*g.shape[:-1], self.memory, g.shape[-1])
-        nothing = xp.zeros(shape, dtype=g.dtype, device=backends.device(g))
-        return Pairs(nothing, nothing)
+        zeros = xp.zeros(shape, dtype=g.dtype, device=backends.device(g))
+        return Pairs(zeros, zeros)
 
-    def remember(self, memory: Pairs, move: Move) -> Pairs:
+    def update_memory(self, memory: Pairs, move: LastStep) -> Pairs:
         """Keep a pair whose curvature is positive, and forget the oldest."""
         xp = backends.namespace(move.s)
         eps = float(xp.finfo(move.s.dtype).eps)
         usable = (dot(move.s, move.y) > eps * dot(move.y, move.y))[..., None, None]
-        kept = []
+        updated = []
         for old, new in ((memory.S, move.s), (memory.Y, move.y)):
             rolled = xp.concat([old[..., 1:, :], new[..., None, :]], axis=-2)
-            kept.append(xp.where(usable, rolled, old))
-        return Pairs(*kept)
+            updated.append(xp.where(usable, rolled, old))
+        return Pairs(*updated)
 
-    def direction(self, memory: Pairs, move: Move, g: Array, free: Array | None) -> Array:
+    def direction(self, memory: Pairs, move: LastStep, g: Array, free: Array | None) -> Array:
         """Return -H g by the two loops, over the free entries where a bound holds others."""
         xp = backends.namespace(g)
         S, Y, q = memory.S, memory.Y, g
         if free is not None:
             mask = xp.astype(free, g.dtype)
             S, Y, q = S * mask[..., None, :], Y * mask[..., None, :], g * mask
-        bend = dot(S, Y)
-        rho = xp.where(bend > 0.0, safe_divide(xp.ones_like(bend), bend), xp.zeros_like(bend))
-        shares = []
+        curvature = dot(S, Y)
+        rho = xp.where(
+            curvature > 0.0,
+            safe_divide(xp.ones_like(curvature), curvature),
+            xp.zeros_like(curvature),
+        )
+        alphas = []
         for i in reversed(range(self.memory)):
-            share = rho[..., i] * dot(S[..., i, :], q)
-            q = q - share[..., None] * Y[..., i, :]
-            shares.append(share)
+            alpha = rho[..., i] * dot(S[..., i, :], q)
+            q = q - alpha[..., None] * Y[..., i, :]
+            alphas.append(alpha)
         newest = rho[..., -1] * dot(Y[..., -1, :], Y[..., -1, :])  # y · y / s · y
         one = xp.ones_like(newest)
         r = xp.where(newest > 0.0, safe_divide(one, newest), one)[..., None] * q
-        for i, share in enumerate(reversed(shares)):
-            back = rho[..., i] * dot(Y[..., i, :], r)
-            r = r + (share - back)[..., None] * S[..., i, :]
+        for i, alpha in enumerate(reversed(alphas)):
+            beta = rho[..., i] * dot(Y[..., i, :], r)
+            r = r + (alpha - beta)[..., None] * S[..., i, :]
         return -r
 
-    def first(self, memory: Pairs, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Pairs, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return 1, the step of Newton's method; a unit move while nothing is known."""
         xp = backends.namespace(g)
         if self.whitened:
             return xp.ones_like(value)
         size = xp.sqrt(dot(d, d))
         unit = safe_divide(xp.ones_like(size), size)
-        known = dot(memory.S[..., -1, :], memory.Y[..., -1, :]) > 0.0
-        return xp.where(known, xp.ones_like(size), xp.minimum(unit, xp.ones_like(size)))
+        has_pairs = dot(memory.S[..., -1, :], memory.Y[..., -1, :]) > 0.0
+        return xp.where(has_pairs, xp.ones_like(size), xp.minimum(unit, xp.ones_like(size)))
 
 
 def lbfgs(
     memory: int = 20, search: LineSearch | None = None, *, whitened: bool = False
-) -> Directed:
+) -> LineSearchDescent:
     r"""L-BFGS: quasi-Newton steps from the last few changes of point and gradient.
 
     ::
@@ -147,12 +155,12 @@ def lbfgs(
     >>> lbfgs(memory=5).name
     'L-BFGS (memory 5), strong Wolfe'
     """
-    chosen = StrongWolfe(c2=0.5) if search is None else search
-    name = f"L-BFGS (memory {memory}), {words(chosen)}" + ", whitened" * whitened
-    return Directed(LBFGSDirection(memory, whitened), chosen, name)
+    line_search = StrongWolfe(c2=0.5) if search is None else search
+    name = f"L-BFGS (memory {memory}), {search_name(line_search)}" + ", whitened" * whitened
+    return LineSearchDescent(LBFGSDirection(memory, whitened), line_search, name)
 
 
-def projected_lbfgs(memory: int = 20) -> Directed:
+def projected_lbfgs(memory: int = 20) -> LineSearchDescent:
     r"""L-BFGS within bounds: the direction over the free entries, cut off at the bounds.
 
     ::
@@ -189,7 +197,7 @@ def projected_lbfgs(memory: int = 20) -> Directed:
     >>> projected_lbfgs().name
     'projected L-BFGS (memory 20), backtracking'
     """
-    return Directed(
+    return LineSearchDescent(
         LBFGSDirection(memory), Backtracking(), f"projected L-BFGS (memory {memory}), backtracking"
     )
 
@@ -210,38 +218,38 @@ class ConjugateDirection:
         """Return the memory: none, the last move holds all."""
         return ()
 
-    def remember(self, memory: Any, move: Move) -> Any:
+    def update_memory(self, memory: Any, move: LastStep) -> Any:
         """Return the memory: none."""
         return ()
 
-    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
+    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
         """Return -g + beta d."""
         beta = _polak_ribiere(move, g) if self.eta is None else _hager_zhang(move, g, self.eta)
         return beta[..., None] * move.direction - g
 
-    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return a step of the same first-order decrease as the last; a unit move at first."""
         xp = backends.namespace(g)
         size = xp.sqrt(dot(d, d))
         unit = safe_divide(xp.ones_like(size), size)
-        again = move.step * safe_divide(move.slope, dot(g, d))
-        return xp.where(move.step > 0.0, again, xp.minimum(unit, xp.ones_like(size)))
+        scaled_step = move.step * safe_divide(move.slope, dot(g, d))
+        return xp.where(move.step > 0.0, scaled_step, xp.minimum(unit, xp.ones_like(size)))
 
 
-def _polak_ribiere(move: Move, g: Array) -> Array:
-    return backends.clip(safe_divide(dot(g, move.y), dot(move.before, move.before)), low=0.0)
+def _polak_ribiere(move: LastStep, g: Array) -> Array:
+    return backends.clip(safe_divide(dot(g, move.y), dot(move.old_grad, move.old_grad)), low=0.0)
 
 
-def _hager_zhang(move: Move, g: Array, eta: float) -> Array:
+def _hager_zhang(move: LastStep, g: Array, eta: float) -> Array:
     xp = backends.namespace(g)
     d, y = move.direction, move.y
-    bend = dot(d, y)
-    beta = safe_divide(dot(y, g) - 2.0 * safe_divide(dot(y, y), bend) * dot(d, g), bend)
-    short = backends.clip(xp.sqrt(dot(move.before, move.before)), high=eta)
-    return xp.maximum(beta, -safe_divide(xp.ones_like(beta), xp.sqrt(dot(d, d)) * short))
+    curvature = dot(d, y)
+    beta = safe_divide(dot(y, g) - 2.0 * safe_divide(dot(y, y), curvature) * dot(d, g), curvature)
+    bounded_norm = backends.clip(xp.sqrt(dot(move.old_grad, move.old_grad)), high=eta)
+    return xp.maximum(beta, -safe_divide(xp.ones_like(beta), xp.sqrt(dot(d, d)) * bounded_norm))
 
 
-def cg(search: LineSearch | None = None) -> Directed:
+def cg(search: LineSearch | None = None) -> LineSearchDescent:
     r"""Nonlinear conjugate gradients of Polak and Ribière, restarted where beta would be negative (PR+).
 
     ::
@@ -279,12 +287,12 @@ def cg(search: LineSearch | None = None) -> Directed:
     >>> cg().name
     'conjugate gradients (Polak-Ribiere+), strong Wolfe'
     """
-    chosen = StrongWolfe(c2=0.2) if search is None else search
-    name = f"conjugate gradients (Polak-Ribiere+), {words(chosen)}"
-    return Directed(ConjugateDirection(None), chosen, name)
+    line_search = StrongWolfe(c2=0.2) if search is None else search
+    name = f"conjugate gradients (Polak-Ribiere+), {search_name(line_search)}"
+    return LineSearchDescent(ConjugateDirection(None), line_search, name)
 
 
-def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> Directed:
+def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> LineSearchDescent:
     r"""Nonlinear conjugate gradients of Hager and Zhang (CG_DESCENT).
 
     ::
@@ -322,15 +330,16 @@ def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> Directed:
     >>> hager_zhang().name
     'conjugate gradients (Hager-Zhang), strong Wolfe'
     """
-    chosen = StrongWolfe(c2=0.4) if search is None else search
-    name = f"conjugate gradients (Hager-Zhang), {words(chosen)}"
-    return Directed(ConjugateDirection(as_positive("eta", eta)), chosen, name)
+    line_search = StrongWolfe(c2=0.4) if search is None else search
+    name = f"conjugate gradients (Hager-Zhang), {search_name(line_search)}"
+    return LineSearchDescent(ConjugateDirection(as_positive("eta", eta)), line_search, name)
 
 
-LONGEST, SHORTEST = 1e20, 1e-20  # a trial step outside of this is of no use
+# A trial step outside of these is of no use.
+MAX_STEP, MIN_STEP = 1e20, 1e-20
 
 
-def _unit(d: Array) -> Array:
+def _unit_step(d: Array) -> Array:
     """Return the step of length 1 along d, or 1 where d is shorter: where nothing is known."""
     xp = backends.namespace(d)
     size = xp.sqrt(dot(d, d))
@@ -338,36 +347,36 @@ def _unit(d: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Downhill:
+class _NegativeGradient:
     """The direction -g, without a memory."""
 
     def init(self, g: Array) -> Any:
         """Return the memory: none."""
         return ()
 
-    def remember(self, memory: Any, move: Move) -> Any:
+    def update_memory(self, memory: Any, move: LastStep) -> Any:
         """Return the memory: none."""
         return ()
 
-    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
+    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
         """Return -g."""
         return -g
 
 
 @dataclass(frozen=True)
-class SteepestDirection(_Downhill):
+class SteepestDirection(_NegativeGradient):
     """-g, and at first twice the step that was taken last, so that steps can grow again."""
 
     convergence = "line search"
 
-    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return the first trial."""
         xp = backends.namespace(g)
-        return xp.where(move.step > 0.0, 2.0 * move.step, _unit(d))
+        return xp.where(move.step > 0.0, 2.0 * move.step, _unit_step(d))
 
 
 @dataclass(frozen=True)
-class SpectralDirection(_Downhill):
+class SpectralDirection(_NegativeGradient):
     """-g, and at first a step of Barzilai and Borwein.
 
     Parameters
@@ -378,29 +387,29 @@ class SpectralDirection(_Downhill):
 
     kind: int = 1
 
-    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return the first trial; where the curvature seen is not positive, a unit move."""
         xp = backends.namespace(g)
-        bend = dot(move.s, move.y)
+        curvature = dot(move.s, move.y)
         if self.kind == 1:
-            step = safe_divide(dot(move.s, move.s), bend)
+            step = safe_divide(dot(move.s, move.s), curvature)
         else:
             # Where s and y are all but perpendicular this vanishes: not below a tenth of |s| / |y|.
             yy = dot(move.y, move.y)
             step = xp.maximum(
-                safe_divide(bend, yy), 0.1 * xp.sqrt(safe_divide(dot(move.s, move.s), yy))
+                safe_divide(curvature, yy), 0.1 * xp.sqrt(safe_divide(dot(move.s, move.s), yy))
             )
-        return xp.where(bend > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
+        return xp.where(curvature > 0.0, backends.clip(step, MIN_STEP, MAX_STEP), _unit_step(d))
 
 
-class Level(NamedTuple):
+class ValueGap(NamedTuple):
     """How far below the present value the least one is thought to be, shape (...)."""
 
     delta: Array
 
 
 @dataclass(frozen=True)
-class PolyakDirection(_Downhill):
+class PolyakDirection(_NegativeGradient):
     """-g, and at first the step at which the tangent reaches the least value.
 
     Parameters
@@ -411,25 +420,27 @@ class PolyakDirection(_Downhill):
 
     least: float | None = None
 
-    def init(self, g: Array) -> Level:
+    def init(self, g: Array) -> ValueGap:
         """Return the estimate with which the first step is a unit move."""
-        return Level(dot(g, g) * _unit(g))
+        return ValueGap(dot(g, g) * _unit_step(g))
 
-    def remember(self, memory: Level, move: Move) -> Level:
+    def update_memory(self, memory: ValueGap, move: LastStep) -> ValueGap:
         """Double the estimate where the value fell by half of it, and halve it elsewhere."""
-        xp = backends.namespace(move.fall)
-        reached = move.fall >= 0.5 * memory.delta
-        return Level(xp.where(reached, 2.0 * memory.delta, 0.5 * memory.delta))
+        xp = backends.namespace(move.decrease)
+        reached = move.decrease >= 0.5 * memory.delta
+        return ValueGap(xp.where(reached, 2.0 * memory.delta, 0.5 * memory.delta))
 
-    def first(self, memory: Level, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(
+        self, memory: ValueGap, move: LastStep, value: Array, g: Array, d: Array
+    ) -> Array:
         """Return the first trial."""
         xp = backends.namespace(g)
         gap = memory.delta if self.least is None else value - self.least
         step = safe_divide(gap, dot(g, g))
-        return xp.where(step > 0.0, backends.clip(step, SHORTEST, LONGEST), _unit(d))
+        return xp.where(step > 0.0, backends.clip(step, MIN_STEP, MAX_STEP), _unit_step(d))
 
 
-def steepest_descent(search: LineSearch | None = None) -> Directed:
+def steepest_descent(search: LineSearch | None = None) -> LineSearchDescent:
     r"""Gradient descent whose step a line search finds.
 
     ::
@@ -464,11 +475,13 @@ def steepest_descent(search: LineSearch | None = None) -> Directed:
     >>> steepest_descent().name
     'gradient descent, backtracking'
     """
-    chosen = Backtracking() if search is None else search
-    return Directed(SteepestDirection(), chosen, f"gradient descent, {words(chosen)}")
+    line_search = Backtracking() if search is None else search
+    return LineSearchDescent(
+        SteepestDirection(), line_search, f"gradient descent, {search_name(line_search)}"
+    )
 
 
-def barzilai_borwein(kind: int = 1, memory: int = 10) -> Directed:
+def barzilai_borwein(kind: int = 1, memory: int = 10) -> LineSearchDescent:
     r"""Gradient descent with the steps of Barzilai and Borwein, safeguarded.
 
     With s and y the last changes of the point and of the gradient::
@@ -511,11 +524,11 @@ def barzilai_borwein(kind: int = 1, memory: int = 10) -> Directed:
     if kind not in (1, 2):
         raise ValueError(f"kind must be 1 or 2, got {kind!r}")
     search = Backtracking(memory=memory)
-    name = f"gradient descent (Barzilai-Borwein {kind}), {words(search)}"
-    return Directed(SpectralDirection(kind), search, name)
+    name = f"gradient descent (Barzilai-Borwein {kind}), {search_name(search)}"
+    return LineSearchDescent(SpectralDirection(kind), search, name)
 
 
-def polyak(least: float | None = None) -> Directed:
+def polyak(least: float | None = None) -> LineSearchDescent:
     r"""Gradient descent with Polyak's step, which aims at the least value.
 
     ::
@@ -551,9 +564,11 @@ def polyak(least: float | None = None) -> Directed:
     >>> polyak(0.0).name
     'gradient descent (Polyak, least value 0.0), backtracking'
     """
-    known = None if least is None else as_real("least", least, "a number")
+    least_value = None if least is None else as_real("least", least, "a number")
     search = Backtracking()
-    aim = "least value estimated" if known is None else f"least value {known}"
-    return Directed(
-        PolyakDirection(known), search, f"gradient descent (Polyak, {aim}), {words(search)}"
+    target_name = "least value estimated" if least_value is None else f"least value {least_value}"
+    return LineSearchDescent(
+        PolyakDirection(least_value),
+        search,
+        f"gradient descent (Polyak, {target_name}), {search_name(search)}",
     )

@@ -1,9 +1,10 @@
-"""Line searches: how far to go along a direction, one trial at a time.
+"""Line searches: the step along a direction, one trial at a time.
 
 A search is a state machine on a few numbers for each problem, not a loop: `start` names the first trial
-step, and `step` takes the value and the slope that were found there and says whether the trial is taken,
-or which to make next. So a search runs inside ``jax.jit``, ``jax.lax.while_loop`` or ``torch.func.vmap``,
-every problem of a batch is at its own stage, and nothing waits for the host.
+step, and `step` takes the value and the derivative at a trial and says whether it is accepted, or which
+trial to make next; `agd.update.line_search_descent` evaluates the trials. So a search runs inside
+``jax.jit``, ``jax.lax.while_loop`` or ``torch.func.vmap``, every problem of a batch is at its own stage, and
+nothing waits for the host.
 
 >>> import numpy as np
 >>> from agd.update import StrongWolfe
@@ -29,21 +30,21 @@ from agd._validation import as_count, as_positive
 __all__ = [
     "Backtracking",
     "LineSearch",
-    "Point",
-    "SearchState",
+    "LineSearchState",
     "StrongWolfe",
+    "TrialPoint",
     "check_search",
-    "check_shares",
-    "decreased",
-    "first_state",
-    "full",
-    "is_finite",
-    "select_point",
-    "words",
+    "check_wolfe_constants",
+    "constant_like",
+    "has_sufficient_decrease",
+    "initial_state",
+    "is_finite_trial",
+    "search_name",
+    "select_trial",
 ]
 
 
-class Point(NamedTuple):
+class TrialPoint(NamedTuple):
     """A trial: the step, and the value and the slope along the direction there."""
 
     step: Array
@@ -51,7 +52,7 @@ class Point(NamedTuple):
     slope: Array
 
 
-class SearchState(NamedTuple):
+class LineSearchState(NamedTuple):
     """Where a search stands; every field has the shape of the batch.
 
     Attributes
@@ -83,10 +84,10 @@ class SearchState(NamedTuple):
 
     step: Array
     taken: Array
-    origin: Point
+    origin: TrialPoint
     reference: Array
-    low: Point
-    high: Point
+    low: TrialPoint
+    high: TrialPoint
     bracketed: Array
     width: Array
     trials: Array
@@ -111,24 +112,24 @@ class LineSearch(Protocol):
         first: Array,
         least: Array | None = None,
         reference: Array | None = None,
-    ) -> SearchState:
+    ) -> LineSearchState:
         """Return the state before the first trial."""
         ...
 
-    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
         """Return the state after the trial at ``state.step``."""
         ...
 
 
-def first_state(
+def initial_state(
     value: Array, slope: Array, first: Array, least: Array | None, reference: Array | None
-) -> SearchState:
+) -> LineSearchState:
     """Return the state of any search before its first trial."""
     xp = backends.namespace(value)
     zero = xp.zeros_like(value)
     no = xp.zeros_like(value, dtype=xp.bool)
-    origin = Point(zero, value, slope)
-    return SearchState(
+    origin = TrialPoint(zero, value, slope)
+    return LineSearchState(
         step=first,
         taken=zero,
         origin=origin,
@@ -145,7 +146,7 @@ def first_state(
     )
 
 
-def decreased(c1: float, state: SearchState, trial: Point) -> Array:
+def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint) -> Array:
     """Say whether the value fell enough; where rounding hides the fall, ask the slopes.
 
     Near a minimum f(t) - f(0) is smaller than the rounding of f. There the condition in slopes,
@@ -154,29 +155,31 @@ def decreased(c1: float, state: SearchState, trial: Point) -> Array:
     xp = backends.namespace(trial.value)
     enough = trial.value <= state.reference + c1 * trial.step * state.origin.slope
     noise = 16.0 * float(xp.finfo(trial.value.dtype).eps) * xp.abs(state.origin.value)
-    flat = xp.abs(trial.value - state.origin.value) <= noise
-    falling = trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope
-    return xp.where(flat, falling | (enough & (trial.value < state.origin.value)), enough)
+    hidden_by_rounding = xp.abs(trial.value - state.origin.value) <= noise
+    derivative_falls = trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope
+    return xp.where(
+        hidden_by_rounding, derivative_falls | (enough & (trial.value < state.origin.value)), enough
+    )
 
 
-def is_finite(trial: Point) -> Array:
+def is_finite_trial(trial: TrialPoint) -> Array:
     """Return whether value and slope are finite."""
     xp = backends.namespace(trial.value)
     return xp.isfinite(trial.value) & xp.isfinite(trial.slope)
 
 
-def full(like: Array, number: float) -> Array:
+def constant_like(like: Array, number: float) -> Array:
     """Return an array of one number."""
     return backends.namespace(like).full_like(like, number)
 
 
-def select_point(condition: Array, yes: Point, no: Point) -> Point:
+def select_trial(condition: Array, yes: TrialPoint, no: TrialPoint) -> TrialPoint:
     """Take each problem's trial from `yes` where its condition holds, from `no` elsewhere."""
     xp = backends.namespace(condition)
-    return Point(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+    return TrialPoint(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
 
 
-def check_shares(c1: float, c2: float) -> None:
+def check_wolfe_constants(c1: float, c2: float) -> None:
     """Refuse shares that no step could meet."""
     as_positive("c1", c1)
     as_positive("c2", c2)
@@ -232,7 +235,7 @@ class Backtracking:
 
     def __post_init__(self) -> None:
         """Refuse parameters that no step could meet."""
-        check_shares(self.c1, 1.0)
+        check_wolfe_constants(self.c1, 1.0)
         as_count("memory", self.memory)
         as_count("max_trials", self.max_trials)
 
@@ -243,7 +246,7 @@ class Backtracking:
         first: Array,
         least: Array | None = None,
         reference: Array | None = None,
-    ) -> SearchState:
+    ) -> LineSearchState:
         """Return the state before the first trial.
 
         Parameters
@@ -262,18 +265,29 @@ class Backtracking:
         SearchState
             Its ``step`` is what to evaluate.
         """
-        return first_state(value, slope, first, least, reference)
+        return initial_state(value, slope, first, least, reference)
 
-    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
         """Take the value and the slope at ``state.step``, and accept it or name a shorter one."""
         xp = backends.namespace(value)
-        trial = Point(state.step, value, slope)
-        finite = is_finite(trial)
-        accepted = finite & decreased(self.c1, state, trial)
+        trial = TrialPoint(state.step, value, slope)
+        finite = is_finite_trial(trial)
+        accepted = finite & has_sufficient_decrease(self.c1, state, trial)
         t = trial.step
-        bend = xp.where(finite, value - state.origin.value - state.origin.slope * t, full(t, 1.0))
-        parabola = -0.5 * state.origin.slope * t * t / xp.where(bend > 0.0, bend, full(bend, 1.0))
-        shorter = xp.where(bend > 0.0, backends.clip(parabola / t, 0.1, 0.5), full(t, 0.5)) * t
+        curvature = xp.where(
+            finite, value - state.origin.value - state.origin.slope * t, constant_like(t, 1.0)
+        )
+        parabola = (
+            -0.5
+            * state.origin.slope
+            * t
+            * t
+            / xp.where(curvature > 0.0, curvature, constant_like(curvature, 1.0))
+        )
+        shorter = (
+            xp.where(curvature > 0.0, backends.clip(parabola / t, 0.1, 0.5), constant_like(t, 0.5))
+            * t
+        )
         shorter = xp.where(finite, shorter, 0.1 * t)
         trials = state.trials + 1.0
         exhausted = ~accepted & ((trials >= self.max_trials) | (shorter <= state.least))
@@ -282,7 +296,7 @@ class Backtracking:
             taken=xp.where(accepted, t, state.taken),
             trials=trials,
             improved=accepted,
-            low=select_point(accepted, trial, state.low),
+            low=select_trial(accepted, trial, state.low),
             accepted=accepted,
             exhausted=exhausted,
         )
@@ -329,7 +343,7 @@ class StrongWolfe:
 
     def __post_init__(self) -> None:
         """Refuse parameters that no step could meet."""
-        check_shares(self.c1, self.c2)
+        check_wolfe_constants(self.c1, self.c2)
         as_count("max_trials", self.max_trials)
 
     def start(
@@ -339,95 +353,111 @@ class StrongWolfe:
         first: Array,
         least: Array | None = None,
         reference: Array | None = None,
-    ) -> SearchState:
+    ) -> LineSearchState:
         """Return the state before the first trial; parameters as in `Backtracking.start`."""
-        return first_state(value, slope, first, least, reference)
+        return initial_state(value, slope, first, least, reference)
 
-    def step(self, state: SearchState, value: Array, slope: Array) -> SearchState:
+    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
         """Take the value and the slope at ``state.step``, and accept it or name the next trial."""
         xp = backends.namespace(value)
-        trial = Point(state.step, value, slope)
-        finite = is_finite(trial)
-        low_enough = finite & decreased(self.c1, state, trial)
+        trial = TrialPoint(state.step, value, slope)
+        finite = is_finite_trial(trial)
+        low_enough = finite & has_sufficient_decrease(self.c1, state, trial)
         accepted = low_enough & (xp.abs(slope) <= -self.c2 * state.origin.slope)
-        beaten = ~low_enough | (value >= state.low.value) & (state.low.step > 0.0)
+        rejected = ~low_enough | (value >= state.low.value) & (state.low.step > 0.0)
         # A trial above the line, or past the minimum, closes the bracket; else it is the new low end.
-        onward = xp.where(state.bracketed, state.high.step - state.low.step, full(slope, 1.0))
-        across = slope * onward >= 0.0
-        high = select_point(beaten, trial, select_point(across, state.low, state.high))
-        low = select_point(beaten, state.low, trial)
-        bracketed = state.bracketed | beaten | across
-        grown = _extrapolate(state.low, trial)
+        bracket_side = xp.where(
+            state.bracketed, state.high.step - state.low.step, constant_like(slope, 1.0)
+        )
+        passed_minimum = slope * bracket_side >= 0.0
+        high = select_trial(rejected, trial, select_trial(passed_minimum, state.low, state.high))
+        low = select_trial(rejected, state.low, trial)
+        bracketed = state.bracketed | rejected | passed_minimum
+        extrapolated = _extrapolate(state.low, trial)
         width = xp.abs(high.step - low.step)
-        step = xp.where(bracketed, _interpolate(low, high), grown)
-        slow = bracketed & state.bracketed & (width > 0.66 * state.width)
-        step = xp.where(slow, 0.5 * (low.step + high.step), step)
+        step = xp.where(bracketed, _interpolate(low, high), extrapolated)
+        shrinks_slowly = bracketed & state.bracketed & (width > 0.66 * state.width)
+        step = xp.where(shrinks_slowly, 0.5 * (low.step + high.step), step)
         trials = state.trials + 1.0
-        spent = (trials >= self.max_trials) | (bracketed & (width <= state.least))
-        exhausted = ~accepted & (spent | ~xp.isfinite(step))
-        settled = xp.where(accepted, trial.step, low.step)
+        out_of_trials = (trials >= self.max_trials) | (bracketed & (width <= state.least))
+        exhausted = ~accepted & (out_of_trials | ~xp.isfinite(step))
+        final_step = xp.where(accepted, trial.step, low.step)
         return state._replace(
             step=xp.where(accepted | exhausted, state.step, step),
-            taken=xp.where(accepted | exhausted, settled, state.taken),
+            taken=xp.where(accepted | exhausted, final_step, state.taken),
             low=low,
             high=high,
             bracketed=bracketed,
             width=xp.where(bracketed, width, state.width),
             trials=trials,
-            improved=~beaten,
+            improved=~rejected,
             accepted=accepted,
             exhausted=exhausted,
         )
 
 
-def _extrapolate(low: Point, trial: Point) -> Array:
+def _extrapolate(low: TrialPoint, trial: TrialPoint) -> Array:
     """Go on past a trial that still falls: to where the secant of the slopes is 0, within bounds."""
     xp = backends.namespace(trial.step)
-    gone = trial.step - low.step
-    rise = trial.slope - low.slope
+    advance = trial.step - low.step
+    derivative_change = trial.slope - low.slope
     secant = xp.where(
-        rise > 0.0, -trial.slope / xp.where(rise > 0.0, rise, full(rise, 1.0)), full(rise, 4.0)
+        derivative_change > 0.0,
+        -trial.slope
+        / xp.where(
+            derivative_change > 0.0, derivative_change, constant_like(derivative_change, 1.0)
+        ),
+        constant_like(derivative_change, 4.0),
     )
-    return trial.step + gone * backends.clip(secant, 1.1, 4.0)
+    return trial.step + advance * backends.clip(secant, 1.1, 4.0)
 
 
-def _interpolate(low: Point, high: Point) -> Array:
+def _interpolate(low: TrialPoint, high: TrialPoint) -> Array:
     """Return the minimiser of the cubic through both ends, kept within the middle of the bracket."""
     xp = backends.namespace(low.step)
     length = high.step - low.step
-    usable = is_finite(high) & (length != 0.0)
+    usable = is_finite_trial(high) & (length != 0.0)
     h = xp.where(usable, length, xp.ones_like(length))
     value = xp.where(usable, high.value, low.value)
     slope = xp.where(usable, high.slope, low.slope)
     theta = 3.0 * (low.value - value) / h + low.slope + slope
     # In units of the largest, of which no square overflows.
     unit = xp.maximum(xp.abs(theta), xp.maximum(xp.abs(low.slope), xp.abs(slope)))
-    unit = xp.where(unit > 0.0, unit, full(unit, 1.0))
-    inside = (theta / unit) ** 2 - (low.slope / unit) * (slope / unit)
-    gamma = unit * xp.sqrt(backends.clip(inside, low=0.0)) * sign(h)
-    below = 2.0 * gamma - low.slope + slope
-    cubic = (gamma - low.slope + theta) / xp.where(below != 0.0, below, full(below, 1.0))
+    unit = xp.where(unit > 0.0, unit, constant_like(unit, 1.0))
+    discriminant = (theta / unit) ** 2 - (low.slope / unit) * (slope / unit)
+    gamma = unit * xp.sqrt(backends.clip(discriminant, low=0.0)) * sign(h)
+    denominator = 2.0 * gamma - low.slope + slope
+    cubic = (gamma - low.slope + theta) / xp.where(
+        denominator != 0.0, denominator, constant_like(denominator, 1.0)
+    )
     # Where rounding hides the difference of the values, the slopes alone still tell.
     noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(low.value)
-    rise = slope - low.slope
-    secant = -low.slope / xp.where(rise != 0.0, rise, full(rise, 1.0))
-    hidden = (xp.abs(value - low.value) <= noise) & (rise != 0.0)
-    share = xp.where(hidden, secant, cubic)
-    share = xp.where((inside >= 0.0) & (below != 0.0) | hidden, share, full(h, 0.5))
+    derivative_change = slope - low.slope
+    secant = -low.slope / xp.where(
+        derivative_change != 0.0, derivative_change, constant_like(derivative_change, 1.0)
+    )
+    hidden = (xp.abs(value - low.value) <= noise) & (derivative_change != 0.0)
+    fraction = xp.where(hidden, secant, cubic)
+    fraction = xp.where(
+        (discriminant >= 0.0) & (denominator != 0.0) | hidden, fraction, constant_like(h, 0.5)
+    )
     # The high end may not be finite: then a tenth of the way to it.
-    return low.step + xp.where(usable, backends.clip(share, 0.1, 0.9), full(h, 0.1)) * length
+    return (
+        low.step
+        + xp.where(usable, backends.clip(fraction, 0.1, 0.9), constant_like(h, 0.1)) * length
+    )
 
 
 def check_search(search: object) -> None:
     """Refuse what is no line search."""
-    known = all(hasattr(search, part) for part in ("memory", "start", "step"))
-    if isinstance(search, type) or not known:
+    is_search = all(hasattr(search, part) for part in ("memory", "start", "step"))
+    if isinstance(search, type) or not is_search:
         raise TypeError(
             f"search must be a line search such as agd.update.StrongWolfe(), got {search!r}"
         )
 
 
-def words(search: Any) -> str:
+def search_name(search: Any) -> str:
     """Name a line search, for what a result calls a method."""
     if isinstance(search, StrongWolfe):
         return "strong Wolfe"

@@ -1,4 +1,8 @@
-"""What a direction of descent is told, and what it answers."""
+"""Line search descent: a direction, as far along it as a line search says, one evaluation a step.
+
+`agd.update.directions` has the directions (L-BFGS, conjugate gradients, steepest descent) and
+`agd.update.line_search` the searches.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,22 @@ from agd._typing import Array, Progress, Tree
 from agd.update.line_search import (
     Backtracking,
     LineSearch,
-    Point,
-    SearchState,
+    LineSearchState,
+    TrialPoint,
     check_search,
-    is_finite,
+    is_finite_trial,
 )
 from agd.update.solver import Solver
 
 __all__ = [
-    "Directed",
     "Direction",
-    "Move",
+    "LastStep",
+    "LineSearchDescent",
 ]
 
 
-class Move(NamedTuple):
-    """What the last step did, as vectors; where none was taken, both are 0.
+class LastStep(NamedTuple):
+    """The last accepted step, as vectors; all are 0 where none was taken.
 
     Attributes
     ----------
@@ -41,7 +45,7 @@ class Move(NamedTuple):
     before : array, shape (..., n)
         The gradient before it.
     fall : array, shape (...)
-        By how much the value fell.
+        The decrease of the value.
     """
 
     s: Array
@@ -49,23 +53,23 @@ class Move(NamedTuple):
     step: Array
     slope: Array
     direction: Array
-    before: Array
-    fall: Array
+    old_grad: Array
+    decrease: Array
 
 
 class Direction(Protocol):
-    """Where to go next, and how far to try first; all vectors are (..., n)."""
+    """A direction of descent and the first trial step along it; all vectors are (..., n)."""
 
     def init(self, g: Array) -> Any:
         """Return the memory before the first step."""
 
-    def remember(self, memory: Any, move: Move) -> Any:
+    def update_memory(self, memory: Any, move: LastStep) -> Any:
         """Return the memory after a step."""
 
-    def direction(self, memory: Any, move: Move, g: Array, free: Array | None) -> Array:
+    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
         """Return a direction, for the entries that are free to move where some are not."""
 
-    def first(self, memory: Any, move: Move, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return the first trial step along d."""
 
 
@@ -89,14 +93,14 @@ class BestPoint(NamedTuple):
     g: Array
 
 
-class DirectedState(NamedTuple):
+class LineSearchDescentState(NamedTuple):
     """Value and gradient at the params, the direction, its search, and the direction's memory."""
 
     value: Array
     grad: Tree
     progress: Progress
     direction: Array
-    search: SearchState
+    search: LineSearchState
     low_grad: Array
     recent: Array
     best: BestPoint
@@ -106,7 +110,7 @@ class DirectedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Directed(Solver):
+class LineSearchDescent(Solver):
     """Descent along a direction, as far as a line search says.
 
     Parameters
@@ -147,56 +151,58 @@ class Directed(Solver):
         """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
         return isinstance(self.search, Backtracking)
 
-    def init(self, objective: Any, params: Tree, memory: Any = None) -> DirectedState:
+    def init(self, objective: Any, params: Tree, memory: Any = None) -> LineSearchDescentState:
         """Evaluate the objective at the first point, and begin the first search."""
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
         x, _ = ravel(params, value.ndim)
         g, _ = ravel(grad, value.ndim)
-        nothing, zero = xp.zeros_like(g), xp.zeros_like(value)
+        zeros, zero = xp.zeros_like(g), xp.zeros_like(value)
         no = xp.zeros_like(value, dtype=xp.bool)
-        fresh = no if memory is not None else ~no
+        reset = no if memory is not None else ~no
         memory = self.direction.init(g) if memory is None else memory
         recent = value[..., None] + xp.zeros(
             (*value.shape, self.search.memory), dtype=value.dtype, device=backends.device(value)
         )
-        still = Move(nothing, nothing, zero, zero, nothing, nothing, zero)
-        d, search, steepest = self._begin(
-            objective, params, (x, value, g), memory, still, recent, fresh=fresh
+        no_step = LastStep(zeros, zeros, zero, zero, zeros, zeros, zero)
+        d, search, steepest = self._begin_search(
+            objective, params, (x, value, g), memory, no_step, recent, reset=reset
         )
         best = BestPoint(value, max_abs(g), zero, x, g)
         progress = Progress(
             zero, zero + 1.0, no, no, curvature=zero, least_curvature=zero, relative_step=zero
         )
-        return DirectedState(
+        return LineSearchDescentState(
             value, grad, progress, d, search, g, recent, best, memory, steepest, zero
         )
 
-    def resumed(self, objective: Any, params: Tree, state: DirectedState) -> DirectedState:
+    def resumed(
+        self, objective: Any, params: Tree, state: LineSearchDescentState
+    ) -> LineSearchDescentState:
         """Begin a new search on another objective of the same values, with what was learned so far."""
-        begun = self.init(objective, params, state.memory)
-        return begun._replace(progress=state.progress.without_flags())
+        restarted = self.init(objective, params, state.memory)
+        return restarted._replace(progress=state.progress.without_flags())
 
     def step(
-        self, objective: Any, params: Tree, state: DirectedState
-    ) -> tuple[Tree, DirectedState]:
+        self, objective: Any, params: Tree, state: LineSearchDescentState
+    ) -> tuple[Tree, LineSearchDescentState]:
         """Evaluate the trial; take it, or go on searching."""
         xp = backends.namespace(state.value)
         batch = state.value.ndim
-        x, restore = ravel(params, batch)
-        g, as_grad = ravel(state.grad, batch)
+        x, unravel = ravel(params, batch)
+        g, unravel_grad = ravel(state.grad, batch)
         d, old = state.direction, state.search
-        value, grad = objective.value_and_grad(restore(x + old.step[..., None] * d))
-        tried, _ = ravel(grad, batch)
-        trial = Point(old.step, value, dot(tried, d))
+        value, grad = objective.value_and_grad(unravel(x + old.step[..., None] * d))
+        trial_grad, _ = ravel(grad, batch)
+        trial = TrialPoint(old.step, value, dot(trial_grad, d))
         search = self.search.step(old, trial.value, trial.slope)
-        low_grad = tree_where(search.improved, tried, state.low_grad)
+        low_grad = tree_where(search.improved, trial_grad, state.low_grad)
         taken = search.accepted | (search.exhausted & (search.taken > 0.0))
         new_x = tree_where(taken, x + search.taken[..., None] * d, x)
-        new_g = tree_where(taken, tree_where(search.accepted, tried, low_grad), g)
+        new_g = tree_where(taken, tree_where(search.accepted, trial_grad, low_grad), g)
         new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
-        fall = state.value - new_value
-        move = Move(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, fall)
+        decrease = state.value - new_value
+        move = LastStep(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, decrease)
         # If the search fails, the memory is reset and the search is tried once more, along -g.
         search_failed = search.exhausted & ~taken
         best = _update_best(state.best, taken, new_value, new_x, new_g)
@@ -215,8 +221,8 @@ class Directed(Solver):
         # A stalled run ends at its best point.
         new_x, new_g = tree_where(stalled, best.x, new_x), tree_where(stalled, best.g, new_g)
         new_value = xp.where(stalled, best.value, new_value)
-        begin = (taken | search_failed) & ~stalled
-        nonfinite = old_progress.hit_nonfinite | ~is_finite(trial)
+        starts_search = (taken | search_failed) & ~stalled
+        nonfinite = old_progress.hit_nonfinite | ~is_finite_trial(trial)
         progress = old_progress._replace(
             iterations=old_progress.iterations + xp.astype(taken, value.dtype),
             evaluations=old_progress.evaluations + 1.0,
@@ -229,15 +235,15 @@ class Directed(Solver):
         )
         after = state._replace(
             value=new_value,
-            grad=as_grad(new_g),
+            grad=unravel_grad(new_g),
             progress=progress,
             search=search,
             low_grad=low_grad,
             best=best,
             exhausted_searches=exhausted_searches,
         )
-        new_params = restore(new_x)
-        return new_params, self._onward(
+        new_params = unravel(new_x)
+        return new_params, self._next_direction(
             objective,
             new_params,
             (new_x, new_value, new_g),
@@ -245,32 +251,32 @@ class Directed(Solver):
             move,
             taken,
             search_failed,
-            begin,
+            starts_search,
         )
 
-    def _onward(
+    def _next_direction(
         self,
         objective: Any,
         params: Tree,
-        here: tuple[Array, Array, Array],
-        state: DirectedState,
-        move: Move,
+        current: tuple[Array, Array, Array],
+        state: LineSearchDescentState,
+        move: LastStep,
         taken: Array,
         search_failed: Array,
-        begin: Array,
-    ) -> DirectedState:
+        starts_search: Array,
+    ) -> LineSearchDescentState:
         """Begin a new direction and search for the problems whose last search is over."""
-        if backends.of(state.value).known_true(~begin):
+        if backends.of(state.value).known_true(~starts_search):
             return state
         xp = backends.namespace(state.value)
-        _, value, g = here
-        fresh = self.direction.init(g)
-        learned = self.direction.remember(state.memory, move)
-        memory = tree_where(search_failed, fresh, tree_where(taken, learned, state.memory))
+        _, value, g = current
+        reset = self.direction.init(g)
+        updated = self.direction.update_memory(state.memory, move)
+        memory = tree_where(search_failed, reset, tree_where(taken, updated, state.memory))
         recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
         recent = tree_where(taken, recent, state.recent)
-        d, search, steepest = self._begin(
-            objective, params, here, memory, move, recent, fresh=search_failed
+        d, search, steepest = self._begin_search(
+            objective, params, current, memory, move, recent, reset=search_failed
         )
         curvature = safe_divide(dot(move.s, move.y), dot(move.s, move.s))
         curvature = xp.where(taken, curvature, xp.zeros_like(curvature))
@@ -283,71 +289,77 @@ class Directed(Solver):
         )
         return state._replace(
             progress=progress,
-            direction=tree_where(begin, d, state.direction),
-            search=tree_where(begin, search, state.search),
-            low_grad=tree_where(begin, g, state.low_grad),
+            direction=tree_where(starts_search, d, state.direction),
+            search=tree_where(starts_search, search, state.search),
+            low_grad=tree_where(starts_search, g, state.low_grad),
             recent=recent,
             memory=memory,
-            steepest=xp.where(begin, steepest, state.steepest),
+            steepest=xp.where(starts_search, steepest, state.steepest),
         )
 
-    def _cut(self, objective: Any, params: Tree, d: Array, known: tuple[Any, ...]) -> Array:
-        """Cut a direction at the bounds, and turn the other entries to what is left of it.
+    def _cut_at_bounds(
+        self, objective: Any, params: Tree, d: Array, context: tuple[Any, ...]
+    ) -> Array:
+        """Cut a direction at the bounds, and adapt the entries that no bound cuts off.
 
         With the entries that are cut held at a share of their move, a quadratic's minimum over the others
         lies at that share of the way from their own direction to the one in d.
         """
-        memory, move, g, free = known
+        memory, move, g, free = context
         xp, batch = backends.namespace(g), g.ndim - 1
-        x, restore = ravel(params, batch)
-        there, _ = ravel(objective.prox(restore(x + d), 1.0), batch)
-        cut = (there != x + d) & (g * d < 0.0)
-        if backends.of(g).known_true(~xp.any(cut, axis=-1)):
-            return there - x
-        alone = self.direction.direction(memory, move, g, free & ~cut)
-        asked = xp.where(cut, d, xp.zeros_like(d))
-        share = safe_divide(dot(there - x, asked), dot(asked, asked))[..., None]
-        turned = xp.where(cut, d, share * d + (1.0 - share) * alone)
-        return _projected(objective, params, turned, batch)
+        x, unravel = ravel(params, batch)
+        projected, _ = ravel(objective.prox(unravel(x + d), 1.0), batch)
+        cut_entries = (projected != x + d) & (g * d < 0.0)
+        if backends.of(g).known_true(~xp.any(cut_entries, axis=-1)):
+            return projected - x
+        free_direction = self.direction.direction(memory, move, g, free & ~cut_entries)
+        requested = xp.where(cut_entries, d, xp.zeros_like(d))
+        fraction = safe_divide(dot(projected - x, requested), dot(requested, requested))[..., None]
+        combined = xp.where(cut_entries, d, fraction * d + (1.0 - fraction) * free_direction)
+        return _projected_move(objective, params, combined, batch)
 
-    def _begin(
+    def _begin_search(
         self,
         objective: Any,
         params: Tree,
-        here: tuple[Array, Array, Array],
+        current: tuple[Array, Array, Array],
         memory: Any,
-        move: Move,
+        move: LastStep,
         recent: Array,
-        fresh: Array,
-    ) -> tuple[Array, SearchState, Array]:
-        """Return the direction from here, its search, and whether it is minus the gradient."""
-        x, value, g = here
+        reset: Array,
+    ) -> tuple[Array, LineSearchState, Array]:
+        """Return the direction at the current point, its line search, and whether it is the negative gradient."""
+        x, value, g = current
         xp = backends.namespace(value)
         free = None
         if objective.nonsmooth:
-            free = _projected(objective, params, -g, value.ndim) != 0.0
+            free = _projected_move(objective, params, -g, value.ndim) != 0.0
         d = self.direction.direction(memory, move, g, free)
-        down = -g
+        negative_gradient = -g
         if objective.nonsmooth:
-            d = self._cut(objective, params, d, (memory, move, g, free))
-            size = self.direction.first(memory, move, value, g, -g)
-            down = _projected(objective, params, -size[..., None] * g, value.ndim)
-        slope, steep = dot(g, d), dot(g, down)
+            d = self._cut_at_bounds(objective, params, d, (memory, move, g, free))
+            size = self.direction.first_step(memory, move, value, g, -g)
+            negative_gradient = _projected_move(objective, params, -size[..., None] * g, value.ndim)
+        slope, gradient_derivative = dot(g, d), dot(g, negative_gradient)
         # Not downhill, or hardly: rounding has the better of the memory.
-        level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
-        steepest = fresh | ~(slope < -level)
-        d = tree_where(steepest, down, d)
-        slope = xp.where(steepest, steep, slope)
-        first = self.direction.first(memory, move, value, g, d)
-        first = xp.where(xp.isfinite(first) & (first > 0.0), first, xp.ones_like(first))
+        rounding_level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
+        steepest = reset | ~(slope < -rounding_level)
+        d = tree_where(steepest, negative_gradient, d)
+        slope = xp.where(steepest, gradient_derivative, slope)
+        first_step = self.direction.first_step(memory, move, value, g, d)
+        first_step = xp.where(
+            xp.isfinite(first_step) & (first_step > 0.0), first_step, xp.ones_like(first_step)
+        )
         if objective.nonsmooth:
-            first = xp.ones_like(first)  # to the far end of what the bounds allow, and no further
+            first_step = xp.ones_like(
+                first_step
+            )  # to the far end of what the bounds allow, and no further
         # Steps below this change no entry of x.
         eps = float(xp.finfo(value.dtype).eps)
         lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), safe_divide(xp.abs(x), xp.abs(d)))
         least = eps * xp.min(lengths, axis=-1)
         least = xp.where(xp.isfinite(least), least, xp.zeros_like(least))
-        search = self.search.start(value, slope, first, least, xp.max(recent, axis=-1))
+        search = self.search.start(value, slope, first_step, least, xp.max(recent, axis=-1))
         return d, search, steepest
 
 
@@ -366,8 +378,8 @@ def _update_best(best: BestPoint, taken: Array, value: Array, x: Array, g: Array
     )
 
 
-def _projected(objective: Any, params: Tree, d: Array, batch: int) -> Array:
-    """Return what of a move by d the bounds leave: P(x + d) - x."""
-    x, restore = ravel(params, batch)
-    there, _ = ravel(objective.prox(restore(x + d), 1.0), batch)
-    return there - x
+def _projected_move(objective: Any, params: Tree, d: Array, batch: int) -> Array:
+    """Return the projection of a step: P(x + d) - x."""
+    x, unravel = ravel(params, batch)
+    projected, _ = ravel(objective.prox(unravel(x + d), 1.0), batch)
+    return projected - x

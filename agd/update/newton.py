@@ -1,4 +1,7 @@
-"""Descent in whitened coordinates: where the Hessian is the identity, one step is enough."""
+"""Newton's method for the squared loss, whose Hessian is known from its moments.
+
+In whitened coordinates the Hessian is the identity, so that a Newton step is a gradient step of length 1.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ class NewtonStep(Solver):
         w := w - D N N' D g(w)
 
     From any point one step leads to the minimum, but for rounding; a second, whose gradient comes from
-    the data, leaves what rounding the data allow (iterative refinement). The first point is looked at
-    through the moments, so that a fit costs one pass for them and one for each step here.
+    the data, corrects what rounding of the moments lost (iterative refinement). The first point is evaluated
+    on the moments, so that a fit costs one pass for them and one for each step here.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ class NewtonStep(Solver):
         return self.refinements
 
     def init(self, objective: Any, params: Params) -> NewtonState:
-        """Look at the first point through the moments."""
+        """Evaluate the first point on the moments, without a pass over the data."""
         value, grad = objective.first(params)
         xp = backends.namespace(value)
         progress = Progress(stalled=xp.zeros_like(value, dtype=xp.bool))
@@ -84,7 +87,7 @@ class NewtonStep(Solver):
     def step(
         self, objective: Any, params: Params, state: NewtonState
     ) -> tuple[Params, NewtonState]:
-        """Take the steps; fail where the gradient has fallen as far as rounding lets it."""
+        """Take the Newton steps; stall where rounding lets the gradient fall no further."""
         value, grad = state.value, state.grad
         for _ in range(self.refinements):
             params = objective.move(params, grad)

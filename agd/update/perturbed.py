@@ -1,4 +1,7 @@
-"""What perturbed descent keeps of the method that it perturbs, and passes on."""
+"""Perturbed descent: any deterministic method, perturbed where its gradient is small to leave saddles.
+
+The loop of `agd.run` steps it as any solver, and calls `refresh` once a period, where it may perturb.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ __all__ = [
 
 
 class PerturbedState(NamedTuple):
-    """Where the best point and the moving point are, and what is known of them.
+    """Value and gradient at the best point, and the moving point with its own state.
 
     Attributes
     ----------
@@ -46,9 +49,9 @@ class PerturbedState(NamedTuple):
     progress: Progress
     point: Tree
     inner: Any
-    kept: Any
-    waiting: Array
-    top: Array
+    saved_state: Any
+    periods_waited: Array
+    max_norm: Array
 
 
 def _added(new: Array | None, old: Array | None, default: Array) -> Array:
@@ -220,82 +223,90 @@ class Perturbed(Solver):
         """Let the method move its point; the params follow unless it is a perturbed one."""
         xp = backends.namespace(state.value)
         point, inner = self.base.step(objective, state.point, state.inner)
-        away = state.waiting > 0.0
+        perturbed = state.periods_waited > 0.0
         one = xp.ones_like(state.value)
         new, old, progress = get_progress(inner), get_progress(state.inner), state.progress
         steps = _added(new.iterations, old.iterations, one)
         calls = _added(new.evaluations, old.evaluations, self.evaluations * one)
         state = state._replace(
-            value=xp.where(away, state.value, inner.value),
-            grad=tree_where(away, state.grad, inner.grad),
+            value=xp.where(perturbed, state.value, inner.value),
+            grad=tree_where(perturbed, state.grad, inner.grad),
             point=point,
             inner=inner,
             progress=progress._replace(
                 iterations=progress.iterations + steps, evaluations=progress.evaluations + calls
             ),
         )
-        return tree_where(away, params, point), _pass_on(state)
+        return tree_where(perturbed, params, point), _pass_on(state)
 
     def refresh(
         self, objective: Any, params: Tree, state: PerturbedState, drawn: Array
     ) -> tuple[Tree, PerturbedState]:
         """End a wait that is decided, and perturb a point that is at rest and not settled."""
         xp = backends.namespace(state.value)
-        inner, waiting = state.inner, state.waiting
+        inner, periods_waited = state.inner, state.periods_waited
         norm = objective.grad_norm(inner.grad, state.point)
-        top = xp.where(xp.isfinite(norm), xp.maximum(state.top, norm), state.top)
+        max_norm = xp.where(xp.isfinite(norm), xp.maximum(state.max_norm, norm), state.max_norm)
         stalled = get_progress(inner).stalled
-        at_rest = norm <= self.small * top
+        at_rest = norm <= self.small * max_norm
         at_rest = at_rest if stalled is None else at_rest | stalled
-        reach = self.radius * xp.maximum(max_abs(ravel(params, norm.ndim)[0]), xp.ones_like(norm))
-        noise = 16.0 * float(xp.finfo(norm.dtype).eps) * xp.abs(state.value)
-        away = waiting > 0.0
-        fall = xp.where(xp.isfinite(inner.value), state.value - inner.value, -noise)
-        escaped = away & (fall > self.small * top * reach + noise)
-        # Beside a minimum descent soon finds a point as flat as x; beside a saddle none for long.
-        flat = (norm <= objective.grad_norm(state.grad, params)) | (fall <= noise)
-        spent = (waiting >= self.wait) | (at_rest & flat)
-        settled = away & ~escaped & spent
-        back = settled & ~(fall > 0.0)
-        jump = ~away & state.progress.may_be_saddle & at_rest
-        ahead = escaped | (settled & ~back)
-        params = tree_where(ahead, state.point, params)
-        state = state._replace(
-            value=xp.where(ahead, inner.value, state.value),
-            grad=tree_where(ahead, inner.grad, state.grad),
-            point=tree_where(back, params, state.point),
-            inner=tree_where(back, state.kept, inner),
-            waiting=xp.where(away & ~escaped & ~settled, waiting + 1.0, 0.0 * waiting),
-            progress=state.progress._replace(may_be_saddle=state.progress.may_be_saddle & ~settled),
-            top=top,
+        perturbation_radius = self.radius * xp.maximum(
+            max_abs(ravel(params, norm.ndim)[0]), xp.ones_like(norm)
         )
-        return params, _pass_on(self._jumped(objective, params, state, jump, reach, drawn))
+        noise = 16.0 * float(xp.finfo(norm.dtype).eps) * xp.abs(state.value)
+        perturbed = periods_waited > 0.0
+        decrease = xp.where(xp.isfinite(inner.value), state.value - inner.value, -noise)
+        escaped = perturbed & (decrease > self.small * max_norm * perturbation_radius + noise)
+        # Beside a minimum descent soon finds a point as flat as x; beside a saddle none for long.
+        no_descent = (norm <= objective.grad_norm(state.grad, params)) | (decrease <= noise)
+        wait_over = (periods_waited >= self.wait) | (at_rest & no_descent)
+        decided = perturbed & ~escaped & wait_over
+        returns = decided & ~(decrease > 0.0)
+        perturbs = ~perturbed & state.progress.may_be_saddle & at_rest
+        moves_on = escaped | (decided & ~returns)
+        params = tree_where(moves_on, state.point, params)
+        state = state._replace(
+            value=xp.where(moves_on, inner.value, state.value),
+            grad=tree_where(moves_on, inner.grad, state.grad),
+            point=tree_where(returns, params, state.point),
+            inner=tree_where(returns, state.saved_state, inner),
+            periods_waited=xp.where(
+                perturbed & ~escaped & ~decided, periods_waited + 1.0, 0.0 * periods_waited
+            ),
+            progress=state.progress._replace(may_be_saddle=state.progress.may_be_saddle & ~decided),
+            max_norm=max_norm,
+        )
+        return params, _pass_on(
+            self._perturb(objective, params, state, perturbs, perturbation_radius, drawn)
+        )
 
-    def _jumped(
+    def _perturb(
         self,
         objective: Any,
         params: Tree,
         state: PerturbedState,
-        jump: Array,
-        reach: Array,
+        perturbs: Array,
+        perturbation_radius: Array,
         drawn: Array,
     ) -> PerturbedState:
-        """Perturb the moving point where `jump` says so, and begin the method anew there."""
-        if backends.of(jump).known_true(~jump):
+        """Perturb the moving point where `perturbs` says so, and begin the method anew there."""
+        if backends.of(perturbs).known_true(~perturbs):
             return state
-        x, restore = ravel(params, jump.ndim)
+        x, unravel = ravel(params, perturbs.ndim)
         xp = backends.namespace(x)
-        y = restore(x + reach[..., None] * drawn)
+        y = unravel(x + perturbation_radius[..., None] * drawn)
         if getattr(objective, "nonsmooth", False):
             # Of a prox with a step of next to nothing only the projection onto a set is left.
             y = objective.prox(y, float(xp.finfo(x.dtype).smallest_normal))
-        begun = self.base.init(objective, y)
+        restarted = self.base.init(objective, y)
         evaluations = state.progress.evaluations
-        evaluations = evaluations + xp.astype(jump, evaluations.dtype)
+        evaluations = evaluations + xp.astype(perturbs, evaluations.dtype)
         return state._replace(
-            point=tree_where(jump, y, state.point),
-            inner=tree_where(jump, begun, state.inner),
-            kept=tree_where(jump, state.inner, state.kept),
-            waiting=xp.where(jump, xp.ones_like(state.waiting), state.waiting),
+            point=tree_where(perturbs, y, state.point),
+            inner=tree_where(perturbs, restarted, state.inner),
+            saved_state=tree_where(perturbs, state.inner, state.saved_state),
+            periods_waited=xp.where(
+                perturbs, xp.ones_like(state.periods_waited), state.periods_waited
+            ),
             progress=state.progress._replace(evaluations=evaluations),
         )

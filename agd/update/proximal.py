@@ -1,4 +1,8 @@
-"""What the methods for a smooth function plus a penalty with a prox share; points are vectors (..., n)."""
+"""Proximal methods: FISTA, proximal gradient and projected gradient with Barzilai-Borwein steps.
+
+They minimise F = f + h with f smooth and h a penalty or a set that has a prox. Trees are ravelled to
+vectors (..., n) at every step, and unravelled to evaluate. The loop of `agd.run` drives them.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,30 @@ from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
 from agd._typing import Array, Progress, Tree
 from agd._validation import as_count
-from agd.update.descent import first_curvature, looks
+from agd.update.descent import initial_curvature, probe_evaluations
 from agd.update.solver import Solver
 
 __all__ = [
-    "DECREASE",
     "FISTA",
-    "GROWTH",
-    "Composite",
-    "Point",
+    "STEP_GROWTH",
+    "SUFFICIENT_DECREASE",
+    "CompositeFunction",
+    "CompositePoint",
     "ProjectedGradient",
     "ProximalGradient",
-    "bounded",
-    "filled",
+    "append_value",
+    "has_curvature_bound",
     "initial_progress",
-    "latest",
     "next_progress",
     "relative_step",
-    "rise",
-    "rounding",
-    "spectral",
+    "repeat_value",
+    "rounding_error",
+    "spectral_step",
+    "value_increase",
 ]
 
 
-class Point(NamedTuple):
+class CompositePoint(NamedTuple):
     """A point, with f, its gradient, and F = f + penalty there.
 
     Attributes
@@ -49,7 +53,7 @@ class Point(NamedTuple):
     value: Array
 
 
-class Composite:
+class CompositeFunction:
     """An objective over vectors in place of trees.
 
     Parameters
@@ -63,35 +67,35 @@ class Composite:
     def __init__(self, objective: Any, params: Tree, grad: Tree) -> None:
         self.objective = objective
         self.batch = len(objective.batch_shape)
-        self.x, self.restore = ravel(params, self.batch)
-        self.g, self.as_grad = ravel(grad, self.batch)
+        self.x, self.unravel = ravel(params, self.batch)
+        self.g, self.unravel_grad = ravel(grad, self.batch)
 
-    def at(self, x: Array) -> Point:
+    def at(self, x: Array) -> CompositePoint:
         """Evaluate at a point."""
-        params = self.restore(x)
+        params = self.unravel(x)
         smooth, grad = self.objective.value_and_grad(params)
-        return Point(x, ravel(grad, self.batch)[0], smooth, smooth + self.penalty(x))
+        return CompositePoint(x, ravel(grad, self.batch)[0], smooth, smooth + self.penalty(x))
 
-    def here(self, value: Array) -> Point:
+    def current_point(self, value: Array) -> CompositePoint:
         """Return the point that it was made with, where the whole is `value`."""
-        return Point(self.x, self.g, value - self.penalty(self.x), value)
+        return CompositePoint(self.x, self.g, value - self.penalty(self.x), value)
 
     def penalty(self, x: Array) -> Array:
         """Return the part that is left to the prox."""
-        return self.objective.penalty_value(self.restore(x))
+        return self.objective.penalty_value(self.unravel(x))
 
     def prox(self, x: Array, step: float | Array) -> Array:
         """Return argmin_u penalty(u) + |u - x|² / (2 step)."""
         if not self.objective.nonsmooth:
             return x
-        return ravel(self.objective.prox(self.restore(x), step), self.batch)[0]
+        return ravel(self.objective.prox(self.unravel(x), step), self.batch)[0]
 
-    def forward(self, at: Point, step: Array) -> Array:
+    def proximal_step(self, at: CompositePoint, step: Array) -> Array:
         """Return where a proximal gradient step leads: prox(x - step g, step)."""
         return self.prox(at.x - step[..., None] * at.g, step)
 
 
-def bounded(objective: Any) -> bool:
+def has_curvature_bound(objective: Any) -> bool:
     """Return whether an objective bounds its own curvature everywhere."""
     loss = getattr(objective, "loss", None)
     return (
@@ -101,7 +105,7 @@ def bounded(objective: Any) -> bool:
     )
 
 
-def rounding(*values: Array) -> Array:
+def rounding_error(*values: Array) -> Array:
     """Return how much of the difference between values may be rounding."""
     xp = backends.namespace(values[0])
     eps = float(xp.finfo(values[0].dtype).eps)
@@ -111,16 +115,18 @@ def rounding(*values: Array) -> Array:
     return 16.0 * eps * size
 
 
-def rise(both: Composite, old: Point, new: Point) -> tuple[Array, Array]:
+def value_increase(
+    composite: CompositeFunction, old: CompositePoint, new: CompositePoint
+) -> tuple[Array, Array]:
     """Return how far the value of a quadratic plus the penalty rises, and how much of it may be rounding.
 
     Of a quadratic the gradients tell, (g + g_old) · d / 2: its values may be small differences of large terms.
     """
     d, slope = new.x - old.x, new.g + old.g
-    before, after = both.penalty(old.x), both.penalty(new.x)
+    before, after = composite.penalty(old.x), composite.penalty(new.x)
     xp = backends.namespace(before)
     eps = float(xp.finfo(before.dtype).eps)
-    noise = rounding(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
+    noise = rounding_error(before, after) + 16.0 * eps * xp.sqrt(dot(slope, slope) * dot(d, d))
     return 0.5 * dot(slope, d) + (after - before), noise
 
 
@@ -129,8 +135,10 @@ def relative_step(new: Array, old: Array) -> Array:
     return safe_divide(max_abs(new - old), max_abs(new))
 
 
-DECREASE = 1e-4  # the share of the decrease to first order that is enough
-GROWTH = 4.0  # a step grows so much where the curvature seen is not positive
+# The constant of Armijo's condition: the share of the first-order decrease that a step must bring.
+SUFFICIENT_DECREASE = 1e-4
+# The factor by which a step grows where the measured curvature is not positive, so that 1 / L says nothing.
+STEP_GROWTH = 4.0
 
 
 def initial_progress(value: Array, evaluations: int) -> Progress:
@@ -144,7 +152,7 @@ def initial_progress(value: Array, evaluations: int) -> Progress:
 
 
 def next_progress(
-    progress: Progress, old: Point, new: Point, taken: Array, unmoved: Array
+    progress: Progress, old: CompositePoint, new: CompositePoint, taken: Array, unmoved: Array
 ) -> Progress:
     """Return the progress after a trial, which was taken or changed no entry of the point."""
     xp = backends.namespace(old.value)
@@ -165,28 +173,29 @@ def next_progress(
     )
 
 
-def filled(value: Array, memory: int) -> Array:
+def repeat_value(value: Array, memory: int) -> Array:
     """Return the first value, as often as values are remembered, shape (..., memory)."""
     xp = backends.namespace(value)
     more = xp.zeros((*value.shape, memory), dtype=value.dtype, device=backends.device(value))
     return value[..., None] + more
 
 
-def latest(recent: Array, value: Array) -> Array:
+def append_value(recent: Array, value: Array) -> Array:
     """Drop the oldest of the last few values, and add one."""
     xp = backends.namespace(value)
     return xp.concat([recent[..., 1:], value[..., None]], axis=-1)
 
 
-def spectral(s: Array, y: Array, otherwise: Array) -> Array:
+def spectral_step(s: Array, y: Array, otherwise: Array) -> Array:
     """Return the step of Barzilai and Borwein, s · s / s · y; `otherwise` where s · y is not above 0."""
     xp = backends.namespace(s)
-    bend = dot(s, y)
-    step = safe_divide(dot(s, s), bend)
-    return xp.where(bend > 0.0, backends.clip(step, 1e-20, 1e20), otherwise)
+    curvature = dot(s, y)
+    step = safe_divide(dot(s, s), curvature)
+    return xp.where(curvature > 0.0, backends.clip(step, 1e-20, 1e20), otherwise)
 
 
-EASE = 0.98  # by how much L is lowered with each step where the curvature may differ from place to place
+# The factor of L at each step of a function that is no quadratic: its curvature may fall along the path.
+CURVATURE_DECAY = 0.98
 
 
 class FistaState(NamedTuple):
@@ -195,7 +204,7 @@ class FistaState(NamedTuple):
     value: Array
     grad: Tree
     progress: Progress
-    extrapolated: Point
+    extrapolated: CompositePoint
     pending: Array
     t: Array
     L: Array
@@ -256,125 +265,138 @@ class FISTA(Solver):
         """Evaluate the objective at the first point, and measure L where it has one."""
         smooth, grad = objective.value_and_grad(params)
         xp = backends.namespace(smooth)
-        both = Composite(objective, params, grad)
-        value = smooth + both.penalty(both.x)
+        composite = CompositeFunction(objective, params, grad)
+        value = smooth + composite.penalty(composite.x)
         no, one = xp.zeros_like(value, dtype=xp.bool), xp.ones_like(value)
-        L = first_curvature(objective, params, grad)
-        start = Point(both.x, both.g, smooth, value)
+        L = initial_curvature(objective, params, grad)
+        start = CompositePoint(composite.x, composite.g, smooth, value)
         zero = xp.zeros_like(value)
-        known = L if bounded(objective) else zero
+        measurable = L if has_curvature_bound(objective) else zero
         progress = Progress(
-            zero, one + looks(objective), no, no, curvature=known, relative_step=zero
+            zero,
+            one + probe_evaluations(objective),
+            no,
+            no,
+            curvature=measurable,
+            relative_step=zero,
         )
         return FistaState(value, grad, progress, start, no, one, L)
 
     def step(self, objective: Any, params: Tree, state: FistaState) -> tuple[Tree, FistaState]:
         """Evaluate at the next x and judge it, or at the y that is pending."""
         xp = backends.namespace(state.value)
-        both = Composite(objective, params, state.grad)
-        old, y, progress = both.here(state.value), state.extrapolated, state.progress
-        target = both.forward(y, 1.0 / state.L)
-        new = both.at(tree_where(state.pending, y.x, target))
+        composite = CompositeFunction(objective, params, state.grad)
+        old, y, progress = composite.current_point(state.value), state.extrapolated, state.progress
+        target = composite.proximal_step(y, 1.0 / state.L)
+        new = composite.at(tree_where(state.pending, y.x, target))
         trial = ~state.pending
         quadratic = getattr(objective, "quadratic", False)
-        enough, raised, curvature = self._test_curvature(y, new, state.L, by_slopes=quadratic)
-        still = trial & xp.all(y.x == old.x, axis=-1)
-        change, noise = new.value - old.value, rounding(new.value, old.value)
+        bounded_above, raised, curvature = self._test_curvature(
+            y, new, state.L, by_slopes=quadratic
+        )
+        without_momentum = trial & xp.all(y.x == old.x, axis=-1)
+        change, noise = new.value - old.value, rounding_error(new.value, old.value)
         if quadratic:
-            change, noise = rise(both, old, new)
+            change, noise = value_increase(composite, old, new)
         rises = change > noise
-        same = xp.all(new.x == old.x, axis=-1)
+        unmoved = xp.all(new.x == old.x, axis=-1)
         # Without momentum a step that is short enough descends, but for rounding.
-        taken = trial & enough & (still | ~rises)
-        back = (trial & enough & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
-        now = tree_where(taken, new, old)
+        taken = trial & bounded_above & (without_momentum | ~rises)
+        restart = (trial & bounded_above & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
+        accepted = tree_where(taken, new, old)
         uphill = dot(y.x - new.x, new.x - old.x) > 0.0
-        L = xp.where(trial & ~enough, raised, state.L)
+        L = xp.where(trial & ~bounded_above, raised, state.L)
         L = self._lowered(objective, state, y, new, taken, taken & uphill, L)
-        t = xp.where((taken & uphill) | back, xp.ones_like(state.t), state.t)
-        following = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _eased(taken, L, state) * t * t))
-        beta = xp.where(taken, (t - 1.0) / following, xp.zeros_like(t))
-        extrapolated, pending = self._extrapolate(both, old, new, beta)
+        t = xp.where((taken & uphill) | restart, xp.ones_like(state.t), state.t)
+        next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _curvature_ratio(taken, L, state) * t * t))
+        beta = xp.where(taken, (t - 1.0) / next_t, xp.zeros_like(t))
+        extrapolated, pending = self._extrapolate(composite, old, new, beta)
         extrapolated = tree_where(
-            taken, extrapolated, tree_where(back, old, tree_where(state.pending, new, y))
+            taken, extrapolated, tree_where(restart, old, tree_where(state.pending, new, y))
         )
         nonfinite = progress.hit_nonfinite | ~xp.isfinite(new.value)
         largest = xp.maximum(progress.curvature, curvature)
         after = progress._replace(
             iterations=progress.iterations + xp.astype(taken, t.dtype),
             evaluations=progress.evaluations + 1.0,
-            stalled=progress.stalled | (still & same),
-            hit_nonfinite=nonfinite & (same | ~taken),
-            curvature=progress.curvature if bounded(objective) else largest,
+            stalled=progress.stalled | (without_momentum & unmoved),
+            hit_nonfinite=nonfinite & (unmoved | ~taken),
+            curvature=progress.curvature if has_curvature_bound(objective) else largest,
             relative_step=xp.where(taken, relative_step(new.x, old.x), progress.relative_step),
         )
-        return both.restore(now.x), FistaState(
-            value=now.value,
-            grad=both.as_grad(now.g),
+        return composite.unravel(accepted.x), FistaState(
+            value=accepted.value,
+            grad=composite.unravel_grad(accepted.g),
             progress=after,
             extrapolated=extrapolated,
             pending=taken & pending,
-            t=xp.where(taken, following, t),
+            t=xp.where(taken, next_t, t),
             L=L,
         )
 
     def _test_curvature(
-        self, y: Point, new: Point, L: Array, *, by_slopes: bool
+        self, y: CompositePoint, new: CompositePoint, L: Array, *, by_slopes: bool
     ) -> tuple[Array, Array, Array]:
-        """Say whether L bounds the curvature on the way from y, what L to try if not, and the curvature."""
+        """Return whether L bounds the curvature from y to the new point, an L to try if not, and the curvature."""
         xp = backends.namespace(L)
         d, finite = new.x - y.x, xp.isfinite(new.value)
         square = dot(d, d)
-        bend = new.smooth - y.smooth - dot(y.g, d)
-        turned = dot(new.g - y.g, d)
-        noise = rounding(new.smooth, y.smooth)
+        excess = new.smooth - y.smooth - dot(y.g, d)
+        gradient_change = dot(new.g - y.g, d)
+        noise = rounding_error(new.smooth, y.smooth)
         hidden = xp.ones_like(finite) if by_slopes else 0.5 * L * square <= noise
         eps = float(xp.finfo(L.dtype).eps)
-        by_slope = turned <= L * square + 16.0 * eps * xp.sqrt(dot(new.g, new.g) * square)
-        below = xp.where(hidden, by_slope, bend <= 0.5 * L * square + noise)
-        seen = safe_divide(xp.where(hidden, turned, 2.0 * bend), square)
-        known = finite & (square > 0.0) & xp.isfinite(seen)
-        raised = backends.clip(xp.where(known, seen, 10.0 * L), low=1.5 * L, high=1e3 * L)
-        return finite & below, raised, xp.where(known & ~hidden, seen, xp.zeros_like(seen))
+        by_slope = gradient_change <= L * square + 16.0 * eps * xp.sqrt(dot(new.g, new.g) * square)
+        below = xp.where(hidden, by_slope, excess <= 0.5 * L * square + noise)
+        curvature = safe_divide(xp.where(hidden, gradient_change, 2.0 * excess), square)
+        measurable = finite & (square > 0.0) & xp.isfinite(curvature)
+        raised = backends.clip(xp.where(measurable, curvature, 10.0 * L), low=1.5 * L, high=1e3 * L)
+        return (
+            finite & below,
+            raised,
+            xp.where(measurable & ~hidden, curvature, xp.zeros_like(curvature)),
+        )
 
     def _lowered(
         self,
         objective: Any,
         state: FistaState,
-        y: Point,
-        new: Point,
+        y: CompositePoint,
+        new: CompositePoint,
         taken: Array,
         uphill: Array,
         L: Array,
     ) -> Array:
         """Lower L: to what the first step saw, by half at a restart, and by a little at every step."""
         xp = backends.namespace(L)
-        d, turn = new.x - y.x, new.g - y.g
-        seen = safe_divide(xp.sqrt(dot(turn, turn)), xp.sqrt(dot(d, d)))
-        guess = 0.0 if bounded(objective) else 1.0
-        first = taken & (state.progress.iterations < guess) & (seen > 0.0) & xp.isfinite(seen)
+        d, gradient_change = new.x - y.x, new.g - y.g
+        curvature = safe_divide(xp.sqrt(dot(gradient_change, gradient_change)), xp.sqrt(dot(d, d)))
+        guess = 0.0 if has_curvature_bound(objective) else 1.0
+        first = (
+            taken & (state.progress.iterations < guess) & (curvature > 0.0) & xp.isfinite(curvature)
+        )
         # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
-        ease = 1.0 if getattr(objective, "quadratic", False) else EASE
+        ease = 1.0 if getattr(objective, "quadratic", False) else CURVATURE_DECAY
         later = xp.where(uphill, 0.5 * L, xp.where(taken, ease * L, L))
-        return xp.where(first, xp.minimum(L, seen), later)
+        return xp.where(first, xp.minimum(L, curvature), later)
 
     def _extrapolate(
-        self, both: Composite, old: Point, new: Point, beta: Array
-    ) -> tuple[Point, Array]:
+        self, composite: CompositeFunction, old: CompositePoint, new: CompositePoint, beta: Array
+    ) -> tuple[CompositePoint, Array]:
         """Return the next y, and whether it is still to be evaluated."""
-        ahead = new.x + beta[..., None] * (new.x - old.x)
-        plain = beta == 0.0
-        if getattr(both.objective, "quadratic", False):
-            change = ahead - new.x
+        extrapolated = new.x + beta[..., None] * (new.x - old.x)
+        no_momentum = beta == 0.0
+        if getattr(composite.objective, "quadratic", False):
+            change = extrapolated - new.x
             g = new.g + beta[..., None] * (new.g - old.g)
             smooth = new.smooth + 0.5 * dot(new.g + g, change)
-            return Point(ahead, g, smooth, smooth), plain & ~plain
+            return CompositePoint(extrapolated, g, smooth, smooth), no_momentum & ~no_momentum
         # The function is only asked where the penalty is finite, and within bounds.
-        ahead = tree_where(plain, new.x, both.prox(ahead, 0.0))
-        return new._replace(x=ahead), ~plain
+        extrapolated = tree_where(no_momentum, new.x, composite.prox(extrapolated, 0.0))
+        return new._replace(x=extrapolated), ~no_momentum
 
 
-def _eased(taken: Array, L: Array, state: FistaState) -> Array:
+def _curvature_ratio(taken: Array, L: Array, state: FistaState) -> Array:
     """Return L_{k+1} / L_k, which the momentum's sequence has to know of."""
     xp = backends.namespace(L)
     return xp.where(taken, L / state.L, xp.ones_like(L))
@@ -450,39 +472,41 @@ class ProximalGradient(Solver):
     def init(self, objective: Any, params: Tree) -> ProximalState:
         """Evaluate the objective at the first point."""
         smooth, grad = objective.value_and_grad(params)
-        both = Composite(objective, params, grad)
-        value = smooth + both.penalty(both.x)
-        step = 1.0 / first_curvature(objective, params, grad)
-        progress = initial_progress(value, 1 + looks(objective))
-        return ProximalState(value, grad, progress, step, filled(value, self.memory))
+        composite = CompositeFunction(objective, params, grad)
+        value = smooth + composite.penalty(composite.x)
+        step = 1.0 / initial_curvature(objective, params, grad)
+        progress = initial_progress(value, 1 + probe_evaluations(objective))
+        return ProximalState(value, grad, progress, step, repeat_value(value, self.memory))
 
     def step(
         self, objective: Any, params: Tree, state: ProximalState
     ) -> tuple[Tree, ProximalState]:
         """Evaluate where the step leads; take it, or shorten the step."""
         xp = backends.namespace(state.value)
-        both = Composite(objective, params, state.grad)
-        old, a = both.here(state.value), state.step
-        new = both.at(both.forward(old, a))
+        composite = CompositeFunction(objective, params, state.grad)
+        old, a = composite.current_point(state.value), state.step
+        new = composite.at(composite.proximal_step(old, a))
         s = new.x - old.x
         square = dot(s, s)
-        limit = xp.max(state.recent, axis=-1) - 0.5 * DECREASE * square / a
+        limit = xp.max(state.recent, axis=-1) - 0.5 * SUFFICIENT_DECREASE * square / a
         finite = xp.isfinite(new.value)
-        taken = finite & (new.value <= limit + rounding(new.value, old.value))
-        bend = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
-        shorter = xp.where(finite & (bend > 0.0), safe_divide(square, bend), 0.1 * a)
-        shorter = backends.clip(shorter, low=0.1 * a, high=0.5 * a)
-        longer = spectral(s, new.g - old.g, GROWTH * a)
-        now = tree_where(taken, new, old)
+        taken = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        twice_excess = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
+        shortened = xp.where(
+            finite & (twice_excess > 0.0), safe_divide(square, twice_excess), 0.1 * a
+        )
+        shortened = backends.clip(shortened, low=0.1 * a, high=0.5 * a)
+        next_step = spectral_step(s, new.g - old.g, STEP_GROWTH * a)
+        accepted = tree_where(taken, new, old)
         unmoved = xp.all(s == 0.0, axis=-1)
         after = ProximalState(
-            value=now.value,
-            grad=both.as_grad(now.g),
+            value=accepted.value,
+            grad=composite.unravel_grad(accepted.g),
             progress=next_progress(state.progress, old, new, taken, unmoved),
-            step=xp.where(taken, longer, shorter),
-            recent=tree_where(taken, latest(state.recent, new.value), state.recent),
+            step=xp.where(taken, next_step, shortened),
+            recent=tree_where(taken, append_value(state.recent, new.value), state.recent),
         )
-        return both.restore(now.x), after
+        return composite.unravel(accepted.x), after
 
 
 class ProjectedState(NamedTuple):
@@ -492,8 +516,8 @@ class ProjectedState(NamedTuple):
     grad: Tree
     progress: Progress
     target: Array
-    fall: Array
-    share: Array
+    decrease: Array
+    fraction: Array
     step: Array
     recent: Array
 
@@ -561,52 +585,58 @@ class ProjectedGradient(Solver):
     def init(self, objective: Any, params: Tree) -> ProjectedState:
         """Evaluate the objective at the first point, and project the first step."""
         smooth, grad = objective.value_and_grad(params)
-        both = Composite(objective, params, grad)
-        value = smooth + both.penalty(both.x)
+        composite = CompositeFunction(objective, params, grad)
+        value = smooth + composite.penalty(composite.x)
         xp = backends.namespace(value)
-        step = 1.0 / first_curvature(objective, params, grad)
-        target, fall = _aim(both, Point(both.x, both.g, smooth, value), step)
-        recent, one = filled(value, self.memory), xp.ones_like(value)
-        progress = initial_progress(value, 1 + looks(objective))
-        return ProjectedState(value, grad, progress, target, fall, one, step, recent)
+        step = 1.0 / initial_curvature(objective, params, grad)
+        target, decrease = _target_and_decrease(
+            composite, CompositePoint(composite.x, composite.g, smooth, value), step
+        )
+        recent, one = repeat_value(value, self.memory), xp.ones_like(value)
+        progress = initial_progress(value, 1 + probe_evaluations(objective))
+        return ProjectedState(value, grad, progress, target, decrease, one, step, recent)
 
     def step(
         self, objective: Any, params: Tree, state: ProjectedState
     ) -> tuple[Tree, ProjectedState]:
         """Evaluate a trial; take it and project the next step, or go less far."""
         xp = backends.namespace(state.value)
-        both = Composite(objective, params, state.grad)
-        old, t = both.here(state.value), state.share
-        part = old.x + t[..., None] * (state.target - old.x)
-        new = both.at(tree_where(t == 1.0, state.target, part))
-        limit = xp.max(state.recent, axis=-1) + DECREASE * t * state.fall
+        composite = CompositeFunction(objective, params, state.grad)
+        old, t = composite.current_point(state.value), state.fraction
+        interpolated = old.x + t[..., None] * (state.target - old.x)
+        new = composite.at(tree_where(t == 1.0, state.target, interpolated))
+        limit = xp.max(state.recent, axis=-1) + SUFFICIENT_DECREASE * t * state.decrease
         finite = xp.isfinite(new.value)
-        taken = finite & (new.value <= limit + rounding(new.value, old.value))
-        bend = new.value - old.value - t * state.fall
-        shorter = xp.where(
-            finite & (bend > 0.0), safe_divide(-0.5 * t * t * state.fall, bend), 0.1 * t
+        taken = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        twice_excess = new.value - old.value - t * state.decrease
+        shortened = xp.where(
+            finite & (twice_excess > 0.0),
+            safe_divide(-0.5 * t * t * state.decrease, twice_excess),
+            0.1 * t,
         )
-        shorter = backends.clip(shorter, low=0.1 * t, high=0.5 * t)
-        a = spectral(new.x - old.x, new.g - old.g, GROWTH * state.step)
+        shortened = backends.clip(shortened, low=0.1 * t, high=0.5 * t)
+        a = spectral_step(new.x - old.x, new.g - old.g, STEP_GROWTH * state.step)
         a = xp.where(taken, a, state.step)
-        now = tree_where(taken, new, old)
-        target, fall = _aim(both, now, a)
+        accepted = tree_where(taken, new, old)
+        target, decrease = _target_and_decrease(composite, accepted, a)
         unmoved = xp.all(new.x == old.x, axis=-1)
         after = ProjectedState(
-            value=now.value,
-            grad=both.as_grad(now.g),
+            value=accepted.value,
+            grad=composite.unravel_grad(accepted.g),
             progress=next_progress(state.progress, old, new, taken, unmoved),
             target=tree_where(taken, target, state.target),
-            fall=xp.where(taken, fall, state.fall),
-            share=xp.where(taken, xp.ones_like(t), shorter),
+            decrease=xp.where(taken, decrease, state.decrease),
+            fraction=xp.where(taken, xp.ones_like(t), shortened),
             step=a,
-            recent=tree_where(taken, latest(state.recent, new.value), state.recent),
+            recent=tree_where(taken, append_value(state.recent, new.value), state.recent),
         )
-        return both.restore(now.x), after
+        return composite.unravel(accepted.x), after
 
 
-def _aim(both: Composite, at: Point, step: Array) -> tuple[Array, Array]:
+def _target_and_decrease(
+    composite: CompositeFunction, at: CompositePoint, step: Array
+) -> tuple[Array, Array]:
     """Return where a step leads, and by how much the value falls on the way there, to first order."""
-    target = both.forward(at, step)
+    target = composite.proximal_step(at, step)
     change = dot(at.g, target - at.x)
-    return target, change + both.penalty(target) - (at.value - at.smooth)
+    return target, change + composite.penalty(target) - (at.value - at.smooth)

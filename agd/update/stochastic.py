@@ -1,4 +1,8 @@
-"""Mini-batches: which rows a step looks at, and how curved their mean can be."""
+"""Mini-batch methods: stochastic descent by any rule, SGD, and SVRG.
+
+A solver here draws the rows of its steps (`draw`), and the loop of `agd.run` looks at it once an epoch. The
+permutations are drawn on the host from a seed, so that every library sees the same mini-batches.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +25,20 @@ from agd.update.solver import Solver
 __all__ = [
     "SVRG",
     "Stochastic",
+    "all_finite",
     "check_sampling",
-    "curvature_seen",
     "drawn_rows",
-    "finite",
+    "estimate_batch_curvature",
+    "full_value_and_grad",
+    "has_prox",
     "mini_batches",
-    "nonsmooth",
     "sgd",
-    "whole",
 ]
 
-LEAST_BATCH, MOST_BATCHES = 32, 500
-PROBES = 4  # mini-batches whose curvature is measured where there is no bound
+# The default mini-batch has so many rows, or as many more as keep an epoch below so many mini-batches.
+MIN_BATCH_ROWS, MAX_EPOCH_BATCHES = 32, 500
+# Mini-batches whose curvature is measured where the loss has no bound on it.
+MAX_PROBE_BATCHES = 4
 
 
 def check_sampling(batch_size: int | None, seed: int) -> None:
@@ -52,7 +58,7 @@ def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int
             f"chunks, and a stream's in batches, so bring them into memory (X.compute()) or use "
             f"method='auto'"
         )
-    size = max(LEAST_BATCH, -(-rows // MOST_BATCHES)) if batch_size is None else batch_size
+    size = max(MIN_BATCH_ROWS, -(-rows // MAX_EPOCH_BATCHES)) if batch_size is None else batch_size
     size = min(size, rows)
     return size, rows // size
 
@@ -60,9 +66,9 @@ def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int
 @functools.lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, rows: int, size: int) -> Any:
     """Return the mini-batches of an epoch, shape (rows // size, size)."""
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    permutation = np.random.default_rng([seed, epoch]).permutation(rows)
     kind = np.int32 if rows < 2**31 else np.int64
-    return order[: rows // size * size].reshape(-1, size).astype(kind)
+    return permutation[: rows // size * size].reshape(-1, size).astype(kind)
 
 
 def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n: int) -> Array:
@@ -80,24 +86,26 @@ def _beside(host: Any, objective: Any) -> Array:
     return backends.to_device_of(host, like, getattr(backends.namespace(like), str(host.dtype)))
 
 
-def whole(objective: Any, params: Tree) -> tuple[Array, Tree]:
+def full_value_and_grad(objective: Any, params: Tree) -> tuple[Array, Tree]:
     """Return the objective with all of its penalty, and the gradient of its smooth part."""
     value, grad = objective.value_and_grad(params)
-    return (value + objective.penalty_value(params) if nonsmooth(objective) else value), grad
+    return (value + objective.penalty_value(params) if has_prox(objective) else value), grad
 
 
-def nonsmooth(objective: Any) -> bool:
-    """Return whether the objective has a part that only its prox handles."""
+def has_prox(objective: Any) -> bool:
+    """Return whether the objective has a penalty or bounds that are left to its prox."""
     return bool(getattr(objective, "nonsmooth", False))
 
 
-def finite(tree: Tree, batch: int) -> Array:
+def all_finite(tree: Tree, batch: int) -> Array:
     """Return for each problem whether all entries of a tree are finite, shape (...)."""
     xp = backends.namespace(optree.tree_leaves(tree)[0])
     return xp.isfinite(xp.sum(xp.abs(ravel(tree, batch)[0]), axis=-1))
 
 
-def curvature_seen(objective: Any, params: Tree, size: int, batches: int, seed: int) -> Array:
+def estimate_batch_curvature(
+    objective: Any, params: Tree, size: int, batches: int, seed: int
+) -> Array:
     """Return the curvature that mini-batches show: its bound, or what a few of them measure here.
 
     A measured one is the largest |Hv| / |v| that power iteration on differences of gradients finds, over
@@ -106,19 +114,21 @@ def curvature_seen(objective: Any, params: Tree, size: int, batches: int, seed: 
     bound = batch_curvature(objective, size)
     if bound is not None:
         return bound
-    probes = drawn_rows(objective, size, batches, seed, 0, min(PROBES, batches))
-    seen = [_measured(take_rows(objective, probes[i, :]), params) for i in range(probes.shape[0])]
-    xp = backends.namespace(seen[0])
-    found = functools.reduce(xp.maximum, seen)
-    usable = xp.isfinite(found) & (found > 0.0)
-    return xp.where(usable, found, xp.ones_like(found))
+    probes = drawn_rows(objective, size, batches, seed, 0, min(MAX_PROBE_BATCHES, batches))
+    estimates = [
+        _power_iteration(take_rows(objective, probes[i, :]), params) for i in range(probes.shape[0])
+    ]
+    xp = backends.namespace(estimates[0])
+    estimate = functools.reduce(xp.maximum, estimates)
+    usable = xp.isfinite(estimate) & (estimate > 0.0)
+    return xp.where(usable, estimate, xp.ones_like(estimate))
 
 
-def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
+def _power_iteration(objective: Any, params: Tree, iterations: int = 6) -> Array:
     """Return the largest |g(x + h v) - g(x)| / h that a few power iterations find, |v| = 1."""
     value, grad = objective.value_and_grad(params)
     batch, xp = value.ndim, backends.namespace(value)
-    x, restore = ravel(params, batch)
+    x, unravel = ravel(params, batch)
     g, _ = ravel(grad, batch)
     h = float(xp.finfo(x.dtype).eps) ** (1.0 / 3.0) * (1.0 + max_abs(x))[..., None]
     rng = np.random.default_rng(0)
@@ -126,22 +136,24 @@ def _measured(objective: Any, params: Tree, iterations: int = 6) -> Array:
     size = xp.zeros_like(value)
     for _ in range(iterations):
         v = safe_divide(v, xp.sqrt(dot(v, v))[..., None] + 0.0 * v)
-        near, _ = ravel(objective.value_and_grad(_inside(objective, restore, x, h * v))[1], batch)
-        v = (near - g) / h
+        moved_grad, _ = ravel(
+            objective.value_and_grad(_move_within_bounds(objective, unravel, x, h * v))[1], batch
+        )
+        v = (moved_grad - g) / h
         size = xp.maximum(size, xp.sqrt(dot(v, v)))
     return size
 
 
-def _inside(objective: Any, restore: Any, x: Array, s: Array) -> Tree:
-    """Return x + s; an entry that the bounds would cut goes the other way, as far as they allow."""
+def _move_within_bounds(objective: Any, unravel: Any, x: Array, s: Array) -> Tree:
+    """Return x + s within the bounds: an entry that they would cut goes the other way if that is farther."""
     bounds = getattr(objective, "bounds", None)
     if bounds is None:
-        return restore(x + s)
-    ahead, back = bounds.project(restore(x + s)), bounds.project(restore(x - s))
-    return optree.tree_map(_farther, restore(x), ahead, back)
+        return unravel(x + s)
+    forward, backward = bounds.project(unravel(x + s)), bounds.project(unravel(x - s))
+    return optree.tree_map(_longer_move, unravel(x), forward, backward)
 
 
-def _farther(x: Array, a: Array, b: Array) -> Array:
+def _longer_move(x: Array, a: Array, b: Array) -> Array:
     xp = backends.namespace(x)
     return xp.where(xp.abs(a - x) >= xp.abs(b - x), a, b)
 
@@ -249,7 +261,7 @@ class Stochastic(Solver):
     def init(self, objective: Any, params: Tree) -> StochasticState:
         """Evaluate the whole objective at the first point; with "auto", find the rate."""
         size, batches = mini_batches(objective, self.batch_size, self.name)
-        if nonsmooth(objective):
+        if has_prox(objective):
             raise ValueError(
                 f"{self.name} takes no bounds and no penalty that is not smooth: use method='svrg'"
             )
@@ -258,7 +270,7 @@ class Stochastic(Solver):
         zero = xp.zeros_like(value)
         scale = None
         if self.auto:
-            scale = 0.5 / curvature_seen(objective, params, size, batches, self.seed)
+            scale = 0.5 / estimate_batch_curvature(objective, params, size, batches, self.seed)
         progress = Progress(zero, zero + 1.0)
         return StochasticState(value, grad, progress, self._unit.init(params), scale, zero)
 
@@ -273,12 +285,12 @@ class Stochastic(Solver):
         if state.scale is not None:
             rate = state.scale * (1.0 + state.count / batches) ** -self.decay
             updates = tree_scale(rate, updates)
-        moved = apply_updates(params, updates)
+        next_params = apply_updates(params, updates)
         # The value is the point's before the step: a step to nowhere has to show in it.
-        value = xp.where(finite(moved, value.ndim), value, value + xp.nan)
+        value = xp.where(all_finite(next_params, value.ndim), value, value + xp.nan)
         count = state.count + 1.0
         progress = Progress(xp.floor(count / batches), state.progress.evaluations + 1.0 / batches)
-        return moved, StochasticState(value, grad, progress, inner, state.scale, count)
+        return next_params, StochasticState(value, grad, progress, inner, state.scale, count)
 
     def look(
         self,
@@ -287,7 +299,7 @@ class Stochastic(Solver):
         state: StochasticState,
     ) -> tuple[Array, Tree]:
         """Return the whole objective and its gradient: what is reported and tested."""
-        return whole(objective, params)
+        return full_value_and_grad(objective, params)
 
 
 def sgd(
@@ -326,8 +338,9 @@ def sgd(
     return Stochastic(gradient_descent(learning_rate), batch_size, seed, decay, rescaled)
 
 
-GROWTH = 1.25  # of the step after a round that went well,
-LONGEST = 1e15  # up to this: at the minimum itself every round goes well
+# The factor of the step after a round that lowered the value, and the longest step: at the minimum itself
+# every round lowers it.
+RATE_GROWTH, MAX_STEP_SIZE = 1.25, 1e15
 
 
 class SVRGState(NamedTuple):
@@ -433,11 +446,11 @@ class SVRG(Solver):
     def init(self, objective: Any, params: Tree) -> SVRGState:
         """Evaluate the whole objective at the first point, and find the step."""
         size, batches = mini_batches(objective, self.batch_size, "SVRG")
-        value, grad = whole(objective, params)
+        value, grad = full_value_and_grad(objective, params)
         xp = backends.namespace(value)
         zero = xp.zeros_like(value)
         if self.learning_rate == AUTO:
-            rate = 0.25 / curvature_seen(objective, params, size, batches, self.seed)
+            rate = 0.25 / estimate_batch_curvature(objective, params, size, batches, self.seed)
         else:
             rate = zero + float(self.learning_rate)
         progress = Progress(zero, zero + 1.0, relative_step=zero)
@@ -448,12 +461,12 @@ class SVRG(Solver):
     ) -> tuple[Tree, SVRGState]:
         """Move the point by one mini-batch; the params stay until the round is over."""
         batches = mini_batches(objective, self.batch_size, "SVRG")[1]
-        part = take_rows(objective, drawn)
-        _, here = part.value_and_grad(state.point)
-        _, there = part.value_and_grad(params)
-        v = optree.tree_map(lambda a, b, g: a - b + g, here, there, state.grad)
+        batch_objective = take_rows(objective, drawn)
+        _, point_grad = batch_objective.value_and_grad(state.point)
+        _, params_grad = batch_objective.value_and_grad(params)
+        v = optree.tree_map(lambda a, b, g: a - b + g, point_grad, params_grad, state.grad)
         point = tree_axpy(-state.rate, v, state.point)
-        if nonsmooth(objective):
+        if has_prox(objective):
             point = objective.prox(point, state.rate)
         evaluations = state.progress.evaluations + 2.0 / batches
         progress = state.progress._replace(evaluations=evaluations)
@@ -461,7 +474,7 @@ class SVRG(Solver):
 
     def refresh(self, objective: Any, params: Tree, state: SVRGState) -> tuple[Tree, SVRGState]:
         """End a round: take the point with its full value and gradient, or go back with half the step."""
-        value, grad = whole(objective, state.point)
+        value, grad = full_value_and_grad(objective, state.point)
         xp = backends.namespace(value)
         batch, rate, old_progress = value.ndim, state.rate, state.progress
         new, old = ravel(state.point, batch)[0], ravel(params, batch)[0]
@@ -475,17 +488,19 @@ class SVRG(Solver):
         noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(state.value)
         # Near the minimum rounding hides the fall of the value; that of the gradient still shows.
         smaller = objective.grad_norm(grad, state.point) <= objective.grad_norm(state.grad, params)
-        good = (value < state.value - noise) | ((value <= state.value + noise) & smaller)
-        good = good & finite(grad, batch)
-        taken = tree_where(good, state.point, params)
-        rate = backends.clip(xp.where(good, GROWTH * rate, 0.5 * rate), high=LONGEST)
-        return taken, state._replace(
-            value=xp.where(good, value, state.value),
-            grad=tree_where(good, grad, state.grad),
+        improved = (value < state.value - noise) | ((value <= state.value + noise) & smaller)
+        improved = improved & all_finite(grad, batch)
+        next_params = tree_where(improved, state.point, params)
+        rate = backends.clip(xp.where(improved, RATE_GROWTH * rate, 0.5 * rate), high=MAX_STEP_SIZE)
+        return next_params, state._replace(
+            value=xp.where(improved, value, state.value),
+            grad=tree_where(improved, grad, state.grad),
             progress=progress._replace(
-                iterations=old_progress.iterations + xp.astype(good, value.dtype),
-                relative_step=xp.where(good, progress.relative_step, old_progress.relative_step),
+                iterations=old_progress.iterations + xp.astype(improved, value.dtype),
+                relative_step=xp.where(
+                    improved, progress.relative_step, old_progress.relative_step
+                ),
             ),
-            point=taken,
+            point=next_params,
             rate=rate,
         )

@@ -241,7 +241,7 @@ def solver_case(
         carry = carry._replace(k=carry.k + 1)
         if hasattr(method, "refresh"):
             period = method.period(objective)
-            more = (entry(carry, period),) if method.refreshes else ()
+            more = (entry(carry, period),) if hasattr(method, "redraw") else ()
             ended = method.refresh(objective, *moved, *more)
             moved = tree_where(carry.k % period == 0, ended, moved)
         return carry._replace(params=moved[0], state=moved[1])

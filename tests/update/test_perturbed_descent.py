@@ -104,7 +104,7 @@ def test_the_point_before_the_perturbation_is_returned_where_nothing_lower_is_fo
     problem = known_minima.PROBLEMS["article"]
     method = Perturbed(Descent(update.gradient_descent(1e-3)), small=0.5, radius=1.0, wait=2)
     whole, x = objective(problem), np.array([0.1])
-    state = method.init(whole, x)._replace(top=np.asarray(10.0))
+    state = method.init(whole, x)._replace(max_norm=np.asarray(10.0))
     params = x
     for period in range(3):
         for _ in range(10):
@@ -113,7 +113,7 @@ def test_the_point_before_the_perturbation_is_returned_where_nothing_lower_is_fo
         drawn = method.redraw(whole, params, 10 * (period + 1))
         params, state = method.refresh(whole, params, state, np.sign(drawn) * 1.0 + 0.0 * drawn)
         if period == 0:  # off it goes, but what is reported stays
-            assert state.waiting == 1.0
+            assert state.periods_waited == 1.0
             assert abs(state.point[0] - before[0]) == 1.0
         np.testing.assert_array_equal(params, before)
         assert state.value == problem.fun(params)
