@@ -214,12 +214,12 @@ def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:
 
     Leaves of several dtypes are multiplied in the widest of them.
     """
-    left, right = optree.tree_leaves(a), optree.tree_leaves(b)
-    if len({str(leaf.dtype) for leaf in left}) > 1:
+    a_leaves, b_leaves = optree.tree_leaves(a), optree.tree_leaves(b)
+    if len({str(leaf.dtype) for leaf in a_leaves}) > 1:
         widest = TreeLayout.of(a, batch).dtype
-        left = [backends.namespace(leaf).astype(leaf, widest, copy=False) for leaf in left]
+        a_leaves = [backends.namespace(leaf).astype(leaf, widest, copy=False) for leaf in a_leaves]
     total = None
-    for u, v in zip(left, right, strict=True):
+    for u, v in zip(a_leaves, b_leaves, strict=True):
         xp = backends.namespace(u)
         part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
         total = part if total is None else total + part
@@ -245,8 +245,8 @@ def tree_equal(a: Tree, b: Tree, batch: int = 0) -> Array:
     equal = None
     for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
         axes = tuple(range(batch, u.ndim))
-        same = backends.namespace(u).all(u == v, axis=axes) if axes else u == v
-        equal = same if equal is None else equal & same
+        leaf_equal = backends.namespace(u).all(u == v, axis=axes) if axes else u == v
+        equal = leaf_equal if equal is None else equal & leaf_equal
     return equal
 
 

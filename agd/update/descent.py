@@ -247,12 +247,12 @@ class Accelerated(Solver):
         next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
         beta = (t - 1.0) / next_t if self.momentum else xp.zeros_like(t)
         extrapolated = tree_axpy(beta, moved, point)
-        taken, stalled, hit_nonfinite = xp.ones_like(state.value), None, None
+        accepted_steps, stalled, hit_nonfinite = xp.ones_like(state.value), None, None
         if accept is not None:  # after a refused step everything is as it was, but for L
             extrapolated = tree_where(accept, extrapolated, params)
             next_t = xp.where(accept, next_t, state.t)
             point = tree_where(accept, point, state.point)
-            taken = xp.astype(accept, taken.dtype)
+            accepted_steps = xp.astype(accept, accepted_steps.dtype)
         value, grad = objective.value_and_grad(extrapolated)
         if accept is not None:  # a momentum that leads to where nothing is finite is left out
             finite = xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, extrapolated))
@@ -266,7 +266,7 @@ class Accelerated(Solver):
             hit_nonfinite = progress.hit_nonfinite | overshot | ~xp.isfinite(trial[0])
             hit_nonfinite = hit_nonfinite & (unmoved | ~accept)
         after = progress._replace(
-            iterations=progress.iterations + taken,
+            iterations=progress.iterations + accepted_steps,
             evaluations=progress.evaluations + float(self.evaluations),
             stalled=stalled,
             hit_nonfinite=hit_nonfinite,

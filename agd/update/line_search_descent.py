@@ -197,15 +197,17 @@ class LineSearchDescent(Solver):
         trial = TrialPoint(old.step, value, dot(trial_grad, d))
         search = self.search.step(old, trial.value, trial.slope)
         low_grad = tree_where(search.improved, trial_grad, state.low_grad)
-        taken = search.accepted | (search.exhausted & (search.taken > 0.0))
-        new_x = tree_where(taken, x + search.taken[..., None] * d, x)
-        new_g = tree_where(taken, tree_where(search.accepted, trial_grad, low_grad), g)
-        new_value = xp.where(taken, xp.where(search.accepted, value, search.low.value), state.value)
+        is_accepted = search.accepted | (search.exhausted & (search.taken > 0.0))
+        new_x = tree_where(is_accepted, x + search.taken[..., None] * d, x)
+        new_g = tree_where(is_accepted, tree_where(search.accepted, trial_grad, low_grad), g)
+        new_value = xp.where(
+            is_accepted, xp.where(search.accepted, value, search.low.value), state.value
+        )
         decrease = state.value - new_value
         move = LastStep(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, decrease)
         # If the search fails, the memory is reset and the search is tried once more, along -g.
-        search_failed = search.exhausted & ~taken
-        best = _update_best(state.best, taken, new_value, new_x, new_g)
+        search_failed = search.exhausted & ~is_accepted
+        best = _update_best(state.best, is_accepted, new_value, new_x, new_g)
         # Searches that run out of trials one after the other, with hardly a gain, say that the derivative
         # along the direction is not that of f.
         exhausted_searches = xp.where(
@@ -221,16 +223,18 @@ class LineSearchDescent(Solver):
         # A stalled run ends at its best point.
         new_x, new_g = tree_where(stalled, best.x, new_x), tree_where(stalled, best.g, new_g)
         new_value = xp.where(stalled, best.value, new_value)
-        starts_search = (taken | search_failed) & ~stalled
+        starts_search = (is_accepted | search_failed) & ~stalled
         nonfinite = old_progress.hit_nonfinite | ~is_finite_trial(trial)
         progress = old_progress._replace(
-            iterations=old_progress.iterations + xp.astype(taken, value.dtype),
+            iterations=old_progress.iterations + xp.astype(is_accepted, value.dtype),
             evaluations=old_progress.evaluations + 1.0,
             stalled=stalled,
             # A search that ran out of trials where values are not finite has met them, whatever it gained.
             hit_nonfinite=nonfinite & ~(search.accepted & (best.steps_without_gain == 0.0)),
             relative_step=xp.where(
-                taken, safe_divide(max_abs(move.s), max_abs(new_x)), old_progress.relative_step
+                is_accepted,
+                safe_divide(max_abs(move.s), max_abs(new_x)),
+                old_progress.relative_step,
             ),
         )
         after = state._replace(
@@ -249,7 +253,7 @@ class LineSearchDescent(Solver):
             (new_x, new_value, new_g),
             after,
             move,
-            taken,
+            is_accepted,
             search_failed,
             starts_search,
         )
@@ -261,7 +265,7 @@ class LineSearchDescent(Solver):
         current: tuple[Array, Array, Array],
         state: LineSearchDescentState,
         move: LastStep,
-        taken: Array,
+        is_accepted: Array,
         search_failed: Array,
         starts_search: Array,
     ) -> LineSearchDescentState:
@@ -272,20 +276,20 @@ class LineSearchDescent(Solver):
         _, value, g = current
         reset = self.direction.init(g)
         updated = self.direction.update_memory(state.memory, move)
-        memory = tree_where(search_failed, reset, tree_where(taken, updated, state.memory))
+        memory = tree_where(search_failed, reset, tree_where(is_accepted, updated, state.memory))
         recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
-        recent = tree_where(taken, recent, state.recent)
+        recent = tree_where(is_accepted, recent, state.recent)
         d, search, steepest = self._begin_search(
             objective, params, current, memory, move, recent, reset=search_failed
         )
         curvature = safe_divide(dot(move.s, move.y), dot(move.s, move.s))
-        curvature = xp.where(taken, curvature, xp.zeros_like(curvature))
+        curvature = xp.where(is_accepted, curvature, xp.zeros_like(curvature))
         progress = state.progress
         least = progress.least_curvature
-        least = xp.where((least == 0.0) & taken, curvature, least)
+        least = xp.where((least == 0.0) & is_accepted, curvature, least)
         progress = progress._replace(
             curvature=xp.maximum(progress.curvature, curvature),
-            least_curvature=xp.where(taken, xp.minimum(least, curvature), least),
+            least_curvature=xp.where(is_accepted, xp.minimum(least, curvature), least),
         )
         return state._replace(
             progress=progress,
@@ -363,12 +367,14 @@ class LineSearchDescent(Solver):
         return d, search, steepest
 
 
-def _update_best(best: BestPoint, taken: Array, value: Array, x: Array, g: Array) -> BestPoint:
+def _update_best(
+    best: BestPoint, is_accepted: Array, value: Array, x: Array, g: Array
+) -> BestPoint:
     """Keep the lowest value and the smallest gradient; count the steps that lowered neither."""
     xp = backends.namespace(value)
-    lower, grad_size = taken & (value < best.value), max_abs(g)
-    smaller = taken & (grad_size < best.grad_size)
-    count = xp.where(taken, best.steps_without_gain + 1.0, best.steps_without_gain)
+    lower, grad_size = is_accepted & (value < best.value), max_abs(g)
+    smaller = is_accepted & (grad_size < best.grad_size)
+    count = xp.where(is_accepted, best.steps_without_gain + 1.0, best.steps_without_gain)
     return BestPoint(
         value=xp.where(lower, value, best.value),
         grad_size=xp.where(smaller, grad_size, best.grad_size),

@@ -61,16 +61,17 @@ def _added(new: Array | None, old: Array | None, default: Array) -> Array:
 
 def _pass_on(state: PerturbedState) -> PerturbedState:
     """Take over what the inner method's state says of the moving point."""
-    inner, known, xp = get_progress(state.inner), state.progress, backends.namespace(state.value)
-    curvature, least, stalled = known.curvature, known.least_curvature, known.stalled
+    xp = backends.namespace(state.value)
+    inner, old = get_progress(state.inner), state.progress
+    curvature, least, stalled = old.curvature, old.least_curvature, old.stalled
     if curvature is not None:
         curvature = xp.maximum(curvature, inner.curvature)
     if least is not None:
         least = xp.minimum(least, inner.least_curvature)
     if inner.stalled is not None:
-        stalled = inner.stalled & ~known.may_be_saddle
+        stalled = inner.stalled & ~old.may_be_saddle
     return state._replace(
-        progress=known._replace(
+        progress=old._replace(
             stalled=stalled,
             hit_nonfinite=inner.hit_nonfinite,
             curvature=curvature,
@@ -207,10 +208,12 @@ class Perturbed(Solver):
         xp = backends.namespace(inner.value)
         zero = xp.zeros_like(inner.value)
         no = xp.zeros_like(inner.value, dtype=xp.bool)
-        known = get_progress(inner)
-        progress = known._replace(
+        inner_progress = get_progress(inner)
+        progress = inner_progress._replace(
             iterations=zero,
-            evaluations=zero + 1.0 if known.evaluations is None else known.evaluations,
+            evaluations=zero + 1.0
+            if inner_progress.evaluations is None
+            else inner_progress.evaluations,
             stalled=no,
             may_be_saddle=~no,
         )

@@ -152,32 +152,32 @@ def initial_progress(value: Array, evaluations: int) -> Progress:
 
 
 def next_progress(
-    progress: Progress, old: CompositePoint, new: CompositePoint, taken: Array, unmoved: Array
+    progress: Progress, old: CompositePoint, new: CompositePoint, is_accepted: Array, unmoved: Array
 ) -> Progress:
     """Return the progress after a trial, which was taken or changed no entry of the point."""
     xp = backends.namespace(old.value)
     s = new.x - old.x
     curvature = safe_divide(dot(s, new.g - old.g), dot(s, s))
-    curvature = xp.where(taken & (curvature > 0.0), curvature, xp.zeros_like(curvature))
+    curvature = xp.where(is_accepted & (curvature > 0.0), curvature, xp.zeros_like(curvature))
     least = progress.least_curvature
     least = xp.where(least > 0.0, least, curvature)
     nonfinite = progress.hit_nonfinite | ~xp.isfinite(new.value)
     return Progress(
-        iterations=progress.iterations + xp.astype(taken, old.value.dtype),
+        iterations=progress.iterations + xp.astype(is_accepted, old.value.dtype),
         evaluations=progress.evaluations + 1.0,
         stalled=progress.stalled | unmoved,
-        hit_nonfinite=nonfinite & (unmoved | ~taken),
+        hit_nonfinite=nonfinite & (unmoved | ~is_accepted),
         curvature=xp.maximum(progress.curvature, curvature),
         least_curvature=xp.where(curvature > 0.0, xp.minimum(least, curvature), least),
-        relative_step=xp.where(taken, relative_step(new.x, old.x), progress.relative_step),
+        relative_step=xp.where(is_accepted, relative_step(new.x, old.x), progress.relative_step),
     )
 
 
 def repeat_value(value: Array, memory: int) -> Array:
     """Return the first value, as often as values are remembered, shape (..., memory)."""
     xp = backends.namespace(value)
-    more = xp.zeros((*value.shape, memory), dtype=value.dtype, device=backends.device(value))
-    return value[..., None] + more
+    zeros = xp.zeros((*value.shape, memory), dtype=value.dtype, device=backends.device(value))
+    return value[..., None] + zeros
 
 
 def append_value(recent: Array, value: Array) -> Array:
@@ -301,36 +301,40 @@ class FISTA(Solver):
         rises = change > noise
         unmoved = xp.all(new.x == old.x, axis=-1)
         # Without momentum a step that is short enough descends, but for rounding.
-        taken = trial & bounded_above & (without_momentum | ~rises)
-        restart = (trial & bounded_above & ~taken) | (state.pending & ~xp.isfinite(new.smooth))
-        accepted = tree_where(taken, new, old)
+        is_accepted = trial & bounded_above & (without_momentum | ~rises)
+        restart = (trial & bounded_above & ~is_accepted) | (
+            state.pending & ~xp.isfinite(new.smooth)
+        )
+        accepted = tree_where(is_accepted, new, old)
         uphill = dot(y.x - new.x, new.x - old.x) > 0.0
         L = xp.where(trial & ~bounded_above, raised, state.L)
-        L = self._lowered(objective, state, y, new, taken, taken & uphill, L)
-        t = xp.where((taken & uphill) | restart, xp.ones_like(state.t), state.t)
-        next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _curvature_ratio(taken, L, state) * t * t))
-        beta = xp.where(taken, (t - 1.0) / next_t, xp.zeros_like(t))
+        L = self._lowered(objective, state, y, new, is_accepted, is_accepted & uphill, L)
+        t = xp.where((is_accepted & uphill) | restart, xp.ones_like(state.t), state.t)
+        next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _curvature_ratio(is_accepted, L, state) * t * t))
+        beta = xp.where(is_accepted, (t - 1.0) / next_t, xp.zeros_like(t))
         extrapolated, pending = self._extrapolate(composite, old, new, beta)
         extrapolated = tree_where(
-            taken, extrapolated, tree_where(restart, old, tree_where(state.pending, new, y))
+            is_accepted, extrapolated, tree_where(restart, old, tree_where(state.pending, new, y))
         )
         nonfinite = progress.hit_nonfinite | ~xp.isfinite(new.value)
         largest = xp.maximum(progress.curvature, curvature)
         after = progress._replace(
-            iterations=progress.iterations + xp.astype(taken, t.dtype),
+            iterations=progress.iterations + xp.astype(is_accepted, t.dtype),
             evaluations=progress.evaluations + 1.0,
             stalled=progress.stalled | (without_momentum & unmoved),
-            hit_nonfinite=nonfinite & (unmoved | ~taken),
+            hit_nonfinite=nonfinite & (unmoved | ~is_accepted),
             curvature=progress.curvature if has_curvature_bound(objective) else largest,
-            relative_step=xp.where(taken, relative_step(new.x, old.x), progress.relative_step),
+            relative_step=xp.where(
+                is_accepted, relative_step(new.x, old.x), progress.relative_step
+            ),
         )
         return composite.unravel(accepted.x), FistaState(
             value=accepted.value,
             grad=composite.unravel_grad(accepted.g),
             progress=after,
             extrapolated=extrapolated,
-            pending=taken & pending,
-            t=xp.where(taken, next_t, t),
+            pending=is_accepted & pending,
+            t=xp.where(is_accepted, next_t, t),
             L=L,
         )
 
@@ -363,7 +367,7 @@ class FISTA(Solver):
         state: FistaState,
         y: CompositePoint,
         new: CompositePoint,
-        taken: Array,
+        is_accepted: Array,
         uphill: Array,
         L: Array,
     ) -> Array:
@@ -373,11 +377,14 @@ class FISTA(Solver):
         curvature = safe_divide(xp.sqrt(dot(gradient_change, gradient_change)), xp.sqrt(dot(d, d)))
         guess = 0.0 if has_curvature_bound(objective) else 1.0
         first = (
-            taken & (state.progress.iterations < guess) & (curvature > 0.0) & xp.isfinite(curvature)
+            is_accepted
+            & (state.progress.iterations < guess)
+            & (curvature > 0.0)
+            & xp.isfinite(curvature)
         )
         # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
         ease = 1.0 if getattr(objective, "quadratic", False) else CURVATURE_DECAY
-        later = xp.where(uphill, 0.5 * L, xp.where(taken, ease * L, L))
+        later = xp.where(uphill, 0.5 * L, xp.where(is_accepted, ease * L, L))
         return xp.where(first, xp.minimum(L, curvature), later)
 
     def _extrapolate(
@@ -396,10 +403,10 @@ class FISTA(Solver):
         return new._replace(x=extrapolated), ~no_momentum
 
 
-def _curvature_ratio(taken: Array, L: Array, state: FistaState) -> Array:
+def _curvature_ratio(is_accepted: Array, L: Array, state: FistaState) -> Array:
     """Return L_{k+1} / L_k, which the momentum's sequence has to know of."""
     xp = backends.namespace(L)
-    return xp.where(taken, L / state.L, xp.ones_like(L))
+    return xp.where(is_accepted, L / state.L, xp.ones_like(L))
 
 
 class ProximalState(NamedTuple):
@@ -490,21 +497,21 @@ class ProximalGradient(Solver):
         square = dot(s, s)
         limit = xp.max(state.recent, axis=-1) - 0.5 * SUFFICIENT_DECREASE * square / a
         finite = xp.isfinite(new.value)
-        taken = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        is_accepted = finite & (new.value <= limit + rounding_error(new.value, old.value))
         twice_excess = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
         shortened = xp.where(
             finite & (twice_excess > 0.0), safe_divide(square, twice_excess), 0.1 * a
         )
         shortened = backends.clip(shortened, low=0.1 * a, high=0.5 * a)
         next_step = spectral_step(s, new.g - old.g, STEP_GROWTH * a)
-        accepted = tree_where(taken, new, old)
+        accepted = tree_where(is_accepted, new, old)
         unmoved = xp.all(s == 0.0, axis=-1)
         after = ProximalState(
             value=accepted.value,
             grad=composite.unravel_grad(accepted.g),
-            progress=next_progress(state.progress, old, new, taken, unmoved),
-            step=xp.where(taken, next_step, shortened),
-            recent=tree_where(taken, append_value(state.recent, new.value), state.recent),
+            progress=next_progress(state.progress, old, new, is_accepted, unmoved),
+            step=xp.where(is_accepted, next_step, shortened),
+            recent=tree_where(is_accepted, append_value(state.recent, new.value), state.recent),
         )
         return composite.unravel(accepted.x), after
 
@@ -607,7 +614,7 @@ class ProjectedGradient(Solver):
         new = composite.at(tree_where(t == 1.0, state.target, interpolated))
         limit = xp.max(state.recent, axis=-1) + SUFFICIENT_DECREASE * t * state.decrease
         finite = xp.isfinite(new.value)
-        taken = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        is_accepted = finite & (new.value <= limit + rounding_error(new.value, old.value))
         twice_excess = new.value - old.value - t * state.decrease
         shortened = xp.where(
             finite & (twice_excess > 0.0),
@@ -616,19 +623,19 @@ class ProjectedGradient(Solver):
         )
         shortened = backends.clip(shortened, low=0.1 * t, high=0.5 * t)
         a = spectral_step(new.x - old.x, new.g - old.g, STEP_GROWTH * state.step)
-        a = xp.where(taken, a, state.step)
-        accepted = tree_where(taken, new, old)
+        a = xp.where(is_accepted, a, state.step)
+        accepted = tree_where(is_accepted, new, old)
         target, decrease = _target_and_decrease(composite, accepted, a)
         unmoved = xp.all(new.x == old.x, axis=-1)
         after = ProjectedState(
             value=accepted.value,
             grad=composite.unravel_grad(accepted.g),
-            progress=next_progress(state.progress, old, new, taken, unmoved),
-            target=tree_where(taken, target, state.target),
-            decrease=xp.where(taken, decrease, state.decrease),
-            fraction=xp.where(taken, xp.ones_like(t), shortened),
+            progress=next_progress(state.progress, old, new, is_accepted, unmoved),
+            target=tree_where(is_accepted, target, state.target),
+            decrease=xp.where(is_accepted, decrease, state.decrease),
+            fraction=xp.where(is_accepted, xp.ones_like(t), shortened),
             step=a,
-            recent=tree_where(taken, append_value(state.recent, new.value), state.recent),
+            recent=tree_where(is_accepted, append_value(state.recent, new.value), state.recent),
         )
         return composite.unravel(accepted.x), after
 

@@ -77,10 +77,10 @@ def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n
     epochs = range(first // batches, -(-(first + n) // batches))
     drawn = np.concatenate([_epoch(seed, epoch, rows, size) for epoch in epochs])
     start = first - first // batches * batches
-    return _beside(drawn[start : start + n], objective)
+    return _on_device_of(drawn[start : start + n], objective)
 
 
-def _beside(host: Any, objective: Any) -> Array:
+def _on_device_of(host: Any, objective: Any) -> Array:
     """Move host data to where the objective's arrays are."""
     like = next(a for a in optree.tree_leaves(objective.arrays()) if backends.is_array(a))
     return backends.to_device_of(host, like, getattr(backends.namespace(like), str(host.dtype)))
