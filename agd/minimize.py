@@ -1,4 +1,9 @@
-"""Where a run of any function starts: within the bounds, and where the function is finite."""
+"""Door: minimise or maximise any function of a tree of arrays.
+
+`minimize` and `maximize` check their arguments, choose the gradient and the solver, and hand the function
+to the loop in ``agd.run`` as a `FunctionObjective`. SciPy's spellings of stopping rules and callbacks are
+translated here, so that nothing behind the door knows of them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,368 +32,26 @@ from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.derivatives import Gradient, central
 from agd.loss.base import as_penalty
 from agd.run.critical import classify_result
-from agd.run.loop import Differenced, run
+from agd.run.loop import FiniteDifferences, run
 from agd.run.result import Result, Status
 from agd.run.stopping import Criterion, MaxEval, Stop, default_tolerance
 from agd.update import Rule, solver
 
-__all__ = [
-    "MinimizeResult",
-    "check_start",
-    "descend",
-    "from_scipy",
-    "maximize",
-    "minimize",
-    "reporting",
-    "within",
-]
-
-
-def within(point: Tree, bounds: Any, batch: int) -> tuple[Tree, Bounds | None]:
-    """Check the first point's values, and bring it within the bounds.
-
-    Parameters
-    ----------
-    point : tree of arrays
-        The first point.
-    bounds : sequence, object, tree or None
-        As `agd.minimize` takes them.
-    batch : int
-        How many leading axes number independent problems.
-
-    Returns
-    -------
-    tuple of tree and Bounds or None
-        The point and the bounds.
-
-    Warns
-    -----
-    UserWarning
-        If the point had to be moved.
-    """
-    limits = None if bounds is None else Bounds(*as_bounds(bounds, point, batch))
-    outside = check_point(point, limits)
-    if limits is None or not outside:
-        return point, limits
-    entries = "1 entry" if outside == 1 else f"{outside} entries"
-    warnings.warn(
-        f"x0 lies outside the bounds in {entries}: moved to the nearest point within them",
-        UserWarning,
-        stacklevel=4,
-    )
-    return limits.project(point), limits
-
-
-def check_start(found: Result, *, negative: bool = False) -> None:
-    """Refuse a function that is not finite at x0: no descent starts from there.
-
-    Parameters
-    ----------
-    found : Result
-        The run's.
-    negative : bool
-        Whether the run minimised the function's negative.
-
-    Raises
-    ------
-    ValueError
-        If it ended at once, since the value or the gradient is NaN or infinite.
-    """
-    value = np.asarray(found.history.value[0])
-    finite = np.isfinite(value) & np.isfinite(found.history.grad_norm[0])
-    broken = ~finite & (np.asarray(found.status) == Status.NON_FINITE)
-    if not broken.any():
-        return
-    where = "" if value.ndim == 0 else f" of problem {int(np.flatnonzero(broken)[0])}"
-    bad = float(value[broken][0]) if value.ndim else float(value)
-    if not np.isfinite(bad):
-        raise ValueError(f"fun must be finite at x0{where}, got {-bad if negative else bad!r}")
-    raise ValueError(f"the gradient must be finite at x0{where}: it is NaN or infinite there")
-
-
-NAMES = {"gtol": "grad_tol", "ftol": "value_tol", "maxiter": "max_iter"}
-
-
-def reporting(callback: Any) -> Callable[[Result], object] | None:
-    """Return what calls a callback as SciPy does, by the name of its parameter.
-
-    Parameters
-    ----------
-    callback : callable or None
-        One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
-
-    Returns
-    -------
-    callable or None
-        A function of the result so far.
-
-    Raises
-    ------
-    TypeError
-        If it cannot be called.
-    """
-    check_callback(callback)
-    if callback is None:
-        return None
-    try:
-        names = list(inspect.signature(callback).parameters)
-    except (TypeError, ValueError):  # some that are written in C do not say
-        names = []
-    if names == ["intermediate_result"]:
-        return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(writable_copy(result.x))
-
-
-def from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> Any:
-    """Return `stop`, or what SciPy's `tol` and `options` mean where they are given.
-
-    Parameters
-    ----------
-    stop : Stop, Criterion or None
-        Passed through where there is neither of the others.
-    tol : float or None
-        The gradient's limit.
-    options : dict or None
-        Of these ``gtol``, ``ftol``, ``maxiter`` and ``maxfun`` (or ``maxfev``) count, where they are not
-        None; ``disp`` is not needed, since a result prints itself.
-
-    Returns
-    -------
-    Stop, Criterion or None
-        The rule.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `stop` is given as well, and for limits that are none.
-
-    Warns
-    -----
-    UserWarning
-        For options that mean nothing here.
-
-    Examples
-    --------
-    >>> from_scipy(None, None, {"maxiter": 20}).max_iter
-    20
-    """
-    if tol is None and options is None:
-        return stop
-    if stop is not None:
-        raise ValueError("stop and SciPy's tol or options say the same thing: give one of them")
-    if not isinstance(options, Mapping | None):
-        raise TypeError(f"options must be a dict such as {{'maxiter': 100}}, got {options!r}")
-    given = {name: value for name, value in (options or {}).items() if value is not None}
-    given.pop("disp", None)
-    known = {name: given.pop(name) for name in (*NAMES, "maxfev", "maxfun") if name in given}
-    for name, value in known.items():
-        check = as_nonnegative if name.endswith("tol") else as_count
-        check(f"options[{name!r}]", value)
-    limits = {NAMES[name]: value for name, value in known.items() if name in NAMES}
-    if tol is not None:
-        limits.setdefault("grad_tol", as_nonnegative("tol", tol))
-    calls = known.get("maxfun", known.get("maxfev"))
-    if given:
-        unknown = ", ".join(map(repr, given))
-        warnings.warn(
-            f"options that agd.minimize does not know and ignores: {unknown}; it knows gtol, ftol, "
-            f"maxiter and maxfun",
-            UserWarning,
-            stacklevel=4,
-        )
-    return Stop(**limits, when=None if calls is None else MaxEval(calls))
+__all__ = ["MinimizeResult", "maximize", "minimize"]
 
 
 @dataclass(frozen=True, repr=False)
 class MinimizeResult(Result):
-    """What `minimize` returns: a `Result`, and how the gradient was had.
+    """What `minimize` returns: a `Result`, and where the gradient came from.
 
     Attributes
     ----------
     gradient : str
         "jac" (the one given), "fun returns it", "autodiff", "2-point" (by "3-point" at the end, where that
-        knows more) or "3-point".
+        is more accurate) or "3-point".
     """
 
     gradient: str
-
-
-def descend(
-    fun: Any,
-    x0: Tree,
-    args: Any,
-    *,
-    jac: Any,
-    method: Any,
-    bounds: Any,
-    penalty: Any,
-    stop: Any,
-    callback: Any,
-    batch: int,
-    certify: bool,
-    tol: Any,
-    options: Any,
-    negative: bool,
-) -> MinimizeResult:
-    """Minimise a function, or its negative: see `agd.minimize`, whose arguments these are.
-
-    Parameters
-    ----------
-    fun, x0, args, jac, method, bounds, penalty, stop, callback, batch, certify, tol, options
-        As there.
-    negative : bool
-        Whether it is the negative of `fun` that is minimised; the result is one of `fun`.
-
-    Returns
-    -------
-    MinimizeResult
-        What was found.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For arguments that do not fit.
-    """
-    if not callable(fun):
-        raise TypeError(f"fun must be a function of x, got {fun!r} ({type(fun).__name__})")
-    args = args if isinstance(args, tuple) else (args,)
-    stop = from_scipy(stop, tol, options)
-    told = reporting(callback)
-    if told is not None and negative:
-        told = _Upright(told)
-    point = writable_copy(as_point(x0, batch))
-    like = optree.tree_leaves(point)[0]
-    with backends.device_context(like):
-        point, limits = within(point, bounds, batch)
-        penalty = as_penalty(penalty, "L1(0.1)")
-        prox = _needs_prox(penalty, limits)
-        if certify and (batch or limits is not None or prox):
-            raise ValueError(
-                "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
-                "problem: got bounds, a penalty with a prox, or batch"
-            )
-        mover, rows = _mover(method, args, batch, prox=prox, bounds=limits is not None)
-        how = choose_gradient(fun, jac, point, args, batch=batch)
-        objective = FunctionObjective(
-            _signed(how, negative),
-            args,
-            tuple(like.shape)[:batch],
-            penalty,
-            limits,
-            value_calls=how.calls,
-            compilable=_compilable(fun, jac, point, args),
-            rows=rows,
-        )
-        if objective.nonsmooth:  # a set's nearest point: outside of it the objective is infinite
-            point = objective.prox(point, 0.0)
-        every = 1 if backends.of(like).host_accessible else 10
-        tolerance = default_tolerance(point)
-        found = run(
-            mover, objective, point, stop, told, grad_tol=tolerance, check_every=every,
-            differenced=_differenced(how, objective, point, tolerance**3, negative=negative),
-        )  # fmt: skip
-        check_start(found, negative=negative)
-        if certify:
-            seen = classify_result(
-                found,
-                objective,
-                mover,
-                (fun, jac, args),
-                negative=negative,
-                forward=how.name == "2-point",
-            )
-            found = replace(found, certificate=seen)
-    return _told(_upright(found) if negative else found, how)
-
-
-def _mover(
-    method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
-) -> tuple[Any, int | None]:
-    """Return the method, and how many rows it draws from; None where it draws none."""
-    rows, why = (None, f"batch={batch}") if batch else shared_rows(args)
-    named = "lbfgs" if method is None else method
-    mover = solver(named, prox=prox, bounds=bounds, rows=rows is not None)
-    if rows is None and mover.stochastic:
-        raise ValueError(
-            f"{mover.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
-            f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
-            f"{why}. Other methods, such as 'lbfgs', need no rows"
-        )
-    return mover, rows if mover.stochastic else None
-
-
-def _signed(how: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:
-    return _Negative(how.value_and_grad) if negative else how.value_and_grad
-
-
-def _differenced(
-    how: Gradient, objective: FunctionObjective, point: Tree, eps: float, *, negative: bool
-) -> Differenced | None:
-    """Return what a run is to know of finite differences; None where the gradient is exact."""
-    if how.name == "3-point":
-        return Differenced(eps)
-    if how.name != "2-point":
-        return None
-    finer = central(how, point)
-    pair = _signed(finer, negative)
-    return Differenced(eps, replace(objective, pair=pair, value_calls=finer.calls))
-
-
-def _told(found: Result, how: Gradient) -> MinimizeResult:
-    """Return a run's result in the words of `agd.minimize`, with what it spent before the run."""
-    known = {field.name: getattr(found, field.name) for field in fields(Result)}
-    known["n_sync"] += 1
-    known["nfev"] += how.probes
-    known["message"] = found.message.replace("(init=)", "(x0=)")
-    return MinimizeResult(**known, gradient=how.name)
-
-
-@dataclass(frozen=True)
-class _Negative:
-    """The negative of a value and gradient; equal for equal ones, so that a compiled step is found."""
-
-    pair: Callable[..., tuple[Array, Tree]]
-
-    def __call__(self, params: Tree, *args: Any, bounds: Any = None) -> tuple[Array, Tree]:
-        value, grad = self.pair(params, *args, bounds=bounds)
-        return -value, optree.tree_map(operator.neg, grad)
-
-
-@dataclass(frozen=True)
-class _Upright:
-    """A callback that is told of the function to maximise."""
-
-    told: Callable[[Result], object]
-
-    def __call__(self, result: Result) -> object:
-        return self.told(_upright(result))
-
-
-def _upright(found: Result) -> Result:
-    """Return a result of the negative as one of the function."""
-    history = found.history._replace(value=-found.history.value)
-    jac = optree.tree_map(operator.neg, found.jac)
-    return replace(found, fun=-found.fun, jac=jac, history=history)
-
-
-def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:
-    """Return whether a penalty is left to its prox; refuse one that has none beside bounds."""
-    if penalty is None:
-        return False
-    if limits is not None and not (penalty.smooth or penalty.separable):
-        raise ValueError(
-            f"penalty {penalty!r} couples entries, and of such a one within bounds no prox is known: give "
-            f"one of the two, or a penalty of single entries such as agd.loss.L1 or agd.loss.Box"
-        )
-    return not penalty.smooth
-
-
-def _compilable(fun: Any, jac: Any, point: Tree, args: tuple[Any, ...]) -> bool:
-    """Return whether a library that compiles can trace the functions."""
-    traces = backends.of(optree.tree_leaves(point)[0]).is_traceable
-    if traces is None:
-        return True
-    return traces(fun, point, *args) and (not callable(jac) or traces(jac, point, *args))
 
 
 def minimize(
@@ -513,11 +176,11 @@ def minimize(
     >>> agd.minimize(fun, np.zeros(2), (3.0,), bounds=[(0, 1), (None, None)]).x.round(4)
     array([1., 3.])
     >>> tree = {"w": np.zeros(2), "b": np.asarray(1.0)}
-    >>> found = agd.minimize(lambda p: np.sum((p["w"] - p["b"]) ** 2) + p["b"] ** 2, tree)
-    >>> sorted(found.x), found.x["w"].shape
+    >>> result = agd.minimize(lambda p: np.sum((p["w"] - p["b"]) ** 2) + p["b"] ** 2, tree)
+    >>> sorted(result.x), result.x["w"].shape
     (['b', 'w'], (2,))
     """
-    return descend(
+    return _minimize(
         fun, x0, args, jac=jac, method=method, bounds=bounds, penalty=penalty, stop=stop,
         callback=callback, batch=batch, certify=certify, tol=tol, options=options, negative=False,
     )  # fmt: skip
@@ -566,11 +229,287 @@ def maximize(
     --------
     >>> import numpy as np
     >>> import agd
-    >>> found = agd.maximize(lambda x: 3.0 - (x - 1.0) ** 2, np.asarray(0.0))
-    >>> round(float(found.x), 4), round(found.fun, 4)
+    >>> result = agd.maximize(lambda x: 3.0 - (x - 1.0) ** 2, np.asarray(0.0))
+    >>> round(float(result.x), 4), round(result.fun, 4)
     (1.0, 3.0)
     """
-    return descend(
+    return _minimize(
         fun, x0, args, jac=jac, method=method, bounds=bounds, penalty=penalty, stop=stop,
         callback=callback, batch=batch, certify=certify, tol=tol, options=options, negative=True,
     )  # fmt: skip
+
+
+def _minimize(
+    fun: Any,
+    x0: Tree,
+    args: Any,
+    *,
+    jac: Any,
+    method: Any,
+    bounds: Any,
+    penalty: Any,
+    stop: Any,
+    callback: Any,
+    batch: int,
+    certify: bool,
+    tol: Any,
+    options: Any,
+    negative: bool,
+) -> MinimizeResult:
+    """Minimise a function, or with `negative` its negative; the other arguments are those of `minimize`."""
+    if not callable(fun):
+        raise TypeError(f"fun must be a function of x, got {fun!r} ({type(fun).__name__})")
+    args = args if isinstance(args, tuple) else (args,)
+    stop = _stop_from_scipy(stop, tol, options)
+    on_iteration = _callback_from_scipy(callback)
+    if on_iteration is not None and negative:
+        on_iteration = _NegatedCallback(on_iteration)
+    point = writable_copy(as_point(x0, batch))
+    with backends.device_context(optree.tree_leaves(point)[0]):
+        point, limits = _project_start(point, bounds, batch)
+        penalty = as_penalty(penalty, "L1(0.1)")
+        prox = _needs_prox(penalty, limits)
+        if certify and (batch or limits is not None or prox):
+            raise ValueError(
+                "certify=True looks at second derivatives, which say nothing at a bound or a kink, of one "
+                "problem: got bounds, a penalty with a prox, or batch"
+            )
+        chosen, rows = _choose_solver(method, args, batch, prox=prox, bounds=limits is not None)
+        gradient = choose_gradient(fun, jac, point, args, batch=batch)
+        objective = FunctionObjective(
+            _value_and_grad(gradient, negative),
+            args,
+            tuple(optree.tree_leaves(point)[0].shape)[:batch],
+            penalty,
+            limits,
+            value_calls=gradient.calls,
+            compilable=_can_trace(fun, jac, point, args),
+            rows=rows,
+        )
+        result = _run(chosen, objective, gradient, point, stop, on_iteration, negative=negative)
+        if certify:
+            certificate = classify_result(
+                result,
+                objective,
+                chosen,
+                (fun, jac, args),
+                negative=negative,
+                forward=gradient.name == "2-point",
+            )
+            result = replace(result, certificate=certificate)
+    return _as_minimize_result(_negate_result(result) if negative else result, gradient)
+
+
+def _run(
+    chosen: Any,
+    objective: FunctionObjective,
+    gradient: Gradient,
+    point: Tree,
+    stop: Any,
+    on_iteration: Callable[[Result], object] | None,
+    *,
+    negative: bool,
+) -> Result:
+    """Run the loop with the tolerances of the point's dtype, and refuse a start that is not finite."""
+    if (
+        objective.nonsmooth
+    ):  # outside of a set the objective is infinite: begin at its nearest point
+        point = objective.prox(point, 0.0)
+    # Where the host reads the arrays for free, it looks at every step.
+    every = 1 if backends.of(optree.tree_leaves(point)[0]).host_accessible else 10
+    tolerance = default_tolerance(point)
+    differences = _finite_differences(
+        gradient, objective, point, eps=tolerance**3, negative=negative
+    )
+    result = run(
+        chosen, objective, point, stop, on_iteration, grad_tol=tolerance, check_every=every,
+        differences=differences,
+    )  # fmt: skip
+    _check_start(result, negative=negative)
+    return result
+
+
+def _project_start(point: Tree, bounds: Any, batch: int) -> tuple[Tree, Bounds | None]:
+    """Check the first point's values and project it onto the bounds, with a warning if that moves it."""
+    limits = None if bounds is None else Bounds(*as_bounds(bounds, point, batch))
+    outside = check_point(point, limits)
+    if limits is None or not outside:
+        return point, limits
+    entries = "1 entry" if outside == 1 else f"{outside} entries"
+    warnings.warn(
+        f"x0 lies outside the bounds in {entries}: moved to the nearest point within them",
+        UserWarning,
+        stacklevel=4,
+    )
+    return limits.project(point), limits
+
+
+def _check_start(result: Result, *, negative: bool = False) -> None:
+    """Refuse a function whose value or gradient is not finite at x0: no descent starts from there."""
+    value = np.asarray(result.history.value[0])
+    finite = np.isfinite(value) & np.isfinite(result.history.grad_norm[0])
+    broken = ~finite & (np.asarray(result.status) == Status.NON_FINITE)
+    if not broken.any():
+        return
+    problem = "" if value.ndim == 0 else f" of problem {int(np.flatnonzero(broken)[0])}"
+    start_value = float(value[broken][0]) if value.ndim else float(value)
+    if not np.isfinite(start_value):
+        shown = -start_value if negative else start_value
+        raise ValueError(f"fun must be finite at x0{problem}, got {shown!r}")
+    raise ValueError(f"the gradient must be finite at x0{problem}: it is NaN or infinite there")
+
+
+def _choose_solver(
+    method: Any, args: tuple[Any, ...], batch: int, *, prox: bool, bounds: bool
+) -> tuple[Any, int | None]:
+    """Return the solver, and how many rows it draws mini-batches from; None where it draws none."""
+    rows, reason = (None, f"batch={batch}") if batch else shared_rows(args)
+    name = "lbfgs" if method is None else method
+    chosen = solver(name, prox=prox, bounds=bounds, rows=rows is not None)
+    if rows is None and chosen.stochastic:
+        raise ValueError(
+            f"{chosen.name} draws mini-batches of rows, for one problem whose fun is a mean over them: all "
+            f"arrays in args must lie in memory and share their first axis, as X (n, p) and y (n,) do; got "
+            f"{reason}. Other methods, such as 'lbfgs', need no rows"
+        )
+    return chosen, rows if chosen.stochastic else None
+
+
+def _value_and_grad(gradient: Gradient, negative: bool) -> Callable[..., tuple[Array, Tree]]:
+    pair = gradient.value_and_grad
+    return _NegatedFunction(pair) if negative else pair
+
+
+def _finite_differences(
+    gradient: Gradient, objective: FunctionObjective, point: Tree, *, eps: float, negative: bool
+) -> FiniteDifferences | None:
+    """Return what the loop has to know of finite differences; None where the gradient is exact."""
+    if gradient.name == "3-point":
+        return FiniteDifferences(eps)
+    if gradient.name != "2-point":
+        return None
+    finer = central(gradient, point)
+    pair = _value_and_grad(finer, negative)
+    return FiniteDifferences(eps, replace(objective, pair=pair, value_calls=finer.calls))
+
+
+def _as_minimize_result(result: Result, gradient: Gradient) -> MinimizeResult:
+    """Add the gradient's source, and what was spent to choose it: one read, and its calls of `fun`."""
+    fields = dict(result)
+    fields["n_sync"] += 1
+    fields["nfev"] += gradient.probes
+    fields["message"] = result.message.replace("(init=)", "(x0=)")
+    return MinimizeResult(**fields, gradient=gradient.name)
+
+
+@dataclass(frozen=True)
+class _NegatedFunction:
+    """The negative of a value and gradient.
+
+    It is a class and no closure, so that negatives of equal functions are equal, and a step that was
+    compiled for one serves the other.
+    """
+
+    pair: Callable[..., tuple[Array, Tree]]
+
+    def __call__(self, params: Tree, *args: Any, bounds: Any = None) -> tuple[Array, Tree]:
+        value, grad = self.pair(params, *args, bounds=bounds)
+        return -value, optree.tree_map(operator.neg, grad)
+
+
+@dataclass(frozen=True)
+class _NegatedCallback:
+    """A callback that is given results of the function to maximise."""
+
+    on_iteration: Callable[[Result], object]
+
+    def __call__(self, result: Result) -> object:
+        return self.on_iteration(_negate_result(result))
+
+
+def _negate_result(result: Result) -> Result:
+    """Return a result of the negative as one of the function."""
+    history = result.history._replace(value=-result.history.value)
+    jac = optree.tree_map(operator.neg, result.jac)
+    return replace(result, fun=-result.fun, jac=jac, history=history)
+
+
+def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:
+    """Return whether the solver has to apply the penalty's prox; refuse coupled entries beside bounds."""
+    if penalty is None:
+        return False
+    if limits is not None and not (penalty.smooth or penalty.separable):
+        raise ValueError(
+            f"penalty {penalty!r} couples entries, and of such a one within bounds no prox is known: give "
+            f"one of the two, or a penalty of single entries such as agd.loss.L1 or agd.loss.Box"
+        )
+    return not penalty.smooth
+
+
+def _can_trace(fun: Any, jac: Any, point: Tree, args: tuple[Any, ...]) -> bool:
+    """Return whether a library that compiles can trace the functions."""
+    traces = backends.of(optree.tree_leaves(point)[0]).is_traceable
+    if traces is None:
+        return True
+    return traces(fun, point, *args) and (not callable(jac) or traces(jac, point, *args))
+
+
+# SciPy's options that limit a run, and the fields of `Stop` that they stand for.
+STOP_FIELDS = {"gtol": "grad_tol", "ftol": "value_tol", "maxiter": "max_iter"}
+
+
+def _stop_from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | None) -> Any:
+    """Return `stop`, or what SciPy's `tol` and `options` mean where they are given.
+
+    ``disp`` is accepted and ignored, since a result prints itself; other options that mean nothing here
+    are warned of.
+
+    >>> _stop_from_scipy(None, None, {"maxiter": 20}).max_iter
+    20
+    """
+    if tol is None and options is None:
+        return stop
+    if stop is not None:
+        raise ValueError("stop and SciPy's tol or options say the same thing: give one of them")
+    if not isinstance(options, Mapping | None):
+        raise TypeError(f"options must be a dict such as {{'maxiter': 100}}, got {options!r}")
+    remaining = {name: value for name, value in (options or {}).items() if value is not None}
+    remaining.pop("disp", None)
+    known = {
+        name: remaining.pop(name)
+        for name in (*STOP_FIELDS, "maxfev", "maxfun")
+        if name in remaining
+    }
+    for name, value in known.items():
+        check = as_nonnegative if name.endswith("tol") else as_count
+        check(f"options[{name!r}]", value)
+    limits = {STOP_FIELDS[name]: value for name, value in known.items() if name in STOP_FIELDS}
+    if tol is not None:
+        limits.setdefault("grad_tol", as_nonnegative("tol", tol))
+    calls = known.get("maxfun", known.get("maxfev"))
+    if remaining:
+        unknown = ", ".join(map(repr, remaining))
+        warnings.warn(
+            f"options that agd.minimize does not know and ignores: {unknown}; it knows gtol, ftol, "
+            f"maxiter and maxfun",
+            UserWarning,
+            stacklevel=4,
+        )
+    return Stop(**limits, when=None if calls is None else MaxEval(calls))
+
+
+def _callback_from_scipy(callback: Any) -> Callable[[Result], object] | None:
+    """Return a callback of results that calls the user's as SciPy does, by the name of its parameter.
+
+    One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
+    """
+    check_callback(callback)
+    if callback is None:
+        return None
+    try:
+        names = list(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some that are written in C do not say
+        names = []
+    if names == ["intermediate_result"]:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(writable_copy(result.x))

@@ -1,8 +1,7 @@
-"""The least curvature of a linear fit, where it is cheap and holds everywhere.
+"""The certificate of a result: curvatures, condition number, rate of convergence, distance to the minimum.
 
-The squared loss is a quadratic: its Hessian [X 1]' diag(s) [X 1] / m is one matrix, and the smallest
-eigenvalue mu bounds how far the minimum can be. One pass over the data gives it, a few times as long as
-one for a gradient, and it travels to the host with the first look, so that it costs no read of its own.
+The loop builds one from its last observation. Where the least curvature mu > 0 is known, |g| / mu bounds how
+far the minimum can be, and with the largest curvature L theory predicts how fast the gradient shrinks.
 """
 
 from __future__ import annotations
@@ -25,125 +24,125 @@ from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.preconditioner import Preconditioned
 from agd.gradient.quadratic import WhitenedLeastSquares
-from agd.loss import L2, Squared
+from agd.loss import L2
 from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
 
 __all__ = [
     "Certificate",
-    "Spectrum",
+    "Deferred",
+    "LeastCurvature",
+    "convergence_kind",
+    "find_least_curvature",
     "make_certificate",
-    "matrix",
     "predicted_contraction",
-    "spectrum",
-    "units",
+    "stack_params",
+    "unit_params",
 ]
 
 
-class Spectrum(NamedTuple):
-    """What it takes to know mu: arrays to be read, and what is to be done with them.
+class LeastCurvature(NamedTuple):
+    """The least curvature mu of an objective: its value, or the arrays on the device that give it.
 
     Attributes
     ----------
-    arrays : list of array
-        The change of coordinates where there is one, (n, n), and the data's part of the Hessian,
-        (n, n), where it is constant.
-    rescaled, quadratic : bool
-        Which of the two there are.
+    source : str
+        Where mu comes from, such as "Hessian"; empty where it is not known.
+    pair : tuple of float, or None
+        mu in the solver's coordinates and in the user's, where the objective brings it.
+    arrays : tuple of array
+        What is to be read: the change of coordinates where there is one, (n, n), and the data's part of
+        the Hessian, (n, n), where it is constant.
+    preconditioned, quadratic : bool
+        Which of the two arrays there are.
     ridge : numpy.ndarray, shape (n,)
         The penalty's part of the Hessian, its diagonal.
-    why : str
-        How mu is had.
     """
 
-    arrays: list[Array]
-    rescaled: bool
-    quadratic: bool
-    ridge: Any
-    why: str
+    source: str = ""
+    pair: tuple[float, float] | None = None
+    arrays: tuple[Array, ...] = ()
+    preconditioned: bool = False
+    quadratic: bool = False
+    ridge: Any = ()
 
-    def least(self, host: list[Any]) -> tuple[float, float] | None:
-        """Return mu in the method's coordinates and in the user's, from the arrays as read.
+    @property
+    def is_known(self) -> bool:
+        """Whether mu is known, or will be once the arrays are read."""
+        return bool(self.source)
 
-        An eigenvalue that rounding may have made is 0.
+    def resolve(self, host_arrays: list[Any]) -> tuple[float, float] | None:
+        """Return mu in the solver's coordinates and in the user's, from the arrays as read.
+
+        An eigenvalue that rounding may have made is 0. None where mu is not known, and where an array is
+        not finite.
         """
-        if not all(np.isfinite(x).all() for x in host):
+        if self.pair is not None or not self.is_known:
+            return self.pair
+        if not all(np.isfinite(x).all() for x in host_arrays):
             return None
-        eps = max((float(np.finfo(x.dtype).eps) for x in host), default=0.0)
-        moved = np.asarray(host[0], dtype=float) if self.rescaled else None
+        eps = max((float(np.finfo(x.dtype).eps) for x in host_arrays), default=0.0)
         hessian = np.diag(self.ridge)
         if self.quadratic:
-            hessian = hessian + np.asarray(host[-1], dtype=float)
-        bare = np.eye(len(hessian))
-        user = least_eigenvalue(bare, hessian, eps)
-        return (user if moved is None else least_eigenvalue(moved, hessian, eps)), user
+            hessian = hessian + np.asarray(host_arrays[-1], dtype=float)
+        original = least_eigenvalue(np.eye(len(hessian)), hessian, eps)
+        if not self.preconditioned:
+            return original, original
+        coordinates = np.asarray(host_arrays[0], dtype=float)
+        return least_eigenvalue(coordinates, hessian, eps), original
 
 
-class Known(NamedTuple):
-    """A least curvature that the objective brings: nothing is left to read or to find out.
+def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
+    """Return the least curvature of a linear fit, where it is cheap and holds everywhere.
 
-    Attributes
-    ----------
-    pair : tuple of float
-        It in the method's coordinates and in the user's.
-    arrays : tuple
-        None.
-    why : str
-        How it is known.
-    """
-
-    pair: tuple[float, float]
-    arrays: tuple[Array, ...] = ()
-    why: str = "Hessian"
-
-    def least(self, _: Any) -> tuple[float, float]:
-        """Return both."""
-        return self.pair
-
-
-def spectrum(objective: Any, state: Any) -> Spectrum | Known | None:
-    """Return what it takes to know the least curvature, or None where that is not cheap.
-
-    It is for one problem whose method has measured L; then, of the squared loss, or of any loss with an
-    `L2` penalty on all of its parameters (mu >= alpha).
+    That is for one problem whose solver has measured L: of the squared loss, or of any loss with an `L2`
+    penalty on all of its parameters (mu >= alpha). The squared loss is a quadratic: its Hessian
+    [X 1]' diag(s) [X 1] / m is one matrix, which a pass over the data gives, a few times as long as one for
+    a gradient. It is read together with the first observation, so that it costs no read of its own.
 
     Parameters
     ----------
     objective : Objective
         What is minimised.
     state : NamedTuple
-        The method's state at the first point.
+        The solver's state at the first point.
 
     Returns
     -------
-    Spectrum, Known or None
-        The arrays, still on the device.
+    LeastCurvature
+        Its arrays are still on the device.
     """
     if isinstance(objective, WhitenedLeastSquares):
-        return None if objective.least is None else Known(objective.least)
-    base = objective.base if isinstance(objective, Preconditioned) else objective
-    if not isinstance(base, LinearObjective) or getattr(base, "nonsmooth", False):
-        return None
+        known = objective.least
+        return LeastCurvature() if known is None else LeastCurvature("Hessian", known)
+    preconditioned = isinstance(objective, Preconditioned)
+    base = objective.base if preconditioned else objective
+    if not isinstance(base, LinearObjective) or base.nonsmooth:
+        return LeastCurvature()
     p = base.blocks.X.shape[-1]
-    known = get_progress(state).curvature is not None
-    if not known or base.batch_shape != () or p > MAX_SPECTRUM_COLUMNS:
-        return None
+    measured = get_progress(state).curvature is not None
+    if not measured or base.batch_shape != () or p > MAX_SPECTRUM_COLUMNS:
+        return LeastCurvature()
     alpha = base.penalty.alpha if isinstance(base.penalty, L2) else 0.0
-    quadratic = isinstance(base.loss, Squared)
+    quadratic = base.loss.quadratic
     if not quadratic and (alpha == 0.0 or base.intercept):
-        return None
+        return LeastCurvature()
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
-        if isinstance(objective, Preconditioned):
-            arrays.append(matrix(objective.scaling.to_original(units(base, p))))
+        if preconditioned:
+            arrays.append(stack_params(objective.scaling.to_original(unit_params(base, p))))
         if quadratic:
-            arrays.append(_hessian(base))
-    ridge = np.asarray([alpha] * p + [0.0] * base.intercept)
-    why = "Hessian" if quadratic else "penalty"
-    return Spectrum(arrays, isinstance(objective, Preconditioned), quadratic, ridge, why)
+            arrays.append(_squared_loss_hessian(base))
+    return LeastCurvature(
+        source="Hessian" if quadratic else "penalty",
+        arrays=tuple(arrays),
+        preconditioned=preconditioned,
+        quadratic=quadratic,
+        ridge=np.asarray([alpha] * p + [0.0] * base.intercept),
+    )
 
 
-def units(base: LinearObjective, p: int) -> Params:
+def unit_params(base: LinearObjective, p: int) -> Params:
     """Return the unit vectors of the parameters, as a batch.
 
     Parameters
@@ -165,16 +164,16 @@ def units(base: LinearObjective, p: int) -> Params:
     return Params(eye[:, :p], eye[:, p] if base.intercept else None)
 
 
-def _squares(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
+def _cross_products_of_block(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
     """Sum x x' and x over the rows of one block, with their weights."""
     xp = backends.namespace(X)
     rooted = X if weight is None else times_rows(X, xp.sqrt(weight))
     return gram(rooted), column_sums(X if weight is None else times_rows(X, weight))
 
 
-def _hessian(base: LinearObjective) -> Array:
+def _squared_loss_hessian(base: LinearObjective) -> Array:
     """Return the Hessian of the squared loss, shape (p, p), or (p + 1, p + 1) with the intercept."""
-    squares, sums = base.blocks.sum(_squares, limit=MAX_COPIED_BLOCK_BYTES)
+    squares, sums = base.blocks.sum(_cross_products_of_block, limit=MAX_COPIED_BLOCK_BYTES)
     squares, sums = squares / base.blocks.total, sums / base.blocks.total
     if not base.intercept:
         return squares
@@ -183,7 +182,7 @@ def _hessian(base: LinearObjective) -> Array:
     return xp.concat([xp.concat([squares, sums[:, None]], axis=1), last[None, :]], axis=0)
 
 
-def matrix(rows: Params) -> Array:
+def stack_params(rows: Params) -> Array:
     """Return a batch of parameters as the rows of a matrix, the intercept last.
 
     Parameters
@@ -202,12 +201,12 @@ def matrix(rows: Params) -> Array:
     return xp.concat([rows.coef, xp.expand_dims(rows.intercept, axis=-1)], axis=-1)
 
 
-KINDS = ("gradient", "line search", "accelerated", "conjugate", "heavy ball")
+CONVERGENCE_KINDS = ("gradient", "line search", "accelerated", "conjugate", "heavy ball")
 
 
 @dataclass(frozen=True, repr=False)
 class Certificate:
-    """What is known of the point that was found; None where it is not known.
+    """What is known of the point that a run reached; None where it is not known.
 
     For a batch of problems the numbers are NumPy arrays, with NaN for what is not known of one.
 
@@ -217,7 +216,7 @@ class Certificate:
         The largest absolute partial derivative at the point, or its relative size, as the stopping
         test measured it.
     tolerance : float, numpy.ndarray or tree of float
-        What it was held against.
+        The limit of `grad_norm` at which the run has converged.
     curvature : float, numpy.ndarray or None
         L, the largest curvature, where the method measured it (in the method's coordinates).
     largest_step : float, numpy.ndarray or None
@@ -261,8 +260,8 @@ class Certificate:
     def __repr__(self) -> str:
         """Say what is known, in one line."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
-        said = [f"|g| {_short(self.grad_norm)} against {_short(self.tolerance)}"]
-        words = {
+        parts = [f"|g| {_format_number(self.grad_norm)} against {_format_number(self.tolerance)}"]
+        labels = {
             "curvature": "L",
             "largest_step": "2/L",
             "least_curvature": "mu",
@@ -273,22 +272,26 @@ class Certificate:
             "kind": "kind",
             "source": "curvature from",
         }
-        said += [f"{word} {_short(known[k])}" for k, word in words.items() if known[k] is not None]
-        return ", ".join(said)
+        parts += [
+            f"{label} {_format_number(known[name])}"
+            for name, label in labels.items()
+            if known[name] is not None
+        ]
+        return ", ".join(parts)
 
 
 class Deferred(Certificate):
-    """A certificate whose curvatures are found when one of them is first asked for.
+    """A certificate whose curvatures are computed when one of them is first read.
 
     Parameters
     ----------
     *args, **known
         As of `Certificate`.
     ends : callable, optional
-        Returns the least and the largest curvature: those of the Hessian.
+        Returns the least and the largest eigenvalue of the Hessian.
     """
 
-    _LATER = ("curvature", "largest_step", "least_curvature", "condition")
+    _DEFERRED = ("curvature", "largest_step", "least_curvature", "condition")
 
     def __init__(
         self, *args: Any, ends: Callable[[], tuple[Any, Any]] | None = None, **known: Any
@@ -296,12 +299,14 @@ class Deferred(Certificate):
         super().__init__(*args, **known)
         if ends is not None:
             self.__dict__.update(_ends=ends, source="Hessian")
-            for name in self._LATER:
+            for name in self._DEFERRED:
                 del self.__dict__[name]
 
     def __getattribute__(self, name: str) -> Any:
-        """Find the curvatures before the first of them is read; the class has a default for each."""
-        if name in Deferred._LATER and name not in (known := super().__getattribute__("__dict__")):
+        """Compute the curvatures before the first of them is read; the class has a default for each."""
+        if name in Deferred._DEFERRED and name not in (
+            known := super().__getattribute__("__dict__")
+        ):
             low, high = known["_ends"]()
             with np.errstate(all="ignore"):
                 known.update(
@@ -313,7 +318,7 @@ class Deferred(Certificate):
         return super().__getattribute__(name)
 
 
-def _short(value: Any) -> str:
+def _format_number(value: Any) -> str:
     if isinstance(value, Real):
         return f"{float(value):.4g}"
     if isinstance(value, np.ndarray) and value.size:
@@ -367,17 +372,17 @@ def predicted_contraction(
     >>> predicted_contraction(1.0, 4.0), predicted_contraction(1.0, 4.0, "line search")
     (0.75, 0.6)
     """
-    as_choice("kind", kind, KINDS)
-    share = mu / L
+    as_choice("kind", kind, CONVERGENCE_KINDS)
+    inverse_condition = mu / L
     if kind == "gradient":
         lr = 1.0 / L if learning_rate is None else learning_rate
         largest = np.maximum(abs(1.0 - lr * mu), abs(1.0 - lr * L))
         return largest if np.ndim(largest) else float(largest)
     if kind == "line search":
-        return (1.0 - share) / (1.0 + share)
+        return (1.0 - inverse_condition) / (1.0 + inverse_condition)
     if kind == "accelerated":
-        return (1.0 - share**0.5) ** 0.5
-    return (1.0 - share**0.5) / (1.0 + share**0.5)
+        return (1.0 - inverse_condition**0.5) ** 0.5
+    return (1.0 - inverse_condition**0.5) / (1.0 + inverse_condition**0.5)
 
 
 def convergence_kind(method: Any) -> tuple[str | None, float | None]:
@@ -398,70 +403,77 @@ def convergence_kind(method: Any) -> tuple[str | None, float | None]:
 
 
 def make_certificate(
-    row: Observation,
+    observation: Observation,
     tolerance: Any,
     method: Any,
     observed: Any,
-    known: tuple[float, float] | None,
-    why: str,
+    least_curvature: tuple[float, float] | None,
+    source: str,
 ) -> Certificate:
     """Put together what a run knows of the point that it reached.
 
     Parameters
     ----------
-    row : Row
-        The last look.
+    observation : Observation
+        The last one.
     tolerance : float, numpy.ndarray or tree
-        What the gradient was held against.
+        The limit of the gradient at which the run has converged.
     method : Method
-        How the run moved.
+        The solver.
     observed : numpy.ndarray, shape (...)
-        The contraction that was seen; NaN where none was.
-    known : tuple of float, or None
-        mu in the method's coordinates and in the user's, where it holds everywhere.
-    why : str
-        How `known` was had.
+        The contraction that was observed; NaN where none was.
+    least_curvature : tuple of float, or None
+        mu in the solver's coordinates and in the user's, where it holds everywhere.
+    source : str
+        Where `least_curvature` comes from.
 
     Returns
     -------
     Certificate
         What is known.
     """
-    L = _known(row.curvature)
-    mu = known[0] if known is not None else _known(row.least_curvature)
-    seen = bool((row.least_curvature > 0.0).any()) or getattr(method, "backtracking", False)
-    source = why if known is not None else ("seen along the path" if seen else "power iteration")
+    L = _positive_or_none(observation.curvature)
+    if least_curvature is not None:
+        mu: Any = least_curvature[0]
+    else:
+        mu = _positive_or_none(observation.least_curvature)
+        along_path = bool((observation.least_curvature > 0.0).any()) or getattr(
+            method, "backtracking", False
+        )
+        source = "seen along the path" if along_path else "power iteration"
     with np.errstate(all="ignore"):
         condition = None if L is None or mu is None else as_scalar(np.asarray(L) / mu)
         largest_step = None if L is None else as_scalar(2.0 / np.asarray(L))
     kind, rate = convergence_kind(method)
-    predict = kind is not None and L is not None and mu is not None
+    contraction = None
+    if kind is not None and L is not None and mu is not None:
+        contraction = predicted_contraction(mu, L, kind, rate)
+    is_array = isinstance(tolerance, np.ndarray | np.generic)  # else a float, or a tree of floats
     return Certificate(
-        grad_norm=as_scalar(row.grad_norm),
-        tolerance=as_scalar(tolerance)
-        if isinstance(tolerance, np.ndarray | np.generic)
-        else tolerance,
+        grad_norm=as_scalar(observation.grad_norm),
+        tolerance=as_scalar(tolerance) if is_array else tolerance,
         curvature=L,
         largest_step=largest_step,
         least_curvature=mu,
         condition=condition,
-        contraction=predicted_contraction(mu, L, kind, rate) if predict and kind else None,
+        contraction=contraction,
         observed=None if np.isnan(observed).all() else as_scalar(observed),
-        distance=_distance(row, known),
+        distance=_distance_bound(observation, least_curvature),
         source=source if L is not None or mu is not None else None,
     )
 
 
-def _distance(row: Observation, known: tuple[float, float] | None) -> Any:
-    if known is None or row.length is None or not known[1] > 0.0:
+def _distance_bound(observation: Observation, mu: tuple[float, float] | None) -> Any:
+    """Bound the distance to the minimum by |g|/mu; None where mu is not known to be positive."""
+    if mu is None or observation.length is None or not mu[1] > 0.0:
         return None
     # Even where the gradient is 0 the point is a rounded one.
-    rounding = float(np.finfo(row.size.dtype).eps) * row.size
-    return as_scalar(row.length / known[1] + rounding)
+    rounding = float(np.finfo(observation.size.dtype).eps) * observation.size
+    return as_scalar(observation.length / mu[1] + rounding)
 
 
-def _known(curvature: Any) -> Any:
-    """Return a curvature where it is known; NaN for the problems of a batch where it is not."""
+def _positive_or_none(curvature: Any) -> Any:
+    """Return a curvature where it is known, above 0; NaN for the problems of a batch where it is not."""
     if not (curvature > 0.0).any():
         return None
     return as_scalar(np.where(curvature > 0.0, curvature, math.nan))

@@ -225,7 +225,7 @@ def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
     numpy.ndarray of int, shape (K, ...)
         The statuses, -1 for none.
     """
-    last = monitor.last
+    last = monitor.previous
     before = last._replace(
         value=np.concatenate([last.value[None], rows.value[:-1]]),
         iterations=np.concatenate([last.iterations[None], rows.iterations[:-1]]),
@@ -237,13 +237,13 @@ def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
     calm = np.maximum.accumulate(np.where(rising, 0, index), axis=0)
     since = np.take_along_axis(rows.iterations, np.clip(calm - 1, 0, None), axis=0)
     each = copy.copy(monitor)
-    each.last = before
+    each.previous = before
     each.consecutive_increases = np.where(
         calm > 0, index - calm, monitor.consecutive_increases + index
     )
     each.increasing_since = np.where(calm > 0, since, monitor.increasing_since)
     status = _settled(each, rows)
-    monitor.last = at(rows, -1)
+    monitor.previous = at(rows, -1)
     monitor.consecutive_increases, monitor.increasing_since = (
         each.consecutive_increases[-1],
         each.increasing_since[-1],
@@ -262,7 +262,7 @@ def _settled(each: StoppingMonitor, rows: Observation) -> Any:
 def _alone(monitor: StoppingMonitor, row: Observation, before: Observation) -> Any:
     """Return the status at some looks, each beside the look before it; a rise is taken to last."""
     each = copy.copy(monitor)
-    each.last = before
+    each.previous = before
     with np.errstate(invalid="ignore"):
         each.consecutive_increases = np.where(row.value > before.value, MIN_INCREASES, 0)
     each.increasing_since = np.zeros_like(row.iterations)

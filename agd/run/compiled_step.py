@@ -1,9 +1,13 @@
-"""The device's side of the loop: a method on an objective, compiled where the backend compiles."""
+"""One step of a solver on the device, compiled where the backend compiles.
+
+It is the device's half of the loop in ``run/loop.py``. Three functions run there: one step of every problem
+that still runs, the refresh that ends a solver's period, and the observation that the host reads.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,42 +26,41 @@ __all__ = [
 
 
 class _Task(NamedTuple):
-    """A method on an objective; for a compiled step without its arrays, as a constant that is hashed.
+    """A solver and an objective: the constants of a compiled step.
 
-    Equal constants share the compilation, as long as they may; the arrays come in as arguments.
+    For a compiled step the objective comes without its arrays, which are arguments. Equal tasks share what
+    was compiled, as far as `is_value_type` says that they may.
     """
 
     method: Any
     objective: Any
 
 
-class _ObserveTask(NamedTuple):
-    """What is measured of a task; another constant than the step's, which it does not concern."""
+class _ObservedTask(NamedTuple):
+    """A task and what is observed of it: the constants of a compiled observation."""
 
     task: _Task
-    observed_fields: ObservedFields
+    fields: ObservedFields
 
 
-def _objective_with_arrays(task: _Task, arrays: Tree) -> Any:
-    """Return the objective with its arrays."""
+def _with_arrays(task: _Task, arrays: Tree) -> Any:
+    """Return the task's objective with its arrays."""
     return task.objective if arrays is None else task.objective.with_arrays(arrays)
 
 
 def _advance(task: _Task, arrays: Tree, step_state: StepState, draws: Tree) -> StepState:
     """Take one step with every problem that still runs; one that turns non-finite stays before it."""
-    objective = _objective_with_arrays(task, arrays)
+    objective = _with_arrays(task, arrays)
     draw_args = () if draws is None else (draws,)
     params, state = task.method.step(objective, step_state.params, step_state.state, *draw_args)
     step_state = _accept_finite(objective, params, state, step_state)
-    count = step_state.count + backends.namespace(step_state.count).astype(
-        step_state.active, step_state.count.dtype
-    )
-    return step_state._replace(count=count)
+    xp, count = backends.namespace(step_state.count), step_state.count
+    return step_state._replace(count=count + xp.astype(step_state.active, count.dtype))
 
 
 def _refresh(task: Any, arrays: Tree, step_state: StepState, draws: Tree) -> StepState:
-    """Let a method do what it does once a period, with every problem that still runs."""
-    objective = _objective_with_arrays(task, arrays)
+    """Let a solver do what it does once a period, with every problem that still runs."""
+    objective = _with_arrays(task, arrays)
     draw_args = () if draws is None else (draws,)
     params, state = task.method.refresh(objective, step_state.params, step_state.state, *draw_args)
     return _accept_finite(objective, params, state, step_state)
@@ -71,16 +74,13 @@ def _accept_finite(objective: Any, params: Tree, state: Any, step_state: StepSta
         & xp.isfinite(state.value)
         & xp.isfinite(objective.grad_norm(state.grad, params))
     )
-    return StepState(
-        tree_where(accepted, params, step_state.params),
-        tree_where(accepted, state, step_state.state),
-        accepted,
-        step_state.count,
-    )
+    params = tree_where(accepted, params, step_state.params)
+    state = tree_where(accepted, state, step_state.state)
+    return StepState(params, state, accepted, step_state.count)
 
 
 def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
-    """Return a method's state with the gradient of another objective, and no failure."""
+    """Return a solver's state with the gradient of another objective, and no failure."""
     if hasattr(method, "resumed"):
         return method.resumed(objective, params, state)
     _, grad = objective.value_and_grad(params)
@@ -91,98 +91,100 @@ def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
 
 
 def _observe(
-    look: _ObserveTask, arrays: Tree, step_state: StepState, previous: Any
+    observed: _ObservedTask, arrays: Tree, step_state: StepState, previous: Any
 ) -> tuple[Array, Tree]:
     """Return the columns of an `Observation`, and the gradient where it is not the state's."""
-    objective = _objective_with_arrays(look.task, arrays)
-    if not hasattr(look.task.method, "look"):
-        value, grad, own = step_state.state.value, step_state.state.grad, None
-    else:  # the state's are of a mini-batch: what is reported and tested is the whole function's
-        value, grad = look.task.method.look(objective, step_state.params, step_state.state)
-        own = grad
-    return observe(objective, look.observed_fields, step_state, value, grad, previous), own
+    task = observed.task
+    objective = _with_arrays(task, arrays)
+    value, grad, full_grad = step_state.state.value, step_state.state.grad, None
+    if hasattr(task.method, "look"):
+        # The state's are of a mini-batch: the whole function's are reported and tested.
+        value, grad = task.method.look(objective, step_state.params, step_state.state)
+        full_grad = grad
+    return observe(objective, observed.fields, step_state, value, grad, previous), full_grad
 
 
-STEPS: tuple[Callable[..., Any], ...] = (_advance, _observe, _refresh)
+class _Functions(NamedTuple):
+    """What runs on the device, compiled or as it is."""
+
+    advance: Callable[..., StepState]
+    observe: Callable[..., tuple[Array, Tree]]
+    refresh: Callable[..., StepState]
 
 
-@functools.lru_cache(maxsize=32)  # of the functions that were minimised last
-def _of_program(alone: Callable[..., Any], _: _Task) -> tuple[Callable[..., Any], ...]:
-    return tuple(map(alone, STEPS))
+UNCOMPILED = _Functions(_advance, _observe, _refresh)
 
 
-def _compile_steps(
-    backend: backends.Backend, method: Method, objective: Any, x0: Tree
-) -> tuple[_Task, Tree, tuple[Callable[..., Any], ...]] | None:
-    """Return the constant, the arrays and the compiled steps; None where the constant has no hash.
-
-    What is compiled for this library's own constants serves later runs, and so does what is compiled for
-    a function whose program is the same then. Anything else may have changed by then: it goes with the run.
-    """
-    task = _Task(method, objective.with_arrays(None))
-    if not ours(task) and hasattr(objective, "as_program"):
-        program = objective.as_program(x0)
-        known = _Task(method, program.with_arrays(None))
-        if ours(known):
-            return known, program.arrays(), _of_program(backend.compile_unshared, known)
-    if not _hashable(task):
-        return None
-    return task, objective.arrays(), tuple(compiled(backend, f, task) for f in STEPS)
+@functools.lru_cache(maxsize=32)  # programs: of the functions that were minimised last
+def _compile_program(compile_unshared: Callable[..., Any], _: _Task) -> _Functions:
+    return _Functions(*map(compile_unshared, UNCOMPILED))
 
 
 class CompiledStep:
-    """A method on an objective, its step compiled where the backend compiles; it counts the reads.
+    """A solver on an objective, its step compiled where the backend compiles; it counts the reads.
 
     Parameters
     ----------
     method : Method
         What takes a step.
     objective : Objective
-        What is minimised; one whose `compilable` is False is run as it is, and so is one where it is
-        None, which has no use for it.
+        What is minimised. Where its `compilable` is False the step runs uncompiled, and the result says
+        so; where it is None, compilation would gain nothing, and the result says nothing.
     x0 : tree of arrays
         The first point.
     """
 
     task: _Task
-    advance: Callable[..., StepState]
-    measure: Callable[..., tuple[Array, Tree]]
-    again: Callable[..., StepState]
+    functions: _Functions
 
     def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
-        self._out_of_memory = backend.is_out_of_memory
+        self._is_out_of_memory = backend.is_out_of_memory
         self.method, self.objective, self.observed_fields = method, objective, ObservedFields()
         self._compile(backend, objective, x0)
         self.n_sync = self.step_count = 0
         refreshes = hasattr(method, "refresh")
         self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
-        # A lazy backend would grow a graph with every step.
-        self.persist = backend.persist if backend.chunked else None
+        # A lazy backend would grow a graph with every step: its states are computed as they come.
+        self.persist = backend.persist if backend.chunked else _identity
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
         with np.errstate(all="ignore"):
             state = method.init(objective, x0)
         xp, where = backends.namespace(like), backends.device(like)
         active = xp.ones(objective.batch_shape, dtype=xp.bool, device=where)
         count = xp.zeros(objective.batch_shape, dtype=like.dtype, device=where)
-        self.step_state = StepState(x0, state, active, count)
-        if self.persist is not None:
-            self.step_state = self.persist(self.step_state)
+        self.step_state = self.persist(StepState(x0, state, active, count))
         self.previous = self._point()
-        self.grad: Tree = None
+        self.full_grad: Tree = None
 
     def _compile(self, backend: backends.Backend, objective: Any, x0: Tree) -> None:
-        compilable = getattr(objective, "compilable", True) if backend.compiles else None
-        compiled_steps = _compile_steps(backend, self.method, objective, x0) if compilable else None
-        # A step that is run as it is where others are compiled is slower: the result says so.
-        unable = backend.compiles and compiled_steps is None and compilable is not None
-        self.note = ", not compiled" if unable else ""
-        if compiled_steps is not None:
-            self.task, self.arrays, steps = compiled_steps
-        else:  # the objective as it is keeps the blocks that it was cut into
-            self.task, self.arrays, steps = _Task(self.method, objective), None, STEPS
-        self.advance, self.observe, self.refresh = steps
+        """Compile the step where the backend compiles and the task can be a constant.
+
+        What is compiled for this library's own constants serves later runs, and so does what is compiled
+        for a function whose program is the same then. Anything else may have changed by then: it goes
+        with the run.
+        """
+        # An objective as it is keeps the blocks that it was cut into.
+        self.task, self.arrays, self.functions = _Task(self.method, objective), None, UNCOMPILED
+        self.note = ""
+        compilable = getattr(objective, "compilable", True)
+        if not backend.compiles or compilable is None:
+            return
+        self.note = ", not compiled"  # and so slower than other runs on this backend
+        if not compilable:
+            return
+        task = _Task(self.method, objective.with_arrays(None))
+        if not ours(task) and hasattr(objective, "as_program"):
+            program = objective.as_program(x0)
+            program_task = _Task(self.method, program.with_arrays(None))
+            if ours(program_task):
+                self.task, self.arrays, self.note = program_task, program.arrays(), ""
+                self.functions = _compile_program(backend.compile_unshared, program_task)
+                return
+        if _is_hashable(task):
+            self.task, self.arrays, self.note = task, objective.arrays(), ""
+            self.functions = _Functions(*(compiled(backend, f, task) for f in UNCOMPILED))
 
     def _point(self) -> Any:
         return self.step_state.params, get_progress(self.step_state.state).iterations
@@ -198,49 +200,45 @@ class CompiledStep:
             The problems that go on, also where they had ended; the others stand still.
         """
         step_state, like = self.step_state, self.step_state.active
-        backend, going = backends.of(like), backends.to_device_of(where, like)
+        backend, active = backends.of(like), backends.to_device_of(where, like)
         with np.errstate(all="ignore"):
             state = _resume_state(self.method, objective, step_state.params, step_state.state)
         self._compile(backend, objective, step_state.params)
         self.objective = objective
-        self.step_state = step_state._replace(
-            state=tree_where(going, state, step_state.state), active=going
-        )
-        if self.persist is not None:
-            self.step_state = self.persist(self.step_state)
+        state = tree_where(active, state, step_state.state)
+        self.step_state = self.persist(step_state._replace(state=state, active=active))
 
-    def steps(self, n: int) -> None:
-        """Take n steps; an overflow on the way is seen by the finite flag, and said by the status."""
+    def take_steps(self, n: int) -> None:
+        """Take n steps; an overflow among them shows in the next observation, and in the status."""
         draw = getattr(self.method, "draw", None)
         draws = draw(self.objective, self.step_count, n) if draw is not None else None
         with np.errstate(all="ignore"):
             for i in range(n):
                 if i == n - 1:
                     self.previous = self._point()
-                self._advance(None if draws is None else _draw_of_step(draws, i))
+                self._take_step(None if draws is None else _select_draw(draws, i))
                 self.step_count += 1
                 if self.period and self.step_count % self.period == 0:
                     self._refresh()
-                if self.persist is not None:
-                    self.step_state = self.persist(self.step_state)
+                self.step_state = self.persist(self.step_state)
 
-    def _advance(self, draw: Tree) -> None:
+    def _take_step(self, draw: Tree) -> None:
         self.step_state = self._retry_out_of_memory(
-            lambda: self.advance(self.task, self.arrays, self.step_state, draw)
+            lambda: self.functions.advance(self.task, self.arrays, self.step_state, draw)
         )
 
     def _refresh(self) -> None:
-        """End a period of the method; what it draws for that hangs on the step alone."""
+        """End a period of the solver; what it draws for that depends on the step alone."""
         redraw = getattr(self.method, "redraw", None)
         params = self.step_state.params
         draws = None if redraw is None else redraw(self.objective, params, self.step_count)
         self.step_state = self._retry_out_of_memory(
-            lambda: self.refresh(self.task, self.arrays, self.step_state, draws)
+            lambda: self.functions.refresh(self.task, self.arrays, self.step_state, draws)
         )
 
     def _retry_out_of_memory(self, call: Callable[[], Any]) -> Any:
-        """Call what is compiled; where a device's memory runs out, compiled anew for smaller blocks."""
-        return again(call, self._out_of_memory, self._halve_blocks)
+        """Call a compiled function; where the device's memory runs out, compile it for smaller blocks."""
+        return again(call, self._is_out_of_memory, self._halve_blocks)
 
     def _halve_blocks(self) -> bool:
         halved = getattr(self.objective, "halved", None)
@@ -250,55 +248,42 @@ class CompiledStep:
         self.objective, self.task = smaller, _Task(self.method, smaller.with_arrays(None))
         return True
 
-    def look(self, beside: list[Array] | None = None) -> tuple[Observation, Any, list[Any]]:
-        """Read the row, and other arrays beside it, in one transfer.
+    def observe(self, extra: Sequence[Array] = ()) -> tuple[Observation, Any, list[Any]]:
+        """Read an observation, and other arrays with it, in one transfer.
 
         Parameters
         ----------
-        beside : list of array, optional
-            What else to read; small arrays of the row's dtype.
+        extra : sequence of array
+            What else to read: small arrays of the observation's dtype.
 
         Returns
         -------
-        row : Row
-            What the host looks at.
+        observation : Observation
+            What the host knows from here on.
         eps : float
             The rounding of the dtype that it came in.
-        beside : list of numpy.ndarray
+        extra : list of numpy.ndarray
             The other arrays.
         """
         self.n_sync += 1
+        constants = self.observed_fields
         with np.errstate(all="ignore"):
-            rows, self.grad = self._retry_out_of_memory(
-                lambda: self.observe(
-                    _ObserveTask(self.task, self.observed_fields),
-                    self.arrays,
-                    self.step_state,
-                    self.previous,
+            columns, self.full_grad = self._retry_out_of_memory(
+                lambda: self.functions.observe(
+                    _ObservedTask(self.task, constants), self.arrays, self.step_state, self.previous
                 )
             )
-        parts = [rows, *(beside or ())]
-        if len(parts) > 1:
-            xp = backends.namespace(rows)
-            flat = [xp.reshape(xp.astype(x, rows.dtype, copy=False), (-1,)) for x in parts]
-            host = np.asarray(backends.to_numpy(xp.concat(flat)))
-            ends = np.cumsum([int(np.prod(x.shape)) for x in parts])[:-1]
-            split = [
-                part.reshape(tuple(x.shape))
-                for part, x in zip(np.split(host, ends), parts, strict=True)
-            ]
-        else:
-            split = [np.asarray(backends.to_numpy(rows))]
-        eps = float(np.finfo(split[0].dtype).eps)
-        row = Observation.read(
-            split[0], self.step_state.state, self.observed_fields, self.method.evaluations
+        host = _read_together([columns, *extra])
+        eps = float(np.finfo(host[0].dtype).eps)
+        observation = Observation.read(
+            host[0], self.step_state.state, self.observed_fields, self.method.evaluations
         )
-        return row, eps, split[1:]
+        return observation, eps, host[1:]
 
     def report(self) -> tuple[Tree, Tree]:
-        """Return the point and the gradient there, as a user reads them."""
-        grad = self.step_state.state.grad if self.grad is None else self.grad
-        with np.errstate(all="ignore"):  # what overflows there is said by the status
+        """Return the point and the gradient, in the user's coordinates."""
+        grad = self.step_state.state.grad if self.full_grad is None else self.full_grad
+        with np.errstate(all="ignore"):  # an overflow shows in the status
             x, jac = self.objective.report(self.step_state.params, grad)
         return x, jac
 
@@ -308,13 +293,31 @@ class CompiledStep:
         self.step_state = self.step_state._replace(active=like & backends.to_device_of(~done, like))
 
 
-def _draw_of_step(draws: Tree, i: int) -> Tree:
+def _identity(step_state: StepState) -> StepState:
+    return step_state
+
+
+def _read_together(arrays: list[Array]) -> list[Any]:
+    """Read arrays in one transfer, in the dtype of the first."""
+    first = arrays[0]
+    if len(arrays) == 1:
+        return [np.asarray(backends.to_numpy(first))]
+    xp = backends.namespace(first)
+    flat = [xp.reshape(xp.astype(x, first.dtype, copy=False), (-1,)) for x in arrays]
+    host = np.asarray(backends.to_numpy(xp.concat(flat)))
+    ends = np.cumsum([int(np.prod(x.shape)) for x in arrays])[:-1]
+    parts = zip(np.split(host, ends), arrays, strict=True)
+    return [part.reshape(tuple(x.shape)) for part, x in parts]
+
+
+def _select_draw(draws: Tree, i: int) -> Tree:
     return optree.tree_map(lambda a: a[i, ...], draws)
 
 
-def _hashable(task: _Task) -> bool:
+def _is_hashable(task: _Task) -> bool:
+    """Return whether a task may be a constant; a penalty or a rule that holds an array may not."""
     try:
         hash(task)
-    except TypeError:  # a penalty or a rule that holds an array: run it as it is
+    except TypeError:
         return False
     return True

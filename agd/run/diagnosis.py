@@ -17,7 +17,7 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Preconditioned
 from agd.loss import LOSSES
 from agd.loss.penalties import ridge_strength
-from agd.run.certificate import Certificate, matrix, units
+from agd.run.certificate import Certificate, stack_params, unit_params
 from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.loop import status_message
 from agd.run.result import FitResult, Status, as_fit_result
@@ -343,8 +343,8 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
 def _scaled_hessian(there: Preconditioned) -> tuple[Any, float]:
     """Form the Hessian in scaled coordinates; return it, and how far from zero a column's mean is."""
     with np.errstate(all="ignore"):
-        eye = units(there.base, there.base.blocks.X.shape[-1])
-        product = matrix(there.bound_product(eye))
+        eye = unit_params(there.base, there.base.blocks.X.shape[-1])
+        product = stack_params(there.bound_product(eye))
         xp = backends.namespace(product)
         reach = xp.max(xp.abs(there.scaling.mean * there.scaling.inv_std), axis=-1, keepdims=True)
         read = backends.to_numpy(xp.concat([xp.reshape(product, (-1,)), reach]))

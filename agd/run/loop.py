@@ -1,4 +1,9 @@
-"""The loop: step, and now and then look. The only place where the host reads from the device."""
+"""The loop: take steps, and observe the problems now and then until a stopping test holds.
+
+It is the only loop there is. The doors, refinement and the warm start all call `run` with a solver and an
+objective. The device takes the steps (``run/compiled_step.py``); the host reads one small array for each
+observation (``run/observation.py``), and the stopping monitor (``run/stopping.py``) decides.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,15 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool
-from agd.run.certificate import make_certificate, spectrum
+from agd.run.certificate import find_least_curvature, make_certificate
 from agd.run.compiled_step import CompiledStep
 from agd.run.observation import Observation, ObservedFields
 from agd.run.result import HistoryLog, Result, Status
 from agd.run.stopping import Criterion, GradTol, RunProgress, Stop, StoppingMonitor, Test, as_stop
 
 __all__ = [
-    "Differenced",
-    "Noise",
+    "FiniteDifferences",
+    "RoundingTol",
     "run",
     "status_message",
 ]
@@ -37,9 +42,9 @@ def run(
     *,
     grad_tol: float | None = None,
     check_every: int = 10,
-    differenced: Differenced | None = None,
+    differences: FiniteDifferences | None = None,
 ) -> Result:
-    """Step until a stopping test holds; look every ``stop.check_every`` steps.
+    """Take steps until a stopping test holds; observe the problems every ``stop.check_every`` steps.
 
     Parameters
     ----------
@@ -52,15 +57,15 @@ def run(
     stop : Stop or Criterion, optional
         When to stop; ``Stop()`` by default.
     callback : callable, optional
-        Called with the result so far at every look since whose last a step was taken. The run ends if
-        it raises StopIteration or returns True (also NumPy's, or an array's of one entry).
+        Called with the result so far after every observation since whose last a step was taken. The run
+        ends if it raises StopIteration or returns True (also NumPy's, or an array's of one entry).
     grad_tol : float, optional
         The gradient's limit where `stop` tests no convergence of its own; 0 by default.
     check_every : int
-        How many steps run between two looks where `stop` does not say; a method that draws
-        mini-batches is looked at once an epoch.
-    differenced : Differenced, optional
-        That the objective's gradient is by finite differences, and how.
+        How many steps run between two observations where `stop` does not say; a method that draws
+        mini-batches is observed once an epoch.
+    differences : FiniteDifferences, optional
+        How the objective's gradient is approximated by finite differences, if it is.
 
     Returns
     -------
@@ -78,27 +83,28 @@ def run(
     >>> from agd.gradient import LinearObjective
     >>> from agd.update import Descent, gradient_descent
     >>> objective = LinearObjective.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
-    >>> found = run(Descent(gradient_descent("auto")), objective, objective.zeros(),
-    ...             Stop(grad_tol=1e-9))
-    >>> found.status.name, bool(abs(found.x.coef[0] - 2.0) < 1e-7)
+    >>> result = run(Descent(gradient_descent("auto")), objective, objective.zeros(),
+    ...              Stop(grad_tol=1e-9))
+    >>> result.status.name, bool(abs(result.x.coef[0] - 2.0) < 1e-7)
     ('CONVERGED', True)
     """
-    a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0, differenced)
-    a_run.sharpen()
+    a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0, differences)
+    a_run.switch_to_central()
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
     while not a_run.monitor.done.all():
-        a_run.go(every)
+        a_run.advance(every)
         stepped = a_run.monitor.advanced.any()
-        a_run.sharpen()
-        if callback is not None and stepped and _ends(callback, a_run.report):
+        a_run.switch_to_central()
+        if callback is not None and stepped and _asks_to_end(callback, a_run.report):
             a_run.monitor.end(Status.CALLBACK)
     return a_run.report()
 
 
-def _ends(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
+def _asks_to_end(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
+    """Call the user's callback with the result so far, and return whether it asks the run to end."""
     result = report()
     try:
-        with backends.count_host_reads():  # what a callback reads is no read of the run
+        with backends.count_host_reads():  # the callback's own reads are not counted as the run's
             return _is_true(callback(result))
     except StopIteration:
         return True
@@ -121,7 +127,7 @@ def _is_true(answer: object) -> bool:
 
 
 class _Run:
-    """The parts of a run: the machine that steps, the judge that ends it, the log that is kept."""
+    """One run: the compiled step, the monitor that ends it, and the history of what was observed."""
 
     def __init__(
         self,
@@ -130,108 +136,132 @@ class _Run:
         x0: Tree,
         stop: Stop,
         grad_tol: float,
-        differenced: Differenced | None = None,
+        differences: FiniteDifferences | None = None,
     ) -> None:
-        self.began = time.monotonic()
+        self.start_time = time.monotonic()
         self.method, self.objective, self.stop = method, objective, stop
-        # Mini-batches: an epoch is an iteration, and what is tested costs a pass over the data.
+        # With mini-batches an epoch counts as an iteration, since an observation costs a pass over the data.
         period = getattr(method, "period", None) if hasattr(method, "draw") else None
         self.epoch: int | None = None if period is None else period(objective)
-        criterion = stop.criterion(grad_tol)
-        self.differenced, self.noise = differenced, None
-        if differenced is not None and not stop.tests_convergence:
-            self.noise = Noise(differenced.noise)
-            criterion = criterion | self.noise
+        self.differences = differences
+        self.rounding_limit: RoundingTol | None = None
+        criterion = self._criterion(x0, grad_tol)
+        self.compiled_step = CompiledStep(method, objective, x0)
+        self.least_curvature = find_least_curvature(objective, self.compiled_step.step_state.state)
+        self.compiled_step.observed_fields = ObservedFields(
+            leaves=self.per_leaf, length=self.least_curvature.is_known
+        )
+        # The arrays of the least curvature travel with the first observation: they cost no read of their own.
+        self.observation, eps, arrays = self.compiled_step.observe(self.least_curvature.arrays)
+        self.curvature_pair = self.least_curvature.resolve(arrays)
+        # Calls of the function before the objective was replaced, and the evaluations that they were.
+        self.earlier_calls = {"value_calls": 0, "grad_calls": 0}
+        self.earlier_evaluations = np.zeros_like(self.observation.evaluations)
+        calls = self.count_calls("value_calls")
+        seconds = time.monotonic() - self.start_time
+        self.monitor = StoppingMonitor(
+            criterion, self.observation, calls, eps, seconds, self.epoch or 1
+        )
+        self.history_log = HistoryLog(self.observation, calls)
+        self._freeze_ended(np.zeros_like(self.monitor.done))
+
+    def _criterion(self, x0: Tree, grad_tol: float) -> Criterion:
+        """Return all stopping tests as one, and keep the test of the gradient, which the result quotes."""
+        criterion = self.stop.criterion(grad_tol)
+        if self.differences is not None and not self.stop.tests_convergence:
+            self.rounding_limit = RoundingTol(self.differences.relative_error)
+            criterion = criterion | self.rounding_limit
         gradients = [part for part in criterion.parts() if isinstance(part, GradTol)]
-        leaves = any(part.per_leaf for part in gradients)
-        if leaves:
-            criterion = criterion.resolved(objective.report(x0, x0)[0])
         self.grad_test = gradients[0] if gradients else None
-        self.machine = CompiledStep(method, objective, x0)
-        self.spectrum = spectrum(objective, self.machine.step_state.state)
-        self.machine.observed_fields = ObservedFields(leaves, self.spectrum is not None)
-        beside = list(self.spectrum.arrays) if self.spectrum is not None else None
-        row, eps, read = self.machine.look(beside)
-        self.known = self.spectrum.least(read) if self.spectrum is not None else None
-        self.row = row
-        # What was counted before the objective changed, and how many evaluations that was.
-        self.spent, self.since = {"value_calls": 0, "grad_calls": 0}, np.zeros_like(row.evaluations)
-        calls = self.calls("value_calls")
-        seconds = time.monotonic() - self.began
-        self.monitor = StoppingMonitor(criterion, row, calls, eps, seconds, self.epoch or 1)
-        self.log = HistoryLog(row, calls)
-        if self.monitor.done.any() and not self.monitor.done.all():
-            self.machine.freeze(self.monitor.done)  # what is done before it began
+        self.per_leaf = any(part.per_leaf for part in gradients)
+        return criterion.resolved(self.objective.report(x0, x0)[0]) if self.per_leaf else criterion
 
-    def calls(self, of: str) -> Any:
-        """Return how often the user's function (or gradient) was called; a look may add to it."""
-        looks = self.machine.n_sync if hasattr(self.method, "look") else 0
-        exact = (self.row.evaluations - self.since + looks) * getattr(self.objective, of, 1)
+    def count_calls(self, name: str) -> Any:
+        """Return how often the user's function or its gradient was called, for each problem.
+
+        Parameters
+        ----------
+        name : str
+            "value_calls" or "grad_calls": the objective's attribute with the calls of one evaluation.
+        """
+        # An observation of a mini-batch method evaluates the whole objective once more.
+        observations = self.compiled_step.n_sync if hasattr(self.method, "look") else 0
+        evaluations = self.observation.evaluations - self.earlier_evaluations + observations
+        calls = evaluations * getattr(self.objective, name, 1)
         # Mini-batches count as shares of a call; their sum is rounded up.
-        return self.spent[of] + np.ceil(np.round(exact, 6)).astype(int)
+        return self.earlier_calls[name] + np.ceil(np.round(calls, 6)).astype(int)
 
-    def limit(self) -> Any:
-        """Return what the gradient is held against; 0 where it is not."""
+    def gradient_limit(self) -> Any:
+        """Return the limit of the gradient at which the run has converged; 0 where none is tested."""
         limit = 0.0 if self.grad_test is None else self.grad_test.limit(self.monitor.first)
-        return limit if self.noise is None else np.fmax(limit, self.noise.limit(self.row))
+        if self.rounding_limit is None:
+            return limit
+        return np.fmax(limit, self.rounding_limit.limit(self.observation))
 
-    def sharpen(self) -> None:
-        """Go on by central differences where one-sided ones say no more: also from what looks converged."""
-        known = self.differenced
-        if known is None or known.central is None or self.epoch is not None:
-            return
-        limit = self.limit()
-        limit = limit if isinstance(limit, float | np.ndarray | np.generic) else 0.0  # by leaf
-        trials = self.row.steps - self.monitor.last_step
-        again = known.undecided(self.row, self.monitor.status, limit, trials)
-        if not again.any() or not (again | self.monitor.done).all():
-            return
-        self.spent = {of: self.calls(of) for of in self.spent}
-        self.since = self.row.evaluations - again
-        self.objective, self.differenced = known.central, None
-        self.machine.replace_objective(known.central, again)
-        self.row, _, _ = self.machine.look()
-        self.monitor.reopen(again, self.row)
-        self.log.add(self.row, self.calls("value_calls"), keep=False)
+    def switch_to_central(self) -> None:
+        """Replace forward differences by central ones where their error hides the gradient.
 
-    def go(self, every: int) -> None:
-        """Take some steps, look, and let the problems that have ended stand still."""
-        a_step = self.method.evaluations * getattr(self.objective, "value_calls", 1)
-        self.machine.steps(self.monitor.steps_until_check(every, a_step))
-        self.row, _, _ = self.machine.look()
-        calls = self.calls("value_calls")
-        ended = self.monitor.done
-        self.monitor.look(self.row, calls, time.monotonic() - self.began)
-        if (self.monitor.done != ended).any() and not self.monitor.done.all():
-            self.machine.freeze(self.monitor.done)
-        self.log.add(self.row, calls, keep=bool(self.monitor.advanced.any()))
+        That holds also of what looks converged: by the finer gradient it may not be.
+        """
+        differences = self.differences
+        if differences is None or differences.central is None or self.epoch is not None:
+            return
+        limit = self.gradient_limit()
+        # A tree has a limit for each leaf: none of them is one for the size of the gradient.
+        limit = limit if isinstance(limit, float | np.ndarray | np.generic) else 0.0
+        trials = self.observation.steps - self.monitor.last_step
+        undecided = differences.undecided(self.observation, self.monitor.status, limit, trials)
+        if not undecided.any() or not (undecided | self.monitor.done).all():
+            return
+        self.earlier_calls = {name: self.count_calls(name) for name in self.earlier_calls}
+        self.earlier_evaluations = self.observation.evaluations - undecided
+        self.objective, self.differences = differences.central, None
+        self.compiled_step.replace_objective(differences.central, undecided)
+        self.observation, _, _ = self.compiled_step.observe()
+        self.monitor.reopen(undecided, self.observation)
+        self.history_log.add(self.observation, self.count_calls("value_calls"), keep=False)
+
+    def advance(self, every: int) -> None:
+        """Take some steps, observe the problems, and freeze those that have ended."""
+        calls_per_step = self.method.evaluations * getattr(self.objective, "value_calls", 1)
+        self.compiled_step.take_steps(self.monitor.steps_until_check(every, calls_per_step))
+        self.observation, _, _ = self.compiled_step.observe()
+        calls = self.count_calls("value_calls")
+        ended_before = self.monitor.done
+        self.monitor.update(self.observation, calls, time.monotonic() - self.start_time)
+        self._freeze_ended(ended_before)
+        self.history_log.add(self.observation, calls, keep=bool(self.monitor.advanced.any()))
+
+    def _freeze_ended(self, ended_before: Any) -> None:
+        if (self.monitor.done != ended_before).any() and not self.monitor.done.all():
+            self.compiled_step.freeze(self.monitor.done)
 
     def report(self) -> Result:
         """Put together the result so far."""
-        row, status = self.row, self.monitor.status
+        observation, status = self.observation, self.monitor.status
         single = status.ndim == 0
-        nit = row.iterations.astype(int)
-        x, jac = self.machine.report()
+        nit = observation.iterations.astype(int)
+        x, jac = self.compiled_step.report()
         return Result(
             x=x,
-            fun=as_scalar(row.value),
+            fun=as_scalar(observation.value),
             jac=jac,
             nit=as_scalar(nit),
-            nfev=as_scalar(self.calls("value_calls")),
-            njev=as_scalar(self.calls("grad_calls")),
+            nfev=as_scalar(self.count_calls("value_calls")),
+            njev=as_scalar(self.count_calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
             success=as_scalar(status == Status.CONVERGED),
             message=status_message(status, nit),
-            history=self.log.history(),
-            n_sync=self.machine.n_sync,
-            method=self.method.name + self.machine.note,
+            history=self.history_log.history(),
+            n_sync=self.compiled_step.n_sync,
+            method=self.method.name + self.compiled_step.note,
             certificate=make_certificate(
-                row,
-                self.limit(),
+                observation,
+                self.gradient_limit(),
                 self.method,
-                self.log.observed_contraction(),
-                self.known,
-                self.spectrum.why if self.spectrum is not None else "",
+                self.history_log.observed_contraction(),
+                self.curvature_pair,
+                self.least_curvature.source,
             ),
         )
 
@@ -239,25 +269,23 @@ class _Run:
 def status_message(status: Any, nit: Any) -> str:
     """Say how a run ended, or how its problems did."""
     if status.ndim == 0:
-        return (
-            f"{Status(int(status)).advice} (after {_steps(int(nit))})" if status >= 0 else "running"
-        )
+        if status < 0:
+            return "running"
+        steps = "1 step" if nit == 1 else f"{int(nit)} steps"
+        return f"{Status(int(status)).advice} (after {steps})"
     counts = [(s, int((status == s).sum())) for s in Status]
     return "; ".join(f"{n} of {status.size} {s.advice}" for s, n in counts if n) or "running"
 
 
-def _steps(nit: int) -> str:
-    return "1 step" if nit == 1 else f"{nit} steps"
+# The gradient is undecided where it is below this multiple of the error of forward differences; the larger
+# multiple holds after so many trials in a row without a step, which a line search makes where its slopes
+# are wrong.
+MIN_ERROR_RATIO, MIN_ERROR_RATIO_STALLED, MIN_STALLED_TRIALS = 4.0, 100.0, 4
+VALUE_ERROR_EPS = 4.0  # eps: the relative error that a value of the function is taken to have
 
 
-# By how much a gradient has to stand out of the error of one-sided differences; and by how much after
-# so many trials without a step, which a line search makes where its slopes are wrong.
-MARGIN, STALLED, TRIALS = 4.0, 100.0, 4
-ROUNDINGS = 4.0  # how many a value is taken to be wrong by
-
-
-class Differenced(NamedTuple):
-    """How a run's gradient is differenced.
+class FiniteDifferences(NamedTuple):
+    """How a run's gradient is approximated by finite differences.
 
     Attributes
     ----------
@@ -271,51 +299,61 @@ class Differenced(NamedTuple):
     central: Any = None
 
     @property
-    def noise(self) -> float:
-        """Return what rounding leaves unknown of a central difference, as a share of the value."""
-        return float(ROUNDINGS * self.eps ** (2.0 / 3.0))
+    def relative_error(self) -> float:
+        """The error of a central difference by rounding, as a share of the value."""
+        return float(VALUE_ERROR_EPS * self.eps ** (2.0 / 3.0))
 
-    def undecided(self, row: Observation, status: Any, limit: Any, trials: Any) -> Any:
-        r"""Return the problems of which one-sided differences say no more.
+    def undecided(self, observation: Observation, status: Any, limit: Any, trials: Any) -> Any:
+        r"""Return the problems whose gradient is hidden by the error of forward differences.
 
-        Their error is about ::
+        That error is about ::
 
             eps^(1/2) (L max(1, |x|) / 2 + 2 |f|)
 
-        with L the largest curvature that the run has seen. A problem is undecided where the gradient
-        does not stand out of that; and where the line search can go no further, or the gradient is
-        within its limit and the error is not known to be, whatever the estimate says.
+        with L the largest curvature that the run has met. A problem is undecided where the gradient
+        does not stand out of it; where the line search has failed; and where the gradient is within its
+        limit but L, and so the error, is not known.
 
         Parameters
         ----------
-        row : Row
-            The last look.
+        observation : Observation
+            The last one.
         status : numpy.ndarray of int, shape (...)
-            What the problems' statuses are.
+            The problems' statuses.
         limit : float or numpy.ndarray
             The gradient's limit.
         trials : numpy.ndarray, shape (...)
-            How many steps of the loop brought no step of the problem's, last.
+            How many steps of the loop in a row brought no iteration of the problem's.
         """
-        size = np.fmax(1.0, row.size)
-        error = self.eps**0.5 * (0.5 * row.curvature * size + 2.0 * np.abs(row.value))
-        small = row.grad_norm <= limit
-        margin = np.where(trials >= TRIALS, STALLED, MARGIN)
-        hidden = margin * error >= np.where(small, limit, row.grad_norm)
-        converged = (status == Status.CONVERGED) & small & (hidden | (row.curvature <= 0.0))
+        size = np.fmax(1.0, observation.size)
+        error = self.eps**0.5 * (
+            0.5 * observation.curvature * size + 2.0 * np.abs(observation.value)
+        )
+        within_limit = observation.grad_norm <= limit
+        stalled = trials >= MIN_STALLED_TRIALS
+        ratio = np.where(stalled, MIN_ERROR_RATIO_STALLED, MIN_ERROR_RATIO)
+        hidden = ratio * error >= np.where(within_limit, limit, observation.grad_norm)
+        unknown_error = observation.curvature <= 0.0
+        converged = (status == Status.CONVERGED) & within_limit & (hidden | unknown_error)
         return (status < 0) & hidden | converged | (status == Status.LINE_SEARCH)
 
 
 @dataclass(frozen=True)
-class Noise(Test):
-    """Converged when the gradient is within a share of the value: what differences leave unknown of it."""
+class RoundingTol(Test):
+    """Converged when the gradient is within the rounding error of central differences.
+
+    Parameters
+    ----------
+    share : float
+        That error as a share of the value.
+    """
 
     share: float
 
-    def limit(self, row: Observation) -> Any:
-        """Return what the size of the gradient is held against."""
-        return self.share * np.abs(row.value)
+    def limit(self, observation: Observation) -> Any:
+        """Return the limit of the gradient's size."""
+        return self.share * np.abs(observation.value)
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the gradient is within its limit."""
-        return seen.row.grad_norm <= self.limit(seen.row)
+        return progress.observation.grad_norm <= self.limit(progress.observation)

@@ -1,4 +1,8 @@
-"""What one look at the device brings: a few numbers for each problem, in one transfer."""
+"""What the host reads of a run: a few numbers for each problem, in one transfer.
+
+`observe` stacks them on the device, inside the compiled step; `Observation.read` names them on the host,
+for the stopping monitor, the history and the certificate.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,15 @@ from agd._typing import Array, Progress, Tree, get_progress
 
 __all__ = ["Observation", "ObservedFields", "observe"]
 
-# Fields of `Progress` that are read, each only where the solver has it.
-OPTIONAL = (
+# Fields of a solver's `Progress`; only those that the solver keeps are read.
+OPTIONAL_FIELDS = (
     "iterations", "evaluations", "stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"
 )  # fmt: skip
-ALWAYS = ("value", "grad_norm", "size", "moved", "finite", "steps")
+COMMON_FIELDS = ("value", "grad_norm", "size", "moved", "finite", "steps")
 
 
 class Observation(NamedTuple):
-    """What the host knows after a look; NumPy arrays in double precision, an entry for each problem.
+    """The state of a run as the host knows it: NumPy arrays in double precision, an entry for each problem.
 
     Attributes
     ----------
@@ -35,15 +39,20 @@ class Observation(NamedTuple):
     finite : numpy.ndarray, shape (...)
         1 where value and gradient were finite so far, else 0.
     steps, iterations, evaluations : numpy.ndarray, shape (...)
-        Steps of the loop, steps that were taken, values and gradients that were computed.
-    stalled, hit_nonfinite, may_be_saddle : numpy.ndarray, shape (...)
-        1 where it holds, as in `agd._typing.Progress`.
+        Steps of the loop, steps that the solver accepted, values and gradients that were computed.
+    stalled : numpy.ndarray, shape (...)
+        1 where a line search can go no further.
+    hit_nonfinite : numpy.ndarray, shape (...)
+        1 where its last trials all met values that are not finite.
+    may_be_saddle : numpy.ndarray, shape (...)
+        1 where the solver has yet to find out whether the point is a minimum or a saddle; until then a
+        small gradient is no sign of convergence.
     curvature, least_curvature : numpy.ndarray, shape (...)
-        The largest and the smallest curvature that the method knows of; 0 for unknown.
+        The largest and the smallest curvature that the solver has met; 0 for unknown.
     length : numpy.ndarray, shape (...), or None
-        The Euclidean length of the gradient in the user's coordinates, where somebody asks.
+        The Euclidean length of the gradient in the user's coordinates, if it is observed.
     leaves : numpy.ndarray, shape (leaves, ...), or None
-        The largest absolute partial derivative of each leaf, where somebody asks.
+        The largest absolute partial derivative of each leaf, if it is observed.
     """
 
     value: Any
@@ -71,44 +80,47 @@ class Observation(NamedTuple):
         Parameters
         ----------
         columns : numpy.ndarray, shape (k, ...)
-            What came over.
+            The array that was read.
         state : NamedTuple
-            The solver's state; only which fields of its progress are known is asked.
-        observed_fields : Wanted
-            What was asked for.
+            The solver's state; it says which optional columns there are.
+        observed_fields : ObservedFields
+            The further columns.
         per_step : int
             Evaluations a step, for a state that does not count them.
 
         Returns
         -------
-        Row
-            The row.
+        Observation
+            The columns by name.
         """
         columns = np.asarray(columns, dtype=np.float64)
         names = (
-            *ALWAYS,
+            *COMMON_FIELDS,
             *_known_fields(get_progress(state)),
             *(("length",) if observed_fields.length else ()),
         )
-        known = dict(zip(names, columns, strict=False))
-        zero = np.zeros_like(known["value"])
-        known.setdefault("iterations", known["steps"])
-        known.setdefault("evaluations", 1.0 + per_step * known["steps"])
+        columns_by_name = dict(zip(names, columns, strict=False))
+        zero = np.zeros_like(columns_by_name["value"])
+        columns_by_name.setdefault("iterations", columns_by_name["steps"])
+        columns_by_name.setdefault("evaluations", 1.0 + per_step * columns_by_name["steps"])
         for name in ("stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"):
-            known.setdefault(name, zero)
-        return cls(**known, leaves=columns[len(names) :] if observed_fields.leaves else None)
+            columns_by_name.setdefault(name, zero)
+        return cls(
+            **columns_by_name, leaves=columns[len(names) :] if observed_fields.leaves else None
+        )
 
 
 class ObservedFields(NamedTuple):
-    """Which columns are measured beside those that always are."""
+    """Which columns are observed beside those that always are."""
 
     leaves: bool = False
     length: bool = False
 
 
 def _known_fields(progress: Progress) -> dict[str, Array]:
-    fields = progress._asdict()
-    return {name: fields[name] for name in OPTIONAL if fields[name] is not None}
+    """Return the optional fields that the solver keeps, in the order of their columns."""
+    values = progress._asdict()
+    return {name: values[name] for name in OPTIONAL_FIELDS if values[name] is not None}
 
 
 def observe(
@@ -119,37 +131,37 @@ def observe(
     grad: Tree,
     previous: Any,
 ) -> Array:
-    """Stack what the host looks at into one small array, shape (k, ...); `Row.read` names it.
+    """Stack what the host reads into one small array, shape (k, ...); `Observation.read` names it.
 
     Parameters
     ----------
     objective : Objective
         What is minimised.
-    observed_fields : Wanted
-        The columns that somebody asked for.
-    step_state : Carry
-        Where the run stands.
+    observed_fields : ObservedFields
+        The columns beside those that are always observed.
+    step_state : StepState
+        The point and the solver's state there.
     value, grad : array, tree
         The objective and its gradient there.
     previous : tuple of tree, array or None
-        The params and the accepted steps before the last step.
+        The params and the number of iterations before the last step.
 
     Returns
     -------
     array, shape (k, ...)
         The columns.
     """
-    state = step_state.state
-    size, moved = _movement(value, step_state.params, get_progress(state), previous)
+    progress = get_progress(step_state.state)
+    size, moved = _movement(value, step_state.params, progress, previous)
     grad_norm = objective.grad_norm(grad, step_state.params)
     xp = backends.namespace(value)
     finite = step_state.active & xp.isfinite(value) & xp.isfinite(grad_norm)
     columns = [value, grad_norm, size, moved, finite, step_state.count]
-    columns += _known_fields(get_progress(state)).values()
+    columns += _known_fields(progress).values()
     if observed_fields.length or observed_fields.leaves:
         residual = _residual(objective, step_state.params, grad)
         if observed_fields.length:
-            columns.append(_length(residual, value))
+            columns.append(_euclidean_length(residual, value))
         if observed_fields.leaves:
             columns += [tree_max_abs(leaf, value.ndim) for leaf in optree.tree_leaves(residual)]
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
@@ -158,15 +170,13 @@ def observe(
 def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> tuple[Array, Array]:
     """Return the largest parameter, and how far the last step moved any, as a share of it."""
     xp = backends.namespace(value)
-    size, known = xp.zeros_like(value), progress.relative_step
-    moved = xp.zeros_like(value) if known is None else known
     old_params, old_iterations = previous
-    for new, old in zip(optree.tree_leaves(params), optree.tree_leaves(old_params), strict=True):
-        size = xp.maximum(size, tree_max_abs(new, value.ndim))
-        if known is None:
-            moved = xp.maximum(moved, tree_max_abs(new - old, value.ndim))
-    if known is not None:
+    size = xp.maximum(xp.zeros_like(value), tree_max_abs(params, value.ndim))
+    moved = progress.relative_step
+    if moved is not None:
         return size, moved
+    change = tree_subtract(params, old_params)
+    moved = xp.maximum(xp.zeros_like(value), tree_max_abs(change, value.ndim))
     moved = moved / xp.where(size > 0.0, size, xp.ones_like(size))
     if old_iterations is None:
         return size, moved
@@ -175,7 +185,7 @@ def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> 
 
 
 def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
-    """Return the gradient as a user reads it; with a penalty that has a prox, what that leaves."""
+    """Return the gradient in the user's coordinates; with a prox, the residual w - prox(w - g)."""
     if not getattr(objective, "nonsmooth", False):
         return objective.report(params, grad)[1]
     xp = backends.namespace(optree.tree_leaves(grad)[0])
@@ -184,12 +194,12 @@ def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
     return tree_subtract(params, stepped)
 
 
-def _length(tree: Tree, like: Array) -> Array:
-    """Return each problem's Euclidean length, scaled so that no square overflows."""
+def _euclidean_length(tree: Tree, like: Array) -> Array:
+    """Return the Euclidean length of each problem's part of a tree, scaled so that no square overflows."""
     xp = backends.namespace(like)
     leaves = optree.tree_leaves(tree)
-    largest = xp.maximum(xp.zeros_like(like), tree_max_abs(tree, like.ndim))
-    unit = xp.where((largest > 0.0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    max_abs = xp.maximum(xp.zeros_like(like), tree_max_abs(tree, like.ndim))
+    unit = xp.where((max_abs > 0.0) & xp.isfinite(max_abs), max_abs, xp.ones_like(max_abs))
     total = xp.zeros_like(like)
     for leaf in leaves:
         axes = tuple(range(like.ndim, leaf.ndim))

@@ -84,21 +84,21 @@ _ADVICE = {
 
 
 class History(NamedTuple):
-    """What the host saw of a run, one entry for each look; NumPy arrays, off the device.
+    """The course of a run, one entry for each observation; NumPy arrays, off the device.
 
-    Looks at which no problem had taken a step since the last are left out, except the last of all.
+    Observations at which no problem had taken a step since the previous one are left out, except the last.
 
     Attributes
     ----------
-    nit : numpy.ndarray, shape (looks,)
+    nit : numpy.ndarray, shape (observations,)
         Steps taken by then, by the problem that took most.
-    value : numpy.ndarray, shape (looks, ...)
+    value : numpy.ndarray, shape (observations, ...)
         The objective.
-    grad_norm : numpy.ndarray, shape (looks, ...)
+    grad_norm : numpy.ndarray, shape (observations, ...)
         The size of its gradient, as the stopping test measured it.
-    step : numpy.ndarray, shape (looks, ...)
+    step : numpy.ndarray, shape (observations, ...)
         How far the last step moved a parameter, at the most, as a share of the largest parameter.
-    nfev : numpy.ndarray of int, shape (looks, ...)
+    nfev : numpy.ndarray of int, shape (observations, ...)
         Calls of the function by then.
     """
 
@@ -152,11 +152,11 @@ def observed_contraction(nit: Any, size: Any) -> Any:
     """Return by what factor the gradient shrank a step, shape (...), over the last half of them.
 
     It is the geometric mean, (|g_n| / |g_m|)^(1 / (n - m)), with m the first step seen from n/2 on;
-    NaN where there are not two such looks.
+    NaN where there are not two such observations.
 
     Parameters
     ----------
-    nit, size : numpy.ndarray, shape (looks, ...)
+    nit, size : numpy.ndarray, shape (observations, ...)
         Steps taken, and the size of the gradient.
     """
     from_half = np.argmax(nit >= 0.5 * nit[-1], axis=0)[None, ...]
@@ -194,7 +194,7 @@ class Result:
     message : str
         What happened and what to do next.
     history : History
-        Value, gradient norm, step and calls at every look.
+        Value, gradient norm, step and calls at every observation.
     n_sync : int
         How often the host read from the device.
     method : str

@@ -1,11 +1,14 @@
-"""How stopping tests compose: with & and |, nested as one likes.
+"""When a run ends: stopping criteria, `Stop`, and the monitor that applies them.
+
+Criteria compose with & and |, nested as one likes.
 
 >>> from agd.run import Deadline, GradTol, MaxIter, ValueTol
 >>> GradTol(1e-8) & ValueTol(1e-12) | MaxIter(500) | Deadline(seconds=10)
 GradTol(1e-08) & ValueTol(1e-12) | MaxIter(500) | Deadline(seconds=10)
 
-Each is a value: it can be compared, hashed and used in many runs. A run asks it at every look, on the
-host, for each of its problems.
+Each is a value: it can be compared, hashed and used in many runs. The loop hands every observation to a
+`StoppingMonitor`, which evaluates the criterion on the host, for each problem, and watches for divergence,
+overflow and failed line searches.
 """
 
 from __future__ import annotations
@@ -44,22 +47,57 @@ __all__ = [
     "default_tolerance",
 ]
 
-RUNNING = -1  # in an array of statuses: none yet
+RUNNING = -1  # in an array of statuses: the problem has not ended
 
 
 class RunProgress(NamedTuple):
-    """What a criterion judges by: this look, the last and the first, calls and seconds so far.
+    """What a criterion is evaluated on.
 
-    `advanced` is true for the problems that took a step since the last look and are finite: only of
-    these does it mean anything that value or point have not changed.
+    Attributes
+    ----------
+    observation, previous, first : Observation
+        This observation, the one before it and that at the first point.
+    advanced : numpy.ndarray of bool, shape (...)
+        The problems that took a step since the previous observation and are finite: only of these does it
+        mean anything that the value or the point have not changed.
+    calls : numpy.ndarray of int, shape (...)
+        Calls of the user's function so far.
+    seconds : float
+        The time since the run began.
     """
 
-    row: Observation
-    last: Observation
+    observation: Observation
+    previous: Observation
     first: Observation
     advanced: Any
     calls: Any
     seconds: float
+
+
+class RunClock(NamedTuple):
+    """How far a run is from the limits of steps, calls and time; the largest of its running problems.
+
+    Attributes
+    ----------
+    iterations, calls : int
+        Iterations, and calls of the user's function.
+    seconds : float
+        The time since the run began.
+    epoch, steps_into_epoch : int
+        Steps of an iteration, and those since the last one ended.
+    calls_per_step : int
+        Calls of the function in a step, at the most; of an epoch together.
+    seconds_per_step : float
+        The time that the last steps took; 0 before the first.
+    """
+
+    iterations: Any
+    calls: Any
+    seconds: float
+    epoch: int
+    steps_into_epoch: int
+    calls_per_step: int
+    seconds_per_step: float
 
 
 class Criterion:
@@ -85,12 +123,12 @@ class Criterion:
             else NotImplemented
         )
 
-    def evaluate(self, seen: RunProgress) -> Any:
+    def evaluate(self, progress: RunProgress) -> Any:
         """Return a status for each problem, -1 where the test does not hold.
 
         Parameters
         ----------
-        seen : Seen
+        progress : Seen
             What the run knows.
 
         Returns
@@ -102,7 +140,7 @@ class Criterion:
 
     @property
     def ends(self) -> bool:
-        """Whether it holds sooner or later, however the run goes."""
+        """Whether it is sure to hold at some step, however the run goes."""
         raise NotImplementedError
 
     def parts(self) -> Iterator[Test]:
@@ -122,7 +160,7 @@ def _flatten_operands(kind: type, first: Criterion, second: Criterion) -> tuple[
 
 
 @dataclass(frozen=True, repr=False)
-class _Joined(Criterion):
+class _Composite(Criterion):
     operands: tuple[Criterion, ...]
 
     def parts(self) -> Iterator[Test]:
@@ -135,14 +173,14 @@ class _Joined(Criterion):
         return type(self)(tuple(operand.resolved(x) for operand in self.operands))
 
 
-class _Any(_Joined):
+class _Any(_Composite):
     """The operands joined by |."""
 
-    def evaluate(self, seen: RunProgress) -> Any:
+    def evaluate(self, progress: RunProgress) -> Any:
         """Return the status of the first that holds."""
-        status = self.operands[0].evaluate(seen)
+        status = self.operands[0].evaluate(progress)
         for operand in self.operands[1:]:
-            status = np.where(status == RUNNING, operand.evaluate(seen), status)
+            status = np.where(status == RUNNING, operand.evaluate(progress), status)
         return status
 
     @property
@@ -154,14 +192,14 @@ class _Any(_Joined):
         return " | ".join(map(repr, self.operands))
 
 
-class _All(_Joined):
+class _All(_Composite):
     """The operands joined by &."""
 
-    def evaluate(self, seen: RunProgress) -> Any:
+    def evaluate(self, progress: RunProgress) -> Any:
         """Return CONVERGED where all hold and one says so, else what the first says."""
-        each = np.stack([operand.evaluate(seen) for operand in self.operands])
-        said = np.where((each == Status.CONVERGED).any(axis=0), int(Status.CONVERGED), each[0])
-        return np.where((each == RUNNING).any(axis=0), RUNNING, said)
+        each = np.stack([operand.evaluate(progress) for operand in self.operands])
+        status = np.where((each == Status.CONVERGED).any(axis=0), int(Status.CONVERGED), each[0])
+        return np.where((each == RUNNING).any(axis=0), RUNNING, status)
 
     @property
     def ends(self) -> bool:
@@ -180,13 +218,17 @@ class Test(Criterion):
     status: ClassVar[Status] = Status.CONVERGED
     ends: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the test holds, shape (...)."""
         raise NotImplementedError
 
-    def evaluate(self, seen: RunProgress) -> Any:
+    def steps_left(self, clock: RunClock) -> float:  # noqa: ARG002 - only limits ask
+        """Return how many steps the run may take before the test has to be evaluated."""
+        return math.inf
+
+    def evaluate(self, progress: RunProgress) -> Any:
         """Return the test's status where it holds, else -1."""
-        return np.where(self.holds(seen), int(self.status), RUNNING)
+        return np.where(self.holds(progress), int(self.status), RUNNING)
 
     def parts(self) -> Iterator[Test]:
         """Give itself."""
@@ -198,7 +240,7 @@ class Test(Criterion):
 
 
 @dataclass(frozen=True)
-class _Count(Test):
+class _CountLimit(Test):
     limit: int
 
     status: ClassVar[Status] = Status.MAX_ITER
@@ -217,7 +259,7 @@ class _Count(Test):
 
 
 @dataclass(frozen=True, repr=False)
-class MaxIter(_Count):
+class MaxIter(_CountLimit):
     """Stopped after so many steps; trials that a line search refused are none.
 
     Parameters
@@ -236,13 +278,18 @@ class MaxIter(_Count):
     True
     """
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the limit is reached."""
-        return seen.row.iterations >= self.limit
+        return progress.observation.iterations >= self.limit
+
+    def steps_left(self, clock: RunClock) -> float:
+        """Return the steps up to the limit; a limit that is passed asks for nothing."""
+        left = self.limit - clock.iterations
+        return float(left * clock.epoch - clock.steps_into_epoch) if left > 0 else math.inf
 
 
 @dataclass(frozen=True, repr=False)
-class MaxEval(_Count):
+class MaxEval(_CountLimit):
     """Stopped after so many calls of the function; finite differences make several for a gradient.
 
     A step that has begun is ended, so that a run can exceed the limit by the calls of one step.
@@ -263,16 +310,21 @@ class MaxEval(_Count):
     MaxEval(1000)
     """
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the limit is reached."""
-        return seen.calls >= self.limit
+        return progress.calls >= self.limit
+
+    def steps_left(self, clock: RunClock) -> float:
+        """Return the steps that make the calls up to the limit, rounded up."""
+        left = self.limit - clock.calls
+        return float(-(-left * clock.epoch // clock.calls_per_step)) if left > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class Deadline(Test):
     """Stopped so many seconds after the run began, compilation included.
 
-    The clock is read at the looks, and these come closer as the deadline does: a run exceeds it by
+    The clock is read at each observation, and these come closer as the deadline does: a run exceeds it by
     about the time of a step.
 
     Parameters
@@ -300,16 +352,22 @@ class Deadline(Test):
         """Refuse what is no finite number above 0."""
         as_positive("seconds", self.seconds)
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return whether the time is up."""
-        return np.full(np.shape(seen.row.value), seen.seconds >= self.seconds)
+        return np.full(np.shape(progress.observation.value), progress.seconds >= self.seconds)
+
+    def steps_left(self, clock: RunClock) -> float:
+        """Return the steps that the time is enough for, by the pace of the last ones."""
+        left = max(self.seconds - clock.seconds, 0.0)
+        # The first steps are taken one at a time: nothing is known of their pace.
+        return left / clock.seconds_per_step if clock.seconds_per_step > 0.0 else 1.0
 
 
 _ZERO: Any = 0.0
 _NUMBER = optree.tree_structure(_ZERO)  # the structure of a single number
 
 
-def _limit(atol: Any, rtol: float, size: Any) -> Any:
+def _larger_limit(atol: Any, rtol: float, size: Any) -> Any:
     """Return the larger of the absolute and the relative limit; an unknown size has none."""
     return np.fmax(atol, rtol * size) if rtol else atol
 
@@ -375,25 +433,27 @@ class GradTol(Test):
             ) from reason
         return GradTol(limits, self.rtol)
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the gradient is within its limit."""
         if not self.per_leaf:
-            return seen.row.grad_norm <= self.limit(seen.first)
+            return progress.observation.grad_norm <= self.limit(progress.first)
         inside = True
-        for limit, now, first in zip(self._limits, seen.row.leaves, seen.first.leaves, strict=True):
-            inside = inside & (now <= _limit(limit, self.rtol, first))
+        for limit, now, first in zip(
+            self._limits, progress.observation.leaves, progress.first.leaves, strict=True
+        ):
+            inside = inside & (now <= _larger_limit(limit, self.rtol, first))
         return inside
 
     def limit(self, first: Observation) -> Any:
         """Return what the size of the gradient is held against; the limits given, if by leaf."""
-        return self.atol if self.per_leaf else _limit(self.atol, self.rtol, first.grad_norm)
+        return self.atol if self.per_leaf else _larger_limit(self.atol, self.rtol, first.grad_norm)
 
     def __repr__(self) -> str:
         return f"GradTol({self.atol!r}{f', rtol={self.rtol!r}' if self.rtol else ''})"
 
 
 @dataclass(frozen=True, repr=False)
-class _Change(Test):
+class _ChangeTol(Test):
     rtol: float
     atol: float = 0.0
 
@@ -407,7 +467,7 @@ class _Change(Test):
         return f"{type(self).__name__}({self.rtol!r}{more})"
 
 
-class StepTol(_Change):
+class StepTol(_ChangeTol):
     """Converged when the step is small: max |x_k - x_{k-1}| <= max(atol, rtol max |x_k|).
 
     Parameters
@@ -428,18 +488,18 @@ class StepTol(_Change):
     StepTol(1e-09)
     """
 
-    def holds(self, seen: RunProgress) -> Any:
+    def holds(self, progress: RunProgress) -> Any:
         """Return where the last step that was taken is within its limit."""
-        size = np.where(seen.row.size > 0.0, seen.row.size, 1.0)
-        moved = seen.row.moved * size
-        return seen.advanced & (moved <= _limit(self.atol, self.rtol, size))
+        size = np.where(progress.observation.size > 0.0, progress.observation.size, 1.0)
+        moved = progress.observation.moved * size
+        return progress.advanced & (moved <= _larger_limit(self.atol, self.rtol, size))
 
 
-class ValueTol(_Change):
+class ValueTol(_ChangeTol):
     """Converged when the value stands still: |f - f_before| <= max(atol, rtol |f|).
 
-    f_before is the value at the last look, ``check_every`` steps ago. A look at which no step was taken
-    since, as when a line search has yet to find its point, says nothing.
+    f_before is the value at the previous observation, ``check_every`` steps ago. The test does not hold where
+    no step was taken since, as when a line search has yet to find its point.
 
     Parameters
     ----------
@@ -459,10 +519,12 @@ class ValueTol(_Change):
     ValueTol(1e-12, atol=1e-300)
     """
 
-    def holds(self, seen: RunProgress) -> Any:
-        """Return where the change since the last look is within its limit."""
-        change = np.abs(seen.row.value - seen.last.value)
-        return seen.advanced & (change <= _limit(self.atol, self.rtol, np.abs(seen.row.value)))
+    def holds(self, progress: RunProgress) -> Any:
+        """Return where the change since the previous observation is within its limit."""
+        change = np.abs(progress.observation.value - progress.previous.value)
+        return progress.advanced & (
+            change <= _larger_limit(self.atol, self.rtol, np.abs(progress.observation.value))
+        )
 
 
 @dataclass(frozen=True)
@@ -484,7 +546,7 @@ class GCV(Test):
     GCV()
     """
 
-    def holds(self, seen: RunProgress) -> Any:  # noqa: ARG002 - whatever was seen
+    def holds(self, progress: RunProgress) -> Any:  # noqa: ARG002 - whatever was seen
         """Refuse: a loop knows only the steps that it took."""
         raise ValueError(
             "stop='gcv' needs the whole run in closed form: the squared loss with no penalty or L2, "
@@ -493,11 +555,11 @@ class GCV(Test):
         )
 
 
-# A run that rises for so many looks, and steps, in a row is not oscillating,
+# A run whose value increases at so many observations in a row, over so many steps, is not oscillating.
 MIN_INCREASES, MIN_INCREASING_STEPS = 5, 25
-DIVERGENCE_FACTOR = 10.0  # and this far above its start it counts as diverging.
+DIVERGENCE_FACTOR = 10.0  # times its first value: such a run diverges once it is above this
 MAX_FAILED_TRIALS = 500  # trials in a row without a step: more than any line search makes
-MAX_FAILED_EPOCHS = 25  # as many epochs of mini-batches, each undone and its step halved
+MAX_FAILED_EPOCHS = 25  # epochs of mini-batches in a row, each undone and its step halved
 
 
 @dataclass(frozen=True)
@@ -519,8 +581,8 @@ class Stop:
     value_tol : float, optional
         Converged when the value changed by at most this share of itself since the last check.
     check_every : int, optional
-        How many steps run between two looks at the device: value, gradient norm and finite flag are
-        read together, in one transfer. A run can thus be up to ``check_every - 1`` steps longer than
+        How many steps run between two observations: value, gradient norm and finite flag are read
+        together, in one transfer from the device. A run can thus be up to ``check_every - 1`` steps longer than
         it had to be. By default (None) 10, and 1 where ``agd.minimize`` runs on NumPy arrays.
     when : Criterion, optional
         Another test, or several joined by & and |, such as
@@ -638,14 +700,17 @@ def as_stop(stop: Stop | Criterion | str | None) -> Stop:
 
 
 class StoppingMonitor:
-    """Turn the rows that a run reads into one status for each problem; it lives on the host.
+    """Turn the observations of a run into one status for each problem; it lives on the host.
+
+    Beside the criterion it knows the ends that no one asks for: a value or gradient that is not finite, a
+    line search that failed, divergence, and a value that falls without bound.
 
     Parameters
     ----------
     criterion : Criterion
         The tests, resolved for the parameters.
-    first : Row
-        The row at the first point.
+    first : Observation
+        That at the first point.
     calls : numpy.ndarray of int, shape (...)
         Calls of the function by then.
     eps : float
@@ -653,7 +718,7 @@ class StoppingMonitor:
     seconds : float
         The time that the run has taken so far.
     epoch : int
-        The steps that an iteration takes: those of an epoch, for a method that draws mini-batches.
+        The steps that an iteration takes: those of an epoch, for a solver that draws mini-batches.
     """
 
     def __init__(
@@ -666,17 +731,17 @@ class StoppingMonitor:
         epoch: int = 1,
     ) -> None:
         self.criterion, self.epoch = criterion, epoch
-        self.first = self.last = first
-        with np.errstate(over="ignore"):  # a value that large has no room to fall
-            self.rounding_floor = (
-                -np.fmax(1.0, np.abs(first.value)) / eps
-            )  # where steps drown in rounding,
-            self.unbounded_below = self.rounding_floor / eps  # and where no more are asked for
-        self.calls, self.seconds, self.pace = calls, seconds, 0.0
-        self.consecutive_increases = np.zeros(np.shape(first.value), dtype=int)
+        self.first = self.previous = first
+        with np.errstate(over="ignore"):  # a first value near overflow leaves no room to fall
+            # Below the first limit steps drown in rounding; at the second no more are taken.
+            self.rounding_floor = -np.fmax(1.0, np.abs(first.value)) / eps
+            self.unbounded_below = self.rounding_floor / eps
+        self.calls, self.seconds, self.seconds_per_step = calls, seconds, 0.0
+        shape = np.shape(first.value)
+        self.consecutive_increases = np.zeros(shape, dtype=int)
         self.increasing_since, self.last_step = first.iterations, first.steps
-        self.status = np.full(np.shape(first.value), -1)
-        self.advanced = np.zeros(np.shape(first.value), dtype=bool)
+        self.status = np.full(shape, RUNNING)
+        self.advanced = np.zeros(shape, dtype=bool)
         self._end(first.finite == 0, Status.NON_FINITE)
         self.check(first)
 
@@ -685,67 +750,66 @@ class StoppingMonitor:
         """Which problems have ended."""
         return self.status >= 0
 
-    def look(self, row: Observation, calls: Any, seconds: float) -> None:
-        """Judge the problems that still run by what they are now."""
-        taken = np.max(row.steps - self.last.steps)
-        self.pace = (seconds - self.seconds) / max(float(taken), 1.0)
+    def update(self, observation: Observation, calls: Any, seconds: float) -> None:
+        """Take in a new observation, and check the problems that still run."""
+        previous = self.previous
+        steps = np.max(observation.steps - previous.steps)
+        self.seconds_per_step = (seconds - self.seconds) / max(float(steps), 1.0)
         self.calls, self.seconds = calls, seconds
-        self.advanced = row.iterations > self.last.iterations
-        self.last_step = np.where(self.advanced, row.steps, self.last_step)
-        increased = self.advanced & (row.value > self.last.value)
-        no_decrease = increased | ~self.advanced
-        self.increasing_since = np.where(no_decrease, self.increasing_since, row.iterations)
-        self.consecutive_increases = np.where(
-            no_decrease, self.consecutive_increases + increased, 0
-        )
-        self.check(row)
-        self.last = row
+        self.advanced = observation.iterations > previous.iterations
+        self.last_step = np.where(self.advanced, observation.steps, self.last_step)
+        increased = self.advanced & (observation.value > previous.value)
+        not_decreased = increased | ~self.advanced
+        since = np.where(not_decreased, self.increasing_since, observation.iterations)
+        count = np.where(not_decreased, self.consecutive_increases + increased, 0)
+        self.increasing_since, self.consecutive_increases = since, count
+        self.check(observation)
+        self.previous = observation
 
-    def check(self, row: Observation) -> None:
-        """Ask for convergence first, then for failure, then for the limits."""
+    def check(self, observation: Observation) -> None:
+        """Set the status of the problems that end: convergence first, then failures, then limits."""
         first = self.first
         with np.errstate(all="ignore"):
-            advanced = self.advanced & (row.finite != 0)
-            shown, advanced = _hide_saddles(row, advanced)
-            seen = RunProgress(shown, self.last, first, advanced, self.calls, self.seconds)
-            status = self.criterion.evaluate(seen)
-            above = (row.value > first.value + (DIVERGENCE_FACTOR - 1.0) * np.abs(first.value)) & (
-                row.grad_norm > DIVERGENCE_FACTOR * first.grad_norm
+            advanced = self.advanced & (observation.finite != 0)
+            tested, advanced = _hide_possible_saddles(observation, advanced)
+            status = self.criterion.evaluate(
+                RunProgress(tested, self.previous, first, advanced, self.calls, self.seconds)
+            )
+            rise = (DIVERGENCE_FACTOR - 1.0) * np.abs(first.value)
+            far_above = (observation.value > first.value + rise) & (
+                observation.grad_norm > DIVERGENCE_FACTOR * first.grad_norm
             )
         increasing = (self.consecutive_increases >= MIN_INCREASES) & (
-            row.iterations - self.increasing_since >= MIN_INCREASING_STEPS
+            observation.iterations - self.increasing_since >= MIN_INCREASING_STEPS
         )
-        broken = row.finite == 0
+        nonfinite, stalled = observation.finite == 0, observation.stalled != 0
         self._end(status == Status.CONVERGED, Status.CONVERGED)
-        self._end(row.value < self.unbounded_below, Status.UNBOUNDED)
-        self._end(broken & (row.grad_norm > first.grad_norm), Status.DIVERGED)
-        self._end(broken, Status.NON_FINITE)
-        stalled = row.stalled != 0
-        self._end(stalled & (row.hit_nonfinite != 0), Status.NON_FINITE)
-        self._end(stalled & (row.value < self.rounding_floor), Status.UNBOUNDED)
+        self._end(observation.value < self.unbounded_below, Status.UNBOUNDED)
+        self._end(nonfinite & (observation.grad_norm > first.grad_norm), Status.DIVERGED)
+        self._end(nonfinite, Status.NON_FINITE)
+        self._end(stalled & (observation.hit_nonfinite != 0), Status.NON_FINITE)
+        self._end(stalled & (observation.value < self.rounding_floor), Status.UNBOUNDED)
         self._end(stalled, Status.LINE_SEARCH)
-        self._end(above & increasing, Status.DIVERGED)
+        self._end(far_above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)
-        self._end(
-            row.steps - self.last_step >= max(MAX_FAILED_TRIALS, MAX_FAILED_EPOCHS * self.epoch),
-            Status.LINE_SEARCH,
-        )
+        max_trials = max(MAX_FAILED_TRIALS, MAX_FAILED_EPOCHS * self.epoch)
+        self._end(observation.steps - self.last_step >= max_trials, Status.LINE_SEARCH)
 
-    def reopen(self, where: Any, row: Observation) -> None:
-        """Judge some problems anew, by a row at the same points; no step has led to it."""
-        self.status = np.where(where, -1, self.status)
+    def reopen(self, where: Any, observation: Observation) -> None:
+        """Check some problems again, from an observation at the same points; no step has led to it."""
+        self.status = np.where(where, RUNNING, self.status)
         self.advanced = np.zeros_like(self.advanced)
-        self.last = row
-        self.check(row)
+        self.previous = observation
+        self.check(observation)
 
-    def steps_until_check(self, most: int, calls_a_step: int) -> int:
-        """Return how many steps to take before the next look, so that no limit is passed unseen.
+    def steps_until_check(self, check_every: int, calls_per_step: int) -> int:
+        """Return how many steps to take before the next observation, so that no limit is missed.
 
         Parameters
         ----------
-        most : int
-            What the user asks for.
-        calls_a_step : int
+        check_every : int
+            The most steps between two observations.
+        calls_per_step : int
             How often a step calls the function, at the most; an epoch of mini-batches together.
 
         Returns
@@ -754,19 +818,17 @@ class StoppingMonitor:
             1 or more.
         """
         running = ~self.done
-        begun = int(np.max(self.last.steps)) % self.epoch
-        steps, calls = (np.max(x[running]) for x in (self.last.iterations, self.calls))
-        room = float(most)
-        for part in self.criterion.parts():
-            if isinstance(part, MaxIter) and part.limit > steps:
-                room = min(room, (part.limit - steps) * self.epoch - begun)
-            elif isinstance(part, MaxEval) and part.limit > calls:
-                room = min(room, -(-(part.limit - calls) * self.epoch // calls_a_step))
-            elif isinstance(part, Deadline):
-                # The first steps are taken one at a time: nothing is known of their pace.
-                left = max(part.seconds - self.seconds, 0.0)
-                room = min(room, left / self.pace if self.pace > 0.0 else 1.0)
-        return max(1, int(room))
+        clock = RunClock(
+            iterations=np.max(self.previous.iterations[running]),
+            calls=np.max(self.calls[running]),
+            seconds=self.seconds,
+            epoch=self.epoch,
+            steps_into_epoch=int(np.max(self.previous.steps)) % self.epoch,
+            calls_per_step=calls_per_step,
+            seconds_per_step=self.seconds_per_step,
+        )
+        limits = [part.steps_left(clock) for part in self.criterion.parts()]
+        return max(1, int(min([float(check_every), *limits])))
 
     def end(self, status: Status) -> None:
         """End every problem that still runs."""
@@ -777,14 +839,16 @@ class StoppingMonitor:
             self.status = np.where(where & ~self.done, status, self.status)
 
 
-def _hide_saddles(row: Observation, advanced: Any) -> tuple[Observation, Any]:
-    """Hide a gradient that may be that of a saddle from the tests of convergence."""
-    may_be_saddle = row.may_be_saddle != 0
+def _hide_possible_saddles(observation: Observation, advanced: Any) -> tuple[Observation, Any]:
+    """Hide from the tests of convergence the problems whose point may yet be a saddle."""
+    may_be_saddle = observation.may_be_saddle != 0
     if not np.any(may_be_saddle):
-        return row, advanced
-    leaves = None if row.leaves is None else np.where(may_be_saddle, np.inf, row.leaves)
-    hidden = row._replace(grad_norm=np.where(may_be_saddle, np.inf, row.grad_norm), leaves=leaves)
-    return hidden, advanced & ~may_be_saddle
+        return observation, advanced
+    grad_norm = np.where(may_be_saddle, np.inf, observation.grad_norm)
+    leaves = (
+        None if observation.leaves is None else np.where(may_be_saddle, np.inf, observation.leaves)
+    )
+    return observation._replace(grad_norm=grad_norm, leaves=leaves), advanced & ~may_be_saddle
 
 
 def default_tolerance(point: Tree) -> float:

@@ -23,7 +23,12 @@ def row(**known):
 
 
 def seen(now, **known):
-    defaults = {"last": row(), "first": row(), "advanced": np.asarray(True), "calls": np.asarray(0)}
+    defaults = {
+        "previous": row(),
+        "first": row(),
+        "advanced": np.asarray(True),
+        "calls": np.asarray(0),
+    }
     return RunProgress(now, **{**defaults, "seconds": 0.0, **known})
 
 
