@@ -390,9 +390,8 @@ def convergence_kind(method: Any) -> tuple[str | None, float | None]:
 
     A method may name its own, by an attribute ``convergence``.
     """
-    named: str | None = getattr(method, "convergence", None)
-    if named is not None:
-        return named, None
+    if method.convergence is not None:
+        return method.convergence, None
     if isinstance(method, Accelerated):
         return ("accelerated" if method.momentum else "gradient"), None
     if isinstance(method, Descent) and method.rule.name == "gradient_descent":
@@ -437,9 +436,7 @@ def make_certificate(
         mu: Any = least_curvature[0]
     else:
         mu = _positive_or_none(observation.least_curvature)
-        along_path = bool((observation.least_curvature > 0.0).any()) or getattr(
-            method, "backtracking", False
-        )
+        along_path = bool((observation.least_curvature > 0.0).any()) or method.backtracking
         source = "seen along the path" if along_path else "power iteration"
     with np.errstate(all="ignore"):
         condition = None if L is None or mu is None else as_scalar(np.asarray(L) / mu)

@@ -15,7 +15,7 @@ import optree
 
 from agd import backends
 from agd._tree import tree_where
-from agd._typing import Array, Method, State, StepState, Tree, get_progress
+from agd._typing import Array, State, StepState, Tree, get_progress
 from agd.data.arrays import again
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, ours
@@ -97,7 +97,7 @@ def _observe(
     task = observed.task
     objective = _with_arrays(task, arrays)
     value, grad, full_grad = step_state.state.value, step_state.state.grad, None
-    if hasattr(task.method, "look"):
+    if task.method.minibatch_state:
         # The state's are of a mini-batch: the whole function's are reported and tested.
         value, grad = task.method.look(objective, step_state.params, step_state.state)
         full_grad = grad
@@ -125,7 +125,7 @@ class CompiledStep:
 
     Parameters
     ----------
-    method : Method
+    method : Solver
         What takes a step.
     objective : Objective
         What is minimised. Where its `compilable` is False the step runs uncompiled, and the result says
@@ -137,15 +137,14 @@ class CompiledStep:
     task: _Task
     functions: _Functions
 
-    def __init__(self, method: Method, objective: Any, x0: Tree) -> None:
+    def __init__(self, method: Any, objective: Any, x0: Tree) -> None:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
         self._is_out_of_memory = backend.is_out_of_memory
         self.method, self.objective, self.observed_fields = method, objective, ObservedFields()
         self._compile(backend, objective, x0)
         self.n_sync = self.step_count = 0
-        refreshes = hasattr(method, "refresh")
-        self.period = method.period(objective) if refreshes else 0  # type: ignore[attr-defined]
+        self.period = method.period(objective) if method.refreshes else 0
         # A lazy backend would grow a graph with every step: its states are computed as they come.
         self.persist = backend.persist if backend.chunked else _identity
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
@@ -210,8 +209,9 @@ class CompiledStep:
 
     def take_steps(self, n: int) -> None:
         """Take n steps; an overflow among them shows in the next observation, and in the status."""
-        draw = getattr(self.method, "draw", None)
-        draws = draw(self.objective, self.step_count, n) if draw is not None else None
+        draws = None
+        if self.method.stochastic:
+            draws = self.method.draw(self.objective, self.step_count, n)
         with np.errstate(all="ignore"):
             for i in range(n):
                 if i == n - 1:

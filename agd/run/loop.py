@@ -24,6 +24,7 @@ from agd.run.compiled_step import CompiledStep
 from agd.run.observation import Observation, ObservedFields
 from agd.run.result import HistoryLog, Result, Status
 from agd.run.stopping import Criterion, GradTol, RunProgress, Stop, StoppingMonitor, Test, as_stop
+from agd.update.solver import as_solver
 
 __all__ = [
     "FiniteDifferences",
@@ -139,14 +140,14 @@ class _Run:
         differences: FiniteDifferences | None = None,
     ) -> None:
         self.start_time = time.monotonic()
-        self.method, self.objective, self.stop = method, objective, stop
+        self.method: Any = as_solver(method)
+        self.objective, self.stop = objective, stop
         # With mini-batches an epoch counts as an iteration, since an observation costs a pass over the data.
-        period = getattr(method, "period", None) if hasattr(method, "draw") else None
-        self.epoch: int | None = None if period is None else period(objective)
+        self.epoch: int | None = self.method.period(objective) if self.method.stochastic else None
         self.differences = differences
         self.rounding_limit: RoundingTol | None = None
         criterion = self._criterion(x0, grad_tol)
-        self.compiled_step = CompiledStep(method, objective, x0)
+        self.compiled_step = CompiledStep(self.method, objective, x0)
         self.least_curvature = find_least_curvature(objective, self.compiled_step.step_state.state)
         self.compiled_step.observed_fields = ObservedFields(
             leaves=self.per_leaf, length=self.least_curvature.is_known
@@ -185,7 +186,7 @@ class _Run:
             "value_calls" or "grad_calls": the objective's attribute with the calls of one evaluation.
         """
         # An observation of a mini-batch method evaluates the whole objective once more.
-        observations = self.compiled_step.n_sync if hasattr(self.method, "look") else 0
+        observations = self.compiled_step.n_sync if self.method.minibatch_state else 0
         evaluations = self.observation.evaluations - self.earlier_evaluations + observations
         calls = evaluations * getattr(self.objective, name, 1)
         # Mini-batches count as shares of a call; their sum is rounded up.

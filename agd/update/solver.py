@@ -91,6 +91,10 @@ class Solver:
             f"{type(self).__name__} must define step(objective, params, state)"
         )
 
+    def period(self, objective: Any) -> int | None:
+        """Return the steps of an epoch, or between two calls of `refresh`; None for no such period."""
+        return None
+
 
 # Names under which an object may have declared traits before `Solver` named them.
 EARLIER_NAMES = {"proximal": "handles_prox", "bounded": "handles_bounds"}
