@@ -30,7 +30,7 @@ from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.gradient.recursive import OnlineObjective, QuadraticSummary
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
-from agd.run.diagnosis import check_range, warns_of_status
+from agd.run.diagnosis import check_range, rank_deficiency, warns_of_status
 from agd.run.loop import run
 from agd.run.result import FitResult, Status, as_fit_result
 from agd.run.stopping import Stop
@@ -130,12 +130,8 @@ def dependent(columns: Moments, *, intercept: bool) -> str:
     missing = int(np.max(backends.to_numpy(counts[0] + counts[1])))
     if missing == 0:
         return ""
-    n, constant = p + intercept, " and the intercept" * intercept
-    return (
-        f"the columns of X{constant} are linearly dependent in the rows so far: their rank is {n - missing} of "
-        f"{n}. Many coefficients fit equally well, and these are one choice: drop columns, or add a "
-        f"penalty such as agd.loss.L2(1e-3)"
-    )
+    n = p + intercept
+    return rank_deficiency(f"{n - missing} of {n}", intercept=intercept, rows=" in the rows so far")
 
 
 MEMORY = 10  # pairs of L-BFGS

@@ -1,4 +1,8 @@
-"""Why a linear fit broke at its first point: what of the data or the settings its dtype cannot hold."""
+"""Explain how a linear fit ended: overflow, divergence, separation, dependent columns, bad conditioning.
+
+It stands between the solver and the door: `explain` turns the result of a run into the `FitResult` that the
+user gets, with what is known of its causes in the message, and returns what to warn of.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ __all__ = [
     "explain",
     "explain_conditioning",
     "few_rows_warning",
+    "rank_deficiency",
     "warns_of_status",
 ]
 
@@ -164,9 +169,9 @@ def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
     return column_peaks(base.blocks), backends.to_numpy(usable)
 
 
-DIGITS = 4.0  # correct ones: with fewer, coefficients are warned of
-PASSES = 20  # over the data, to measure the largest curvature
-BELOW_IT = "use a learning_rate below it, or 'auto'"
+MIN_CORRECT_DIGITS = 4.0  # of the coefficients: with fewer there is a warning
+CURVATURE_PASSES = 20  # over the data, that it takes to measure the largest curvature
+RATE_ADVICE = "use a learning_rate below it, or 'auto'"
 
 
 def _explain_status(
@@ -255,14 +260,14 @@ def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     rule = getattr(method, "rule", None)
     rate = rule.constant_rate if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
-    if rate is None or result.loss.curvature_bound is None or np.max(result.nit) < PASSES:
+    if rate is None or result.loss.curvature_bound is None or np.max(result.nit) < CURVATURE_PASSES:
         return result
     result, least = _largest_step(result, objective, Status.MAX_ITER)
     if not rate > least:
         return result
     words = (
         f"stopped at the limit of iterations or calls before it converged: learning_rate={rate:.6g} is "
-        f"above 2/L = {least:.6g}, the largest stable step of gradient descent here: {BELOW_IT}"
+        f"above 2/L = {least:.6g}, the largest stable step of gradient descent here: {RATE_ADVICE}"
     )
     return replace(result, message=result.message.replace(Status.MAX_ITER.advice, words))
 
@@ -283,7 +288,7 @@ def _diverged(result: FitResult, objective: Any) -> FitResult:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
     result, least = _largest_step(result, objective, Status.DIVERGED)
-    note = f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: {BELOW_IT}"
+    note = f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: {RATE_ADVICE}"
     return replace(result, message=result.message + note)
 
 
@@ -319,10 +324,11 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     known = result.certificate
     if known.source != "Hessian" or known.condition != math.inf:
         return result, ""
-    there = objective
-    if not isinstance(there, Preconditioned):
-        there = Preconditioned(objective, objective.convergence_norm or column_scaling(objective))
-    hessian, reach = _scaled_hessian(there)
+    preconditioned = objective
+    if not isinstance(preconditioned, Preconditioned):
+        scaling = objective.convergence_norm or column_scaling(objective)
+        preconditioned = Preconditioned(objective, scaling)
+    hessian, reach = _scaled_hessian(preconditioned)
     result = replace(result, n_sync=result.n_sync + 1)
     if not np.isfinite(hessian).all():
         return result, ""
@@ -332,21 +338,47 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     rank = int((values > noise * values[-1]).sum())
     if rank == n:
         return result, ""
-    constant = " and the intercept" if there.base.intercept else ""
-    return result, (
-        f"the columns of X{constant} are linearly dependent: their rank is {rank} of {n} (the scaled "
-        f"Hessian's condition number is above {1.0 / noise:.0e}). Many coefficients fit equally well, and "
-        f"these are one choice: drop columns, or add a penalty such as agd.loss.L2(1e-3)"
+    return result, rank_deficiency(
+        f"{rank} of {n} (the scaled Hessian's condition number is above {1.0 / noise:.0e})",
+        intercept=preconditioned.base.intercept,
     )
 
 
-def _scaled_hessian(there: Preconditioned) -> tuple[Any, float]:
+def rank_deficiency(
+    rank: str, *, intercept: bool, subject: str = "", rows: str = "", choice: str = "one choice"
+) -> str:
+    """Word the warning that the columns are linearly dependent.
+
+    Parameters
+    ----------
+    rank : str
+        The rank and the number of columns, such as "3 of 4".
+    intercept : bool
+        Whether the constant term counts as a column.
+    subject, rows : str
+        Which columns, and in which rows, if not all of X.
+    choice : str
+        Which of the many solutions the coefficients are.
+    """
+    constant = " and the intercept" * intercept
+    return (
+        f"the columns of X{subject}{constant} are linearly dependent{rows}: their rank is {rank}. Many "
+        f"coefficients fit equally well, and these are {choice}: drop columns, or add a penalty such as "
+        f"agd.loss.L2(1e-3)"
+    )
+
+
+def _scaled_hessian(preconditioned: Preconditioned) -> tuple[Any, float]:
     """Form the Hessian in scaled coordinates; return it, and how far from zero a column's mean is."""
     with np.errstate(all="ignore"):
-        eye = unit_params(there.base, there.base.blocks.X.shape[-1])
-        product = stack_params(there.bound_product(eye))
+        eye = unit_params(preconditioned.base, preconditioned.base.blocks.X.shape[-1])
+        product = stack_params(preconditioned.bound_product(eye))
         xp = backends.namespace(product)
-        reach = xp.max(xp.abs(there.scaling.mean * there.scaling.inv_std), axis=-1, keepdims=True)
+        reach = xp.max(
+            xp.abs(preconditioned.scaling.mean * preconditioned.scaling.inv_std),
+            axis=-1,
+            keepdims=True,
+        )
         read = backends.to_numpy(xp.concat([xp.reshape(product, (-1,)), reach]))
     n = product.shape[0]
     return np.asarray(read[:-1]).reshape(n, n), float(read[-1])
@@ -378,11 +410,9 @@ def explain_conditioning(
     several = "" if np.ndim(columns.rank_deficiency) == 0 else " of a problem"
     missing, intercept = int(np.max(columns.rank_deficiency)), result.intercept is not None
     if missing > 0:
-        constant, n = " and the intercept" * intercept, int(result.coef.shape[-1]) + intercept
-        return result, (
-            f"the columns of X{several}{constant} are linearly dependent: their rank is {n - missing} of "
-            f"{n}. Many coefficients fit equally well, and these are the shortest: drop columns, or add a "
-            f"penalty such as agd.loss.L2(1e-3)"
+        n = int(result.coef.shape[-1]) + intercept
+        return result, rank_deficiency(
+            f"{n - missing} of {n}", intercept=intercept, subject=several, choice="the shortest"
         )
     if not columns.ill_conditioned:
         return result, ""
@@ -393,11 +423,11 @@ def explain_conditioning(
     )
     result = replace(result, message=f"{result.message}; {note}")
     kind = backends.dtype_name(result.coef.dtype)
-    left = -math.log10(worst * float(np.finfo(kind).eps))
-    if left >= DIGITS:
+    digits = -math.log10(worst * float(np.finfo(kind).eps))
+    if digits >= MIN_CORRECT_DIGITS:
         return result, ""
     return result, (
-        f"{note}, which leaves {max(left, 0.0):.0f} of their digits or so: drop columns, or add a penalty "
+        f"{note}, which leaves {max(digits, 0.0):.0f} of their digits or so: drop columns, or add a penalty "
         f"such as agd.loss.L2(1e-3)"
     )
 
@@ -431,11 +461,9 @@ def few_rows_warning(result: FitResult, objective: Any) -> str:
     n, p = known_row_count(base), int(result.coef.shape[-1]) + base.intercept
     if n >= p or ridge_strength(base.penalty) > 0.0:
         return ""
-    constant = " and the intercept" * base.intercept
     scale = backends.to_numpy(objective.scaling.inv_std)
-    which = "the shortest" if (scale == scale[..., :1]).all() else "one choice"
-    return (
-        f"the columns of X{constant} are linearly dependent: their rank is at most {int(n)} of {p}, as X has "
-        f"{int(n)} rows. Many coefficients fit equally well, and these are {which}: drop columns, or add a "
-        f"penalty such as agd.loss.L2(1e-3)"
+    return rank_deficiency(
+        f"at most {int(n)} of {p}, as X has {int(n)} rows",
+        intercept=base.intercept,
+        choice="the shortest" if (scale == scale[..., :1]).all() else "one choice",
     )
