@@ -93,24 +93,56 @@ def fit(
     intercept : bool
         Whether the model has a constant term.
     method : str, Rule or Method
-        ``"auto"`` needs no tuning. Squared loss with no penalty or L2: one pass for the moments,
-        and descent in coordinates that whiten the columns, refined on the data; by QR and in twice
-        the precision where they are badly conditioned. Other smooth losses: L-BFGS in such
-        coordinates; of many rows on the host, or in chunks there, it begins where a fit of some of
-        them ends, and ``result.method`` says of how many. Above 2,000 columns (of a sparse X with a
-        ridge, from 256 on where entries are few): the squared loss by conjugate gradients, held
-        against the data at the end, on the rows where these are fewer; without a penalty that gives
-        the shortest answer of columns whose sizes differ by a factor of 100 at most. Other losses
-        by accelerated descent in centred and scaled coordinates; of a sparse X by L-BFGS in these.
-        With a penalty that is not smooth, proximal gradient there: of the squared loss accelerated
-        (``"fista"``), on the moments, held against the data, where rows are many; of one problem on
-        NumPy with a penalty that acts entry by entry and at most 256 columns each step goes on to
-        the minimum over the entries that are free. Of other losses with steps of Barzilai and Borwein
-        (``"proximal_gradient"``). ``"projected_gradient"`` handles sets. ``"gd"``: full-batch
-        gradient descent in the data's own units, with learning rate 1/L; of the squared loss with
-        no penalty or L2 the whole run is known in closed form, also of ``"momentum"`` and
-        ``"nesterov"`` with a constant rate, and no step is taken where that is sooner. Another name
-        in ``agd.update.METHODS`` or ``agd.update.SOLVERS``, a rule such as
+        What takes the steps. ``"auto"``, the default, needs no tuning: ``agd.run.select_solver`` names a
+        row of ``agd.run.SOLVERS`` for the sizes (n rows, p columns), the kind of data, the loss and the
+        penalty. If the values of the data do not suit it, the row that it falls back to follows. In quotes
+        after the name of each row: what ``result.method`` begins with.
+
+        Squared loss with no penalty or `L2`:
+
+        - ``"normal_small"``, "descent in whitened coordinates": one problem in NumPy arrays of n <= 10,000,
+          p <= 64 and at most 131,072 entries, with `stop`, `init` and `callback` left out. A Newton step on
+          the normal equations, without a loop. Columns that are constant, dependent or badly conditioned
+          fall back to ``"normal"``.
+        - ``"normal_batched"``, the same: several problems, or targets, of p <= 16. Falls back to
+          ``"normal"``.
+        - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge p <= 256 where entries are few.
+          One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
+          data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
+          dtype cannot hold fall back to ``"lbfgs_scaled"``.
+        - ``"cg_kernel"``, "conjugate gradients on the rows": wider X with n < p, in memory. Without a
+          penalty it gives the shortest answer. Falls back to ``"cg"`` with an `init` or a convergence test
+          of your own, and where the spreads of the columns differ by a factor above 100.
+        - ``"cg"``, "conjugate gradients, centred and scaled": wider X otherwise; refined on the data.
+
+        Squared loss with a penalty that is handled by its prox, or a set:
+
+        - ``"active_set"``, "accelerated proximal gradient and faces on the moments": one problem whose
+          numbers the host can read at no cost, p <= 256, and a penalty that acts entry by entry. Steps on
+          the moments, each followed by the minimum over the entries that are free; refined on the data.
+          Moments that the dtype cannot hold fall back to ``"fista"``.
+        - ``"fista_moments"``, "accelerated proximal gradient on the moments": p <= 2,000 and n >= 4 p.
+          Falls back to ``"fista"`` likewise.
+        - ``"fista"``, "accelerated proximal gradient": otherwise; FISTA on the data.
+
+        Other losses:
+
+        - ``"proximal_gradient"``, "proximal gradient": with a penalty that is handled by its prox, or a
+          set; steps of Barzilai and Borwein.
+        - ``"lbfgs_whitened"``, "L-BFGS ... whitened": p as for ``"normal"``. With many rows on the host or
+          in chunks it begins where a fit of a subsample ends ("begun on ... rows"). Moments that the dtype
+          cannot hold fall back to ``"lbfgs_scaled"``.
+        - ``"lbfgs_scaled"``, "L-BFGS": a sparse X of more columns, centred and scaled. A dense X falls back
+          to ``"accelerated"``.
+        - ``"accelerated"``, "accelerated gradient descent": otherwise, in centred and scaled coordinates;
+          "step by backtracking" where the loss has no curvature bound, such as ``"poisson"``.
+
+        Or choose the method: ``"gd"`` is full-batch gradient descent in the data's own units, with
+        learning rate 1/L. Of the squared loss with no penalty or `L2` the whole run of ``"gd"``, and of
+        ``"momentum"`` and ``"nesterov"`` with a constant rate, is known in closed form, and no step is
+        taken where that is sooner (row ``"closed_form"``, else ``"iterations"``). Any other key of
+        ``agd.update.METHODS`` or ``agd.update.SOLVERS`` serves as well (``"fista"`` and
+        ``"proximal_gradient"`` handle penalties with a prox, ``"projected_gradient"`` sets), a rule such as
         ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -273,6 +274,17 @@ def test_the_tables_have_every_case_and_no_other():
     assert set(EXPECTED) == set(itertools.product(DATA_KINDS, LOSSES))
     assert set(make_penalties(5)) == set(PENALTIES)
     assert {solver for row in EXPECTED.values() for solver in row.values()} == set(SOLVERS)
+
+
+def test_the_help_of_fit_explains_every_solver():
+    text = " ".join(agd.fit.__doc__.split())
+    for name in agd.run.SOLVERS:
+        assert f'``"{name}"``' in text, name
+    reported = re.findall(r'``"\w+"``, "([^"]+)":', text)
+    assert reported
+    for method in SOLVERS.values():
+        beginnings = [name.partition(" ...")[0] for name in reported]
+        assert method.startswith(tuple(beginnings)), method
 
 
 @UNFINISHED
