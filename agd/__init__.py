@@ -84,7 +84,7 @@ __all__ = [
     "update",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # A name is loaded when it is first asked for (PEP 562), so that a program that imports agd, and may not
 # need it, waits for none of it.
