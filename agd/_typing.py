@@ -7,14 +7,15 @@ nominal type names it: `Array` says what is meant, and the tests, run on every l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 __all__ = [
     "Array",
     "BatchColumn",
     "Batches",
+    "Data",
     "Loss",
     "Method",
     "Namespace",
@@ -120,6 +121,95 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
         raise NotImplementedError
+
+
+class Data(Protocol):
+    """X, y and the weights of the rows, as blocks of rows that functions are mapped over.
+
+    ``agd.data.as_data`` makes one of what a user gives; ``agd.data.BaseData`` has the defaults. The traits are all
+    that the choice of a solver asks of the data.
+    """
+
+    @property
+    def X(self) -> Array:  # noqa: N802 - the name of the matrix
+        """The rows, shape (..., n, p)."""
+        ...
+
+    @property
+    def y(self) -> Array:
+        """The targets, shape (..., n)."""
+        ...
+
+    @property
+    def weight(self) -> Array | None:
+        """The weights of the rows, shape (n,) or (..., n); None where all are 1."""
+        ...
+
+    @property
+    def total(self) -> Array:
+        """The number of rows, or the sum of their weights: what a mean over rows divides by."""
+        ...
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The shape of X; NaN stands for an unknown number of rows."""
+        ...
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the batch of independent problems: () for one problem."""
+        ...
+
+    @property
+    def resident(self) -> Array:
+        """An array of the kind that holds w."""
+        ...
+
+    @property
+    def lazy(self) -> bool:
+        """Whether each pass reads or computes the rows anew, which makes a pass dear."""
+        ...
+
+    @property
+    def sparse(self) -> bool:
+        """Whether X is a sparse matrix, which is never made dense."""
+        ...
+
+    @property
+    def row_count(self) -> float:
+        """The number of rows; infinite where only a pass over lazy data can tell."""
+        ...
+
+    @property
+    def entries(self) -> float:
+        """The number of stored entries of X: of a sparse matrix its nonzeros."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Unpack into X, y and the weights."""
+        ...
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the same kind of data with other arrays in the same roles."""
+        ...
+
+    def map(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
+        """Return f(X, y, weight) of every block, in the order of the rows: one pass."""
+        ...
+
+    def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
+        """Add up f(X, y, weight) over the blocks, leaf by leaf: one pass."""
+        ...
+
+    def reduce(
+        self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False
+    ) -> Tree:
+        """Merge f(X, y, weight) over the blocks, where these are and in a tree: one pass."""
+        ...
+
+    def take(self, rows: Array) -> Self:
+        """Return the data of these rows, which have to be in memory."""
+        ...
 
 
 class Loss(Protocol):

@@ -27,7 +27,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array
 from agd._validation import as_count, as_line, as_line_weights, as_positive
-from agd.data.lazy_blocks import sum_over_rows
+from agd.data.dask import sum_over_rows
 
 __all__ = ["gradient_descent", "loss_fn", "train"]
 

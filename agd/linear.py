@@ -20,7 +20,6 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss, Method, Params, Penalty
 from agd._validation import (
-    as_data,
     as_flag,
     as_start,
     check_callback,
@@ -28,9 +27,10 @@ from agd._validation import (
     warn_dependent,
     warn_unconverged,
 )
+from agd.data import as_data
 from agd.data.arrays import Blocks
 from agd.data.screening import screen
-from agd.data.stream import Stream, placed
+from agd.data.stream import Stream
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import Squared, get
@@ -211,7 +211,7 @@ def fit(
     penalty = as_target_penalty(penalty)
     check_callback(callback)
     solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
-    data = as_data(X, y, sample_weight) if device is None else placed(X, y, sample_weight, device)
+    data = as_data(X, y, sample_weight, device)
     problem = LinearProblem(
         data, chosen, penalty, intercept, as_stop(stop), init, callback,
         method=None if isinstance(method, str) and method == "auto" else solver,

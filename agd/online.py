@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, Params, Penalty
+from agd._typing import Array, Data, Loss, Params, Penalty
 from agd._validation import (
-    Data,
-    as_data,
     as_flag,
     check_columns,
     column_names,
     warn_dependent,
     warn_unconverged,
 )
+from agd.data import as_data
 from agd.data.arrays import Blocks
-from agd.data.matrix import column_peaks
+from agd.data.matrix import max_abs_columns
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
 from agd.gradient.conditioning import whiten_by_moments
@@ -84,10 +83,8 @@ def units(X: Array) -> Array | None:
 
     These are powers of two, for columns of the first batch whose squares would lose digits, or all.
     """
-    if backends.is_sparse(X):
-        return None
     xp = backends.namespace(X)
-    kind, peaks = xp.finfo(X.dtype), backends.to_numpy(column_peaks(X))
+    kind, peaks = xp.finfo(X.dtype), backends.to_numpy(max_abs_columns(X))
     small = (peaks > 0.0) & (peaks < (float(kind.smallest_normal) / float(kind.eps)) ** 0.5)
     if not small.any():
         return None
@@ -265,7 +262,7 @@ class Online:
         known = None if self.result is None else self.result.feature_names
         check_columns(X, known)
         data = as_data(X, y, sample_weight)
-        if backends.of(data.X).chunked:
+        if data.lazy:
             raise TypeError(
                 "X must be in memory: agd.fit takes data in chunks or batches as a whole"
             )
@@ -273,9 +270,9 @@ class Online:
         with backends.device_context(data.X), np.errstate(all="ignore"):
             # With a penalty, which is of the coefficients as they are, all units stay.
             first = self.result is None and self.penalty is None
-            unit = units(data.X) if first else self._units
+            unit = units(data.X) if first and not data.sparse else self._units
             if unit is not None:
-                data = data._replace(X=data.X / unit[..., None, :])
+                data = data.replace(X=data.X / unit[..., None, :])
             found, past, moments, slopes = self._updated(self._screened(data))
             found = replace(found, feature_names=known or column_names(X))
             self._at, self.result, self._units = found.x, in_units(found, unit), unit
@@ -318,7 +315,7 @@ class Online:
                 f"{third.size} others"
             )
         return Screened(
-            sound.blocks.encoded(high), self.classes, sound.least_share, sound.n_sync + 1
+            sound.blocks.encode_labels(high), self.classes, sound.min_weight_share, sound.n_sync + 1
         )
 
     def _updated(self, sound: Screened) -> tuple[FitResult, QuadraticSummary, Moments, Array]:
@@ -349,7 +346,7 @@ class Online:
         # A row on the wrong side costs at least log 2, so a smaller sum means that there is none: then
         # nothing holds the model, and all losses have gone flat.
         apart = self.loss.classes is not None and np.any(
-            result.fun < math.log(2.0) * sound.least_share
+            result.fun < math.log(2.0) * sound.min_weight_share
         )
         now = QuadraticSummary.of(here, found.x, FLAT if apart else None)
         past = now if self._past is None else self._past + now

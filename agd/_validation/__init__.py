@@ -7,7 +7,7 @@ the screening, which reads one transfer.
 
 from __future__ import annotations
 
-from agd._validation.arrays import Data, as_data, as_features, as_start
+from agd._validation.arrays import as_start
 from agd._validation.frames import check_columns, column_names
 from agd._validation.functions import (
     as_bool,
@@ -35,13 +35,10 @@ from agd._validation.scalars import (
 
 __all__ = [
     "ConvergenceWarning",
-    "Data",
     "as_bool",
     "as_bounds",
     "as_choice",
     "as_count",
-    "as_data",
-    "as_features",
     "as_flag",
     "as_gradient",
     "as_line",

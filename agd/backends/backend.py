@@ -36,6 +36,10 @@ def _unknown_size(_: Any) -> int | None:
     return None
 
 
+def _without_chunks(x: Any, _: Any) -> Any:
+    return x
+
+
 def _is_no_memory_error(_: BaseException) -> bool:
     return False
 
@@ -136,6 +140,9 @@ class Backend:
         ``warn_narrowing(message)``: warn that float64 became float32.
     chunked : bool
         Whether arrays are lazy and already cut into chunks.
+    align_chunks : callable
+        ``align_chunks(x, like)``: x, with its rows in the same chunks as those of another array that has
+        as many rows; x itself where arrays have no chunks.
     parallel_chunks : bool
         Whether the library's own threads or processes work on several chunks at once.
     task_graph : TaskGraph or None
@@ -186,6 +193,7 @@ class Backend:
     warn_narrowing: Callable[[str], None] = _warn_narrowing
     compiles: bool = False
     chunked: bool = False
+    align_chunks: Callable[[Array, Array], Array] = _without_chunks
     parallel_chunks: bool = False
     task_graph: TaskGraph | None = None
     persist: Callable[[Tree], Tree] = _identity

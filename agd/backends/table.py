@@ -255,6 +255,10 @@ def _dask_compute(tasks: Sequence[Any]) -> list[Any]:
     return list(compute(*tasks))
 
 
+def _dask_align_chunks(x: Array, like: Array) -> Array:
+    return x.rechunk((like.chunks[0], *x.chunks[1:]))
+
+
 def _dask_persist(tree: Tree) -> Tree:
     import dask.base
 
@@ -390,6 +394,7 @@ TABLE: tuple[Backend, ...] = (
         mutable=False,
         resident=lambda x: x._meta,  # an empty array of the chunks' library: NumPy, or CuPy
         chunked=True,
+        align_chunks=_dask_align_chunks,
         parallel_chunks=True,
         task_graph=TaskGraph(_dask_row_blocks, _dask_delay, _dask_compute),
         persist=_dask_persist,

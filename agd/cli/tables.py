@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-from agd.data.tables import FORMATS, is_text
+from agd.data.tables import FORMAT_BY_SUFFIX, is_text_type
 
 __all__ = ["Table", "read_table"]
 
@@ -61,7 +61,7 @@ class Table:
 
     def is_text(self, name: str) -> bool:
         """Return whether a column holds text."""
-        return is_text(self.data.column(name).type)
+        return is_text_type(self.data.column(name).type)
 
     def numbers(self, name: str, hint: str = "") -> Any:
         """Return a column as float64, or raise for the first row that is not a finite number.
@@ -163,13 +163,15 @@ def read_table(path: Path) -> Table:
     ValueError
         For a file that is missing, empty, damaged or ragged; the message names the row, where there is one.
     """
-    kind = FORMATS.get(path.suffix.lower())
+    kind = FORMAT_BY_SUFFIX.get(path.suffix.lower())
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, need a file")
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if kind is None:
-        raise ValueError(f"{path}: unknown kind of table, need one of {', '.join(FORMATS)}")
+        raise ValueError(
+            f"{path}: unknown kind of table, need one of {', '.join(FORMAT_BY_SUFFIX)}"
+        )
     try:
         data = _read_csv(path) if kind == "csv" else _read_columnar(path, kind)
         names = data.column_names

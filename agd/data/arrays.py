@@ -1,345 +1,91 @@
-"""What lies beside X: passes over y and the weights alone, in blocks of their own."""
+"""Arrays in memory as row blocks: slices of rows that stay in cache, or the whole array on an accelerator.
+
+`ArrayData` is the kind of data that most fits have. Threads share the blocks where the library gains by it; sums
+run over contiguous groups of blocks, so that their order, and with it every bit, depends on the shapes alone.
+Chunks of lazy data are cut into the same blocks, one chunk at a time.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, BatchColumn, Batches, Tree
-from agd.data.block_size import columns, itemsize, row_sums, rows_of_block
-from agd.data.lazy_blocks import DelayedBlocks, StreamedBlocks, add_trees
-from agd.data.matrix import backward, forward, sliced
-from agd.data.threads import allowed, alone, in_order, over_problems, single_threaded_products
+from agd._typing import Array, Tree
+from agd.data.base import ARITY, BaseData, add_trees, tree_reduce
+from agd.data.block_size import entries_per_row, item_bytes, rows_per_block
+from agd.data.matrix import gather_rows, slice_rows
+from agd.data.threads import map_problems, parallel_map, thread_count
 
 __all__ = [
+    "ArrayData",
     "Blocks",
-    "again",
-    "backward",
-    "beside",
-    "deal",
-    "forward",
-    "halve",
-    "in_room",
-    "slices",
-    "small_problems",
-    "some_at_a_time",
-    "sum_of_strip",
+    "are_small_problems",
+    "group_blocks",
+    "map_small_problems",
+    "retry_out_of_memory",
+    "slice_blocks",
+    "sum_group",
 ]
 
-ROWS = (
-    2**16
-)  # of a block: threads take the interpreter's lock in turn, so that few large ones are quick
-
-
-def beside(blocks: Blocks) -> Blocks:
-    """Return y and the weights beside an X without columns, cut as they fit the cache.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> beside(Blocks.of(np.ones((5, 2)), np.arange(5.0))).sum(lambda X, y, weight: y.sum())
-    np.float64(10.0)
-    """
-    X = blocks.X
-    if backends.is_sparse(X) or backends.of(X).chunked or backends.of(X).block_bytes(X) is None:
-        return blocks  # taken as they are
-    return blocks.replace(X=X[..., :0], rows=ROWS)
-
-
-MAX_STACKED_BYTES = 2**20  # bytes of X of a problem: it, and a copy, are in cache
-# Of the X of several: in cache yet, and long enough that threads seldom wait for the interpreter's lock (measured).
-TOGETHER = 4 * 2**20
-
-
-def small_problems(blocks: Blocks, dtype: Any = None) -> bool:
-    """Return whether there are several problems along one axis, each with rows of its own that fit in cache.
-
-    Parameters
-    ----------
-    blocks : Blocks
-        The data.
-    dtype : dtype, optional
-        What X is worked on in; its own by default.
-    """
-    X = blocks.X
-    if not backends.of(X).threaded or X.ndim != 3 or X.shape[-2] == 0 or blocks.rows is not None:
-        return False
-    return bool(0 < _bytes(X, dtype) <= MAX_STACKED_BYTES)
-
-
-def _bytes(X: Array, dtype: Any) -> int:
-    return int(math.prod(X.shape[1:])) * itemsize(X, dtype)
-
-
-def some_at_a_time(
-    f: Callable[..., tuple[Any, ...]], blocks: Blocks, dtype: Any = None, more: Sequence[Array] = ()
-) -> tuple[Any, ...]:
-    """Return f(X, y, weight, *more) of small problems.
-
-    Parameters
-    ----------
-    f : callable
-        A pure function that treats problems apart and returns a tuple of arrays, theirs first.
-    blocks : Blocks
-        The data; weights that all problems share are written out for each.
-    dtype : dtype, optional
-        As for `small_problems`.
-    more : sequence of array, shape (b, ...)
-        What else f takes of each problem.
-
-    Returns
-    -------
-    tuple of array, shape (b, ...)
-        What f returns, for all problems.
-    """
-    X, y, weight = blocks.X, blocks.y, blocks.weight
-    size = TOGETHER // _bytes(X, dtype)
-    if weight is None:
-        return over_problems(lambda X, y, *rest: f(X, y, None, *rest), X, y, *more, size=size)
-    return over_problems(f, X, y, np.broadcast_to(weight, y.shape), *more, size=size)
-
-
+Block = tuple[Array, Array, Array | None]
 T = TypeVar("T")
-
-STRIPS = 32  # parts that threads take in turn
-STRIP_BYTES = 8 * 2**20  # the most that one sum of all strips may take
-
-
-def slices(
-    X: Array, y: Array, weight: Array | None, step: int
-) -> list[tuple[Array, Array, Array | None]]:
-    """Cut X, y and weights into blocks of so many rows; one block is the arrays themselves."""
-    n = X.shape[-2]
-    if step >= n:
-        return [(X, y, weight)]
-    ends = ((i, min(i + step, n)) for i in range(0, n, step))
-    return [
-        (sliced(X, i, j), y[..., i:j], None if weight is None else weight[..., i:j])
-        for i, j in ends
-    ]
-
-
-def deal(blocks: list[T], size: int) -> list[list[T]]:
-    """Deal out blocks, in order, to strips that are as long as one another.
-
-    Parameters
-    ----------
-    blocks : list
-        The blocks.
-    size : int
-        Bytes of a strip's result: how many strips there are hangs on it and on the blocks alone.
-
-    Returns
-    -------
-    list of list
-        The strips.
-
-    Examples
-    --------
-    >>> deal(list(range(70)), size=8)[:2]
-    [[0, 1, 2], [3, 4, 5]]
-    """
-    parts = max(2, min(STRIPS, STRIP_BYTES // size))
-    length = -(-len(blocks) // parts)
-    return [blocks[i : i + length] for i in range(0, len(blocks), length)]
-
-
-def sum_of_strip(f: Callable[[T], Tree], strip: list[T]) -> Tree:
-    """Add up a function's trees over the blocks of a strip, one after the other."""
-    total, spec = optree.tree_flatten(f(strip[0]))
-    for block in strip[1:]:
-        total = [a + b for a, b in zip(total, optree.tree_leaves(f(block)), strict=True)]
-    return optree.tree_unflatten(spec, total)
-
-
 R = TypeVar("R")
 
-LEAST_ROWS = 64  # of a block: with fewer, what does not fit is not what is made of its rows
+# Rows of a block without columns. Threads take the interpreter's lock in turn, so that few large blocks are quick.
+TARGET_BLOCK_ROWS = 2**16
 
+# A sum over fewer blocks is done before another thread wakes up, where the processors are busy.
+MIN_SHARED_BLOCKS = 16
 
-def in_room(blocks: Any, use: Callable[[list[Any]], R], limit: int | None) -> R:
-    """Use row blocks; where a device's memory runs out, blocks of half the rows, from then on.
+# Groups of blocks that threads take in turn, and the bytes that the sums of all groups may take.
+MAX_GROUPS = 32
+MAX_GROUP_SUMS_BYTES = 8 * 2**20
 
-    Parameters
-    ----------
-    blocks : Blocks
-        The data.
-    use : callable
-        A pure function of the blocks as they are cut.
-    limit : int or None
-        As in `Blocks.cut`.
+# Blocks are not halved below so many rows: their temporaries are then not what exhausts the memory.
+MIN_HALVED_ROWS = 64
 
-    Returns
-    -------
-    object
-        What `use` returned.
+# The X of a small problem: it and a copy of it stay in cache.
+MAX_PROBLEM_BYTES = 2**20
 
-    Raises
-    ------
-    Exception
-        The library's own, where blocks of a few rows do not fit either.
-    """
-    ran_out = backends.of(blocks.X).is_out_of_memory
-    return again(lambda: use(blocks.cut(limit)), ran_out, lambda: halve(blocks, blocks.cut(limit)))
-
-
-def again(
-    call: Callable[[], R], ran_out: Callable[[BaseException], bool], shrink: Callable[[], bool]
-) -> R:
-    """Call until memory lasts: `shrink` lets the next call take less, and returns whether it could."""
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if not (ran_out(error) and shrink()):
-                raise
-        # Here the error is gone, and with its frames what the call had made.
-
-
-def halve(blocks: Any, cut: list[Any]) -> bool:
-    """Let blocks have half the rows that these have; return whether that was more than a few."""
-    n = int(cut[0][0].shape[-2])
-    if n <= LEAST_ROWS:
-        return False
-    blocks.most[:] = [max(LEAST_ROWS, n // 2)]
-    return True
-
-
-Block = tuple[Array, Array, Array | None]
-
-MAX_THREADED_COLUMNS = 256  # columns: their products with one another take a thread of BLAS no longer than it then waits
-ENOUGH_BLOCKS = 16  # fewer are summed before a thread wakes up, where the processors are busy
+# The X of the problems that are computed together: still in cache, and long enough that threads seldom wait for
+# the interpreter's lock (measured).
+MAX_STACK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """X, y and weights as a sum over row blocks.
-
-    Attributes
-    ----------
-    X : array, shape (n, p) or (..., n, p)
-        The rows.
-    y : array, shape (n,) or (..., n)
-        The targets; rows are the last axis.
-    weight : array, shape (n,) or (..., n), or None
-        The weights of the rows.
-    total : array, shape () or (...,)
-        The number of rows, or the sum of their weights: what a mean over rows divides by.
-    rows : int or None
-        How many rows a block has; None leaves it to the backend's table.
-    passes : list of int
-        How often data in chunks were read so far, as its one entry; these blocks and those made of them
-        by `replace` count together.
-    most : list of int
-        The rows that a block has at most since a device's memory ran out, as its one entry; it is empty
-        where none did. These blocks and those made of them share it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> blocks = Blocks.of(np.ones((5, 2)), np.ones(5), rows=2)
-    >>> len(blocks.cut()), float(blocks.total)
-    (3, 5.0)
-    >>> blocks.sum(lambda X, y, weight: X.sum(axis=0))
-    array([5., 5.])
-    """
-
-    X: Array
-    y: Array
-    weight: Array | None
-    total: Array
-    rows: int | None = None
-    passes: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
-    most: list[int] = field(default_factory=list, compare=False, repr=False)
+class ArrayData(BaseData):
+    """Arrays in memory, dense or sparse, as row blocks; the attributes are those of `BaseData`."""
 
     @classmethod
-    def uncounted(cls, X: Array, y: Array, weight: Array | None = None) -> Blocks:
-        """Take checked data in chunks whose rows are counted on the first pass over them.
+    def accepts(cls, X: Any) -> bool:  # noqa: ARG003 - the last of the kinds to be asked takes the rest
+        """Return true: every X that no other kind of data holds is an array."""
+        return True
 
-        Until then `total` is none: see `agd.gradient.moments`.
-        """
-        return cls(X, y, weight, X)
+    def targets_only(self) -> BaseData:
+        """Return y and the weights beside an X without columns, in blocks that fit the cache."""
+        if self.sparse or backends.of(self.X).block_bytes(self.X) is None:
+            return self  # their blocks cost nothing to take as they are
+        return self.replace(X=self.X[..., :0], rows=TARGET_BLOCK_ROWS)
 
-    @classmethod
-    def of(
-        cls, X: Array, y: Array, weight: Array | None = None, *, rows: int | None = None
-    ) -> Blocks:
-        """Take checked data as blocks, and count its rows.
+    def take(self, rows: Array) -> Self:
+        """Return the data of these rows; `total` is scaled by their share of all rows, whatever their weights."""
+        xp, weight = backends.namespace(self.X), self.weight
+        return self.replace(
+            X=gather_rows(self.X, rows),
+            y=xp.take(self.y, rows, axis=-1),
+            weight=None if weight is None else xp.take(weight, rows, axis=-1),
+            total=self.total * (rows.shape[0] / self.X.shape[-2]),
+        )
 
-        Parameters
-        ----------
-        X, y, weight : array
-            As the attributes.
-        rows : int, optional
-            Rows per block.
-
-        Returns
-        -------
-        Blocks
-            The data, cut up when first summed over.
-        """
-        uncounted = cls(X, y, weight, X, rows)
-        with np.errstate(over="ignore"):  # weights whose sum is infinite are said to be by `screen`
-            if backends.of(X).chunked:  # rows may be of unknown number: the chunks know
-                return uncounted.replace(total=uncounted.sum(row_sums))
-            return uncounted.replace(total=row_sums(X, y, weight))
-
-    def replace(self, **changes: Any) -> Blocks:
-        """Return these blocks with other arrays in the same roles."""
-        old = {"X": self.X, "y": self.y, "weight": self.weight, "total": self.total}
-        kept = {"rows": self.rows, "passes": self.passes, "most": self.most}
-        return Blocks(**{**old, **kept, **changes})
-
-    def encoded(self, high: float) -> Blocks:
-        """Return these blocks with y 1 where it is the label `high`, else 0."""
-        if isinstance(self.y, BatchColumn):
-            return self.replace(y=self.y.encoded(high))
-        xp = backends.namespace(self.y)
-        return self.replace(y=xp.astype(self.y == high, self.y.dtype))
-
-    @property
-    def lazy(self) -> bool:
-        """Whether each pass reads or computes the rows anew, chunk by chunk, which makes a pass dear."""
-        return backends.of(self.X).chunked
-
-    @property
-    def sparse(self) -> bool:
-        """Whether X is a sparse matrix, which is never made dense."""
-        return backends.is_sparse(self.X)
-
-    @property
-    def row_count(self) -> float:
-        """The number of rows; infinite where only a pass over lazy data can tell."""
-        rows = float(self.X.shape[-2])
-        return math.inf if math.isnan(rows) else rows
-
-    @property
-    def entries(self) -> float:
-        """The number of stored entries of X: of a sparse matrix its nonzeros; infinite where unknown."""
-        if self.sparse:
-            return float(self.X.nnz)
-        return math.prod(map(float, self.X.shape[:-2]), start=self.row_count * self.X.shape[-1])
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes: () for one problem."""
-        return tuple(self.y.shape)[:-1]
-
-    @property
-    def resident(self) -> Array:
-        """An array of the kind that holds w: the data's own, or what its chunks are made of."""
-        return backends.of(self.X).resident(self.X)
-
-    def cut(self, limit: int | None = None) -> list[Any]:
-        """Return the blocks of an array in memory: tuples (X, y, weight).
+    def cut(self, limit: int | None = None) -> list[Block]:
+        """Return the blocks.
 
         Parameters
         ----------
@@ -349,75 +95,60 @@ class Blocks:
         Returns
         -------
         list of tuple
-            The blocks in the order of their rows.
+            Tuples (X, y, weight), in the order of their rows.
         """
         in_cache = backends.of(self.X).block_bytes(self.X) is not None
-        if limit is None or in_cache:  # small as they are
-            return self._default_cut
-        return self._sliced(limit)
-
-    @property
-    def _chunked(self) -> bool:
-        return backends.of(self.X).chunked
-
-    @functools.cached_property
-    def _lazy_blocks(self) -> StreamedBlocks | DelayedBlocks:
-        if isinstance(self.X, Batches):
-            return StreamedBlocks(self.X, self.y.positive_label)
-        graph = backends.of(self.X).task_graph
-        if graph is None:
-            raise TypeError(f"the rows of {backends.of(self.X).name} are not lazy")
-        return DelayedBlocks(graph, self.X, self.y, self.weight)
-
-    @property
-    def _default_cut(self) -> list[Block]:
-        key = self.most[0] if self.most else 0
-        if key not in self._cuts:
-            self._cuts[key] = self._sliced(None)
-        return self._cuts[key]
+        if limit is not None and not in_cache:
+            return self._slice_blocks(limit)
+        key = self.max_block_rows[0] if self.max_block_rows else 0
+        if key not in self._default_blocks:
+            self._default_blocks[key] = self._slice_blocks(None)
+        return self._default_blocks[key]
 
     @functools.cached_property
-    def _cuts(self) -> dict[int, list[Block]]:
+    def _default_blocks(self) -> dict[int, list[Block]]:
+        """The blocks without a limit, by the rows to which a lack of memory has cut them; 0 for none."""
         return {}
 
-    def _sliced(self, limit: int | None) -> list[Block]:
-        share = int(self.X.shape[-2]) // ENOUGH_BLOCKS if self._shareable else 0
-        rows = self.rows or rows_of_block(self.X, math.prod(self.batch_shape), limit, share=share)
-        return slices(self.X, self.y, self.weight, min([rows, *self.most]))
+    def _slice_blocks(self, limit: int | None) -> list[Block]:
+        share = int(self.X.shape[-2]) // MIN_SHARED_BLOCKS if self._shareable else 0
+        rows = self.rows or rows_per_block(self.X, math.prod(self.batch_shape), limit, share=share)
+        return slice_blocks(self.X, self.y, self.weight, min([rows, *self.max_block_rows]))
+
+    def map(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
+        """Return f(X, y, weight) of every block, in the order of the rows; parameters as of `sum`."""
+        return self.retry_in_halves(functools.partial(self._map_blocks, f), limit)
+
+    def _map_blocks(self, f: Callable[..., Tree], blocks: list[Block]) -> list[Tree]:
+        workers = self._worker_count(len(blocks), MIN_SHARED_BLOCKS)
+        return parallel_map(functools.partial(self._apply, f), blocks, workers)
+
+    def reduce(
+        self,
+        f: Callable[..., Tree],
+        merge: Callable[[list[Tree]], Tree],
+        *,
+        small: bool = False,  # noqa: ARG002 - all results are in this process
+    ) -> Tree:
+        """Merge f(X, y, weight) over the blocks in a tree: see `BaseData.reduce`."""
+        return tree_reduce(self.map(f), merge, ARITY)
+
+    def merge_chunks(self, f: Callable[[ArrayData], R], merge: Callable[[list[R]], R]) -> R:  # noqa: ARG002
+        """Return f of these data, which are one chunk."""
+        return f(self)
 
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
-        """Add up f(X, y, weight) over the blocks, leaf by leaf.
+        """Add up f(X, y, weight) over the blocks: see `BaseData.sum`."""
+        return self.retry_in_halves(functools.partial(self._sum_blocks, f), limit)
 
-        Threads may share the blocks of an array in memory. The order of the sum hangs on the shapes and
-        the dtype alone, so that the same call gives the same bits, however many threads there are.
-
-        Parameters
-        ----------
-        f : callable
-            A pure function of one block that returns a tree of small arrays. It may run in another
-            thread or process, so it must not hold on to the data.
-        limit : int, optional
-            As in `cut`: for a function that makes a temporary of its block's size.
-
-        Returns
-        -------
-        tree of arrays
-            The sum, in memory.
-        """
-        if self._chunked:
-            shared = backends.of(self.X).parallel_chunks
-            within = functools.partial(_within, f, limit, shared, self.most)
-            return self.merged(within, add_trees, small=True)
-        return in_room(self, functools.partial(self._sum, f), limit)
-
-    def _sum(self, f: Callable[..., Tree], blocks: list[Block]) -> Tree:
+    def _sum_blocks(self, f: Callable[..., Tree], blocks: list[Block]) -> Tree:
         if len(blocks) == 1:
-            return self._of_block(f, blocks[0])
-        one_strip = functools.partial(sum_of_strip, functools.partial(self._of_block, f))
-        size = columns(self.X) * itemsize(self.X)
-        return add_trees(self.by_strips(one_strip, blocks, size))
+            return self._apply(f, blocks[0])
+        sum_one_group = functools.partial(sum_group, functools.partial(self._apply, f))
+        size = entries_per_row(self.X) * item_bytes(self.X)
+        return add_trees(self.map_groups(sum_one_group, blocks, size))
 
-    def by_strips(
+    def map_groups(
         self,
         f: Callable[[list[Block]], Tree],
         blocks: list[Block],
@@ -425,7 +156,7 @@ class Blocks:
         *,
         heavy: bool = False,
     ) -> list[Tree]:
-        """Return f of strips, each a few neighbours among the blocks; threads may share them.
+        """Return f of groups of neighbouring blocks, which threads may share.
 
         Parameters
         ----------
@@ -434,87 +165,179 @@ class Blocks:
         blocks : list of tuple
             All of them, as `cut` gives them.
         size : int
-            Bytes of a result: how many strips there are hangs on it and on the blocks alone.
+            Bytes of a result. The groups depend on it and on the blocks alone, never on the threads.
         heavy : bool
             Whether a block takes longer than a thread takes to wake up.
 
         Returns
         -------
         list of tree
-            The results, in the order of the strips.
+            The results, in the order of the groups.
         """
-        workers = self._workers(len(blocks), 2 if heavy else ENOUGH_BLOCKS)
-        return in_order(f, deal(blocks, size), workers)
+        workers = self._worker_count(len(blocks), 2 if heavy else MIN_SHARED_BLOCKS)
+        return parallel_map(f, group_blocks(blocks, size), workers)
 
-    def each(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:
-        """Return f(X, y, weight) of every block, in the order of the rows; parameters as in `sum`."""
-        if self._chunked:
-            self.passes[0] += 1
-            return self._lazy_blocks.map(f)
-        return in_room(self, functools.partial(self._each, f), limit)
-
-    def _each(self, f: Callable[..., Tree], blocks: list[Block]) -> list[Tree]:
-        workers = self._workers(len(blocks), ENOUGH_BLOCKS)
-        return in_order(functools.partial(self._of_block, f), blocks, workers)
-
-    def merged(
-        self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False
-    ) -> Tree:
-        """Merge f(X, y, weight) over chunks, where they live and in a tree: one pass.
+    def retry_in_halves(self, use: Callable[[list[Block]], R], limit: int | None = None) -> R:
+        """Use the blocks; where a device's memory runs out, retry with half the rows per block, from then on.
 
         Parameters
         ----------
-        f : callable
-            As in `sum`.
-        merge : callable
-            ``merge(parts)`` of some neighbours' results; it must be associative.
-        small : bool
-            Whether results are so small that a few of them may travel, which saves workers a wait for
-            one another.
+        use : callable
+            A pure function of the list of blocks.
+        limit : int, optional
+            As of `cut`.
 
         Returns
         -------
-        tree of arrays
-            In memory.
-        """
-        self.passes[0] += 1
-        return self._lazy_blocks.reduce(f, merge, small=small)
+        object
+            What `use` returned.
 
-    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which BLAS has no threads of its own, where others share these blocks.
-
-        A thread of BLAS, given a share of a small matrix, then waits busily for the next: for some 20 ms
-        it takes a processor from the sum over the blocks that follows. Of more than `MAX_THREADED_COLUMNS` columns the
-        matrices are worth its help.
+        Raises
+        ------
+        Exception
+            The library's own, where blocks of a few rows do not fit either.
         """
-        shared = self._chunked or self._workers(len(self.cut()), ENOUGH_BLOCKS) > 1
-        small = shared and self.X.shape[-1] <= MAX_THREADED_COLUMNS
-        return single_threaded_products() if small else contextlib.nullcontext()
+        ran_out = backends.of(self.X).is_out_of_memory
+        return retry_out_of_memory(
+            lambda: use(self.cut(limit)), ran_out, lambda: self.halve_blocks(limit)
+        )
+
+    def halve_blocks(self, limit: int | None = None) -> bool:
+        """Let blocks have half the rows that they have now; return whether they had more than a few."""
+        n = int(self.cut(limit)[0][0].shape[-2])
+        if n <= MIN_HALVED_ROWS:
+            return False
+        self.max_block_rows[:] = [max(MIN_HALVED_ROWS, n // 2)]
+        return True
+
+    @property
+    def _has_parallel_blocks(self) -> bool:
+        return self._worker_count(len(self.cut()), MIN_SHARED_BLOCKS) > 1
 
     @property
     def _shareable(self) -> bool:
-        """Whether threads may share blocks: of many problems the products have threads of their own."""
+        """Whether threads may share blocks: the products of many problems have threads of their own."""
         return backends.of(self.X).threaded and self.y.ndim == 1
 
-    def _workers(self, blocks: int, enough: int) -> int:
-        return min(allowed(), blocks) if self._shareable and blocks >= enough else 1
+    def _worker_count(self, blocks: int, min_blocks: int) -> int:
+        return min(thread_count(), blocks) if self._shareable and blocks >= min_blocks else 1
 
-    def _of_block(self, f: Callable[..., Tree], block: Block) -> Tree:
-        row = backends.of(self.X)
-        if row.block_bytes(self.X) is None:
+    def _apply(self, f: Callable[..., Tree], block: Block) -> Tree:
+        """Return f of a block, whose X is packed as BLAS takes it where blocks are cut for the cache."""
+        backend = backends.of(self.X)
+        if backend.block_bytes(self.X) is None:
             return f(*block)
-        return f(row.pack(block[0]), *block[1:])
+        return f(backend.pack(block[0]), *block[1:])
 
 
-def _within(
-    f: Callable[..., Tree],
-    limit: int | None,
-    shared: bool,
-    most: list[int],
-    X: Array,
-    y: Array,
-    weight: Array | None,
-) -> Tree:
-    """Sum f over the blocks of one chunk; where chunks are shared out already, in one thread."""
-    with alone() if shared else contextlib.nullcontext():
-        return Blocks(X, y, weight, X, most=most).sum(f, limit)
+Blocks = BaseData
+"""The earlier name of `BaseData`."""
+
+
+def slice_blocks(X: Array, y: Array, weight: Array | None, rows: int) -> list[Block]:
+    """Cut X, y and weights into blocks of so many rows; a single block is the arrays themselves."""
+    n = X.shape[-2]
+    if rows >= n:
+        return [(X, y, weight)]
+    ends = ((i, min(i + rows, n)) for i in range(0, n, rows))
+    return [
+        (slice_rows(X, i, j), y[..., i:j], None if weight is None else weight[..., i:j])
+        for i, j in ends
+    ]
+
+
+def group_blocks(blocks: list[T], size: int) -> list[list[T]]:
+    """Divide blocks, in order, into contiguous groups of the same length.
+
+    Parameters
+    ----------
+    blocks : list
+        The blocks.
+    size : int
+        Bytes of a group's result: the number of groups depends on it and on the number of blocks alone.
+
+    Returns
+    -------
+    list of list
+        The groups.
+
+    Examples
+    --------
+    >>> group_blocks(list(range(70)), size=8)[:2]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    groups = max(2, min(MAX_GROUPS, MAX_GROUP_SUMS_BYTES // size))
+    length = -(-len(blocks) // groups)
+    return [blocks[i : i + length] for i in range(0, len(blocks), length)]
+
+
+def sum_group(f: Callable[[T], Tree], group: list[T]) -> Tree:
+    """Add up a function's trees over the blocks of a group, one after the other."""
+    total, spec = optree.tree_flatten(f(group[0]))
+    for block in group[1:]:
+        total = [a + b for a, b in zip(total, optree.tree_leaves(f(block)), strict=True)]
+    return optree.tree_unflatten(spec, total)
+
+
+def retry_out_of_memory(
+    call: Callable[[], R], ran_out: Callable[[BaseException], bool], shrink: Callable[[], bool]
+) -> R:
+    """Call until the memory suffices: `shrink` lets the next call take less, and returns whether it could."""
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not (ran_out(error) and shrink()):
+                raise
+        # The error is gone here, and with its frames the arrays that the call had made.
+
+
+def are_small_problems(data: BaseData, dtype: Any = None) -> bool:
+    """Return whether there are several problems along one axis, each with rows of its own that fit in cache.
+
+    Parameters
+    ----------
+    data : BaseData
+        The data.
+    dtype : dtype, optional
+        The dtype in which X is worked on; its own by default.
+    """
+    X = data.X
+    if not backends.of(X).threaded or X.ndim != 3 or X.shape[-2] == 0 or data.rows is not None:
+        return False
+    return bool(0 < _problem_bytes(X, dtype) <= MAX_PROBLEM_BYTES)
+
+
+def _problem_bytes(X: Array, dtype: Any) -> int:
+    return int(math.prod(X.shape[1:])) * item_bytes(X, dtype)
+
+
+def map_small_problems(
+    f: Callable[..., tuple[Any, ...]],
+    data: BaseData,
+    dtype: Any = None,
+    more: Sequence[Array] = (),
+) -> tuple[Any, ...]:
+    """Return f(X, y, weight, *more) of small problems, a few of them at a time.
+
+    Parameters
+    ----------
+    f : callable
+        A pure function that treats problems separately and returns a tuple of arrays, problems first.
+    data : BaseData
+        The data; weights that all problems share are broadcast to each.
+    dtype : dtype, optional
+        As of `are_small_problems`.
+    more : sequence of array, shape (b, ...)
+        Further arguments of f, with an entry for each problem.
+
+    Returns
+    -------
+    tuple of array, shape (b, ...)
+        What f returns, for all problems.
+    """
+    X, y, weight = data.X, data.y, data.weight
+    size = MAX_STACK_BYTES // _problem_bytes(X, dtype)
+    if weight is None:
+        return map_problems(lambda X, y, *rest: f(X, y, None, *rest), X, y, *more, size=size)
+    return map_problems(f, X, y, np.broadcast_to(weight, y.shape), *more, size=size)

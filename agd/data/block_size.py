@@ -1,4 +1,8 @@
-"""How many rows a block has."""
+"""How many rows a block has: as many as stay in cache between the two products that a gradient takes with it.
+
+`ArrayData.cut` asks for it once for each array. The numbers depend on shapes and dtypes alone, never on the machine,
+so that the same data give the same bits everywhere.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,31 @@ from agd import backends
 from agd._typing import Array
 
 __all__ = [
-    "columns",
-    "itemsize",
-    "row_sums",
+    "entries_per_row",
+    "item_bytes",
     "rows_in_cache",
-    "rows_of_block",
+    "rows_per_block",
     "sparse_rows_in_cache",
+    "sum_row_weights",
 ]
 
 # Measured for 1 to 5,000 columns, float32 and float64 (benchmarks/passes.py).
 #
 # Threads that share a sum take the interpreter's lock in turn, a dozen times a block: small blocks are slow,
 # of few columns up to four times.
-SHARED_ROWS = 65_536
-# OpenBLAS shares a product of more than 460,800 entries, and one of two vectors of more than 10,000, among
-# threads of its own, unless it is told not to, as threads of ours do (`_workers`). They wait for each other:
+MAX_SHARED_ROWS = 65_536
+# OpenBLAS divides a product of more than 460,800 entries, and one of two vectors of more than 10,000, among
+# threads of its own, unless it is told not to, as threads of ours do (`agd.data.threads`). They wait for each other:
 # where the processors are busy, for a hundred times what the product takes.
-MOST_ENTRIES = 450_000
-MOST_ROWS = 10_000
-LEAST_ROWS = 64  # below, a call costs more than its work
-SPARSE_ROWS = 50_000  # of a sparse block at most: beyond, vectors of its rows leave the cache
+MAX_PRODUCT_ENTRIES = 450_000
+MAX_PRODUCT_ROWS = 10_000
+# With fewer rows a call costs more than its work.
+MIN_BLOCK_ROWS = 64
+# Vectors with an entry for each row of a longer sparse block leave the cache.
+MAX_SPARSE_ROWS = 50_000
 
 
-def row_sums(X: Array, y: Array, weight: Array | None) -> Array:
+def sum_row_weights(X: Array, y: Array, weight: Array | None) -> Array:
     """Count the rows of a block, or add up their weights: shape () or (...,)."""
     xp = backends.namespace(X)
     if weight is not None:
@@ -39,12 +45,12 @@ def row_sums(X: Array, y: Array, weight: Array | None) -> Array:
     return xp.full((), float(y.shape[-1]), dtype=X.dtype, device=backends.device(X))
 
 
-def columns(X: Array) -> int:
+def entries_per_row(X: Array) -> int:
     """Return how many entries a row has, over all problems; 1 at least."""
     return max(1, math.prod((*map(int, X.shape[:-2]), int(X.shape[-1]))))
 
 
-def rows_of_block(X: Array, targets: int, limit: int | None = None, *, share: int = 0) -> int:
+def rows_per_block(X: Array, targets: int, limit: int | None = None, *, share: int = 0) -> int:
     """Return how many rows a block has: as many as stay in cache, where the backend's table says so.
 
     Parameters
@@ -67,9 +73,9 @@ def rows_of_block(X: Array, targets: int, limit: int | None = None, *, share: in
     if size is not None and backends.is_sparse(X):
         return sparse_rows_in_cache(X, targets, size)
     if size is not None:
-        fit = rows_in_cache(columns(X), targets, itemsize(X), size, share)
+        fit = rows_in_cache(entries_per_row(X), targets, item_bytes(X), size, share)
     else:
-        fit = n if limit is None else limit // (columns(X) * itemsize(X))
+        fit = n if limit is None else limit // (entries_per_row(X) * item_bytes(X))
     return max(1, min(n, fit))
 
 
@@ -92,8 +98,8 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: i
     Returns
     -------
     int
-        At least 1. As many rows as fit beside z and the slopes, within `LEAST_ROWS` (unless these take
-        more than four times `size`) and `MOST_ROWS`; shared ones, within `share` and `SHARED_ROWS`: of
+        At least 1. As many rows as fit beside z and the slopes, within `MIN_BLOCK_ROWS` (unless these take
+        more than four times `size`) and `MAX_PRODUCT_ROWS`; shared ones, within `share` and `MAX_SHARED_ROWS`: of
         float32 half of these, as rows are added up one after the other.
 
     Examples
@@ -104,10 +110,10 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: i
     [65536, 5041, 64]
     """
     row_bytes = max(1, columns + 2 * targets) * itemsize
-    fit = min(size // row_bytes, MOST_ENTRIES // max(1, columns))
-    least = min(LEAST_ROWS, 4 * size // row_bytes)
-    rows = max(1, min(max(fit, least), MOST_ROWS))
-    most = SHARED_ROWS if itemsize >= 8 else SHARED_ROWS // 2
+    fit = min(size // row_bytes, MAX_PRODUCT_ENTRIES // max(1, columns))
+    least = min(MIN_BLOCK_ROWS, 4 * size // row_bytes)
+    rows = max(1, min(max(fit, least), MAX_PRODUCT_ROWS))
+    most = MAX_SHARED_ROWS if itemsize >= 8 else MAX_SHARED_ROWS // 2
     return max(rows, min(size // row_bytes, most, share))
 
 
@@ -126,23 +132,23 @@ def sparse_rows_in_cache(X: Array, targets: int, size: int) -> int:
     Returns
     -------
     int
-        As many as fit on average, within `SPARSE_ROWS`, but with an entry for each column at least: a
+        As many as fit on average, within `MAX_SPARSE_ROWS`, but with an entry for each column at least: a
         block's gradient has p numbers, whatever its rows.
     """
     n, p = (int(length) for length in X.shape)
     entries = max(1.0, int(X.nnz) / n)
     entry_bytes = X.dtype.itemsize + X.indices.dtype.itemsize
-    fit = min(size / (entries * entry_bytes + 2 * targets * X.dtype.itemsize), SPARSE_ROWS)
+    fit = min(size / (entries * entry_bytes + 2 * targets * X.dtype.itemsize), MAX_SPARSE_ROWS)
     return max(1, min(n, int(max(fit, p / entries))))
 
 
-def itemsize(x: Array, dtype: Any = None) -> int:
+def item_bytes(x: Array, dtype: Any = None) -> int:
     """Return the bytes of an entry of x, or of one of this dtype in x's library.
 
     Examples
     --------
     >>> import numpy as np
-    >>> itemsize(np.zeros(3, dtype=np.float32))
+    >>> item_bytes(np.zeros(3, dtype=np.float32))
     4
     """
     return int(backends.namespace(x).finfo(x.dtype if dtype is None else dtype).bits) // 8

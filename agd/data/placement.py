@@ -1,4 +1,7 @@
-"""Where host arrays are moved to: the dtype that they have there, and whether they fit."""
+"""Moving host arrays to a device: their dtype there, the memory that they need, and batches that fit.
+
+`agd.data.as_data` uses it where a device is named, and `agd.Stream` for each batch that it moves.
+"""
 
 from __future__ import annotations
 
@@ -9,46 +12,48 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._validation import Data
 from agd._validation.arrays import as_array, as_floating
 from agd.backends import Selection, Transfer
+from agd.data.checks import CheckedArrays
 
 __all__ = [
-    "array_batches",
-    "dtype_there",
-    "host_parts",
-    "moved",
+    "as_host_arrays",
+    "device_dtype",
+    "move_arrays",
     "needed_bytes",
-    "stand_in",
+    "shape_placeholder",
+    "slice_batches",
 ]
 
-# Not measured on a device: large beside the cost of the few dozen calls that a batch takes.
-BATCH_BYTES = 128 * 2**20
-PARTS = 4  # a batch, the next one, and as much again for what is made of them
+# Large beside the cost of the few dozen calls that a batch takes; not measured on a device.
+MAX_BATCH_BYTES = 128 * 2**20
+
+# A batch, the next one, and as much again for the temporaries that are computed from them.
+BATCHES_IN_MEMORY = 4
 
 
-def host_parts(parts: Sequence[Any], where: Selection) -> list[Any]:
+def as_host_arrays(parts: Sequence[Any], selection: Selection) -> list[Any]:
     """Take X, y and weights as NumPy arrays that are to be moved, or what NumPy makes such of."""
     named = zip(("X", "y", "sample_weight"), parts, strict=False)
-    return [None if part is None else _on_host(name, part, where) for name, part in named]
+    return [None if part is None else _host_part(name, part, selection) for name, part in named]
 
 
-def _on_host(name: str, value: Any, where: Selection) -> Any:
+def _host_part(name: str, value: Any, selection: Selection) -> Any:
     if backends.is_sparse(value):
         raise TypeError(
-            f"{name} is sparse ({type(value).__name__}): only dense rows are moved to {where}; make it a "
+            f"{name} is sparse ({type(value).__name__}): only dense rows are moved to {selection}; make it a "
             f"sparse matrix there and leave device out"
         )
-    found = as_array(name, value)
-    if not isinstance(found, np.ndarray):
+    array = as_array(name, value)
+    if not isinstance(array, np.ndarray):
         raise TypeError(
-            f"{name} is an array of {backends.of(found).name}: NumPy arrays, memory maps and lists are moved "
-            f"to {where}; leave device out to fit an array where it is"
+            f"{name} is an array of {backends.of(array).name}: NumPy arrays, memory maps and lists are moved "
+            f"to {selection}; leave device out to fit an array where it is"
         )
-    return found
+    return array
 
 
-def dtype_there(X: Any, where: Selection, *, warn: bool = False) -> Any:
+def device_dtype(X: Any, selection: Selection, *, warn: bool = False) -> Any:
     """Return the NumPy dtype that X has once it is moved and made floating; the device is not asked.
 
     That is as if X had been moved beforehand: integers become the library's default float, and where
@@ -56,24 +61,24 @@ def dtype_there(X: Any, where: Selection, *, warn: bool = False) -> Any:
     """
     kept = as_floating("X", X[:0], backends.namespace(X), "cpu").dtype
     if kept != X.dtype:
-        return np.dtype(backends.dtype_name(backends.default_float(where.xp, where.device)))
-    known = where.xp.__array_namespace_info__().dtypes(device=where.device)
+        return np.dtype(backends.dtype_name(backends.default_float(selection.xp, selection.device)))
+    known = selection.xp.__array_namespace_info__().dtypes(device=selection.device)
     if kept.name in known:
         return kept.newbyteorder("=")
     if warn:
-        where.backend.warn_narrowing(f"{where} has no {kept.name}: float32 is used instead")
+        selection.backend.warn_narrowing(f"{selection} has no {kept.name}: float32 is used instead")
     return np.dtype(np.float32)
 
 
-def array_batches(
-    parts: Sequence[Any], where: Selection | None, rows: int | None
+def slice_batches(
+    parts: Sequence[Any], selection: Selection | None, rows: int | None
 ) -> Callable[[], Iterator[tuple[Any, ...]]]:
     """Cut X, y and weights, where there are any, into batches of so many rows, or as many as fit."""
-    if where is None:
+    if selection is None:
         named = zip(("X", "y", "sample_weight"), parts, strict=True)
         arrays = [as_array(name, part) for name, part in named if part is not None]
     else:
-        arrays = [part for part in host_parts(parts, where) if part is not None]
+        arrays = [part for part in as_host_arrays(parts, selection) if part is not None]
     if parts[1] is None:
         raise ValueError("y is missing: got None, need an array")
     for name, part in zip(("y", "sample_weight"), arrays[1:], strict=False):
@@ -83,32 +88,35 @@ def array_batches(
                 f"{tuple(part.shape)}"
             )
     n = int(arrays[0].shape[0])
-    step = rows or _rows_that_fit(arrays, where)
+    step = rows or _max_batch_rows(arrays, selection)
     return lambda: (tuple(part[i : i + step, ...] for part in arrays) for i in range(0, n, step))
 
 
-def _rows_that_fit(arrays: Sequence[Any], where: Selection | None) -> int:
+def _max_batch_rows(arrays: Sequence[Any], selection: Selection | None) -> int:
     """Return how many rows a batch has: of two, and what is made of one, all fit on the device."""
     entries = sum(math.prod(map(int, part.shape[1:])) for part in arrays)
-    size = 8 if where is None else dtype_there(arrays[0], where).itemsize
-    free = None if where is None else where.backend.free_bytes(where.device)
-    most = BATCH_BYTES if free is None else min(BATCH_BYTES, free // PARTS)
+    size = 8 if selection is None else device_dtype(arrays[0], selection).itemsize
+    free = None if selection is None else selection.backend.free_bytes(selection.device)
+    most = MAX_BATCH_BYTES if free is None else min(MAX_BATCH_BYTES, free // BATCHES_IN_MEMORY)
     return max(1, most // (entries * size))
 
 
-def stand_in(X: Any, dtype: Any) -> Any:
-    """Return an array of X's shape and this dtype that takes no memory: what y is checked beside."""
+def shape_placeholder(X: Any, dtype: Any) -> Any:
+    """Return an array of X's shape and this dtype that takes no memory: y and the weights are checked against it."""
     return np.broadcast_to(np.zeros((), dtype=dtype), X.shape)
 
 
-def moved(data: Data, dtype: Any, feed: Transfer) -> Data:
+def move_arrays(data: CheckedArrays, dtype: Any, transfer: Transfer) -> CheckedArrays:
     """Move checked host data to a device, in this dtype: X, y and weights by one feed."""
-    with np.errstate(over="ignore"):  # an infinity made here is found with those that came
-        return Data(
-            *(None if part is None else feed.move(part.astype(dtype, copy=False)) for part in data)
+    with np.errstate(over="ignore"):  # an infinity made here is array with those that came
+        return CheckedArrays(
+            *(
+                None if part is None else transfer.move(part.astype(dtype, copy=False))
+                for part in data
+            )
         )
 
 
-def needed_bytes(data: Data, dtype: Any) -> int:
+def needed_bytes(data: CheckedArrays, dtype: Any) -> int:
     """Return what X, y and the weights take in this dtype."""
     return sum(int(part.size) for part in data if part is not None) * int(dtype.itemsize)

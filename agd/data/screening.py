@@ -1,7 +1,8 @@
-"""What only the values can tell of data: finite, within the loss's domain, two classes.
+"""Screening of the values of X, y and the weights: finite, within the loss's domain, labels of two classes.
 
-The sound case costs one pass and one read by the host. Only data that fail are looked at again, to say
-how many values are wrong and where the first one is.
+A fit screens its data before the first step, unless its solver reads every value of X anyway and reports what is
+not finite. Valid data cost one pass and one read by the host. Only data that fail are passed over again, to count
+the invalid values and to locate the first of them.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss
 from agd._validation import invalid_values_text
-from agd.data.arrays import Blocks, beside
-from agd.data.matrix import entries, place
+from agd.data.arrays import Blocks
+from agd.data.matrix import entry_position, stored_entries
 
 __all__ = [
     "Screened",
-    "report",
     "screen",
+    "screen_block",
 ]
 
-TEMPORARY = 64 * 2**20  # bytes: the largest block for the second look, which copies its block
+# The second pass, which locates an invalid value, makes a copy of the size of its block.
+MAX_LOCATED_BLOCK_BYTES = 64 * 2**20
 
 
 class Screened(NamedTuple):
-    """Blocks whose values are sound, what was learned of them, and what it cost.
+    """Data whose values were checked, what the check found out about them, and what it cost.
 
     Attributes
     ----------
@@ -42,24 +44,24 @@ class Screened(NamedTuple):
     n_sync : int
         Reads by the host.
     whole : bool
-        Whether the values of X were looked at too.
+        Whether the values of X were checked too.
     """
 
     blocks: Blocks
     classes: tuple[float, float] | None
-    least_share: float
+    min_weight_share: float
     n_sync: int
     whole: bool = True
 
 
-class _Report(NamedTuple):
-    """One block's sums, extremes and counts; 0 where the loss does not ask, 1 for weights not given."""
+class _BlockReport(NamedTuple):
+    """Sums, extremes and counts of one block: 0 where the loss does not need them, 1 for absent weights."""
 
     X: Any
     y: Any
     weight: Any
-    least_weight: Any
-    least_positive: Any
+    min_weight: Any
+    min_positive_weight: Any
     outside: Any
     low: Any
     high: Any
@@ -67,47 +69,54 @@ class _Report(NamedTuple):
     not_signs: Any
 
 
-def report(loss: Loss, X: Array, y: Array, weight: Array | None, *, whole: bool = True) -> Array:
-    """Look a block over: a sum is finite only if all its terms are, and makes no temporary."""
+def screen_block(
+    loss: Loss, X: Array, y: Array, weight: Array | None, *, whole: bool = True
+) -> Array:
+    """Summarise a block as a `_BlockReport`: a sum is finite only if all its terms are, and needs no temporary."""
     xp = backends.namespace(y)
-    _alike(X, y, weight)
-    if X.shape[-2] == 0:  # a chunk whose rows were all filtered out: nothing to find fault with
-        return xp.asarray(_NOTHING, dtype=X.dtype, device=backends.device(X))
-    columns = dict.fromkeys(_Report._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y)))
+    _check_row_counts(X, y, weight)
+    if X.shape[-2] == 0:  # a chunk whose rows were all filtered out
+        return xp.asarray(_EMPTY_REPORT, dtype=X.dtype, device=backends.device(X))
+    columns = dict.fromkeys(
+        _BlockReport._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y))
+    )
     columns["y"] = xp.sum(y)
     if whole:
-        columns["X"] = xp.sum(entries(X))
+        columns["X"] = xp.sum(stored_entries(X))
     if weight is None:
         one = columns["low"] + 1.0
-        columns |= {"weight": one, "least_weight": one, "least_positive": one}
+        columns |= {"weight": one, "min_weight": one, "min_positive_weight": one}
     else:
         positive = xp.where(weight > 0.0, weight, xp.max(weight))
         columns |= {
             "weight": xp.sum(weight),
-            "least_weight": xp.min(weight),
-            "least_positive": xp.min(positive),
+            "min_weight": xp.min(weight),
+            "min_positive_weight": xp.min(positive),
         }
     if loss.classes is None:
-        columns["outside"] = _count(loss.outside(y))
+        columns["outside"] = _count_flags(loss.outside(y))
     else:
         columns |= {
             "low": xp.min(y),
             "high": xp.max(y),
-            "not_binary": _count((y != 0.0) & (y != 1.0)),
-            "not_signs": _count((y != -1.0) & (y != 1.0)),
+            "not_binary": _count_flags((y != 0.0) & (y != 1.0)),
+            "not_signs": _count_flags((y != -1.0) & (y != 1.0)),
         }
-    return xp.stack([xp.astype(columns[name], X.dtype) for name in _Report._fields])
+    return xp.stack([xp.astype(columns[name], X.dtype) for name in _BlockReport._fields])
 
 
-_NOTHING = tuple(
-    {"least_weight": math.inf, "least_positive": math.inf, "low": math.inf, "high": -math.inf}.get(
-        name, 0.0
-    )
-    for name in _Report._fields
+_EMPTY_REPORT = tuple(
+    {
+        "min_weight": math.inf,
+        "min_positive_weight": math.inf,
+        "low": math.inf,
+        "high": -math.inf,
+    }.get(name, 0.0)
+    for name in _BlockReport._fields
 )
 
 
-def _alike(X: Array, y: Array, weight: Array | None) -> None:
+def _check_row_counts(X: Array, y: Array, weight: Array | None) -> None:
     """Raise if a block's parts differ in rows, which chunks of unknown size show only here."""
     for name, rows in (("y", y), ("sample_weight", weight)):
         if rows is not None and rows.shape[-1] != X.shape[-2]:
@@ -117,7 +126,7 @@ def _alike(X: Array, y: Array, weight: Array | None) -> None:
             )
 
 
-def _count(mask: Array) -> Array:
+def _count_flags(mask: Array) -> Array:
     xp = backends.namespace(mask)
     return xp.sum(xp.astype(mask, xp.int32))
 
@@ -132,16 +141,16 @@ def screen(
     blocks : Blocks
         The data.
     loss : Loss
-        It says which targets it can have.
+        It declares its domain and its number of classes.
     reports : array, optional
-        What `report` gave for each block, stacked, where another pass took it along.
+        The results of `screen_block` for each block, stacked, where another pass computed them on its way.
     whole : bool
-        Whether to look at X, which takes as long as a step does, beside y and the weights.
+        Whether to check X, which takes as long as a step does, and not only y and the weights.
 
     Returns
     -------
     Screened
-        Sound data.
+        The checked data.
 
     Raises
     ------
@@ -150,98 +159,102 @@ def screen(
         the loss cannot have; it counts them and gives the first position.
     """
     if reports is None:
-        with np.errstate(all="ignore"):  # what overflows here is looked at again, and then said
-            of = blocks if whole else beside(blocks)
-            rows = of.each(functools.partial(report, loss, whole=whole))
+        with np.errstate(all="ignore"):  # an overflow is reported below
+            of = blocks if whole else blocks.targets_only()
+            rows = of.map(functools.partial(screen_block, loss, whole=whole))
         reports = backends.namespace(rows[0]).stack(rows)
     xp = backends.namespace(reports)
     # The same in every column of its row.
-    least_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
-    read = backends.to_numpy(xp.concat([reports, least_total])).astype(float)
-    found, total = _Report(*read[:-1].T), read[-1, 0]
-    _finite(blocks, found)
-    if found.high.max() < found.low.min():
+    min_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
+    read = backends.to_numpy(xp.concat([reports, min_total])).astype(float)
+    report, total = _BlockReport(*read[:-1].T), read[-1, 0]
+    _check_finite(blocks, report)
+    if report.high.max() < report.low.min():
         raise ValueError("X must have at least one row, got chunks without any")
-    if found.least_weight.min() < 0.0:
-        _fail(blocks, 2, "sample_weight", "negative", lambda x: x < 0.0)
+    if report.min_weight.min() < 0.0:
+        _raise_first_error(blocks, 2, "sample_weight", "negative", lambda x: x < 0.0)
     if not total > 0.0:
         raise ValueError("sample_weight must have a positive sum, got only zeros")
     if not math.isfinite(total):
         raise ValueError("sample_weight must have a finite sum: divide the weights by a constant")
-    least_share = float(found.least_positive.min() / total)
+    min_weight_share = float(report.min_positive_weight.min() / total)
     if loss.classes is None:
-        if found.outside.sum() > 0:
+        if report.outside.sum() > 0:
             kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
-            _fail(blocks, 1, "y", kind, loss.outside)
-        return Screened(blocks, None, least_share, 1, whole)
-    return _two_classes(blocks, loss, found, least_share)._replace(whole=whole)
+            _raise_first_error(blocks, 1, "y", kind, loss.outside)
+        return Screened(blocks, None, min_weight_share, 1, whole)
+    return _encode_classes(blocks, loss, report, min_weight_share)._replace(whole=whole)
 
 
-def _finite(blocks: Blocks, found: _Report) -> None:
+def _check_finite(blocks: Blocks, report: _BlockReport) -> None:
     for which, name in enumerate(("X", "y", "sample_weight")):
-        if not np.isfinite(found[which]).all():
-            # The sum may have overflowed although every term is finite: then nothing is found.
-            _fail(blocks, which, name, "NaN or infinite", lambda x: ~_xp(x).isfinite(x))
+        if not np.isfinite(report[which]).all():
+            # The sum may have overflowed although every term is finite: then nothing is raised.
+            _raise_first_error(
+                blocks, which, name, "NaN or infinite", lambda x: ~_namespace(x).isfinite(x)
+            )
 
 
-def _xp(x: Array) -> Any:
+def _namespace(x: Array) -> Any:
     return backends.namespace(x)
 
 
-def _two_classes(blocks: Blocks, loss: Loss, found: _Report, least_share: float) -> Screened:
-    """Find the two labels, low and high, and write them as 0 and 1."""
-    low, high = float(found.low.min()), float(found.high.max())
+def _encode_classes(
+    blocks: Blocks, loss: Loss, report: _BlockReport, min_weight_share: float
+) -> Screened:
+    """Encode the two labels, low and high, as 0 and 1."""
+    low, high = float(report.low.min()), float(report.high.max())
     n_sync = 1
     if low == high:
         raise ValueError(f"y must have two classes for loss {loss.name!r}, got one: {low!r}")
-    plain = found.not_binary.sum() == 0
-    if not plain and found.not_signs.sum() > 0:
-        third = functools.partial(_neither, low, high)
+    is_encoded = report.not_binary.sum() == 0
+    if not is_encoded and report.not_signs.sum() > 0:
+        third = functools.partial(_is_third_class, low, high)
         n_sync += 1
         more = f"values of a third class beside {low!r} and {high!r} (loss {loss.name!r} needs two)"
-        _fail(blocks, 1, "y", more, third)
-    if plain:
-        return Screened(blocks, (low, high), least_share, n_sync)
-    return Screened(blocks.encoded(high), (low, high), least_share, n_sync)
+        _raise_first_error(blocks, 1, "y", more, third)
+    if is_encoded:
+        return Screened(blocks, (low, high), min_weight_share, n_sync)
+    return Screened(blocks.encode_labels(high), (low, high), min_weight_share, n_sync)
 
 
-def _neither(low: float, high: float, y: Array) -> Array:
+def _is_third_class(low: float, high: float, y: Array) -> Array:
     return (y != low) & (y != high)
 
 
-def _fail(
-    blocks: Blocks, which: int, name: str, kind: str, wrong: Callable[[Array], Array]
+def _raise_first_error(
+    blocks: Blocks, which: int, name: str, kind: str, is_invalid: Callable[[Array], Array]
 ) -> None:
-    """Raise with the number of wrong values and the place of the first; return if there is none."""
+    """Raise with the number of invalid values and the position of the first; return if there is none."""
     offset, total, first = 0, 0, None
-    for count, index, value, rows in blocks.each(
-        functools.partial(_locate, which, wrong), limit=TEMPORARY
+    for count, index, value, rows in blocks.map(
+        functools.partial(_locate_first, which, is_invalid), limit=MAX_LOCATED_BLOCK_BYTES
     ):
-        here = int(backends.to_numpy(count))
-        if here and first is None:
-            place = [int(i) for i in backends.to_numpy(index)]
-            place[-2 if which == 0 else -1] += offset
-            first = (tuple(place), float(backends.to_numpy(value)))
-        total += here
+        block_count = int(backends.to_numpy(count))
+        if block_count and first is None:
+            position = [int(i) for i in backends.to_numpy(index)]
+            position[-2 if which == 0 else -1] += offset
+            first = (tuple(position), float(backends.to_numpy(value)))
+        total += block_count
         offset += rows
     if first is not None:
         raise ValueError(invalid_values_text(name, total, kind, *first))
 
 
-def _locate(
-    which: int, wrong: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
+def _locate_first(
+    which: int, is_invalid: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Array, Array, int]:
-    """Count the wrong values of a block; give the index and the value of the first, and its rows."""
-    x: Array = (entries(X), y, weight)[which]
+    """Count the invalid values of a block; return also the index and value of the first, and the block's rows."""
+    x: Array = (stored_entries(X), y, weight)[which]
     xp = backends.namespace(x)
     if 0 in x.shape:  # a sparse block without an entry
         return xp.zeros((), dtype=xp.int32), xp.zeros((2,), dtype=xp.int32), x, int(X.shape[-2])
-    flags = xp.reshape(xp.astype(wrong(x), xp.int32), (-1,))
+    flags = xp.reshape(xp.astype(is_invalid(x), xp.int32), (-1,))
     first = xp.argmax(flags)
     value = xp.take(xp.reshape(x, (-1,)), xp.reshape(first, (1,)))[0]
     index, rest = [], first
     if which == 0 and backends.is_sparse(X):
-        return xp.sum(flags), xp.stack(place(X, first)), value, int(X.shape[-2])
+        return xp.sum(flags), xp.stack(entry_position(X, first)), value, int(X.shape[-2])
     for size in reversed(x.shape):
         index.append(rest % size)
         rest = rest // size

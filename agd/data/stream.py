@@ -1,4 +1,9 @@
-"""The next of some items is made by a thread while the present one is used."""
+"""Streams: rows in batches that every pass reads anew, for data larger than memory.
+
+`Stream` is what a user gives in place of X and y: it checks each batch against the first one and moves it to a
+device, where a thread prepares the next batch while the present one is computed with. `StreamData` is the same rows
+as row blocks, and `place_arrays` streams host arrays that a device cannot hold.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +12,74 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agd import backends
-from agd._typing import Array, BatchColumn, Batches
-from agd._validation import Data, as_count, as_data, check_columns, column_names
-from agd.backends import Transfer
-from agd.data.placement import array_batches, dtype_there, host_parts, moved, needed_bytes, stand_in
-from agd.data.tables import BATCH_ROWS, TableBatches, table_batches
+from agd._typing import Array, BatchColumn, Batches, Tree
+from agd._validation import as_count, check_columns, column_names
+from agd.backends import Backend, Transfer
+from agd.data.base import ARITY, LazyData, tree_reduce
+from agd.data.checks import CheckedArrays, check_arrays
+from agd.data.placement import (
+    as_host_arrays,
+    device_dtype,
+    move_arrays,
+    needed_bytes,
+    shape_placeholder,
+    slice_batches,
+)
+from agd.data.tables import DEFAULT_BATCH_ROWS, TableBatches, table_batches
 
 __all__ = [
     "Stream",
-    "ahead",
-    "as_batch",
-    "check_alike",
-    "check_renewed",
+    "StreamData",
+    "check_batch",
+    "check_fresh_iterators",
+    "check_same_kind",
     "check_targets",
-    "placed",
+    "place_arrays",
+    "read_ahead",
 ]
 
 _END = object()
 
 
-def ahead(source: Generator[Any], handed: Callable[[], None]) -> Iterator[Any]:
-    """Give what `source` gives, in its order; a thread makes each next item meanwhile.
+def read_ahead(source: Generator[Any], before_next: Callable[[], None]) -> Iterator[Any]:
+    """Yield the items of `source` in order, while a thread prepares the next one.
 
-    At most two items are held at a time: the one that was given last, and the next.
+    At most two items are in memory at a time: the one that was yielded last, and the next.
 
     Parameters
     ----------
     source : generator
         Run and closed in the thread, under the caller's context.
     handed : callable
-        Called by the caller's thread before the next item is begun: all earlier ones were used by then.
+        Called by the caller's thread before the next item is begun, when all earlier ones have been used.
 
     Yields
     ------
     object
-        The items. What `source` raises is raised here. The thread has ended when this has, also where
-        the caller leaves before the last item.
+        The items. What `source` raises is raised here. The thread ends together with this generator, also where
+        the caller stops before the last item.
     """
-    reader = _Reader(source)
+    reader = _BatchReader(source)
     reader.thread.start()
     try:
         while (item := reader.ready.get()) is not _END:
-            handed()
+            before_next()
             reader.wanted.release()
             yield item
             del item  # before the next one is waited for
-        reader.check()
+        reader.raise_error()
     finally:
-        reader.stop()
+        reader.join_thread()
 
 
-class _Reader:
-    """A thread that makes one item each time that one is wanted."""
+class _BatchReader:
+    """A thread that prepares one item each time that one is asked for."""
 
     def __init__(self, source: Generator[Any]) -> None:
         self.source = source
@@ -71,9 +88,9 @@ class _Reader:
         self.stopped = False
         self.error: BaseException | None = None
         run = contextvars.copy_context().run  # NumPy's errstate is the context's
-        self.thread = threading.Thread(target=run, args=(self._work,), name="agd-batches")
+        self.thread = threading.Thread(target=run, args=(self._read_items,), name="agd-batches")
 
-    def _work(self) -> None:
+    def _read_items(self) -> None:
         try:
             while self.wanted.acquire() and not self.stopped:
                 self.ready.put(next(self.source))
@@ -87,7 +104,7 @@ class _Reader:
             finally:
                 self.ready.put(_END)
 
-    def check(self) -> None:
+    def raise_error(self) -> None:
         """Raise what the source raised."""
         error, self.error = self.error, None
         if error is None:
@@ -97,15 +114,15 @@ class _Reader:
         finally:
             del error  # its traceback holds this frame
 
-    def stop(self) -> None:
+    def join_thread(self) -> None:
         """End the thread, once the item that it is at is made."""
         self.stopped = True
         self.wanted.release()
         self.thread.join()
 
 
-def check_renewed(batches: Callable[[], Any]) -> None:
-    """Refuse a function with one iterator for every pass: the second would find it spent."""
+def check_fresh_iterators(batches: Callable[[], Any]) -> None:
+    """Raise TypeError for a function that returns one iterator for every pass: the second pass would get nothing."""
     made = batches()
     if hasattr(made, "__next__") and made is batches():
         raise TypeError(
@@ -113,15 +130,15 @@ def check_renewed(batches: Callable[[], Any]) -> None:
         )
 
 
-def as_batch(
+def check_batch(
     number: int,
     batch: Any,
-    feed: Transfer | None = None,
+    transfer: Transfer | None = None,
     columns: list[str] | None = None,
     *,
     warn: bool = False,
-) -> Data | None:
-    """Check a batch, of columns by these names, and move it where it goes; None for one without rows."""
+) -> CheckedArrays | None:
+    """Check a batch and the names of its columns, and move it to the device; return None for one without rows."""
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"batch {number} must be (X, y) or (X, y, sample_weight), got {what}")
@@ -130,18 +147,18 @@ def as_batch(
     dtype: Any = None
     try:
         check_columns(batch[0], columns)
-        if feed is not None:
-            batch = host_parts(batch, feed.selection)
-            dtype = dtype_there(batch[0], feed.selection, warn=warn)
-        found = as_data(*batch)
+        if transfer is not None:
+            batch = as_host_arrays(batch, transfer.selection)
+            dtype = device_dtype(batch[0], transfer.selection, warn=warn)
+        checked = check_arrays(*batch)
     except (TypeError, ValueError) as error:
         raise type(error)(f"batch {number}: {error}") from None
-    if found.X.ndim != 2 or backends.of(found.X).chunked or backends.is_sparse(found.X):
+    if checked.X.ndim != 2 or backends.of(checked.X).chunked or backends.is_sparse(checked.X):
         raise ValueError(
             f"batch {number}: X must be a dense array in memory of shape (n, p), got "
-            f"{type(found.X).__name__} of shape {tuple(found.X.shape)}"
+            f"{type(checked.X).__name__} of shape {tuple(checked.X.shape)}"
         )
-    return found if feed is None else moved(found, dtype, feed)
+    return checked if transfer is None else move_arrays(checked, dtype, transfer)
 
 
 def _is_empty(rows: Any) -> bool:
@@ -152,8 +169,8 @@ def _is_empty(rows: Any) -> bool:
     return len(shape) > 0 and shape[0] == 0
 
 
-def check_alike(number: int, X: Array, like: Array) -> None:
-    """Refuse a batch of another library, dtype, device or number of columns."""
+def check_same_kind(number: int, X: Array, like: Array) -> None:
+    """Raise ValueError unless a batch has the library, dtype, device and number of columns of the first one."""
     kinds = [
         (backends.of(x).name, str(x.dtype), str(backends.device(x)), int(x.shape[-1]))
         for x in (X, like)
@@ -174,6 +191,59 @@ def check_targets(number: int, y: Array, like: BatchColumn) -> None:
             f"batch {number}: y must have the targets of the first batch, {like.shape[:-1]}, got "
             f"{tuple(y.shape)[:-1]}"
         )
+
+
+@dataclass(frozen=True)
+class StreamData(LazyData):
+    """Batches as row blocks, one after the other; the attributes are those of `BaseData`.
+
+    X is the stream itself, and y and the weights are the `BatchColumn` that stand for those of its batches.
+    """
+
+    @classmethod
+    def accepts(cls, X: Any) -> bool:
+        """Return whether X is a stream of batches."""
+        return isinstance(X, Batches)
+
+    def _batches(self) -> Iterator[tuple[Array, Array, Array | None]]:
+        """Go through the batches, with labels read as 0 and 1 where these were encoded."""
+        positive_label = self.y.positive_label
+        for X, y, weight in self.X:
+            if positive_label is not None:
+                # The name y is used again so that no second target is kept alive.
+                y = backends.namespace(y).astype(y == positive_label, y.dtype)  # noqa: PLW2901
+            yield X, y, weight
+            del X, y, weight  # free the batch before the next one is made
+
+    def map(self, f: Callable[..., Tree], limit: int | None = None) -> list[Tree]:  # noqa: ARG002
+        """Return f(X, y, weight) of every batch, in order: one pass."""
+        self.passes[0] += 1
+        return list(self._map_batches(f))
+
+    def reduce(
+        self,
+        f: Callable[..., Tree],
+        merge: Callable[[list[Tree]], Tree],
+        *,
+        small: bool = False,  # noqa: ARG002 - all results are in this process already
+    ) -> Tree:
+        """Merge f(X, y, weight) of the batches in a tree: see `BaseData.reduce`."""
+        self.passes[0] += 1
+        # Closed at once, so that a pass that fails ends the thread that reads its batches, though the
+        # error's traceback may keep the iterator alive.
+        with contextlib.closing(self._map_batches(f)) as results:
+            return tree_reduce(results, merge, ARITY)
+
+    def _map_batches(self, f: Callable[..., Tree]) -> Generator[Tree]:
+        """Yield f of each batch; no batch is kept alive while the next one is made."""
+        empty = True
+        for block in self._batches():
+            result = f(*block)
+            del block
+            empty = False
+            yield result
+        if empty:
+            raise ValueError("batches must be the same on every pass, got none on this one")
 
 
 class Stream(Batches):
@@ -244,9 +314,9 @@ class Stream(Batches):
         self.columns = batches.features if isinstance(batches, TableBatches) else None
         self._rows: int | None = None
         if callable(batches):
-            check_renewed(batches)
-        self._where = None if device is None else backends.select(device)
-        first = next(self._checked(None, self._feed()), None)
+            check_fresh_iterators(batches)
+        self._selection = None if device is None else backends.select(device)
+        first = next(self._checked_batches(None, self._new_transfer()), None)
         if first is None:
             raise ValueError("batches must have at least one row, got none")
         X, y, weight = first
@@ -275,7 +345,7 @@ class Stream(Batches):
         *,
         features: Sequence[str] | None = None,
         weight: str | None = None,
-        batch_rows: int = BATCH_ROWS,
+        batch_rows: int = DEFAULT_BATCH_ROWS,
         device: str | None = None,
     ) -> Stream:
         """Read a table in batches: a file, several with the same columns, or a folder of them.
@@ -357,14 +427,14 @@ class Stream(Batches):
         >>> [batch[0].shape for batch in stream]
         [(3, 1), (1, 1)]
         """
-        where = None if device is None else backends.select(device)
+        selection = None if device is None else backends.select(device)
         rows = None if batch_rows is None else as_count("batch_rows", batch_rows)
-        return cls(array_batches((X, y, sample_weight), where, rows), device=device)
+        return cls(slice_batches((X, y, sample_weight), selection, rows), device=device)
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        rows, feed = 0, self._feed()
-        made = self._checked(self.resident, feed)
-        for batch in made if feed is None else ahead(made, feed.record_event):
+        rows, transfer = 0, self._new_transfer()
+        made = self._checked_batches(self.resident, transfer)
+        for batch in made if transfer is None else read_ahead(made, transfer.record_event):
             rows += int(batch[0].shape[-2])
             yield batch
             del batch  # before the next one is made
@@ -375,8 +445,8 @@ class Stream(Batches):
             )
         self._rows = rows
 
-    def _begun(self) -> Iterator[Any]:
-        """Begin a pass."""
+    def _start_pass(self) -> Iterator[Any]:
+        """Return a new iterator over the user's batches."""
         made = self._batches() if callable(self._batches) else self._batches
         if not isinstance(made, Iterable):
             raise TypeError(
@@ -384,42 +454,46 @@ class Stream(Batches):
             )
         return iter(made)
 
-    def _feed(self) -> Transfer | None:
-        """Return what moves the batches of one pass."""
-        return None if self._where is None else self._where.backend.transfer(self._where)
+    def _new_transfer(self) -> Transfer | None:
+        """Return the transfer that moves the batches of one pass; None where they stay."""
+        return (
+            None if self._selection is None else self._selection.backend.transfer(self._selection)
+        )
 
-    def _checked(self, like: Array | None, feed: Transfer | None) -> Generator[Data]:
-        """Go through the batches; each is checked beside those before it, and moved."""
+    def _checked_batches(
+        self, like: Array | None, transfer: Transfer | None
+    ) -> Generator[CheckedArrays]:
+        """Yield the batches, each checked against the first one and moved."""
         weighted = None if like is None else self.weight is not None
         number = -1
-        for batch in self._begun():  # enumerate would hold on to a batch
+        for batch in self._start_pass():  # enumerate would hold on to a batch
             number += 1
-            found = as_batch(number, batch, feed, self.columns, warn=like is None)
-            if found is None:
+            checked = check_batch(number, batch, transfer, self.columns, warn=like is None)
+            if checked is None:
                 continue
             if like is None and self.columns is None:
                 self.columns = column_names(batch[0])
             del batch
-            here = found.weight is not None
-            if weighted not in (None, here):
+            has_weights = checked.weight is not None
+            if weighted not in (None, has_weights):
                 raise ValueError(
-                    f"batch {number} has {'' if here else 'no '}weights, and those before it "
-                    f"{'none' if here else 'have'}: give all batches weights, or none"
+                    f"batch {number} has {'' if has_weights else 'no '}weights, and those before it "
+                    f"{'none' if has_weights else 'have'}: give all batches weights, or none"
                 )
             if like is not None:
-                check_alike(number, found.X, like)
-                check_targets(number, found.y, self.y)
-            weighted = here
-            yield found
-            del found
+                check_same_kind(number, checked.X, like)
+                check_targets(number, checked.y, self.y)
+            weighted = has_weights
+            yield checked
+            del checked
 
 
-# Of the free memory, what X, y and weights may take: the rest is for what is made of them.
-SHARE = 0.875
+# The share of the free memory that X, y and weights may take: the rest is for what is computed from them.
+MAX_MEMORY_SHARE = 0.875
 
 
-def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
-    """Check host data, and put them where they are fitted.
+def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArrays:
+    """Check host data, and move them to the device where they are fitted.
 
     Parameters
     ----------
@@ -430,7 +504,7 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
 
     Returns
     -------
-    Data
+    CheckedArrays
         Arrays on the device; a `Stream` where they do not fit in its free memory.
 
     Raises
@@ -438,7 +512,7 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
     TypeError
         For arrays of another library, and sparse ones.
     ValueError
-        As `as_data`; for a stream, which has a device of its own.
+        As `check_arrays`; for a stream, which has a device of its own.
     MemoryError
         For independent problems that do not fit: they cannot be streamed.
     """
@@ -447,23 +521,56 @@ def placed(X: Any, y: Any, sample_weight: Any, device: str) -> Data:
             f"device={device!r} beside a stream: say where its batches go when it is made, by "
             f"agd.Stream(batches, device={device!r})"
         )
-    where = backends.select(device)
-    parts = host_parts((X, y, sample_weight), where)
+    selection = backends.select(device)
+    parts = as_host_arrays((X, y, sample_weight), selection)
     if any(part is None for part in parts[:2]) or 0 in parts[0].shape:
-        return as_data(*parts)  # says what is missing
-    if where.backend.chunked:
-        return as_data(where.asarray(parts[0]), *parts[1:])
-    dtype = dtype_there(parts[0], where, warn=True)
-    checked = as_data(stand_in(parts[0], dtype), *parts[1:])._replace(X=parts[0])
+        return check_arrays(*parts)  # says what is missing
+    if selection.backend.chunked:
+        return check_arrays(selection.asarray(parts[0]), *parts[1:])
+    dtype = device_dtype(parts[0], selection, warn=True)
+    checked = check_arrays(shape_placeholder(parts[0], dtype), *parts[1:])._replace(X=parts[0])
     size = needed_bytes(checked, dtype)
-    free = where.backend.free_bytes(where.device)
-    if free is None or size <= SHARE * free:  # what is not known is taken to be enough
+    free = selection.backend.free_bytes(selection.device)
+    if free is None or size <= MAX_MEMORY_SHARE * free:  # what is not known is taken to be enough
         with contextlib.suppress(MemoryError):  # it was not, or not in one piece
-            return moved(checked, dtype, where.backend.transfer(where))
+            return move_arrays(checked, dtype, selection.backend.transfer(selection))
     if parts[0].ndim > 2:
         left = "" if free is None else f", where {backends.format_bytes(free)} are free"
         raise MemoryError(
-            f"X, y and weights take {backends.format_bytes(size)} on {where}{left}: problems side by side "
+            f"X, y and weights take {backends.format_bytes(size)} on {selection}{left}: problems side by side "
             f"cannot be read in batches of rows; fit some of them at a time"
         )
-    return as_data(Stream.from_arrays(*parts, device=device), None)
+    return check_arrays(Stream.from_arrays(*parts, device=device), None)
+
+
+def _resident_of_batches(batches: Batches) -> Array:
+    return batches.resident
+
+
+def _context_of_batches(batches: Batches) -> AbstractContextManager[Any]:
+    return backends.device_context(batches.resident)
+
+
+def _refuse_array_access(*_: Any) -> Any:
+    raise TypeError("a stream has no array to read: go through its batches")
+
+
+# A stream stands in the place of an array X: its row of the table says that it is lazy and in chunks.
+backends.register_row(
+    Backend(
+        name="stream",
+        module="agd",
+        namespace="agd",
+        install="array-gd",
+        owns=lambda x: isinstance(x, Batches),
+        devices=lambda _: [],
+        get_device=lambda *_: None,
+        to_numpy=_refuse_array_access,
+        convert=_refuse_array_access,
+        block_bytes=lambda _: None,
+        mutable=False,
+        resident=_resident_of_batches,
+        device_context=_context_of_batches,
+        chunked=True,
+    )
+)

@@ -1,4 +1,7 @@
-"""Files of a table, opened by ``pyarrow.dataset`` as one, with columns of the same types in all."""
+"""Tables in files (CSV, Parquet, Feather), read in batches by ``pyarrow.dataset`` as one data set.
+
+`agd.Stream.from_files` and the command line make a `TableBatches`, which every pass of a fit iterates over anew.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,17 @@ import numpy as np
 from agd._validation import as_choice, as_count
 
 __all__ = [
-    "BATCH_ROWS",
-    "FORMATS",
+    "DEFAULT_BATCH_ROWS",
+    "FORMAT_BY_SUFFIX",
     "TableBatches",
-    "alike",
-    "is_text",
-    "named",
-    "opened",
+    "is_text_type",
+    "name_file_in_errors",
+    "open_dataset",
     "table_batches",
+    "unify_column_types",
 ]
 
-FORMATS = {
+FORMAT_BY_SUFFIX = {
     ".csv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -33,8 +36,11 @@ FORMATS = {
 }
 
 
+DEFAULT_BATCH_ROWS = 2**16
+
+
 @contextlib.contextmanager
-def named(files: Sequence[str]) -> Iterator[None]:
+def name_file_in_errors(files: Sequence[str]) -> Iterator[None]:
     """Turn what pyarrow raises into a ValueError that names the file."""
     import pyarrow as pa
 
@@ -49,14 +55,16 @@ def named(files: Sequence[str]) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and type(error) is not OSError:  # missing, not allowed
             raise
-        told = " ".join(str(error).split())
-        named = [file for file in files if file in told] or list(files)
-        which = named[0] if len(named) == 1 else f"one of {named[0]} to {named[-1]}"
-        why = told.rpartition(f"'{named[0]}': ")[2]  # after the places where pyarrow passed it on
+        message = " ".join(str(error).split())
+        affected = [file for file in files if file in message] or list(files)
+        which = affected[0] if len(affected) == 1 else f"one of {affected[0]} to {affected[-1]}"
+        why = message.rpartition(f"'{affected[0]}': ")[
+            2
+        ]  # after the places where pyarrow passed it on
         raise ValueError(f"{which}: cannot be read: {why}") from error
 
 
-def opened(paths: list[Path]) -> Any:
+def open_dataset(paths: list[Path]) -> Any:
     """Open the files, or a folder of them, as one dataset; of CSV, integers are read as floats."""
     try:
         import pyarrow as pa
@@ -67,35 +75,37 @@ def opened(paths: list[Path]) -> Any:
             'a table in a file is read by pyarrow, which is not installed: pip install "array-gd[cli]"'
         ) from error
     files = [f for path in paths for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    files = [f for f in files if f.suffix.lower() in FORMATS] or files
+    files = [f for f in files if f.suffix.lower() in FORMAT_BY_SUFFIX] or files
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: there is no such file")
     if not files:
-        raise ValueError(f"{paths[0]}: has no file of {', '.join(FORMATS)}")
-    kind = FORMATS[
-        as_choice(f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMATS))
+        raise ValueError(f"{paths[0]}: has no file of {', '.join(FORMAT_BY_SUFFIX)}")
+    kind = FORMAT_BY_SUFFIX[
+        as_choice(
+            f"the suffix of {files[0].name}", files[0].suffix.lower(), tuple(FORMAT_BY_SUFFIX)
+        )
     ]
     for file in files:
-        if FORMATS.get(file.suffix.lower()) != kind:
+        if FORMAT_BY_SUFFIX.get(file.suffix.lower()) != kind:
             raise ValueError(f"paths must name files of one kind, got {files[0]} and {file}")
     names = [str(file) for file in files]
-    with named(names):
-        found = pads.dataset(names, format=kind)
+    with name_file_in_errors(names):
+        dataset = pads.dataset(names, format=kind)
     if kind != "csv":
-        return found
-    # A column of which the first rows are whole numbers, or missing, may have others further down.
-    with named(names[:1]):
+        return dataset
+    # A column whose first rows are integers, or missing, may have other values further down.
+    with name_file_in_errors(names[:1]):
         floats = {
             field.name: pa.float64()
-            for field in found.schema
+            for field in dataset.schema
             if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
         }
     options = pads.CsvFileFormat(convert_options=pacsv.ConvertOptions(column_types=floats))
     return pads.dataset(names, format=options)
 
 
-def alike(data: Any, roles: list[tuple[str, str]], *, text: bool) -> Any:
+def unify_column_types(data: Any, roles: list[tuple[str, str]], *, text: bool) -> Any:
     """Check the columns of every file; one that is not of the same type in all is read as float64.
 
     With `text` the target may be text in all of them.
@@ -105,15 +115,15 @@ def alike(data: Any, roles: list[tuple[str, str]], *, text: bool) -> Any:
 
     schema = data.schema
     for part in data.get_fragments():
-        with named([part.path]):
-            here = part.physical_schema
-            here.names  # noqa: B018 - decoded here, where the file is known
+        with name_file_in_errors([part.path]):
+            part_schema = part.physical_schema
+            part_schema.names  # noqa: B018 - decoded here, where the file is known
         for role, name in roles:
-            _check_column(part.path, here, role, name, text=text and role == "target")
+            _check_column(part.path, part_schema, role, name, text=text and role == "target")
             at = schema.get_field_index(name)
-            one, other = here.field(name).type, schema.field(at).type
+            one, other = part_schema.field(name).type, schema.field(at).type
             if one != other:
-                both = is_text(one) and is_text(other)
+                both = is_text_type(one) and is_text_type(other)
                 schema = schema.set(at, pa.field(name, pa.string() if both else pa.float64()))
     if schema.equals(data.schema):
         return data
@@ -132,22 +142,19 @@ def _check_column(path: str, schema: Any, role: str, name: str, *, text: bool) -
     kind, types = schema.field(name).type, pa.types
     if types.is_binary(kind) and Path(path).suffix.lower() == ".csv":
         raise ValueError(f"{path}: column {name!r} is not UTF-8 text: save the file as UTF-8")
-    if text and is_text(kind):
+    if text and is_text_type(kind):
         return
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
             or types.is_decimal(kind) or types.is_null(kind)):  # fmt: skip
         raise ValueError(f"{path}: column {name!r} must be numbers, got {kind}")
 
 
-def is_text(kind: Any) -> bool:
+def is_text_type(kind: Any) -> bool:
     """Return whether a type of pyarrow's is of text."""
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-BATCH_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -182,24 +189,24 @@ class TableBatches:
         ValueError
             For a file that cannot be read on: it names the file.
         """
-        # Little is read ahead: what waits is memory that the table was to be spared.
-        found = self.data.to_batches(
+        # Little is read ahead, since batches that wait take the memory that streaming is to save.
+        batches = self.data.to_batches(
             columns=[*self.features, *self.others],
             batch_size=self.rows,
             batch_readahead=2,
             fragment_readahead=1,
         )
         p = len(self.features)
-        with named(self.data.files):
-            for batch in found:
+        with name_file_in_errors(self.data.files):
+            for batch in batches:
                 columns = [self._column(i, batch.column(i)) for i in range(batch.num_columns)]
                 yield (np.stack(columns[:p], axis=-1), *columns[p:])
                 del batch, columns  # before the next ones are read
 
     def _column(self, i: int, column: Any) -> Any:
         if i == len(self.features) and self.labels is not None:
-            return _coded(column, self.labels)
-        return _numbers(column)
+            return _encode_labels(column, self.labels)
+        return _as_float64(column)
 
 
 def table_batches(
@@ -208,7 +215,7 @@ def table_batches(
     *,
     features: Sequence[str] | None = None,
     weight: str | None = None,
-    batch_rows: int = BATCH_ROWS,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
     text: bool = False,
 ) -> TableBatches:
     """Open a table that is gone through in batches; the other parameters as of `Stream.from_files`.
@@ -237,28 +244,28 @@ def table_batches(
     several = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if not several:
         raise ValueError("paths must name at least one file, got none")
-    data = opened([Path(path) for path in several])
-    with named(data.files[:1]):
+    data = open_dataset([Path(path) for path in several])
+    with name_file_in_errors(data.files[:1]):
         names = list(data.schema.names)
     if len(set(names)) != len(names):
         raise ValueError(f"{several[0]}: columns must have different names, got {names}")
     taken = [target, *([] if weight is None else [weight])]
-    chosen = _chosen(several[0], names, taken, features)
+    chosen = _select_features(several[0], names, taken, features)
     roles = [("target", target), *(("weight", name) for name in taken[1:])]
     roles += [("features", name) for name in chosen]
-    _check_apart(roles)
-    data = alike(data, roles, text=text)
-    with named(data.files):
+    _check_distinct_roles(roles)
+    data = unify_column_types(data, roles, text=text)
+    with name_file_in_errors(data.files):
         empty = data.head(1, columns=[target]).num_rows == 0
     if empty:
         raise ValueError(f"{several[0]}: has no rows")
     labels = None
-    if text and is_text(data.schema.field(target).type):
-        labels = _classes(several[0], data, target)
+    if text and is_text_type(data.schema.field(target).type):
+        labels = _read_classes(several[0], data, target)
     return TableBatches(data, chosen, taken, rows, labels)
 
 
-def _chosen(
+def _select_features(
     path: Any, names: list[str], taken: list[str], features: Sequence[str] | None
 ) -> list[str]:
     """Return the features; all columns that are not taken, where they are not named."""
@@ -278,7 +285,7 @@ def _chosen(
     return chosen
 
 
-def _check_apart(roles: list[tuple[str, str]]) -> None:
+def _check_distinct_roles(roles: list[tuple[str, str]]) -> None:
     """Refuse a column with two parts to play: a target among the features explains itself."""
     known: set[tuple[str, str]] = set()
     for role, name in roles:
@@ -291,7 +298,7 @@ def _check_apart(roles: list[tuple[str, str]]) -> None:
         known.add((role, name))
 
 
-def _numbers(column: Any) -> Any:
+def _as_float64(column: Any) -> Any:
     """Return a column of a batch as float64; what is missing as NaN."""
     import pyarrow as pa
 
@@ -300,20 +307,20 @@ def _numbers(column: Any) -> Any:
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _classes(path: Any, data: Any, name: str) -> list[str]:
+def _read_classes(path: Any, data: Any, name: str) -> list[str]:
     """Return the two classes of a column of text, sorted, from a pass over it alone."""
     import pyarrow as pa
 
     seen: set[str] = set()
     rows = 0
-    with named(data.files):
+    with name_file_in_errors(data.files):
         for batch in data.to_batches(columns=[name]):
             column = batch.column(0).cast(pa.string())
-            found = column.unique().to_pylist()
-            if not all(found):
+            labels = column.unique().to_pylist()
+            if not all(labels):
                 empty = next(i for i, cell in enumerate(column.to_pylist(), start=1) if not cell)
                 raise ValueError(f"{path}: row {rows + empty}: column {name!r} is empty here")
-            seen.update(found)
+            seen.update(labels)
             rows += len(column)
             if len(seen) > 2:  # to know how many more there are would take the memory of them all
                 break
@@ -326,7 +333,7 @@ def _classes(path: Any, data: Any, name: str) -> list[str]:
     return sorted(seen)
 
 
-def _coded(column: Any, labels: list[str]) -> Any:
+def _encode_labels(column: Any, labels: list[str]) -> Any:
     """Return a column of two classes as 0 and 1."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -10,9 +10,15 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd.data.arrays import Blocks, beside
-from agd.data.matrix import backward, column_counts, column_sums, mapped, shifted
-from agd.data.matrix import column_peaks as peaks
+from agd.data.arrays import Blocks
+from agd.data.matrix import (
+    backward,
+    column_counts,
+    column_sums,
+    map_entries,
+    max_abs_columns,
+    shift_entries,
+)
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling
@@ -28,7 +34,7 @@ def _first_moments(X: Array, y: Array, weight: Array | None) -> tuple[Array, Arr
     """Sum the columns of a block, and their absolute values; count its rows."""
     xp = backends.namespace(X)
     rows = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
-    return column_sums(X), column_sums(mapped(X, xp.abs)), rows
+    return column_sums(X), column_sums(map_entries(X, xp.abs)), rows
 
 
 def _second_moments(
@@ -36,8 +42,6 @@ def _second_moments(
 ) -> tuple[Array, Array]:
     """Sum d and d² with the rows' weights, where d = (X - shift) / size."""
     xp = backends.namespace(X)
-    if backends.is_sparse(X):
-        return _sparse_second_moments(shift, size, X, weight)
     d = (X - shift[..., None, :]) / size[..., None, :]
     if weight is None:
         return xp.sum(d, axis=-2), xp.sum(d * d, axis=-2)
@@ -45,17 +49,17 @@ def _second_moments(
 
 
 def _sparse_second_moments(
-    shift: Array, size: Array, X: Array, weight: Array | None
+    shift: Array, size: Array, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Array]:
     """Sum over the entries, and what the zeros make of it: no large sums cancel."""
     xp = backends.namespace(X)
     ones = xp.ones((X.shape[0],), dtype=X.dtype) if weight is None else weight
-    d, zero = shifted(X, shift, size), -shift / size
+    d, zero = shift_entries(X, shift, size), -shift / size
     empty = xp.sum(ones) - column_counts(X, weight)
     full = column_counts(X, None) == X.shape[0]
     empty = xp.where(full, xp.zeros_like(empty), empty)  # to the last digit, whatever the weights
     first = backward(d, ones) + empty * zero
-    return first, backward(mapped(d, lambda x: x * x), ones) + empty * zero * zero
+    return first, backward(map_entries(d, lambda x: x * x), ones) + empty * zero * zero
 
 
 def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
@@ -69,7 +73,9 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     size = sizes / rows
     size = xp.where(size > 0.0, size, xp.ones_like(size))
     shift = sums / rows if intercept else xp.zeros_like(sums)
-    moments = functools.partial(_second_moments, shift, size)
+    moments = functools.partial(
+        _sparse_second_moments if blocks.sparse else _second_moments, shift, size
+    )
     first, second = blocks.sum(moments, limit=MAX_COPIED_BLOCK_BYTES)
     total = blocks.total[..., None]
     first, second = first / total, second / total
@@ -86,7 +92,7 @@ def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
 def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
     """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
     if moments is None:
-        return beside(blocks).sum(_weighted_targets) / blocks.total
+        return blocks.targets_only().sum(_weighted_targets) / blocks.total
     xp = backends.namespace(moments.mean_y)
     return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
 
@@ -131,13 +137,13 @@ def _length(x: Array) -> Array:
 
 def column_peaks(blocks: Blocks) -> Any:
     """Return each column's largest absolute value, on the host: numpy.ndarray, shape (..., p)."""
-    parts = [backends.to_numpy(part) for part in blocks.each(_peaks)]
+    parts = [backends.to_numpy(part) for part in blocks.map(_peaks)]
     return np.max([part for part in parts if part.size], axis=0)
 
 
 def _peaks(X: Array, y: Array, weight: Array | None) -> Array:
     # A chunk may be left with no rows.
-    return peaks(X) if X.shape[-2] else backends.namespace(X).zeros_like(X)
+    return max_abs_columns(X) if X.shape[-2] else backends.namespace(X).zeros_like(X)
 
 
 def column_scaling(objective: LinearObjective, moments: Moments | None = None) -> Scaling:
@@ -205,7 +211,7 @@ def _null_model(
     if classes:
         parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
-        parts = beside(blocks).each(slopes)
+        parts = blocks.targets_only().map(slopes)
     lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
     noise = _length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))

@@ -24,7 +24,7 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, NotApplicable
 from agd.data.arrays import Blocks
-from agd.data.matrix import backward, forward, sliced, taken
+from agd.data.matrix import backward, forward, gather_rows, slice_rows
 from agd.gradient.column_stats import column_peaks
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import LinearObjective
@@ -313,10 +313,10 @@ def subsample_rows(blocks: Blocks) -> Blocks | None:
         return None
     if int(p) * (int(n) // step) > 2 * MIN_SAMPLE_ENTRIES:  # large: a view of the rows, not a copy
         weight = None if blocks.weight is None else blocks.weight[..., ::step]
-        return Blocks.of(sliced(blocks.X, None, None, step), blocks.y[..., ::step], weight)
+        return Blocks.of(slice_rows(blocks.X, None, None, step), blocks.y[..., ::step], weight)
     xp, rows = backends.namespace(blocks.y), stratified_rows(int(n), step, blocks.y)
     weight = None if blocks.weight is None else xp.take(blocks.weight, rows, axis=-1)
-    return Blocks.of(taken(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
+    return Blocks.of(gather_rows(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
 
 
 def _small(moments: Moments) -> Array:

@@ -16,10 +16,18 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd.data.arrays import Blocks, in_room, small_problems, some_at_a_time
-from agd.data.block_size import itemsize
-from agd.data.lazy_blocks import tree_reduce
-from agd.data.matrix import backward, column_counts, column_sums, gram, mapped, shifted, times_rows
+from agd.data.arrays import ArrayData, Blocks, are_small_problems, map_small_problems
+from agd.data.base import tree_reduce
+from agd.data.block_size import item_bytes
+from agd.data.matrix import (
+    backward,
+    column_counts,
+    column_sums,
+    gram_matrix,
+    map_entries,
+    scale_rows,
+    shift_entries,
+)
 
 __all__ = [
     "Sums",
@@ -76,10 +84,10 @@ def about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:
         root = xp.ones(d.shape[-2:-1], dtype=d.dtype, device=backends.device(d))
     else:
         root = xp.sqrt(weight)
-        d, e = times_rows(d, root), e * root
+        d, e = scale_rows(d, root), e * root
     safe = divisor(total)
     rest, rest_y = backward(d, root) / safe[..., None], xp.sum(e * root, axis=-1) / safe
-    xx = gram(d) - outer(rest) * total[..., None, None]
+    xx = gram_matrix(d) - outer(rest) * total[..., None, None]
     xy = backward(d, e) - rest * (rest_y * total)[..., None]
     yy = xp.sum(e * e, axis=-1) - rest_y * rest_y * total
     return known._replace(rest=rest, rest_y=rest_y, xx=xx, xy=xy, yy=yy)
@@ -241,44 +249,43 @@ def accumulate(blocks: Blocks) -> Sums:
     Sums
         In memory, where the data (or its chunks) are.
     """
-    if blocks.lazy:
-        found: Sums = blocks.merged(functools.partial(of_chunk, blocks.rows), merge)
-        return found
-    return _of_rows(blocks)
+    return blocks.merge_chunks(_of_rows, merge)
 
 
 def of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums:
     """Return the sums over one chunk, which is cut into blocks of `rows` in its turn."""
-    return _of_rows(Blocks.of(X, y, weight, rows=rows))
+    return _of_rows(ArrayData(X, y, weight, rows=rows))
 
 
-def _of_rows(blocks: Blocks) -> Sums:
+def _of_rows(blocks: ArrayData) -> Sums:
     """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
     dtype = accumulator(blocks.X)
-    if small_problems(blocks, dtype):
+    if are_small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
     parts = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype))
-    return in_room(parts, functools.partial(_of_cut, parts, dtype), None)
+    return parts.retry_in_halves(functools.partial(_of_cut, parts, dtype))
 
 
-def _of_cut(blocks: Blocks, dtype: Any, cut: list[Any]) -> Sums:
+def _of_cut(blocks: ArrayData, dtype: Any, cut: list[Any]) -> Sums:
     X, row = blocks.X, backends.of(blocks.X)
     spare = row.host_accessible and len(cut) > 1
-    one_block = functools.partial(_of_block, spare=True) if spare else row.compile(_of_block)
-    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], itemsize(X, dtype)))
+    one_block = row.compile(_of_sparse_block if blocks.sparse else _of_block)
+    if spare and not blocks.sparse:
+        one_block = functools.partial(_of_block, spare=True)
+    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], item_bytes(X, dtype)))
     arity = max(2, min(32, TEMPORARY // size))
 
     def of_strip(strip: list[Any]) -> Sums:
         merged: Sums = tree_reduce((one_block(dtype, *block) for block in strip), merge, arity)
         return merged
 
-    strips = blocks.by_strips(of_strip, cut, size, heavy=True) if row.threaded else [of_strip(cut)]
+    strips = blocks.map_groups(of_strip, cut, size, heavy=True) if row.threaded else [of_strip(cut)]
     return merge(strips)
 
 
 def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
     """Sum some of the problems at a time, all their rows at once."""
-    sums = Sums(*some_at_a_time(functools.partial(_of_piece, dtype), blocks, dtype))
+    sums = Sums(*map_small_problems(functools.partial(_of_piece, dtype), blocks, dtype))
     shared = blocks.weight is None or blocks.weight.ndim == 1
     return sums if not shared else sums._replace(total=sums.total[0], rows=sums.rows[0])
 
@@ -317,14 +324,14 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     X = blocks.X
     n, p = int(X.shape[-2]), int(X.shape[-1])
     if blocks.sparse:  # products have p² entries for any rows: the more, the better
-        entry_bytes = itemsize(X, dtype) + int(X.indices.dtype.itemsize)
+        entry_bytes = item_bytes(X, dtype) + int(X.indices.dtype.itemsize)
         return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(blocks.entries) * entry_bytes) + 1)
-    row_bytes = math.prod((*_problems(blocks), p, itemsize(X, dtype)))
+    row_bytes = math.prod((*_problems(blocks), p, item_bytes(X, dtype)))
     most = TEMPORARY // row_bytes
     if backends.of(X).block_bytes(X) is not None:
         # Adding a block's (p, p) to the others' costs p² whatever its rows.
         most = min(most, max(CACHE // row_bytes, 4 * p))
-    if itemsize(X, dtype) < 8:
+    if item_bytes(X, dtype) < 8:
         most = min(most, SHORT)
     return max(1, min(n, most))
 
@@ -345,8 +352,6 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
     if spare and _side_by_side_pays(X, y, weight):
         return _side_by_side(dtype, X, y, weight)
     y = xp.astype(y, dtype, copy=False)
-    if backends.is_sparse(X):
-        return _of_sparse_block(mapped(X, lambda x: xp.astype(x, dtype, copy=False)), y, weight)
     X = xp.astype(X, dtype, copy=False)
     if n == 0:  # a chunk whose rows were all filtered out
         X, y = _one_zero_row(X, -2), _one_zero_row(y, -1)
@@ -368,12 +373,7 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
 
 def _side_by_side_pays(X: Array, y: Array, weight: Array | None) -> bool:
     """Return whether one product of everything is sooner than three of parts (measured)."""
-    if (
-        backends.is_sparse(X)
-        or X.ndim > 2
-        or y.ndim > 1
-        or (weight is not None and weight.ndim > 1)
-    ):
+    if X.ndim > 2 or y.ndim > 1 or (weight is not None and weight.ndim > 1):
         return False
     return bool(X.shape[1] >= (2 if _by_columns(X) else WIDE))
 
@@ -398,7 +398,7 @@ def _side_by_side(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
     D[:, p + 1] = 1.0
     if weight is not None:
         D *= np.sqrt(weight)[:, None]
-    return from_products(about(total, rows, near, near_y), gram(D))
+    return from_products(about(total, rows, near, near_y), gram_matrix(D))
 
 
 def _zero_serves(some: Array, near: Array) -> bool:
@@ -411,13 +411,15 @@ def _zero_serves(some: Array, near: Array) -> bool:
     return bool(xp.all(near * near <= xp.mean(d * d, axis=-2)))
 
 
-def _of_sparse_block(X: Array, y: Array, weight: Array | None) -> Sums:
+def _of_sparse_block(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
     """Sum squares and products of a sparse block.
 
     A column that has an entry in every row is centred as in a dense block. Any other has a 0: its mean is
     no larger than its spread times the root of its rows, and is subtracted at the end.
     """
     xp, n = backends.namespace(X), X.shape[0]
+    X = map_entries(X, lambda x: xp.astype(x, dtype, copy=False))
+    y = xp.astype(y, dtype, copy=False)
     like = {"dtype": y.dtype, "device": backends.device(y)}
     total = rows = xp.full((), float(n), **like)
     if weight is not None:
@@ -427,7 +429,7 @@ def _of_sparse_block(X: Array, y: Array, weight: Array | None) -> Sums:
     near = xp.where(column_counts(X, None) == n, mean, xp.zeros_like(mean))
     near_y = xp.mean(y, axis=-1)
     known = about(total, rows, near, near_y)
-    return about_mean(known, shifted(X, near), y - near_y[..., None], weight)
+    return about_mean(known, shift_entries(X, near), y - near_y[..., None], weight)
 
 
 def _one_zero_row(x: Array, axis: int) -> Array:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._typing import Array, Loss, Params, Tree
-from agd.data.block_size import itemsize
+from agd.data.block_size import item_bytes
 from agd.data.matrix import backward, forward
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Scaling, batched_matvec
@@ -103,7 +103,7 @@ class KernelLeastSquares:
         """Sum (X - mu) (X - mu)' over blocks of columns: centred first, no digit is lost."""
         X, shift = self.base.blocks.X, self.scaling.mean
         xp, (n, p) = backends.namespace(X), X.shape
-        step = max(1, MAX_CENTRED_BLOCK_BYTES // (n * itemsize(X)))
+        step = max(1, MAX_CENTRED_BLOCK_BYTES // (n * item_bytes(X)))
         K = xp.zeros((n, n), dtype=X.dtype, device=backends.device(X))
         for j in range(0, p, step):
             k = min(j + step, p)
@@ -209,7 +209,7 @@ class KernelLeastSquares:
     def _matvec(self, w: Array) -> Array:
         """Return Z w."""
         xp = backends.namespace(w)
-        z = xp.concat(self.base.blocks.each(functools.partial(_matvec_block, w)), axis=-1)
+        z = xp.concat(self.base.blocks.map(functools.partial(_matvec_block, w)), axis=-1)
         if self.base.intercept:
             z = z - xp.sum(self.scaling.mean * w, axis=-1)[..., None]
         z = z / self.length[..., None]

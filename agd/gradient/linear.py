@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from agd import backends
 from agd._tree import tree_divide, tree_max_abs, tree_subtract
 from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
-from agd._validation import as_data
-from agd.data.arrays import Blocks, backward, forward, halve, small_problems, some_at_a_time
+from agd.data import as_data
+from agd.data.arrays import Blocks, are_small_problems, map_small_problems
+from agd.data.matrix import backward, forward
 from agd.gradient.curvature import largest_curvature
 from agd.loss import Squared
 from agd.loss.base import as_loss, as_penalty
@@ -193,9 +194,9 @@ class LinearObjective:
     def halved(self) -> LinearObjective | None:
         """Return the same objective in blocks of half the rows; None where these are few already."""
         blocks = self.blocks
-        if not halve(blocks, blocks.cut()):
+        if not blocks.halve_blocks():
             return None
-        return replace(self, blocks=blocks.replace(rows=blocks.most[0]))
+        return replace(self, blocks=blocks.replace(rows=blocks.max_block_rows[0]))
 
     def zeros(self) -> Params:
         """Return the parameters at zero, where the data (or its chunks) are."""
@@ -233,7 +234,7 @@ class LinearObjective:
 
     def _sum_rows(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
         alike = tuple(params.coef.shape)[:-1] == self.batch_shape
-        if not alike or not small_problems(self.blocks):
+        if not alike or not are_small_problems(self.blocks):
             found: tuple[Array, Params] = self.blocks.sum(
                 functools.partial(loss_block, self.loss, params, shift=shift),
                 limit=None if shift is None else MAX_COPIED_BLOCK_BYTES,
@@ -243,7 +244,7 @@ class LinearObjective:
         more = (params.coef,) if params.intercept is None else tuple(params)
         if shift is not None:
             more = (*more, shift)
-        value, *grad = some_at_a_time(f, self.blocks, more=more)
+        value, *grad = map_small_problems(f, self.blocks, more=more)
         return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
 
     def curvature_product(self, params: Params) -> Params:

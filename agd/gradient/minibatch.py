@@ -23,8 +23,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd.data.arrays import Blocks
-from agd.data.matrix import row_squares, taken
+from agd.data.matrix import squared_row_norms
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, largest_curvature
 from agd.gradient.preconditioner import Preconditioned, Scaling
 
@@ -104,19 +103,8 @@ def take_rows(objective: Any, rows: Array) -> Any:
     if isinstance(objective, Preconditioned):
         return replace(objective, base=take_rows(objective.base, rows))
     if isinstance(objective, LinearObjective):
-        return replace(objective, blocks=_take_blocks(objective.blocks, rows))
+        return replace(objective, blocks=objective.blocks.take(rows))
     return objective.take(rows)
-
-
-def _take_blocks(blocks: Blocks, rows: Array) -> Blocks:
-    xp = backends.namespace(blocks.X)
-    weight = blocks.weight
-    return blocks.replace(
-        X=taken(blocks.X, rows),
-        y=xp.take(blocks.y, rows, axis=-1),
-        weight=None if weight is None else xp.take(weight, rows, axis=-1),
-        total=blocks.total * (rows.shape[0] / blocks.X.shape[-2]),
-    )
 
 
 def batch_curvature(objective: Any, batch_size: int) -> Array | None:
@@ -166,7 +154,7 @@ def _row_curvature(base: LinearObjective, scaling: Scaling | None) -> Array:
     constant: Any = 0.0
     if base.intercept:
         constant = 1.0 if scaling is None else (scaling.intercept_scale**2)[..., None]
-    each = blocks.each(
+    each = blocks.map(
         functools.partial(_max_row_curvature, scaling, constant), limit=MAX_COPIED_BLOCK_BYTES
     )
     xp = backends.namespace(each[0])
@@ -188,5 +176,5 @@ def _max_row_curvature(
         # Without an intercept the columns are not centred: their shift is no part of z.
         shift = scaling.mean if not isinstance(constant, float) else None
         scale = scaling.inv_std
-    squares = row_squares(X, shift, scale) + constant
+    squares = squared_row_norms(X, shift, scale) + constant
     return xp.max(squares if weight is None else squares * weight, axis=-1)

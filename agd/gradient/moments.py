@@ -17,8 +17,9 @@ from agd._tree import dot
 from agd._typing import Array, Loss, Params, Penalty
 from agd._validation import as_choice
 from agd._validation.files import write_atomically
-from agd.data.arrays import Blocks, forward
-from agd.data.screening import Screened, report, screen
+from agd.data.arrays import Blocks
+from agd.data.matrix import forward
+from agd.data.screening import Screened, screen, screen_block
 from agd.gradient.cross_products import (
     Sums,
     accumulate,
@@ -429,7 +430,7 @@ def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
     """
     look = functools.partial(_look, loss, blocks.rows)
     with np.errstate(all="ignore"):  # as of `screen` and of `Moments`; it goes with the functions
-        reports, sums = blocks.merged(look, _joined)
+        reports, sums = blocks.reduce(look, _joined)
         moments = Moments.of_sums(sums)
     xp = backends.namespace(sums.total)
     counted = blocks.replace(total=xp.astype(sums.total, blocks.resident.dtype))
@@ -455,7 +456,7 @@ def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
 def _look(
     loss: Loss, rows: int | None, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Sums]:
-    return report(loss, X, y, weight)[None, :], of_chunk(rows, X, y, weight)
+    return screen_block(loss, X, y, weight)[None, :], of_chunk(rows, X, y, weight)
 
 
 def _joined(parts: list[Any]) -> tuple[Array, Sums]:

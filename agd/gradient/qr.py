@@ -141,7 +141,7 @@ def triangular_factor(blocks: Blocks, shift: Array, scale: Array) -> Array:
     """
     total = blocks.total
     xp = backends.namespace(total)
-    factors = blocks.each(functools.partial(_factor, shift, scale), limit=MAX_COPIED_BLOCK_BYTES)
+    factors = blocks.map(functools.partial(_factor, shift, scale), limit=MAX_COPIED_BLOCK_BYTES)
     R = factors[0]
     for other in factors[1:]:
         R = _triangle(xp.concat([R, other], axis=-2))
@@ -193,7 +193,7 @@ def compensated_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[
     >>> float(value), grad.coef, float(grad.intercept)
     (2.5, array([-0.5]), -2.0)
     """
-    sums = blocks.each(
+    sums = blocks.map(
         functools.partial(_compensated_block, shift, params), limit=MAX_COPIED_BLOCK_BYTES
     )
     xp = backends.namespace(sums[0][0])

@@ -20,7 +20,7 @@ from typing import Any
 from agd import backends
 from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
 from agd._typing import Array, Params, Tree
-from agd.data.arrays import forward
+from agd.data.matrix import forward
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss

@@ -18,7 +18,7 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, Params, get_progress
 from agd._validation import as_choice
-from agd.data.matrix import column_sums, gram, times_rows
+from agd.data.matrix import column_sums, gram_matrix, scale_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
@@ -167,8 +167,8 @@ def unit_params(base: LinearObjective, p: int) -> Params:
 def _cross_products_of_block(X: Array, _: Array, weight: Array | None) -> tuple[Array, Array]:
     """Sum x x' and x over the rows of one block, with their weights."""
     xp = backends.namespace(X)
-    rooted = X if weight is None else times_rows(X, xp.sqrt(weight))
-    return gram(rooted), column_sums(X if weight is None else times_rows(X, weight))
+    rooted = X if weight is None else scale_rows(X, xp.sqrt(weight))
+    return gram_matrix(rooted), column_sums(X if weight is None else scale_rows(X, weight))
 
 
 def _squared_loss_hessian(base: LinearObjective) -> Array:

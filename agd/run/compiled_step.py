@@ -16,7 +16,7 @@ import optree
 from agd import backends
 from agd._tree import tree_where
 from agd._typing import Array, State, StepState, Tree, get_progress
-from agd.data.arrays import again
+from agd.data.arrays import retry_out_of_memory
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, ours
 
@@ -238,7 +238,7 @@ class CompiledStep:
 
     def _retry_out_of_memory(self, call: Callable[[], Any]) -> Any:
         """Call a compiled function; where the device's memory runs out, compile it for smaller blocks."""
-        return again(call, self._is_out_of_memory, self._halve_blocks)
+        return retry_out_of_memory(call, self._is_out_of_memory, self._halve_blocks)
 
     def _halve_blocks(self) -> bool:
         halved = getattr(self.objective, "halved", None)

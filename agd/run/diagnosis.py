@@ -67,7 +67,7 @@ def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]
     problem.check_after(result)
     screened = problem.screened_data
     result = as_fit_result(result, screened, problem.loss)
-    result = _explain_status(result, plan.objective, plan.method, screened.least_share)
+    result = _explain_status(result, plan.objective, plan.method, screened.min_weight_share)
     check_range(result, plan.objective, plan.method, given=problem.start is not None)
     return rank_warning(result, plan)
 
@@ -175,7 +175,7 @@ RATE_ADVICE = "use a learning_rate below it, or 'auto'"
 
 
 def _explain_status(
-    result: FitResult, objective: Any, method: Any, least_share: float
+    result: FitResult, objective: Any, method: Any, min_weight_share: float
 ) -> FitResult:
     """Name the largest stable step after a divergence, and classes that a plane separates.
 
@@ -187,7 +187,7 @@ def _explain_status(
         What was minimised.
     method : Method
         What took the steps.
-    least_share : float
+    min_weight_share : float
         The smallest positive weight over the sum of the weights.
 
     Returns
@@ -206,7 +206,7 @@ def _explain_status(
         result.classes is not None
         and getattr(objective, "base", objective).penalty is None
         and isinstance(result.status, Status)
-        and result.fun < math.log(2.0) * least_share
+        and result.fun < math.log(2.0) * min_weight_share
     )
     if separable:
         note = (

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, Method, Params, Penalty
-from agd._validation import Data, as_start
+from agd._typing import Array, Data, Loss, Method, Params, Penalty
+from agd._validation import as_start
 from agd.data.arrays import Blocks
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling
@@ -200,7 +200,7 @@ class LinearProblem:
     @functools.cached_property
     def traits(self) -> Traits:
         """What the choice of a solver depends on; no pass over the data, and no read."""
-        X, blocks = self.data.X, Blocks.uncounted(*self.data)
+        X, blocks = self.data.X, self.data
         dense = type(X) is np.ndarray
         return Traits(
             rows=blocks.row_count,

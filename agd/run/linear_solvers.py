@@ -97,7 +97,7 @@ class LinearSolver:
         """
         revealed = self.revealed(problem)
         base = problem.check_values(revealed)
-        with base.blocks.undisturbed():
+        with base.blocks.single_threaded_blas():
             plan = self.plan(problem, base)
             if revealed is Revealed.X_AND_Y:  # the plan's moments are finite, and so are the data
                 problem.mark_checked()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd._typing import Loss, NotApplicable, Params
-from agd.data.threads import allowed, in_order
+from agd.data.threads import parallel_map, thread_count
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.conditioning import MAX_SMALL_CONDITION, MAX_SPECTRUM_COLUMNS
 from agd.gradient.cross_products import SAMPLE
@@ -419,7 +419,7 @@ class BatchedNormalEquations:
             with np.errstate(
                 all="ignore"
             ):  # what overflows is not finite, and the loop's to explain
-                parts = in_order(fit, pieces, min(allowed(), len(pieces)))
+                parts = parallel_map(fit, pieces, min(thread_count(), len(pieces)))
         except np.linalg.LinAlgError as error:
             raise NotApplicable("a singular problem") from error
         fits = _Fits(*map(np.concatenate, zip(*parts, strict=True)))

@@ -15,8 +15,9 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Loss, Tree
-from agd._validation import as_features, check_columns
-from agd.data.arrays import forward
+from agd._validation import check_columns
+from agd.data.checks import as_features
+from agd.data.matrix import forward
 from agd.data.screening import Screened
 from agd.run.certificate import Certificate
 from agd.run.observation import Observation

@@ -14,7 +14,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Params
-from agd.data.matrix import column_sums, forward, gram, times_rows
+from agd.data.matrix import column_sums, forward, gram_matrix, scale_rows
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES
 from agd.gradient.preconditioner import Preconditioned
@@ -132,8 +132,8 @@ def _seen(
     _, ended = _ends(loss, params, flat, X, y)
     counts = ~ended if weight is None else ~ended & (weight > 0.0)
     mask = xp.astype(counts, y.dtype)
-    Z = times_rows(X if shift is None else X - shift, mask)
-    return [gram(Z), column_sums(Z), xp.sum(mask)]
+    Z = scale_rows(X if shift is None else X - shift, mask)
+    return [gram_matrix(Z), column_sums(Z), xp.sum(mask)]
 
 
 def _told_apart(

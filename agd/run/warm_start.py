@@ -80,7 +80,7 @@ def gather_subsample(blocks: Blocks, moments: Moments) -> Blocks:
     step = int(float(backends.to_numpy(moments.rows)) // rows)
     if step < FEW:
         raise NotApplicable("a subsample would be a large share of the rows")
-    X, y, *weight = blocks.merged(functools.partial(_rows_apart, step), _below_each_other)
+    X, y, *weight = blocks.reduce(functools.partial(_rows_apart, step), _below_each_other)
     return Blocks.of(X, y, *weight)
 
 
@@ -141,7 +141,7 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     """Return coordinates in which the Hessian at a point is the identity."""
     blocks, like = base.blocks, scaling.inv_std
     xp = backends.namespace(like)
-    hessians = blocks.each(functools.partial(_weighted_hessian, base.loss, at))
+    hessians = blocks.map(functools.partial(_weighted_hessian, base.loss, at))
     weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
     moments, ridge = Moments.from_blocks(weighted), ridge_strength(base.penalty)
     with np.errstate(all="ignore"):

@@ -14,8 +14,8 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Params, Penalty
 from agd._validation import as_choice, as_count, as_start
-from agd.data.arrays import backward, forward
-from agd.data.threads import over_problems
+from agd.data.matrix import backward, forward
+from agd.data.threads import map_problems
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, ridge
 from agd.update.powers import Steps, as_epochs, as_steps, what_is_left
@@ -197,7 +197,7 @@ def _shared(factor: Callable[[Array], Any], A: Array) -> Any:
     """Return factors of matrices; of many on the host, threads share them."""
     if not _many(A):
         return factor(A)
-    return over_problems(factor, A, size=FACTORED)
+    return map_problems(factor, A, size=FACTORED)
 
 
 def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ import pytest
 import agd
 from agd._typing import Params
 from agd.data.arrays import Blocks
-from agd.data.lazy_blocks import add_trees
+from agd.data.base import add_trees
 from agd.gradient import LinearObjective
 from agd.loss import Logistic, Poisson
 
@@ -143,7 +143,7 @@ def test_a_sum_has_the_same_bits_wherever_its_root_is(data, rows):
 
     X, y, _ = data
     blocks = Blocks.of(da.from_array(X, chunks=(rows, 4)), da.from_array(y, chunks=rows))
-    here, there = (blocks.merged(_products, add_trees, small=small) for small in (True, False))
+    here, there = (blocks.reduce(_products, add_trees, small=small) for small in (True, False))
     assert np.array_equal(here, there)
     assert np.allclose(here, X.T @ y, rtol=1e-12)
 

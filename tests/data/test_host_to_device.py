@@ -13,8 +13,8 @@ import pytest
 import agd
 from agd import backends
 from agd.backends.transfer import PinnedTransfer
-from agd.data.lazy_blocks import add_trees
-from agd.data.stream import ahead
+from agd.data.base import add_trees
+from agd.data.stream import read_ahead
 from helpers.array_libraries import VARIANTS
 
 ROWS = 500
@@ -166,7 +166,7 @@ def test_the_next_batch_is_made_while_the_present_one_is_used():
             event.set()
             yield event
 
-    items = ahead(source(), lambda: used.append(1))
+    items = read_ahead(source(), lambda: used.append(1))
     for k, event in enumerate(begun):
         requested.append(k)
         assert next(items) is event
@@ -216,10 +216,10 @@ def test_a_pass_that_fails_or_is_left_ends_its_reader(data):
 
     blocks = agd.gradient.Blocks.uncounted(stream, stream.y)
     with pytest.raises(MemoryError) as kept:
-        blocks.merged(lambda X, *_: X, fail)
+        blocks.reduce(lambda X, *_: X, fail)
     assert _readers() == []  # though the error, and so its frames, are held
     with pytest.raises(MemoryError) as also:
-        blocks.merged(fail, add_trees)
+        blocks.reduce(fail, add_trees)
     assert _readers() == []
     del kept, also
 

@@ -10,7 +10,7 @@ import pytest
 
 import agd
 from agd import backends
-from agd.data.arrays import LEAST_ROWS
+from agd.data.arrays import MIN_HALVED_ROWS
 from agd.gradient import Blocks, LinearObjective
 
 ROWS = 1000
@@ -114,10 +114,10 @@ def test_the_size_is_remembered_by_all_passes_of_a_fit(xp, device):
 
 def test_what_a_few_rows_do_not_fit_is_raised(device):
     X, y = _data()
-    here = device(X, LEAST_ROWS - 1)
+    here = device(X, MIN_HALVED_ROWS - 1)
     with pytest.raises(FullError):
         agd.fit(X, y, loss="huber")
-    assert min(here.seen) == LEAST_ROWS
+    assert min(here.seen) == MIN_HALVED_ROWS
     here.seen.clear()
     with pytest.raises(ZeroDivisionError):  # another error is no reason to try again
         Blocks.of(X, y).sum(lambda X, y, weight: 1 // 0)
@@ -210,7 +210,7 @@ def test_an_array_that_does_not_fit_says_so_with_sizes_and_is_streamed(monkeypat
         full.asarray(X)
     assert isinstance(caught.value.__cause__, FullError)
     monkeypatch.setattr(backends, "select", lambda _: full)
-    monkeypatch.setattr("agd.data.placement.BATCH_BYTES", 16_000)
+    monkeypatch.setattr("agd.data.placement.MAX_BATCH_BYTES", 16_000)
     found = agd.fit(X, y, device="numpy")
     assert found.n_passes == 2
     assert np.allclose(found.coef, agd.fit(X, y).coef)

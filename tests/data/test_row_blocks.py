@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from agd._typing import Params
 from agd.data import threads as data_threads
-from agd.data.threads import _libraries, allowed, in_order, single_threaded_products
+from agd.data.arrays import ArrayData
+from agd.data.threads import _blas_controller, parallel_map, single_threaded_blas, thread_count
 from agd.gradient import Blocks, LinearObjective
 from agd.loss import Logistic, Squared
 from helpers import known_values
@@ -31,7 +32,7 @@ MOST = 300_000  # entries of X: some blocks of it, whatever its columns
 
 def threads(count):
     """Use so many threads, whatever the machine has, and for two blocks."""
-    changes = {"allowed": mock.Mock(return_value=count), "ENOUGH_BLOCKS": 2}
+    changes = {"thread_count": mock.Mock(return_value=count), "MIN_SHARED_BLOCKS": 2}
     return mock.patch.multiple("agd.data.arrays", **changes)
 
 
@@ -171,7 +172,7 @@ def test_bits_hang_on_neither_threads_nor_timing(dtype, monkeypatch):
     problem = large(120_000, 40, dtype)
     found = objective(problem, Logistic())
     assert len(found.blocks.cut()) > 8
-    whole = found.blocks._of_block
+    whole = found.blocks._apply
     lock, others_done = threading.Lock(), threading.Event()
     began: list[int] = []
 
@@ -190,7 +191,7 @@ def test_bits_hang_on_neither_threads_nor_timing(dtype, monkeypatch):
     for threads_at_work in (1, 2, 3, 8):
         with threads(threads_at_work):
             seen |= {bits(found.value_and_grad(problem[3])) for _ in range(3)}
-            with mock.patch.object(Blocks, "_of_block", first_is_last):
+            with mock.patch.object(ArrayData, "_apply", first_is_last):
                 began.clear()
                 others_done.clear()
                 seen.add(bits(found.value_and_grad(problem[3])))
@@ -250,9 +251,9 @@ def test_results_are_in_the_order_of_the_items_whoever_found_them():
             last_done.set()
         return i * i
 
-    assert in_order(first_ends_last, range(12), workers=3) == [i * i for i in range(12)]
+    assert parallel_map(first_ends_last, range(12), workers=3) == [i * i for i in range(12)]
     assert len(seen) == 3
-    assert in_order(first_ends_last, [], workers=3) == []
+    assert parallel_map(first_ends_last, [], workers=3) == []
 
 
 def test_the_error_is_the_one_that_a_loop_would_have_raised():
@@ -280,7 +281,7 @@ def test_the_error_is_the_one_that_a_loop_would_have_raised():
         mock.patch.object(data_threads, "deque", Remaining),
         pytest.raises(ValueError, match="row 2"),
     ):
-        in_order(fails, range(1000), workers=4)
+        parallel_map(fails, range(1000), workers=4)
     assert sorted(began) == [0, 1, 2, 3]  # what had not begun was left
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
@@ -296,7 +297,7 @@ def test_an_interrupt_ends_all_threads():
         raise KeyboardInterrupt  # as Python does in the main thread, where it handles the signal
 
     with pytest.raises(KeyboardInterrupt):
-        in_order(interrupts, range(1_000_000), workers=2)
+        parallel_map(interrupts, range(1_000_000), workers=2)
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
 
@@ -312,7 +313,7 @@ def test_an_interrupt_while_a_thread_starts_leaves_none_behind():
         mock.patch("threading.Thread.start", interrupted),
         pytest.raises(KeyboardInterrupt),
     ):
-        in_order(lambda _: helper_at_work.set(), range(1_000_000), workers=2)
+        parallel_map(lambda _: helper_at_work.set(), range(1_000_000), workers=2)
     assert not any(t.name == "agd-rows" for t in threading.enumerate())
 
 
@@ -327,7 +328,7 @@ def test_an_exit_in_a_helper_comes_through():
         return i
 
     with pytest.raises(SystemExit):
-        in_order(leaves, range(1000), workers=2)
+        parallel_map(leaves, range(1000), workers=2)
 
 
 def test_helpers_see_the_callers_errstate_and_get_no_helpers():
@@ -336,17 +337,21 @@ def test_helpers_see_the_callers_errstate_and_get_no_helpers():
     def ask(i):
         if i < 3:
             meeting.wait()  # each thread has one of the first three items
-        return np.geterr()["over"], allowed()
+        return np.geterr()["over"], thread_count()
 
     with np.errstate(over="raise"):
-        assert set(in_order(ask, range(20), workers=3)) == {("raise", 1)}
-    outer = allowed()
-    assert in_order(lambda i: in_order(abs, [i, -i], 2), range(4), 2) == [[i, i] for i in range(4)]
-    assert allowed() == outer
+        assert set(parallel_map(ask, range(20), workers=3)) == {("raise", 1)}
+    outer = thread_count()
+    assert parallel_map(lambda i: parallel_map(abs, [i, -i], 2), range(4), 2) == [
+        [i, i] for i in range(4)
+    ]
+    assert thread_count() == outer
 
 
 def _blas_threads():
-    pools = _libraries().info()  # those that were loaded when they were first asked for: NumPy's
+    pools = (
+        _blas_controller().info()
+    )  # those that were loaded when they were first asked for: NumPy's
     return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
 
 
@@ -362,14 +367,14 @@ def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_a
         before = _blas_threads()
         if 3 not in before:
             pytest.skip("the threads of this BLAS cannot be set")
-        assert {tuple(found) for found in in_order(ask, range(20), workers=2)} == {
+        assert {tuple(found) for found in parallel_map(ask, range(20), workers=2)} == {
             (1,) * len(before)
         }
         assert _blas_threads() == before
         with pytest.raises(ZeroDivisionError):
-            in_order(lambda i: 1 // i, range(20), workers=2)
+            parallel_map(lambda i: 1 // i, range(20), workers=2)
         assert _blas_threads() == before
-        first, second = single_threaded_products(), single_threaded_products()
+        first, second = single_threaded_blas(), single_threaded_blas()
         first.__enter__()
         with second:  # overlapping contexts end in any order
             first.__exit__(None, None, None)
@@ -390,8 +395,8 @@ def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_a
 def test_a_fit_whose_blocks_are_shared_holds_the_threads_of_blas(n, p, targets, held):
     X, y = np.zeros((n, p)), np.zeros((*targets, n))
     with threads(2):
-        context = Blocks.of(X, y).undisturbed()
-    assert (context is single_threaded_products()) is held
+        context = Blocks.of(X, y).single_threaded_blas()
+    assert (context is single_threaded_blas()) is held
 
 
 def test_overflow_in_a_thread_is_an_error_where_the_caller_asks_for_one():
@@ -407,14 +412,14 @@ def test_overflow_in_a_thread_is_an_error_where_the_caller_asks_for_one():
 
 def test_where_no_thread_can_be_started_the_caller_does_the_work():
     with mock.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread")):
-        assert in_order(abs, [-1, -2, -3], workers=3) == [1, 2, 3]
+        assert parallel_map(abs, [-1, -2, -3], workers=3) == [1, 2, 3]
 
 
 def test_few_blocks_and_many_problems_start_no_threads():
     X, y, _, params = large(100_000, 20)
     targets = (X, np.stack([y] * 3), None, Params(np.stack([params.coef] * 3), None))
     with (
-        mock.patch("agd.data.arrays.allowed", return_value=4),
+        mock.patch("agd.data.arrays.thread_count", return_value=4),
         mock.patch("threading.Thread.start", side_effect=AssertionError),
     ):
         objective((X, y, None, params), Squared()).value_and_grad(params)
@@ -430,16 +435,16 @@ def test_few_blocks_and_many_problems_start_no_threads():
 def test_limits_of_the_environment_are_limits_here(limits, most, monkeypatch):
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
-    assert allowed() == most
+    assert thread_count() == most
 
 
 def test_what_is_no_limit_is_passed_over(monkeypatch):
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    free = allowed()
+    free = thread_count()
     for text in ("", "0", "many", "4096"):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert allowed() == free
+        assert thread_count() == free
     assert 1 <= free <= 8
 
 
@@ -450,7 +455,7 @@ from unittest import mock
 from agd.gradient import LinearObjective
 rng = np.random.default_rng(0)
 objective = LinearObjective.of(rng.normal(size=(200_000, 20)), rng.normal(size=200_000))
-with mock.patch("agd.data.arrays.allowed", return_value=3):
+with mock.patch("agd.data.arrays.thread_count", return_value=3):
     before = objective.value_and_grad(objective.zeros())[0].tobytes()
     child = os.fork()
     after = objective.value_and_grad(objective.zeros())[0].tobytes()

@@ -125,9 +125,9 @@ def test_moments_are_the_textbooks_on_every_library(xp, kind):
 def test_small_problems_are_summed_some_at_a_time(kind, offset):
     X, y, weight = drawn(kind, offset=offset)
     size = X[0].nbytes
-    with mock.patch("agd.data.arrays.TOGETHER", 2 * size):  # two, and then one
+    with mock.patch("agd.data.arrays.MAX_STACK_BYTES", 2 * size):  # two, and then one
         assert_close(of(X, y, weight), textbook(X, y, weight))
-    with mock.patch("agd.data.arrays.MAX_STACKED_BYTES", size - 1):  # too large: rows are cut
+    with mock.patch("agd.data.arrays.MAX_PROBLEM_BYTES", size - 1):  # too large: rows are cut
         assert_close(of(X, y, weight), textbook(X, y, weight))
 
 

@@ -34,7 +34,7 @@ def problems(draw, targets=(0.0, 1.0)):
 
 
 def two_threads():
-    return mock.patch("agd.data.threads.allowed", return_value=2)
+    return mock.patch("agd.data.threads.thread_count", return_value=2)
 
 
 def of(problem, loss, penalty=None, **changes):
@@ -219,7 +219,7 @@ def test_small_problems_some_at_a_time_are_each_alone(loss, weights, dtype, inte
     W, b = rng.normal(size=(5, 3)).astype(dtype), rng.normal(size=5).astype(dtype)
     given = {"loss": loss, "intercept": intercept}
     objective = LinearObjective.of(X, y, sample_weight=weight, **given)
-    with mock.patch("agd.data.arrays.TOGETHER", 2 * X[0].nbytes), two_threads():
+    with mock.patch("agd.data.arrays.MAX_STACK_BYTES", 2 * X[0].nbytes), two_threads():
         value, grad = objective.value_and_grad(Params(W, b if intercept else None))
     assert (value.dtype, grad.coef.dtype) == (dtype, dtype)
     for i in range(5):
