@@ -1,4 +1,7 @@
-"""The kind of the point that a run found, and the curvatures there."""
+"""What kind of critical point a run reached: minimum, saddle, maximum or degenerate.
+
+It serves ``agd.minimize(..., certify=True)``: second derivatives at the result complete its certificate.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from agd.run.stopping import default_tolerance
 
 __all__ = ["classify_result"]
 
-UPSIDE_DOWN = {"minimum": "maximum", "maximum": "minimum"}
+NEGATED_KINDS = {"minimum": "maximum", "maximum": "minimum"}
 
 
 def classify_result(
-    found: Result,
+    result: Result,
     objective: FunctionObjective,
     method: Method,
-    given: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    derivatives: tuple[Callable[..., Any], Any, tuple[Any, ...]],
     *,
     negative: bool = False,
     forward: bool = False,
@@ -40,13 +43,13 @@ def classify_result(
 
     Parameters
     ----------
-    found : Result
+    result : Result
         The run's.
     objective : FunctionObjective
         What it minimised; with a penalty, that is part of the function.
     method : Method
         How it moved.
-    given : tuple of callable, jac, args
+    derivatives : tuple of callable, jac, args
         The function as the user gave it, for as many derivatives as it has.
     negative : bool
         Whether the objective is the function's negative. The kind is then that of the function, the
@@ -59,19 +62,19 @@ def classify_result(
     Certificate
         What is known.
     """
-    fun, jac, args, mirrored = _penalised(objective, given, negative=negative)
-    at = critical_point(fun, found.x, jac, args)
-    asked = _limit(found)
-    if forward and found.success:
-        asked += _forward_error(at, found)
-    if at.grad_tol < at.grad_norm <= asked:
-        at = critical_point(fun, found.x, jac, args, grad_tol=asked)
-    mu, L = _curvatures(at, mirrored=mirrored)
+    fun, jac, args, mirrored = _penalised(objective, derivatives, negative=negative)
+    point = critical_point(fun, result.x, jac, args)
+    grad_tol = _gradient_limit(result)
+    if forward and result.success:
+        grad_tol += _forward_error(point, result)
+    if point.grad_tol < point.grad_norm <= grad_tol:
+        point = critical_point(fun, result.x, jac, args, grad_tol=grad_tol)
+    mu, L = _curvatures(point, mirrored=mirrored)
     convex = mu > 0.0
     kind, rate = convergence_kind(method)
     return replace(
-        found.certificate,
-        kind=UPSIDE_DOWN.get(at.kind, at.kind) if negative and not mirrored else at.kind,
+        result.certificate,
+        kind=NEGATED_KINDS.get(point.kind, point.kind) if negative and not mirrored else point.kind,
         curvature=L,
         least_curvature=mu,
         largest_step=2.0 / L if L > 0.0 else None,
@@ -83,41 +86,41 @@ def classify_result(
 
 def _penalised(
     objective: FunctionObjective,
-    given: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    derivatives: tuple[Callable[..., Any], Any, tuple[Any, ...]],
     *,
     negative: bool,
 ) -> tuple[Callable[..., Any], Any, tuple[Any, ...], bool]:
     """Make a smooth penalty part of the function; the last says whether it is the negative's mirror image."""
-    fun, jac, args = given
+    fun, jac, args = derivatives
     if objective.penalty is None:
         return fun, jac, args, negative
     if callable(jac) or jac is True:
         return objective.value_and_grad, True, (), False
 
-    def both(params: Tree, *args: Any) -> Array:  # to be differentiated as a whole, twice
+    def penalised(params: Tree, *args: Any) -> Array:  # to be differentiated as a whole, twice
         value, extra = as_value(fun(params, *args), params), objective.added(params)
         return value - extra if negative else value + extra
 
-    return both, jac, args, negative
+    return penalised, jac, args, negative
 
 
-def _limit(found: Result) -> float:
-    """Return the largest partial derivative that a run which converged let pass."""
-    if not found.success:
+def _gradient_limit(result: Result) -> float:
+    """Return the largest limit of a partial derivative at which the run converged; 0 if it did not."""
+    if not result.success:
         return 0.0
-    limits: list[Any] = optree.tree_leaves(found.certificate.tolerance)
+    limits: list[Any] = optree.tree_leaves(result.certificate.tolerance)
     return float(np.max(limits)) if limits else 0.0
 
 
-def _forward_error(at: CriticalPoint, found: Result) -> float:
+def _forward_error(point: CriticalPoint, result: Result) -> float:
     """Bound the error of (f(x + h) - f(x)) / h with h = eps^(1/2) max(1, |x|): h L / 2 + 2 eps |f| / h."""
-    leaves = optree.tree_leaves(found.x)
+    leaves = optree.tree_leaves(result.x)
     size = max(1.0, *(float(np.max(np.abs(backends.to_numpy(x)))) for x in leaves))
-    L = max(abs(at.least_curvature), abs(at.largest_curvature))
-    root = default_tolerance(found.x) ** 1.5
-    return float(root * (0.5 * L * size + 2.0 * abs(found.fun) / size))
+    L = max(abs(point.least_curvature), abs(point.largest_curvature))
+    root = default_tolerance(result.x) ** 1.5
+    return float(root * (0.5 * L * size + 2.0 * abs(result.fun) / size))
 
 
-def _curvatures(at: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
-    least, largest = at.least_curvature, at.largest_curvature
+def _curvatures(point: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
+    least, largest = point.least_curvature, point.largest_curvature
     return (-largest, -least) if mirrored else (least, largest)
