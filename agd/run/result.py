@@ -1,4 +1,8 @@
-"""How a run ended, and what to do next."""
+"""What came of a run: `Status`, `History`, `Result`, and `FitResult` for a linear model.
+
+The loop puts a `Result` together from its observations; `as_fit_result` names the parts of a linear fit's
+point. Both print as a short table.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +115,7 @@ class History(NamedTuple):
 
 
 class HistoryLog:
-    """Collect the rows of a run; a history of them is a view, which later rows leave as it is.
+    """Collect the observations of a run; a history of them is a view, which later ones leave as it is.
 
     Parameters
     ----------
@@ -123,29 +127,29 @@ class HistoryLog:
 
     def __init__(self, first: Observation, calls: Any) -> None:
         self._rows = np.empty((16, 5, *np.shape(first.value)))
-        self._kept = 0
-        self._loose = False
+        self._count = 0
+        self._has_pending = False
         self.add(first, calls, keep=True)
 
     def add(self, row: Observation, calls: Any, *, keep: bool) -> None:
         """Add a row; one that is not to be kept gives way to the next."""
-        if self._kept + 1 >= len(self._rows):
+        if self._count + 1 >= len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
         entry = (row.iterations, row.value, row.grad_norm, row.moved, calls)
-        self._rows[self._kept] = np.stack(entry)
-        self._kept += keep
-        self._loose = not keep
+        self._rows[self._count] = np.stack(entry)
+        self._count += keep
+        self._has_pending = not keep
 
     def history(self) -> History:
         """Return what was kept so far, and the last row."""
-        rows = self._rows[: self._kept + self._loose]
+        rows = self._rows[: self._count + self._has_pending]
         nit, value, grad_norm, step, calls = (rows[:, i] for i in range(5))
         nit = np.max(nit, axis=tuple(range(1, nit.ndim))).astype(int)
         return History(nit, value, grad_norm, step, calls.astype(int))
 
     def observed_contraction(self) -> Any:
         """Return by what factor the gradient shrank a step, shape (...), as `observed_contraction` has it."""
-        rows = self._rows[: self._kept + self._loose]
+        rows = self._rows[: self._count + self._has_pending]
         return observed_contraction(rows[:, 0], rows[:, 2])
 
 
@@ -167,9 +171,9 @@ def observed_contraction(nit: Any, size: Any) -> Any:
     return np.where(nit[-1] > m, factor, np.nan)
 
 
-WIDTH = 88  # columns of the table's right side
-LEAVES = 8  # of a tree in the table; the rest is counted
-ENTRIES = 1000  # a larger array is named, not copied to the host
+MAX_COLUMNS = 88  # characters of the table's right side
+MAX_LEAVES = 8  # of a tree in the table; the rest is counted
+MAX_ENTRIES = 1000  # a larger array is named, not copied to the host
 
 
 @dataclass(frozen=True, repr=False)
@@ -263,42 +267,42 @@ class Result:
             names.remove("x")
         if self.get("feature_names") is None and "feature_names" in names:
             names.remove("feature_names")
-        yield "message", _wrapped(self.message)
+        yield "message", _wrap_lines(self.message)
         for name in ("status", *(n for n in names if n != "status")):
             value = getattr(self, name)
             if name == "status" and isinstance(value, Status):
                 yield name, f"{int(value)} ({value.name})"
             elif name in ("x", "jac", "coef", "intercept"):
-                yield from _leaves(name, value)
+                yield from _leaf_rows(name, value)
             else:
-                yield name, _wrapped(_text(value))
+                yield name, _wrap_lines(_text(value))
         yield "history", f"{len(self.history.nit)} looks"
 
 
-def _wrapped(text: str) -> str:
+def _wrap_lines(text: str) -> str:
     lines = text.split("\n")
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH) or [""])
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, MAX_COLUMNS) or [""])
 
 
-def _leaves(name: str, tree: Tree) -> Iterator[tuple[str, str]]:
+def _leaf_rows(name: str, tree: Tree) -> Iterator[tuple[str, str]]:
     """Give a line for each of the first leaves, by the expression that takes it from the result."""
     leaves = optree.tree_leaves(tree)
     if not leaves:
         yield name, "None"
         return
-    for accessor, leaf in list(zip(optree.tree_accessors(tree), leaves, strict=True))[:LEAVES]:
+    for accessor, leaf in list(zip(optree.tree_accessors(tree), leaves, strict=True))[:MAX_LEAVES]:
         yield accessor.codify(name), _text(leaf)
-    if len(leaves) > LEAVES:
-        yield name, f"and {len(leaves) - LEAVES} more leaves"
+    if len(leaves) > MAX_LEAVES:
+        yield name, f"and {len(leaves) - MAX_LEAVES} more leaves"
 
 
 def _text(value: Any) -> str:
     """Return the value in a line or a few; a large array's values stay where they are."""
     if backends.is_array(value):
-        if math.prod(value.shape) > ENTRIES and not isinstance(value, np.ndarray):
+        if math.prod(value.shape) > MAX_ENTRIES and not isinstance(value, np.ndarray):
             return f"{backends.of(value).name} array of shape {tuple(value.shape)}, {value.dtype}"
         value = backends.to_numpy(value)
-    with np.printoptions(threshold=8, precision=6, edgeitems=3, linewidth=WIDTH):
+    with np.printoptions(threshold=8, precision=6, edgeitems=3, linewidth=MAX_COLUMNS):
         return str(value)
 
 
@@ -327,8 +331,8 @@ class FitResult(Result):
     --------
     >>> import numpy as np
     >>> import agd
-    >>> found = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
-    >>> found.predict(np.asarray([[0.0], [3.0]]))
+    >>> result = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
+    >>> result.predict(np.asarray([[0.0], [3.0]]))
     array([0., 1.])
     """
 
@@ -411,14 +415,14 @@ class FitResult(Result):
         )  # lazy rows of unknown number cannot be stacked
 
 
-def as_fit_result(found: Result, sound: Screened, loss: Loss) -> FitResult:
-    """Name the parts of the point that a run over sound data found.
+def as_fit_result(result: Result, screened: Screened, loss: Loss) -> FitResult:
+    """Return the result of a run over screened data as that of a linear model.
 
     Parameters
     ----------
-    found : Result
-        What the run returned; its point is a `Params`.
-    sound : Screened
+    result : Result
+        The run's; its point is a `Params`.
+    screened : Screened
         The data, as they were screened.
     loss : Loss
         The loss that was minimised.
@@ -428,10 +432,10 @@ def as_fit_result(found: Result, sound: Screened, loss: Loss) -> FitResult:
     FitResult
         The same result, with the model's names.
     """
-    known = {field.name: getattr(found, field.name) for field in fields(Result)}
-    known["n_sync"] = found.n_sync + sound.n_sync
-    params, blocks = found.x, sound.blocks
+    values = dict(result)
+    values["n_sync"] += screened.n_sync
+    params, blocks = result.x, screened.blocks
     return FitResult(
-        **known, coef=params.coef, intercept=params.intercept, loss=loss, classes=sound.classes,
+        **values, coef=params.coef, intercept=params.intercept, loss=loss, classes=screened.classes,
         n_passes=blocks.passes[0] if blocks.lazy else None,
     )  # fmt: skip
