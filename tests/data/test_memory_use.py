@@ -10,10 +10,10 @@ import pytest
 
 import agd
 
-# One X of 400 MB, and so one process of tests where these are shared out.
+# One X of 200 MB, and so one process of tests where these are shared out.
 pytestmark = [pytest.mark.backend("numpy"), pytest.mark.xdist_group("memory")]
 
-N, P = 1_000_000, 50
+N, P = 500_000, 50
 LIMIT = 64 * 2**20 + 2 * 8 * N + 64 * 8 * P  # and two vectors of n, and a few of p
 
 
