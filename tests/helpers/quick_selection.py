@@ -21,7 +21,6 @@ QUICK_FILES = (
     "update/test_transforms.py",
     "update/test_schedules.py",
     "update/test_line_search.py",
-    "update/test_proximal.py",
     "run/test_solver_table.py",
     "run/test_loop.py",
     "run/test_loop_checks.py",
