@@ -78,7 +78,7 @@ class FitOptions:
 
     def make_method(self) -> Any:
         """Return the method with its learning rate."""
-        as_choice("--method", self.method, ("auto", *agd.update.METHODS))
+        as_choice("--method", self.method, ("auto", *agd.update.RULES))
         if not self.learning_rate:
             return self.method
         if self.method == "auto":
@@ -94,7 +94,7 @@ class FitOptions:
                     f"--learning-rate must be a number or auto, got {rate!r}"
                 ) from None
             as_positive("--learning-rate", rate)
-        return agd.update.METHODS[self.method](learning_rate=rate)
+        return agd.update.RULES[self.method](learning_rate=rate)
 
     def make_stop(self) -> agd.Stop:
         """Return the stopping criteria."""

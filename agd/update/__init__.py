@@ -29,10 +29,11 @@ from agd.update.directions import (
 from agd.update.line_search import Backtracking, StrongWolfe
 from agd.update.perturbed import Perturbed
 from agd.update.proximal import FISTA, ProjectedGradient, ProximalGradient
-from agd.update.registry import METHODS, SOLVERS, resolve, solver
+from agd.update.registry import METHODS, RULES, SOLVERS, get_solver, resolve, solver
 from agd.update.rule import Rule, apply_updates
 from agd.update.rules import *
 from agd.update.schedules import *
+from agd.update.solver import Solver
 from agd.update.stochastic import SVRG, Stochastic, sgd
 from agd.update.trajectory import BestEpoch, Trajectory
 from agd.update.transforms import *
@@ -40,6 +41,7 @@ from agd.update.transforms import *
 __all__ = [
     "FISTA",
     "METHODS",
+    "RULES",
     "SOLVERS",
     "SVRG",
     "Accelerated",
@@ -52,12 +54,14 @@ __all__ = [
     "ProjectedGradient",
     "ProximalGradient",
     "Rule",
+    "Solver",
     "Stochastic",
     "StrongWolfe",
     "Trajectory",
     "apply_updates",
     "barzilai_borwein",
     "cg",
+    "get_solver",
     "hager_zhang",
     "lbfgs",
     "polyak",

@@ -220,8 +220,8 @@ class Accelerated(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One value and gradient a step; another to test the step where it backtracks."""
-        return 1 + self.backtracking
+        """One value and gradient a step; with momentum another to test the step where it backtracks."""
+        return 1 + (self.backtracking and self.momentum)
 
     def init(self, objective: Any, params: Tree) -> AcceleratedState:
         """Evaluate the objective at the first point and measure L."""
@@ -253,7 +253,11 @@ class Accelerated(Solver):
             next_t = xp.where(accept, next_t, state.t)
             point = tree_where(accept, point, state.point)
             accepted_steps = xp.astype(accept, accepted_steps.dtype)
-        value, grad = objective.value_and_grad(extrapolated)
+        if accept is None or self.momentum:
+            value, grad = objective.value_and_grad(extrapolated)
+        else:  # without momentum the next point is the trial point, or the present one
+            value = xp.where(accept, trial[0], state.value)
+            grad = tree_where(accept, trial[1], state.grad)
         if accept is not None:  # a momentum that leads to where nothing is finite is left out
             finite = xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, extrapolated))
             overshot = ~finite & accept

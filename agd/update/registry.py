@@ -1,10 +1,14 @@
-"""Methods by their names, for functions of which nothing is known but value and gradient."""
+"""Which solver a name, a rule or an object stands for: the tables of names, and one function that reads them.
+
+``agd.fit`` asks with the loss, which tells whether 1/L is known; ``agd.minimize`` asks without one, since
+of a function nothing is known but its value and its gradient.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from agd._typing import Loss, Method
 from agd._validation import as_choice
@@ -26,29 +30,31 @@ from agd.update.rule import Rule
 from agd.update.solver import Solver, as_solver
 from agd.update.stochastic import SVRG, sgd
 
-__all__ = ["METHODS", "SOLVERS", "resolve", "solver"]
+__all__ = ["METHODS", "RULES", "SOLVERS", "get_solver", "resolve", "solver"]
 
 
 def _accelerated() -> Solver:
     return Accelerated(rescaled=False, backtracking=True)
 
 
-def _sgd() -> Any:
+def _sgd() -> Solver:
     return sgd(rescaled=False)
 
 
-def _svrg() -> Any:
+def _svrg() -> Solver:
     return SVRG(rescaled=False)
 
 
-METHODS: dict[str, Callable[..., Rule]] = {
+RULES: dict[str, Callable[..., Rule]] = {
     "gd": rules.gradient_descent,
     **{name: getattr(module, name) for module in (rules, adaptive) for name in module.__all__},
 }
-"""Rules by the names that ``agd.fit`` takes; ``"gd"`` is `gradient_descent`."""
+"""Rules by the names that ``agd.fit`` and ``agd.minimize`` take; ``"gd"`` is `gradient_descent`."""
 
+METHODS = RULES
+"""The earlier name of `RULES`."""
 
-SOLVERS: dict[str, Callable[..., Any]] = {
+SOLVERS: dict[str, Callable[..., Solver]] = {
     "lbfgs": lbfgs,
     "projected_lbfgs": projected_lbfgs,
     "cg": cg,
@@ -65,33 +71,164 @@ SOLVERS: dict[str, Callable[..., Any]] = {
     "sgd": _sgd,
     "svrg": _svrg,
 }
-"""Methods by the names that ``agd.minimize`` takes; each finds its own step."""
+"""Solvers by the names that ``agd.fit`` and ``agd.minimize`` take; each finds its own step."""
 
-# What SciPy calls them, and the names of rules that mean a method where the step is to be found.
-ALIASES: dict[str, str] = {
-    "l-bfgs-b": "lbfgs",
-    "l-bfgs": "lbfgs",
-    "bfgs": "lbfgs",
-    "gd": "steepest_descent",
-    "gradient_descent": "steepest_descent",
-    "momentum": "heavy_ball",
-    "nesterov": "accelerated",
-}
+# Names that SciPy gives to solvers that agd has.
+ALIASES: dict[str, str] = {"l-bfgs-b": "lbfgs", "l-bfgs": "lbfgs", "bfgs": "lbfgs"}
 
-# What SciPy has and agd has not: methods without a gradient, with second derivatives or constraints.
-ELSEWHERE = (
+# SciPy's methods that agd has not: they use no gradient, or second derivatives, or constraints.
+SCIPY_ONLY = (
     "nelder-mead", "powell", "newton-cg", "tnc", "cobyla", "cobyqa", "slsqp", "trust-constr", "dogleg",
     "trust-ncg", "trust-exact", "trust-krylov",
 )  # fmt: skip
 
 
-def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> Solver:
-    """Return the method that a name, a rule or a method stands for, with a loss of this curvature.
+class Problem(NamedTuple):
+    """What a solver is wanted for.
+
+    Attributes
+    ----------
+    loss : Loss or None
+        The loss of a linear model; None for a function of any kind.
+    prox, bounds : bool
+        Whether the objective has a penalty that is left to its prox, and whether it has bounds.
+    rows : bool
+        Whether it is a mean over rows that mini-batches can take.
+    """
+
+    loss: Loss | None = None
+    prox: bool = False
+    bounds: bool = False
+    rows: bool = True
+
+
+def get_solver(method: str | Rule | Method, problem: Problem) -> Solver:
+    """Return the solver that a name, a rule or a user's own object stands for.
+
+    A rule with a rate is taken at its word. A rule that leaves its rate to the solver, such as ``"gd"``,
+    takes the step 1/L where the curvature of the objective is bounded by a known L; where it is not, L
+    is found by backtracking. So ``"gd"`` is one algorithm, gradient descent with the step 1/L, in
+    ``agd.fit`` and ``agd.minimize``:
+
+    =============================  ==================================================================
+    objective                      ``"gd"``
+    =============================  ==================================================================
+    a loss of bounded curvature    `Descent`: w := w - g / L, with L measured once
+    any other, without bounds      `Accelerated` without momentum: L follows the curvature along the steps
+    any other, with bounds         `steepest_descent`: each trial point is projected onto the bounds
+    =============================  ==================================================================
 
     Parameters
     ----------
     method : str, Rule or Method
-        ``"auto"``, a key of `METHODS` or of `SOLVERS`, a rule, or an object with ``init`` and ``step``.
+        A key of `SOLVERS` or `RULES`, a rule, or an object with ``init`` and ``step``; ``"auto"`` for a
+        linear model.
+    problem : Problem
+        What is to be minimised.
+
+    Returns
+    -------
+    Solver
+        The solver.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, what is no solver, a rule that needs a rate, and a solver that cannot apply
+        the prox or keep to the bounds.
+    """
+    if not isinstance(method, (str, Rule)):
+        chosen = as_solver(method)
+    elif isinstance(method, Rule):
+        chosen = _solver_for_rule(method, problem)
+    elif problem.loss is None:
+        chosen = _function_solver(method, problem)
+    else:
+        chosen = _model_solver(method, problem.loss, problem)
+    named = method if isinstance(method, str) else chosen.name
+    if problem.prox and not chosen.handles_prox:
+        able = _able_solvers(problem, lambda solver: solver.handles_prox)
+        raise ValueError(f"method {named!r} cannot handle a penalty with a prox; these can: {able}")
+    if problem.bounds and not chosen.handles_bounds:
+        able = _able_solvers(problem, lambda solver: solver.handles_bounds)
+        raise ValueError(f"method {named!r} cannot handle bounds; these can: {able}")
+    return chosen
+
+
+def _model_solver(name: str, loss: Loss, problem: Problem) -> Solver:
+    """Return the solver that a name stands for in ``agd.fit``."""
+    if name == "auto":
+        if not problem.prox:
+            return Accelerated(backtracking=loss.curvature_bound is None)
+        # A step of FISTA evaluates a quadratic once, any other function twice (measured).
+        return FISTA() if isinstance(loss, Squared) else ProximalGradient()
+    if name in SOLVERS:
+        return _rescaled(SOLVERS[name]())
+    return _solver_for_rule(RULES[as_choice("method", name, ("auto", *RULES, *SOLVERS))](), problem)
+
+
+def _function_solver(name: str, problem: Problem) -> Solver:
+    """Return the solver that a name stands for in ``agd.minimize``, in whatever case it is written."""
+    key = ALIASES.get(name.lower(), name.lower())
+    if key == "lbfgs" and (problem.prox or problem.bounds):
+        key = "fista" if problem.prox else "projected_lbfgs"
+    if key in SCIPY_ONLY:
+        raise ValueError(
+            f"method {name!r} is SciPy's and not here, where methods follow the gradient: leave method out "
+            f"for 'lbfgs', which takes differences of fun where no gradient is known"
+        )
+    if key not in SOLVERS and key not in RULES:
+        key = as_choice("method", name, (*SOLVERS, *RULES))
+    if key in SOLVERS:
+        return SOLVERS[key]()
+    rule = RULES[key]()
+    return _solver_for_rule(rule, problem) if rule.auto_rate else Adapted(rule)
+
+
+def _solver_for_rule(rule: Rule, problem: Problem) -> Solver:
+    """Return descent by a rule; where its rate is 1/L and L unknown, the solver that finds L."""
+    loss = problem.loss
+    known = loss is not None and (loss.curvature_bound is not None or problem.prox)
+    if not rule.auto_rate or known:
+        return Descent(rule)
+    if rule.name == "gradient_descent":
+        if problem.bounds:
+            return steepest_descent()
+        return Accelerated(momentum=False, rescaled=False, backtracking=True)
+    if loss is not None:
+        raise ValueError(
+            f"method {rule.name!r} needs a learning rate with loss {loss.name!r}, whose curvature has no "
+            f"bound: pass agd.update.{rule.name}(0.01), or method='auto'"
+        )
+    if rule.name == "momentum":
+        beta = dict(rule.hyperparameters)["beta"]
+        return HeavyBall(beta) if beta else HeavyBall()
+    if rule.name == "nesterov":
+        return _accelerated()
+    raise ValueError(f"rule {rule!r} needs a learning rate: pass agd.update.{rule.name}(0.01)")
+
+
+def _rescaled(solver: Any) -> Solver:
+    """Return a solver that works on centred and scaled columns, if it leaves that open."""
+    optional = any(field.name == "rescaled" for field in fields(solver))
+    chosen: Solver = replace(solver, rescaled=True) if optional else solver
+    return chosen
+
+
+def _able_solvers(problem: Problem, able: Callable[[Solver], bool]) -> str:
+    """Return the names of the solvers that are able to, as an error lists them."""
+    made = {name: make() for name, make in SOLVERS.items()}
+    names = [n for n, s in made.items() if able(s) and (problem.rows or not s.stochastic)]
+    return ", ".join(map(repr, (["auto"] if problem.loss is not None else []) + names))
+
+
+def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> Solver:
+    """Return the solver that a name, a rule or a method stands for in ``agd.fit`` with this loss.
+
+    Parameters
+    ----------
+    method : str, Rule or Method
+        ``"auto"``, a key of `RULES` or of `SOLVERS`, a rule, or an object with ``init`` and ``step``.
     loss : Loss
         It says whether 1/L is a step that is safe everywhere.
     prox : bool
@@ -99,8 +236,8 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> S
 
     Returns
     -------
-    Method
-        The method.
+    Solver
+        The solver.
 
     Raises
     ------
@@ -116,55 +253,13 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> S
     >>> resolve("adam", Squared()).name
     'adam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08)'
     """
-    found = _resolved(method, loss, prox)
-    if prox and not found.handles_prox:
-        able = [n for n, make in SOLVERS.items() if make().handles_prox]
-        named = method if isinstance(method, str) else found.name
-        raise ValueError(
-            f"method {named!r} cannot handle a penalty with a prox; these can: "
-            f"{', '.join(map(repr, ('auto', *able)))}"
-        )
-    return found
-
-
-def _resolved(method: str | Rule | Method, loss: Loss, prox: bool) -> Solver:
-    if not isinstance(method, (str, Rule)):
-        return as_solver(method)
-    unbounded = loss.curvature_bound is None
-    if method == "auto":
-        if not prox:
-            return Accelerated(backtracking=unbounded)
-        # Of no quadratic a step of FISTA asks twice, and as many steps are taken (measured).
-        return FISTA() if isinstance(loss, Squared) else ProximalGradient()
-    if isinstance(method, str) and method in SOLVERS:
-        return _scaled(SOLVERS[method]())
-    rule = (
-        METHODS[as_choice("method", method, ("auto", *METHODS, *SOLVERS))]()
-        if isinstance(method, str)
-        else method
-    )
-    descent = Descent(rule)
-    if prox or not (descent.auto and unbounded):
-        return descent
-    if rule.name == "gradient_descent":
-        return Accelerated(momentum=False, rescaled=False, backtracking=True)
-    raise ValueError(
-        f"method {rule.name!r} needs a learning rate with loss {loss.name!r}, whose curvature has no "
-        f"bound: pass agd.update.{rule.name}(0.01), or method='auto'"
-    )
-
-
-def _scaled(method: Any) -> Solver:
-    """Let a method of linear parameters work in scaled coordinates where it leaves that open."""
-    open_ = any(field.name == "rescaled" for field in fields(method))
-    found: Solver = replace(method, rescaled=True) if open_ else method
-    return found
+    return get_solver(method, Problem(loss=loss, prox=prox))
 
 
 def solver(
     method: str | Rule | Method, *, prox: bool = False, bounds: bool = False, rows: bool = True
 ) -> Solver:
-    """Return the method that a name, a rule or a method stands for, for a function of any kind.
+    """Return the solver that a name, a rule or a method stands for in ``agd.minimize``.
 
     Parameters
     ----------
@@ -178,8 +273,8 @@ def solver(
 
     Returns
     -------
-    Method
-        The method.
+    Solver
+        The solver.
 
     Raises
     ------
@@ -192,54 +287,4 @@ def solver(
     >>> solver("L-BFGS-B", bounds=True).name
     'projected L-BFGS (memory 20), backtracking'
     """
-    if isinstance(method, str):
-        found = _named(method, prox=prox, bounds=bounds)
-    elif isinstance(method, Rule):
-        found = _ruled(method)
-    else:
-        found = as_solver(method)
-    if prox and not found.handles_prox:
-        able = [name for name, each in _made(rows) if each.handles_prox]
-        _refuse(method, found, "a penalty with a prox", able)
-    if bounds and not found.handles_bounds:
-        able = [name for name, each in _made(rows) if each.handles_bounds]
-        _refuse(method, found, "bounds", able)
-    return found
-
-
-def _named(name: str, *, prox: bool, bounds: bool) -> Solver:
-    key = ALIASES.get(name.lower(), name.lower())
-    if key == "lbfgs" and (prox or bounds):
-        key = "fista" if prox else "projected_lbfgs"
-    if key in ELSEWHERE:
-        raise ValueError(
-            f"method {name!r} is SciPy's and not here, where methods follow the gradient: leave method out "
-            f"for 'lbfgs', which takes differences of fun where no gradient is known"
-        )
-    if key not in SOLVERS and key not in METHODS:
-        key = as_choice("method", name, (*SOLVERS, *METHODS))
-    made: Solver = SOLVERS[key]() if key in SOLVERS else Adapted(METHODS[key]())
-    return made
-
-
-def _ruled(rule: Rule) -> Solver:
-    """Return descent by a rule; a rate left to the objective is for the methods that find one."""
-    if not rule.auto_rate:
-        return Descent(rule)
-    key = ALIASES.get(rule.name)
-    if key is None:
-        raise ValueError(f"rule {rule!r} needs a learning rate: pass agd.update.{rule.name}(0.01)")
-    beta = dict(rule.hyperparameters).get("beta")
-    return HeavyBall(beta) if key == "heavy_ball" and beta else SOLVERS[key]()
-
-
-def _made(rows: bool) -> list[tuple[str, Solver]]:
-    made = [(name, make()) for name, make in SOLVERS.items()]
-    return [(name, each) for name, each in made if rows or not each.stochastic]
-
-
-def _refuse(method: Any, found: Solver, what: str, able: list[str]) -> None:
-    named = method if isinstance(method, str) else found.name
-    raise ValueError(
-        f"method {named!r} cannot handle {what}; these can: {', '.join(map(repr, able))}"
-    )
+    return get_solver(method, Problem(prox=prox, bounds=bounds, rows=rows))

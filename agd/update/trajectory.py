@@ -298,7 +298,7 @@ def _of_hessian(moments: Moments, form: Form, start: Array) -> tuple[Array, ...]
     return s, V, along, np.clip(twice - np.vecdot(along, along), 0.0, None)
 
 
-RULES = {
+CLOSED_FORM_RULES = {
     "gd": gradient_descent,
     "gradient_descent": gradient_descent,
     "momentum": momentum,
@@ -307,8 +307,8 @@ RULES = {
 
 
 def is_constant(rule: Any) -> bool:
-    """Return whether a rule is one of `RULES`, with constant step and beta."""
-    if not isinstance(rule, Rule) or rule.name not in RULES:
+    """Return whether a rule is one of `CLOSED_FORM_RULES`, with constant step and beta."""
+    if not isinstance(rule, Rule) or rule.name not in CLOSED_FORM_RULES:
         return False
     known = dict(rule.hyperparameters)
     return not callable(known["learning_rate"]) and isinstance(known.get("beta", 0.0), Real)
@@ -336,7 +336,7 @@ class Quadratic:
 def constant_rule(rule: Any) -> Rule:
     """Return the rule, or say why it has no closed form."""
     if isinstance(rule, str):
-        rule = RULES[as_choice("rule", rule, tuple(RULES))]()
+        rule = CLOSED_FORM_RULES[as_choice("rule", rule, tuple(CLOSED_FORM_RULES))]()
     if not is_constant(rule):
         raise ValueError(
             f"rule must be gradient_descent, momentum or nesterov with a constant learning rate (a "

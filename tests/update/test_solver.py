@@ -70,3 +70,30 @@ def test_a_solver_without_steps_says_so():
         Solver().init(None, None)
     with pytest.raises(NotImplementedError, match="Solver must define step"):
         Solver().step(None, None, None)
+
+
+def exponential_bowl(x):
+    return (np.exp(x) - x).sum()
+
+
+def test_gd_is_the_same_solver_for_functions_and_losses_of_unknown_curvature():
+    by_door = [
+        agd.update.resolve("gd", agd.loss.Poisson()),
+        agd.update.solver("gd"),
+        agd.update.solver("GD"),
+        agd.update.solver(agd.update.gradient_descent()),
+    ]
+    assert len(set(by_door)) == 1
+    assert by_door[0].name == "gradient descent, step by backtracking"
+    known = agd.update.resolve("gd", agd.loss.Squared())
+    assert known == agd.update.Descent(agd.update.gradient_descent())
+    assert agd.update.solver("gd", bounds=True) == agd.update.steepest_descent()
+
+
+def test_gd_evaluates_once_a_step_and_descends():
+    found = agd.minimize(
+        exponential_bowl, np.asarray([3.0, -2.0]), jac=lambda x: np.exp(x) - 1, method="gd"
+    )
+    assert found.success
+    np.testing.assert_allclose(found.x, 0.0, atol=1e-4)
+    assert (np.diff(found.history.value) <= 0.0).all()
