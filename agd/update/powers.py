@@ -1,4 +1,4 @@
-"""What k steps of a rule with constant step leave of the distance to the minimum, in closed form.
+"""The residual polynomial of k steps of a rule with constant step on a quadratic, in closed form.
 
 On a quadratic every eigendirection moves alone. With tau = lr e, e its curvature, the distance to the
 minimum after k steps is q_k(tau) times the first one, q_k a polynomial of degree k: (1 - tau)^k for
@@ -7,7 +7,8 @@ gradient descent, and for the rules with a velocity the corner of the k-th power
     heavy ball [[1 - tau, -beta], [tau, beta]],   Nesterov [[1 - (1 + beta) tau, -beta²], [tau, beta]]
 
 whose eigenvalues are 1 - mu, mu² - B mu + tau = 0. All is written in tau and mu, which are small where
-eigenvalues are near 1, so that a billionth step keeps its digits; k is a number, and costs nothing.
+eigenvalues are near 1, so that no digit is lost after a billion steps; the cost does not depend on k.
+``agd.update.trajectory`` applies it to each singular direction of a least-squares problem.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ __all__ = [
     "Steps",
     "as_epochs",
     "as_steps",
-    "what_is_left",
+    "residual_polynomial",
 ]
 
-MOST = np.iinfo(np.int64).max
+MAX_EPOCHS = np.iinfo(np.int64).max
 
 
 class Steps(NamedTuple):
@@ -36,15 +37,17 @@ class Steps(NamedTuple):
     odd: Array
 
 
-def what_is_left(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Array, Array]:
+def residual_polynomial(
+    beta: float, nesterov: bool, tau: Array, steps: Steps
+) -> tuple[Array, Array]:
     """Return q_k(tau) and 1 - q_k(tau), each to its own digits.
 
     Parameters
     ----------
     beta : float
         The share of the velocity that a step keeps, in [0, 1); 0 for gradient descent.
-    ahead : bool
-        Whether the step looks ahead along the velocity: Nesterov's rule instead of the heavy ball.
+    nesterov : bool
+        Whether the rule is Nesterov's instead of the heavy ball.
     tau : array, shape (..., r)
         Step times curvature, 0 or more.
     steps : Steps
@@ -52,7 +55,7 @@ def what_is_left(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Ar
 
     Returns
     -------
-    left, gone : array
+    residual_factor, progress_factor : array
         q_k and 1 - q_k; infinite where the distance has outgrown the floats, never NaN.
 
     Notes
@@ -62,11 +65,13 @@ def what_is_left(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Ar
     """
     xp = backends.namespace(tau)
     if beta == 0.0:
-        left, gone = _powers(tau, steps)
+        residual_factor, progress_factor = _powers(tau, steps)
     else:
-        left, gone = _with_velocity(beta, ahead, tau, steps)
+        residual_factor, progress_factor = _momentum_powers(beta, nesterov, tau, steps)
     first = steps.k == 0.0
-    return xp.where(first, xp.ones_like(left), left), xp.where(first, xp.zeros_like(gone), gone)
+    return xp.where(first, xp.ones_like(residual_factor), residual_factor), xp.where(
+        first, xp.zeros_like(progress_factor), progress_factor
+    )
 
 
 def _log_distance(mu: Array) -> Array:
@@ -81,7 +86,7 @@ def _signed(odd: Array, like: Array) -> Array:
 
 
 def _powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
-    """Return (1 - tau)^k and what it lacks to 1."""
+    """Return (1 - tau)^k and 1 - (1 - tau)^k."""
     xp = backends.namespace(tau)
     exponent = steps.k * _log_distance(tau)
     alternates = steps.odd & (tau > 1.0)
@@ -89,7 +94,7 @@ def _powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
     return _signed(alternates, size) * size, xp.where(alternates, 1.0 + size, -xp.expm1(exponent))
 
 
-class _Pair(NamedTuple):
+class _StepMatrix(NamedTuple):
     """The 2 x 2 matrix: its corner as 1 - corner, trace, determinant; mu's sum B and discriminant."""
 
     corner: Array
@@ -99,9 +104,9 @@ class _Pair(NamedTuple):
     disc: Array
 
 
-def _pair(beta: float, ahead: bool, tau: Array) -> _Pair:
+def _step_matrix(beta: float, nesterov: bool, tau: Array) -> _StepMatrix:
     xp, rest = backends.namespace(tau), 1.0 - tau
-    if ahead:
+    if nesterov:
         corner, trace, det = (1.0 + beta) * tau, (1.0 + beta) * rest, beta * rest
         B = (1.0 - beta) + (1.0 + beta) * tau
     else:
@@ -111,67 +116,67 @@ def _pair(beta: float, ahead: bool, tau: Array) -> _Pair:
     of_mu, of_both = (B * B, 4.0 * tau), (trace * trace, 4.0 * det)
     near_one = of_mu[0] + of_mu[1] < of_both[0] + xp.abs(of_both[1])
     disc = xp.where(near_one, of_mu[0] - of_mu[1], of_both[0] - of_both[1])
-    return _Pair(corner, trace, det, B, disc)
+    return _StepMatrix(corner, trace, det, B, disc)
 
 
-def _with_velocity(beta: float, ahead: bool, tau: Array, steps: Steps) -> tuple[Array, Array]:
+def _momentum_powers(beta: float, nesterov: bool, tau: Array, steps: Steps) -> tuple[Array, Array]:
     xp = backends.namespace(tau)
-    pair = _pair(beta, ahead, tau)
+    matrix = _step_matrix(beta, nesterov, tau)
     # A matrix whose eigenvalues lie left of 0 is turned round: (-M)^k is M^k but for the sign.
-    turned = pair.trace < 0.0
-    sign = _signed(turned & steps.odd, tau)
-    swinging = sign * _complex(pair, turned, steps)
-    slow, slow_gone = _slow(pair, tau, steps)
-    real = xp.where(turned, sign * _turned(pair, tau, steps), slow)
-    complex_ = pair.disc < 0.0
-    left = xp.where(complex_, swinging, real)
-    return left, xp.where(complex_ | turned, 1.0 - left, slow_gone)
+    negated = matrix.trace < 0.0
+    sign = _signed(negated & steps.odd, tau)
+    oscillating = sign * _complex_eigenvalues(matrix, negated, steps)
+    real_factor, real_progress = _positive_eigenvalues(matrix, tau, steps)
+    real = xp.where(negated, sign * _negative_eigenvalues(matrix, tau, steps), real_factor)
+    complex_ = matrix.disc < 0.0
+    residual_factor = xp.where(complex_, oscillating, real)
+    return residual_factor, xp.where(complex_ | negated, 1.0 - residual_factor, real_progress)
 
 
-def _complex(pair: _Pair, turned: Array, steps: Steps) -> Array:
+def _complex_eigenvalues(matrix: _StepMatrix, negated: Array, steps: Steps) -> Array:
     """Return r^k (cos k psi + a sin k psi), for eigenvalues r exp(±i psi)."""
-    trace = pair.trace
+    trace = matrix.trace
     xp = backends.namespace(trace)
-    some = pair.disc < 0.0
-    half = 0.5 * xp.sqrt(xp.where(some, -pair.disc, xp.ones_like(trace)))
+    is_complex = matrix.disc < 0.0
+    half = 0.5 * xp.sqrt(xp.where(is_complex, -matrix.disc, xp.ones_like(trace)))
     middle = 0.5 * xp.abs(trace)
     psi = xp.atan2(half, middle)
-    det = xp.where(some, pair.det, xp.ones_like(trace))
-    corner = xp.where(turned, pair.corner - 1.0, 1.0 - pair.corner)
+    det = xp.where(is_complex, matrix.det, xp.ones_like(trace))
+    corner = xp.where(negated, matrix.corner - 1.0, 1.0 - matrix.corner)
     shrunk = xp.exp(steps.k * (0.5 * xp.log(det)))
     angle = steps.k * psi
     return shrunk * (xp.cos(angle) + (corner - middle) / half * xp.sin(angle))
 
 
-def _roots(pair: _Pair, tau: Array) -> tuple[Array, Array, Array]:
+def _roots(matrix: _StepMatrix, tau: Array) -> tuple[Array, Array, Array]:
     """Return mu of both eigenvalues, the smaller first, and their difference."""
     xp = backends.namespace(tau)
-    gap = xp.sqrt(backends.clip(pair.disc, low=0.0))
-    large = 0.5 * (pair.B + gap)
+    gap = xp.sqrt(backends.clip(matrix.disc, low=0.0))
+    large = 0.5 * (matrix.B + gap)
     return tau / large, large, gap
 
 
-def _slow(pair: _Pair, tau: Array, steps: Steps) -> tuple[Array, Array]:
+def _positive_eigenvalues(matrix: _StepMatrix, tau: Array, steps: Steps) -> tuple[Array, Array]:
     """Return q_k and 1 - q_k for real eigenvalues, the larger of which is positive."""
     xp = backends.namespace(tau)
-    small, _, gap = _roots(pair, tau)
+    small, _, gap = _roots(matrix, tau)
     small = xp.where(small < 1.0, small, xp.ones_like(small))  # at 1 only where both are 0
-    left, gone = _powers(small, steps)
+    residual_factor, progress_factor = _powers(small, steps)
     before = xp.where(
-        steps.k == 1.0, xp.ones_like(left), xp.exp((steps.k - 1.0) * xp.log1p(-small))
+        steps.k == 1.0, xp.ones_like(residual_factor), xp.exp((steps.k - 1.0) * xp.log1p(-small))
     )
-    lean = small - pair.corner  # the corner less the eigenvalue
-    sums = lean * before * _geometric(1.0 - small, gap, steps)
-    return left + sums, gone - sums
+    offset = small - matrix.corner  # the corner less the eigenvalue
+    sums = offset * before * _geometric(1.0 - small, gap, steps)
+    return residual_factor + sums, progress_factor - sums
 
 
-def _turned(pair: _Pair, tau: Array, steps: Steps) -> Array:
+def _negative_eigenvalues(matrix: _StepMatrix, tau: Array, steps: Steps) -> Array:
     """Return q_k of minus the matrix, for real eigenvalues left of 0: here it may grow."""
     xp = backends.namespace(tau)
-    _, large, gap = _roots(pair, tau)
+    _, large, gap = _roots(matrix, tau)
     large = xp.where(large > 1.0, large, 2.0 * xp.ones_like(large))
     size = large - 1.0
-    share = size + (pair.corner - large) * _geometric(size, gap, steps)
+    share = size + (matrix.corner - large) * _geometric(size, gap, steps)
     # In logarithms, so that it is infinite no sooner than it must be.
     exponent = (steps.k - 1.0) * xp.log1p(large - 2.0) + xp.log(xp.abs(share))
     return xp.sign(share) * xp.exp(exponent)
@@ -181,9 +186,11 @@ def _geometric(size: Array, gap: Array, steps: Steps) -> Array:
     """Return (1 - ratio^k) / (1 - ratio), ratio that of the smaller eigenvalue, size - gap, to size."""
     xp = backends.namespace(size)
     one = xp.ones_like(size)
-    part = gap / xp.where(size > 0.0, size, one)  # 1 - ratio, from 0 to 2
-    apart = part > 0.0
-    return xp.where(apart, _powers(part, steps)[1] / xp.where(apart, part, one), steps.k * one)
+    gap_ratio = gap / xp.where(size > 0.0, size, one)  # 1 - ratio, from 0 to 2
+    distinct = gap_ratio > 0.0
+    return xp.where(
+        distinct, _powers(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one), steps.k * one
+    )
 
 
 def as_steps(epochs: Any, like: Array) -> Steps:
@@ -194,13 +201,13 @@ def as_steps(epochs: Any, like: Array) -> Steps:
 
 def as_epochs(epochs: Any) -> Any:
     """Return epochs as an array of integers on the host."""
-    found = np.asarray(epochs)
-    if not found.size:  # nothing tells the type of no entries
-        return np.zeros(found.shape, dtype=np.int64)
-    if found.dtype.kind not in "iu":
+    counts = np.asarray(epochs)
+    if not counts.size:  # nothing tells the type of no entries
+        return np.zeros(counts.shape, dtype=np.int64)
+    if counts.dtype.kind not in "iu":
         raise TypeError(f"epochs must be whole numbers, got {epochs!r}")
-    if (found < 0).any():
-        raise ValueError(f"epochs must be 0 or more, got {found.min()}")
-    if (found > MOST).any():
-        raise ValueError(f"epochs must be at most {MOST:.3g}, got {found.max()}")
-    return found.astype(np.int64)
+    if (counts < 0).any():
+        raise ValueError(f"epochs must be 0 or more, got {counts.min()}")
+    if (counts > MAX_EPOCHS).any():
+        raise ValueError(f"epochs must be at most {MAX_EPOCHS:.3g}, got {counts.max()}")
+    return counts.astype(np.int64)

@@ -1,7 +1,14 @@
-"""The whole number at which a smooth score is the smallest, from few of its values."""
+"""A run with constant step on the squared loss in closed form: any epoch for the price of one.
+
+The least-squares problem is decomposed once (`Spectrum`); what k steps leave of the first residual in each
+singular direction is a polynomial (``agd.update.powers``), from which follow the points, the losses and the
+gradients of the run (`Path`), and its generalised cross-validation. `Trajectory` is the public class;
+``agd.path`` and the closed form of ``agd.fit`` are built on it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -12,126 +19,74 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
+from agd._tree import as_scalar
 from agd._typing import Array, Params, Penalty
 from agd._validation import as_choice, as_count, as_start
 from agd.data.matrix import backward, forward
 from agd.data.threads import map_problems
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, ridge
-from agd.update.powers import Steps, as_epochs, as_steps, what_is_left
+from agd.update.powers import Steps, as_epochs, as_steps, residual_polynomial
 from agd.update.rule import AUTO, Rule, compiled
 from agd.update.rules import gradient_descent, momentum, nesterov
 
 __all__ = [
     "BestEpoch",
-    "Form",
     "Path",
-    "Quadratic",
+    "RuleShape",
     "Spectrum",
-    "Through",
     "Trajectory",
-    "along",
-    "as_rate",
-    "check_finite",
-    "constant_rule",
-    "corrected",
-    "evaluated",
-    "inverse",
-    "is_constant",
-    "score",
-    "seen",
-    "smallest",
-    "spectrum",
-    "times",
+    "log_grid",
+    "split_intervals",
 ]
 
-GRID = 256  # epochs, evenly apart in their logarithms, that a search for the best one begins with
-FAN = 64  # parts that it then cuts what lies about the best one into
+CLOSED_FORM_RULES = {
+    "gd": gradient_descent,
+    "gradient_descent": gradient_descent,
+    "momentum": momentum,
+    "nesterov": nesterov,
+}
 
 
-class BestEpoch(NamedTuple):
-    """The epoch of the smallest generalised cross-validation.
-
-    Attributes
-    ----------
-    epoch : int, or numpy.ndarray of int, shape (...)
-        The first epoch whose score is the smallest, for each problem.
-    score : float, or numpy.ndarray, shape (...)
-        Its score.
-    n_sync : int
-        Reads by the host.
-    """
-
-    epoch: Any
-    score: Any
-    n_sync: int
+def has_closed_form(rule: Any) -> bool:
+    """Return whether a rule is one of `CLOSED_FORM_RULES`, with constant step and beta."""
+    if not isinstance(rule, Rule) or rule.name not in CLOSED_FORM_RULES:
+        return False
+    known = dict(rule.hyperparameters)
+    return not callable(known["learning_rate"]) and isinstance(known.get("beta", 0.0), Real)
 
 
-def smallest(
-    score: Callable[[Any], Any], limit: int, batch_shape: tuple[int, ...], eps: float
-) -> BestEpoch:
-    """Return the epoch of the smallest score from 0 to `limit`, for each problem.
-
-    Parameters
-    ----------
-    score : callable
-        It takes epochs (K, ...) and returns the score of each, on the host.
-    limit : int
-        The last epoch.
-    batch_shape : tuple of int
-        The problems.
-    eps : float
-        The rounding of the scores.
-
-    Returns
-    -------
-    BestEpoch
-        The epoch, its score and how often `score` was called.
-    """
-    grid = np.minimum(np.geomspace(1.0, limit, GRID).round().astype(np.int64), limit)
-    points = np.multiply.outer(np.unique([0, *grid, limit]), np.ones(batch_shape, dtype=np.int64))
-    n_sync = 0
-    while True:
-        n_sync += 1
-        scores = score(points)
-        best = _first_best(scores, eps)
-        low, at, high = (_taken(points, best + step) for step in (-1, 0, 1))
-        if (high - low <= 2).all():
-            return BestEpoch(_plain(at), _plain(_taken(scores, best)), n_sync)
-        parts = np.arange(FAN + 1)[(..., *(None,) * low.ndim)]
-        whole, rest = np.divmod(high - low, FAN)  # their product with a part must not overflow
-        points = low + whole * parts + rest * parts // FAN
+def as_constant_rule(rule: Any) -> Rule:
+    """Return the rule by its name or itself; raise ValueError if it has no closed form."""
+    if isinstance(rule, str):
+        rule = CLOSED_FORM_RULES[as_choice("rule", rule, tuple(CLOSED_FORM_RULES))]()
+    if not has_closed_form(rule):
+        raise ValueError(
+            f"rule must be gradient_descent, momentum or nesterov with a constant learning rate (a "
+            f"number, an array or {AUTO!r}) and a number as beta, got {rule!r}"
+        )
+    result: Rule = rule
+    return result
 
 
-def _first_best(scores: Any, eps: float) -> Any:
-    """Return the index of the first score that is the smallest but for rounding."""
-    return np.argmax(scores <= scores.min(axis=0) * (1.0 + 64.0 * eps), axis=0)
+# Rounding makes of an eigenvalue 0 of the correlation of p columns less than 0.7 p eps, measured on
+# millions of rows; eigenvalues below ROUNDING_FACTOR p eps are taken for 0.
+ROUNDING_FACTOR = 4.0
+MATRICES_PER_THREAD = (
+    2048  # matrices that a thread factors at a time; with fewer the threads wait for one another
+)
+MAX_HESSIAN_CONDITION = 1e4  # above it the root is decomposed instead of the Hessian
 
 
-def _taken(points: Any, index: Any) -> Any:
-    index = np.clip(index, 0, len(points) - 1)
-    return np.take_along_axis(points, index[None, ...], axis=0)[0]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if np.ndim(value) == 0 else value
-
-
-# What rounding leaves of an eigenvalue 0 of p columns' correlation is below 0.7 p eps in rows by the million.
-ROUNDING = 4.0
-FACTORED = 2048  # matrices that a thread factors at a time: of fewer, threads wait for one another
-EVEN = 1e4  # condition of a Hessian up to which it is taken for its root
-
-
-class Form(NamedTuple):
-    """What is no array: a compiled evaluation's constant.
+class RuleShape(NamedTuple):
+    """The rule and the model, but for arrays: the static argument of a compiled evaluation.
 
     Attributes
     ----------
     beta : float
         The share of the velocity that a step keeps; 0 for gradient descent.
-    ahead : bool
-        Whether the step looks ahead along the velocity.
+    nesterov : bool
+        Whether the rule is Nesterov's instead of the heavy ball.
     intercept : bool
         Whether the last direction is the constant term's.
     alpha : float
@@ -139,7 +94,7 @@ class Form(NamedTuple):
     """
 
     beta: float
-    ahead: bool
+    nesterov: bool
     intercept: bool
     alpha: float
 
@@ -159,8 +114,8 @@ class Spectrum(NamedTuple):
         Twice the loss that no t can change.
     start : array, shape (..., d)
         The first point t_0.
-    tau : array, shape (..., r)
-        Learning rate times s².
+    step_eigenvalues : array, shape (..., r)
+        Learning rate times s²: the eigenvalues of the step, tau in ``agd.update.powers``.
     rows : array, shape () or (...)
         The number of rows of the data.
     """
@@ -170,37 +125,37 @@ class Spectrum(NamedTuple):
     residual: Array
     rest: Array
     start: Array
-    tau: Array
+    step_eigenvalues: Array
     rows: Array
 
 
-def _known(x: Array, unit: float) -> Array:
-    """Return x, 0 or more, and 0 where it is below rounding at the size of its largest entry."""
+def _clear_rounding(x: Array, unit: float) -> Array:
+    """Return x, 0 or more, with entries of at most `unit` times the largest one set to 0."""
     xp = backends.namespace(x)
     least = unit * xp.max(x, axis=-1, keepdims=True)
     return xp.where(x > least, x, xp.zeros_like(x))
 
 
-def inverse(x: Array) -> Array:
+def safe_inverse(x: Array) -> Array:
     """Return 1 / x, and 0 where x is 0."""
     xp = backends.namespace(x)
     some = x > 0.0
     return xp.where(some, 1.0 / xp.where(some, x, xp.ones_like(x)), xp.zeros_like(x))
 
 
-def _many(A: Array) -> bool:
-    """Return whether these are matrices on the host, one for each of many problems."""
+def _is_host_batch(A: Array) -> bool:
+    """Return whether these are matrices on the host, one for each of several problems."""
     return backends.of(A).threaded and A.ndim == 3
 
 
-def _shared(factor: Callable[[Array], Any], A: Array) -> Any:
-    """Return factors of matrices; of many on the host, threads share them."""
-    if not _many(A):
+def _factor_in_threads(factor: Callable[[Array], Any], A: Array) -> Any:
+    """Factor matrices; a batch of them on the host is divided among threads."""
+    if not _is_host_batch(A):
         return factor(A)
-    return map_problems(factor, A, size=FACTORED)
+    return map_problems(factor, A, size=MATRICES_PER_THREAD)
 
 
-def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
+def _least_squares_root(moments: Moments, rule_shape: RuleShape) -> tuple[Array, Array, Array]:
     """Return A, a and the rest of the least-squares problem that has the same loss.
 
     G is decomposed as a correlation matrix, so that a column of small spread beside one of large is not
@@ -210,22 +165,22 @@ def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     xp, p = backends.namespace(G), G.shape[-1]
     like = {"dtype": G.dtype, "device": backends.device(G)}
     spread = xp.sqrt(backends.clip(xp.linalg.diagonal(G), low=0.0))
-    unit = inverse(spread)
-    e, Q = _shared(xp.linalg.eigh, G * unit[..., :, None] * unit[..., None, :])
-    root = xp.sqrt(_known(e, ROUNDING * p * float(xp.finfo(G.dtype).eps)))
+    unit = safe_inverse(spread)
+    e, Q = _factor_in_threads(xp.linalg.eigh, G * unit[..., :, None] * unit[..., None, :])
+    root = xp.sqrt(_clear_rounding(e, ROUNDING_FACTOR * p * float(xp.finfo(G.dtype).eps)))
     Qt = xp.matrix_transpose(Q)
-    a = inverse(root) * forward(Qt, c * unit)
+    a = safe_inverse(root) * forward(Qt, c * unit)
     rest = backends.clip(moments.yy - xp.sum(a * a, axis=-1), low=0.0)
     rows = [root[..., :, None] * (Qt * spread[..., None, :])]
     goals = [a]
-    if form.alpha:
-        eye = math.sqrt(form.alpha) * xp.eye(p, **like)
+    if rule_shape.alpha:
+        eye = math.sqrt(rule_shape.alpha) * xp.eye(p, **like)
         rows.append(eye + xp.zeros_like(G))
         goals.append(xp.zeros_like(c))
     rows.append(mean[..., None, :])
     goals.append(mean_y[..., None])
     A = xp.concat(rows, axis=-2)
-    if form.intercept:
+    if rule_shape.intercept:
         constant = xp.concat(
             [xp.zeros_like(A[..., :-1, :1]), xp.ones_like(A[..., -1:, :1])], axis=-2
         )
@@ -233,14 +188,14 @@ def _root(moments: Moments, form: Form) -> tuple[Array, Array, Array]:
     return A, xp.concat(goals, axis=-1), rest
 
 
-def spectrum(moments: Moments, form: Form, first: Params, rate: Any) -> Spectrum:
-    """Decompose the problem, and place the first point in it.
+def decompose(moments: Moments, rule_shape: RuleShape, first: Params, rate: Any) -> Spectrum:
+    """Decompose the problem, and express the first residual in its singular directions.
 
     Parameters
     ----------
     moments : Moments
         Of the data.
-    form : Form
+    rule_shape : RuleShape
         The rule and the model.
     first : Params
         The first point.
@@ -250,100 +205,98 @@ def spectrum(moments: Moments, form: Form, first: Params, rate: Any) -> Spectrum
     Returns
     -------
     Spectrum
-        What an evaluation needs.
+        The decomposition.
     """
     start = first.coef
     if first.intercept is not None:
         start = backends.namespace(start).concat([start, first.intercept[..., None]], axis=-1)
-    found = _of_hessian(moments, form, start) if _many(moments.G) else None
-    s, V, along, rest = found or _of_root(moments, form, start)
+    s, V, residual, rest = _singular_spectrum(moments, rule_shape, start)
     return Spectrum(
-        s=s, V=V, residual=along, rest=rest, start=start, tau=rate * (s * s), rows=moments.rows
+        s=s,
+        V=V,
+        residual=residual,
+        rest=rest,
+        start=start,
+        step_eigenvalues=rate * (s * s),
+        rows=moments.rows,
     )
 
 
-def _of_root(moments: Moments, form: Form, start: Array) -> tuple[Array, ...]:
-    A, a, rest = _root(moments, form)
+class IllConditionedError(ArithmeticError):
+    """The Hessian of a problem is too ill-conditioned to be decomposed instead of its root."""
+
+
+def _singular_spectrum(moments: Moments, rule_shape: RuleShape, start: Array) -> tuple[Array, ...]:
+    """Return the singular values and vectors, the first residual in them, and twice the constant loss."""
+    if _is_host_batch(moments.G):
+        with contextlib.suppress(IllConditionedError):
+            return _spectrum_from_hessian(moments, rule_shape, start)
+    return _spectrum_from_root(moments, rule_shape, start)
+
+
+def _spectrum_from_root(moments: Moments, rule_shape: RuleShape, start: Array) -> tuple[Array, ...]:
+    A, a, rest = _least_squares_root(moments, rule_shape)
     xp = backends.namespace(A)
-    U, s, Vt = _shared(functools.partial(xp.linalg.svd, full_matrices=False), A)
-    s = _known(s, A.shape[-1] * float(xp.finfo(A.dtype).eps))
+    U, s, Vt = _factor_in_threads(functools.partial(xp.linalg.svd, full_matrices=False), A)
+    s = _clear_rounding(s, A.shape[-1] * float(xp.finfo(A.dtype).eps))
     residual = forward(A, start) - a
-    along = backward(U, residual)
-    across = residual - forward(U, along)
-    return s, xp.matrix_transpose(Vt), along, rest + xp.sum(across * across, axis=-1)
+    projected = backward(U, residual)
+    orthogonal = residual - forward(U, projected)
+    return s, xp.matrix_transpose(Vt), projected, rest + xp.sum(orthogonal * orthogonal, axis=-1)
 
 
-def _of_hessian(moments: Moments, form: Form, start: Array) -> tuple[Array, ...] | None:
-    """Return the same from the Hessian A'A, in a third of the time; None where a digit would be missed.
+def _spectrum_from_hessian(
+    moments: Moments, rule_shape: RuleShape, start: Array
+) -> tuple[Array, ...]:
+    """Return the same from the Hessian A'A, in a third of the time; raise IllConditionedError if that loses digits.
 
-    An eigenvalue has the error of the largest one: of those within `EVEN` of one another, as the columns of
-    thousands of problems often are, none loses more than four digits of the sixteen.
+    The error of every eigenvalue is that of the largest one. In a Hessian of condition below
+    `MAX_HESSIAN_CONDITION`, as those of thousands of problems often are, none loses more than four of
+    sixteen digits.
     """
     mean, mean_y, p = moments.mean, moments.mean_y, moments.G.shape[-1]
-    second, cross = moments.quadratic(intercept=False)  # about 0, as the run has it
-    H = np.empty((len(second), p + form.intercept, p + form.intercept), dtype=second.dtype)
-    H[:, :p, :p] = second + form.alpha * np.eye(p)
+    second, cross = moments.quadratic(intercept=False)  # moments about 0, as the run has them
+    H = np.empty(
+        (len(second), p + rule_shape.intercept, p + rule_shape.intercept), dtype=second.dtype
+    )
+    H[:, :p, :p] = second + rule_shape.alpha * np.eye(p)
     goal = np.empty_like(H[:, :, 0])
     goal[:, :p] = cross
-    if form.intercept:
+    if rule_shape.intercept:
         H[:, p, :p] = H[:, :p, p] = mean
         H[:, p, p], goal[:, p] = 1.0, mean_y
-    e, V = _shared(np.linalg.eigh, H)
-    if not (e[:, 0] * EVEN > e[:, -1]).all():
-        return None
+    e, V = _factor_in_threads(np.linalg.eigh, H)
+    if not (e[:, 0] * MAX_HESSIAN_CONDITION > e[:, -1]).all():
+        raise IllConditionedError
     s = np.sqrt(e)
     slope = forward(H, start) - goal
-    along = backward(V, slope) / s
-    twice = moments.yy + mean_y * mean_y + np.vecdot(start, slope - goal)  # the loss at the start
-    return s, V, along, np.clip(twice - np.vecdot(along, along), 0.0, None)
+    projected = backward(V, slope) / s
+    twice_loss = moments.yy + mean_y * mean_y + np.vecdot(start, slope - goal)  # at the start
+    return (
+        s,
+        V,
+        projected,
+        np.clip(twice_loss - np.vecdot(projected, projected), 0.0, None),
+    )
 
 
-CLOSED_FORM_RULES = {
-    "gd": gradient_descent,
-    "gradient_descent": gradient_descent,
-    "momentum": momentum,
-    "nesterov": nesterov,
-}
+class QuadraticForm:
+    """The squared loss by its Hessian-vector products, for a power iteration."""
 
-
-def is_constant(rule: Any) -> bool:
-    """Return whether a rule is one of `CLOSED_FORM_RULES`, with constant step and beta."""
-    if not isinstance(rule, Rule) or rule.name not in CLOSED_FORM_RULES:
-        return False
-    known = dict(rule.hyperparameters)
-    return not callable(known["learning_rate"]) and isinstance(known.get("beta", 0.0), Real)
-
-
-class Quadratic:
-    """The squared loss as its Hessian's products: what a power iteration asks for."""
-
-    def __init__(self, moments: Moments, form: Form) -> None:
-        self.moments, self.form = moments, form
+    def __init__(self, moments: Moments, rule_shape: RuleShape) -> None:
+        self.moments, self.rule_shape = moments, rule_shape
 
     def zeros(self) -> Params:
         """Return parameters at zero."""
         c = self.moments.c
         xp = backends.namespace(c)
-        constant = xp.zeros_like(self.moments.mean_y) if self.form.intercept else None
+        constant = xp.zeros_like(self.moments.mean_y) if self.rule_shape.intercept else None
         return Params(xp.zeros_like(c), constant)
 
     def bound_product(self, params: Params) -> Params:
         """Multiply by the Hessian."""
         coef, z = self.moments.curvature_product(params)
-        return Params(coef + self.form.alpha * params.coef, z)
-
-
-def constant_rule(rule: Any) -> Rule:
-    """Return the rule, or say why it has no closed form."""
-    if isinstance(rule, str):
-        rule = CLOSED_FORM_RULES[as_choice("rule", rule, tuple(CLOSED_FORM_RULES))]()
-    if not is_constant(rule):
-        raise ValueError(
-            f"rule must be gradient_descent, momentum or nesterov with a constant learning rate (a "
-            f"number, an array or {AUTO!r}) and a number as beta, got {rule!r}"
-        )
-    found: Rule = rule
-    return found
+        return Params(coef + self.rule_shape.alpha * params.coef, z)
 
 
 def check_finite(moments: Moments) -> None:
@@ -359,70 +312,6 @@ def as_rate(rate: Any, like: Params) -> Any:
     xp = backends.namespace(like.coef)
     rate = xp.astype(rate, like.coef.dtype, copy=False)
     return rate[..., None] if rate.ndim else rate
-
-
-class Through(NamedTuple):
-    """What a run is seen through; a compiled function's constant."""
-
-    form: Form
-    function: Any
-    constant: Any
-
-
-def seen(through: Through, arrays: Any, parts: Spectrum, steps: Steps) -> Any:
-    """Return the function of the path and of the last step."""
-    form = through.form
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    share = _last_step(form, parts, steps, left, gone)
-    path, (moved,) = along(form, parts, left, gone, share)
-    xp = backends.namespace(moved)
-    return through.function(through.constant, arrays, path, xp.max(xp.abs(moved), axis=-1))
-
-
-def _last_step(form: Form, parts: Spectrum, steps: Steps, left: Array, gone: Array) -> Array:
-    """Return how much of the first distance the k-th step went, 0 for k = 0; parameters as in `along`.
-
-    It is not the difference of two points, in which a small step drowns.
-    """
-    xp = backends.namespace(steps.k)
-    none = steps.k == 0.0
-    before = Steps(xp.where(none, steps.k, steps.k - 1.0), ~steps.odd & ~none)
-    more, less = what_is_left(form.beta, form.ahead, parts.tau, before)
-    if form.beta == 0.0:
-        share = parts.tau * more
-    else:
-        share = xp.where(xp.abs(left) < 0.5, more - left, gone - less)
-    return xp.where(none, xp.zeros_like(share), share)
-
-
-def corrected(form: Form, parts: Spectrum, steps: Steps, value: Array, grad: Params) -> Spectrum:
-    """Return the problem whose loss and gradient are these where the run is after k steps.
-
-    What the moments lost is a gradient that is off by a constant near there, and it is put right.
-
-    Parameters
-    ----------
-    form, parts, steps
-        As in `evaluated`; k of shape (..., 1).
-    value : array, shape (...)
-        The loss there, with the penalty.
-    grad : Params
-        Its gradient.
-
-    Returns
-    -------
-    Spectrum
-        The same problem, but for `residual` and `rest`.
-    """
-    left, _ = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    xp, path = backends.namespace(left), evaluated(form, parts, steps)
-    off = grad.coef - path.grad.coef
-    if grad.intercept is not None:
-        off = xp.concat([off, (grad.intercept - path.grad[1])[..., None]], axis=-1)
-    lean = backward(parts.V, off) * inverse(parts.s)
-    there = times(left, parts.residual) + lean
-    rest = 2.0 * value - xp.sum(there * there, axis=-1)
-    return parts._replace(residual=parts.residual + lean, rest=backends.clip(rest, low=0.0))
 
 
 class Path(NamedTuple):
@@ -449,12 +338,12 @@ class Path(NamedTuple):
     grad_norm: Array
 
 
-def evaluated(form: Form, parts: Spectrum, steps: Steps) -> Path:
+def path_at(rule_shape: RuleShape, parts: Spectrum, steps: Steps) -> Path:
     """Return the run after k steps.
 
     Parameters
     ----------
-    form : Form
+    rule_shape : RuleShape
         The rule and the model.
     parts : Spectrum
         The problem.
@@ -466,53 +355,65 @@ def evaluated(form: Form, parts: Spectrum, steps: Steps) -> Path:
     Path
         The points, the loss and its gradient there.
     """
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    return along(form, parts, left, gone)[0]
+    residual_factor, progress_factor = residual_polynomial(
+        rule_shape.beta, rule_shape.nesterov, parts.step_eigenvalues, steps
+    )
+    return path_from_factors(rule_shape, parts, residual_factor, progress_factor)[0]
 
 
-def along(
-    form: Form, parts: Spectrum, left: Array, gone: Array, *shares: Array
+def path_from_factors(
+    rule_shape: RuleShape,
+    parts: Spectrum,
+    residual_factor: Array,
+    progress_factor: Array,
+    *factors: Array,
 ) -> tuple[Path, list[Array]]:
-    """Return the run where so much is left of the first distance, and gone; and moves by shares of it.
+    """Return the run at given residual factors, and the moves that are multiples of the first distance.
 
     Parameters
     ----------
-    form, parts
-        As in `evaluated`.
-    left, gone, *shares : array, shape (K, ..., r)
-        q_k, 1 - q_k, and what else is made into a move of the parameters.
+    rule_shape, parts
+        As in `path_at`.
+    residual_factor, progress_factor, *factors : array, shape (K, ..., r)
+        q_k, 1 - q_k, and other multiples of the first distance for which a move is wanted.
 
     Returns
     -------
     path : Path
         The points, the loss and its gradient there.
     moves : list of array, shape (K, ..., d)
-        What each of the shares moves.
+        The move of the parameters for each of the factors.
     """
-    xp = backends.namespace(left)
-    residual, first = times(left, parts.residual), parts.residual * inverse(parts.s)
-    lengths = [residual * parts.s, *(times(share, first) for share in (gone, *shares))]
-    slope, moved, *moves = combined(parts.V, *lengths)
+    xp = backends.namespace(residual_factor)
+    residual, first = (
+        finite_product(residual_factor, parts.residual),
+        parts.residual * safe_inverse(parts.s),
+    )
+    coefficients = [
+        residual * parts.s,
+        *(finite_product(factor, first) for factor in (progress_factor, *factors)),
+    ]
+    slope, moved, *moves = combine_vectors(parts.V, *coefficients)
     point = parts.start - moved
     value = 0.5 * (xp.sum(residual * residual, axis=-1) + parts.rest)
     norm = xp.max(xp.abs(slope), axis=-1)
-    grad, where = _split(form, slope), _split(form, point)
+    grad, where = _split(rule_shape, slope), _split(rule_shape, point)
     return Path(where.coef, where.intercept, value, grad, norm), moves
 
 
-def _split(form: Form, t: Array) -> Params:
-    return Params(t[..., :-1], t[..., -1]) if form.intercept else Params(t, None)
+def _split(rule_shape: RuleShape, t: Array) -> Params:
+    return Params(t[..., :-1], t[..., -1]) if rule_shape.intercept else Params(t, None)
 
 
-def times(factor: Array, x: Array) -> Array:
-    """Return their product, and 0 where x is 0: what stands at the minimum stays, however others grow."""
+def finite_product(factor: Array, x: Array) -> Array:
+    """Return factor x, and 0 where x is 0, also for an infinite factor: a converged direction stays so."""
     xp = backends.namespace(x)
     product = factor * x
     return xp.where(x == 0.0, xp.zeros_like(product), product)
 
 
-def combined(V: Array, *parts: Array) -> list[Array]:
-    """Return V x for each part x, infinite where it is beyond the floats, never the NaN of two infinities."""
+def combine_vectors(V: Array, *parts: Array) -> list[Array]:
+    """Return V x for each x, infinite where it overflows, but never NaN from a difference of infinities."""
     xp = backends.namespace(V)
     x = xp.stack(parts)
     largest = float(xp.finfo(x.dtype).max)
@@ -528,28 +429,223 @@ def combined(V: Array, *parts: Array) -> list[Array]:
 
 
 def _product(V: Array, x: Array) -> Array:
-    """Return V x for x of more axes than the problems have: one product for all of a problem's vectors."""
+    """Return V x for x with leading axes before those of the problems, by one product for each problem."""
     xp, more = backends.namespace(x), x.ndim - V.ndim + 1
     if V.ndim == 2 or more == 0:
         return forward(V, x)
     shape, axes = tuple(x.shape), tuple(range(x.ndim))
     behind = xp.permute_dims(x, axes[more:] + axes[:more])
     flat = xp.reshape(behind, (*shape[more:], math.prod(shape[:more])))
-    found = xp.reshape(xp.matmul(V, flat), (*shape[more:-1], V.shape[-2], *shape[:more]))
-    return xp.permute_dims(found, axes[x.ndim - more :] + axes[: x.ndim - more])
+    result = xp.reshape(xp.matmul(V, flat), (*shape[more:-1], V.shape[-2], *shape[:more]))
+    return xp.permute_dims(result, axes[x.ndim - more :] + axes[: x.ndim - more])
 
 
-def score(form: Form, parts: Spectrum, steps: Steps) -> Array:
-    """Return the generalised cross-validation score after k steps; parameters as in `evaluated`."""
-    left, gone = what_is_left(form.beta, form.ahead, parts.tau, steps)
-    path, _ = along(form, parts, left, gone)
-    xp = backends.namespace(left)
+def _last_step_factor(
+    rule_shape: RuleShape,
+    parts: Spectrum,
+    steps: Steps,
+    residual_factor: Array,
+    progress_factor: Array,
+) -> Array:
+    """Return the k-th step as a multiple of the first distance, 0 for k = 0.
+
+    A difference of two points would lose a small step to cancellation. Parameters as in `path_from_factors`.
+    """
+    xp = backends.namespace(steps.k)
+    none = steps.k == 0.0
+    before = Steps(xp.where(none, steps.k, steps.k - 1.0), ~steps.odd & ~none)
+    more, less = residual_polynomial(
+        rule_shape.beta, rule_shape.nesterov, parts.step_eigenvalues, before
+    )
+    if rule_shape.beta == 0.0:
+        factor = parts.step_eigenvalues * more
+    else:
+        factor = xp.where(
+            xp.abs(residual_factor) < 0.5, more - residual_factor, progress_factor - less
+        )
+    return xp.where(none, xp.zeros_like(factor), factor)
+
+
+class PathFunction(NamedTuple):
+    """A function of a path, with what it holds that is no array: the static argument of `map_path`."""
+
+    rule_shape: RuleShape
+    function: Any
+    constant: Any
+
+
+def map_path(path_function: PathFunction, arrays: Any, parts: Spectrum, steps: Steps) -> Any:
+    """Return the function of the path and of the largest change in the last step."""
+    rule_shape = path_function.rule_shape
+    residual_factor, progress_factor = residual_polynomial(
+        rule_shape.beta, rule_shape.nesterov, parts.step_eigenvalues, steps
+    )
+    factor = _last_step_factor(rule_shape, parts, steps, residual_factor, progress_factor)
+    path, (moved,) = path_from_factors(rule_shape, parts, residual_factor, progress_factor, factor)
+    xp = backends.namespace(moved)
+    return path_function.function(
+        path_function.constant, arrays, path, xp.max(xp.abs(moved), axis=-1)
+    )
+
+
+def correct_spectrum(
+    rule_shape: RuleShape, parts: Spectrum, steps: Steps, value: Array, grad: Params
+) -> Spectrum:
+    """Return the problem with this loss and gradient at the point after k steps.
+
+    What the moments lost to rounding is, near that point, a constant error of the gradient; it is removed.
+
+    Parameters
+    ----------
+    rule_shape, parts, steps
+        As in `path_at`; k of shape (..., 1).
+    value : array, shape (...)
+        The loss there, with the penalty.
+    grad : Params
+        Its gradient.
+
+    Returns
+    -------
+    Spectrum
+        The same problem, but for `residual` and `rest`.
+    """
+    residual_factor, _ = residual_polynomial(
+        rule_shape.beta, rule_shape.nesterov, parts.step_eigenvalues, steps
+    )
+    xp, path = backends.namespace(residual_factor), path_at(rule_shape, parts, steps)
+    off = grad.coef - path.grad.coef
+    if grad.intercept is not None:
+        off = xp.concat([off, (grad.intercept - path.grad[1])[..., None]], axis=-1)
+    correction = backward(parts.V, off) * safe_inverse(parts.s)
+    there = finite_product(residual_factor, parts.residual) + correction
+    rest = 2.0 * value - xp.sum(there * there, axis=-1)
+    return parts._replace(residual=parts.residual + correction, rest=backends.clip(rest, low=0.0))
+
+
+GRID_SIZE = (
+    256  # epochs, evenly apart in their logarithms, that a search for the best one begins with
+)
+INTERVAL_PARTS = 64  # into which the interval about the best epoch is divided, again and again
+
+
+class BestEpoch(NamedTuple):
+    """The epoch of the smallest generalised cross-validation.
+
+    Attributes
+    ----------
+    epoch : int, or numpy.ndarray of int, shape (...)
+        The first epoch whose score is the smallest, for each problem.
+    score : float, or numpy.ndarray, shape (...)
+        Its score.
+    n_sync : int
+        Reads by the host.
+    """
+
+    epoch: Any
+    gcv_score: Any
+    n_sync: int
+
+
+def log_grid(low: int, high: int, size: int) -> Any:
+    """Return whole numbers from low to high, ascending: all if few, else evenly spaced in their logarithms.
+
+    Parameters
+    ----------
+    low, high : int
+        The first and the last number, 0 or more.
+    size : int
+        The most that are returned, without the first.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (K,)
+        Distinct numbers, among them both ends.
+
+    Examples
+    --------
+    >>> log_grid(0, 1000, 4)
+    array([   0,    1,   10,  100, 1000])
+    >>> log_grid(2, 5, 4)
+    array([2, 3, 4, 5])
+    """
+    if high - low <= size:
+        return np.arange(low, high + 1)
+    points = np.geomspace(max(low, 1), high, size).round().astype(np.int64)
+    return np.unique([low, *np.clip(points, low, high), high])
+
+
+def split_intervals(low: Any, high: Any, parts: int) -> Any:
+    """Return the ends of equal parts of intervals of whole numbers, rounded down, shape (parts + 1, ...).
+
+    Examples
+    --------
+    >>> split_intervals(np.asarray([0, 10]), np.asarray([8, 14]), 4).T
+    array([[ 0,  2,  4,  6,  8],
+           [10, 11, 12, 13, 14]])
+    """
+    part = np.arange(parts + 1)[(..., *(None,) * np.ndim(low))]
+    # In two terms, since (high - low) part may overflow.
+    quotient, remainder = np.divmod(high - low, parts)
+    return low + quotient * part + remainder * part // parts
+
+
+def minimize_over_epochs(
+    gcv_score: Callable[[Any], Any], limit: int, batch_shape: tuple[int, ...], eps: float
+) -> BestEpoch:
+    """Return the epoch of the smallest score from 0 to `limit`, for each problem.
+
+    Parameters
+    ----------
+    score : callable
+        It takes epochs (K, ...) and returns the score of each, on the host.
+    limit : int
+        The last epoch.
+    batch_shape : tuple of int
+        The problems.
+    eps : float
+        The rounding of the scores.
+
+    Returns
+    -------
+    BestEpoch
+        The epoch, its score and how often `score` was called.
+    """
+    grid = log_grid(0, limit, GRID_SIZE)
+    points = np.multiply.outer(grid, np.ones(batch_shape, dtype=np.int64))
+    n_sync = 0
+    while True:
+        n_sync += 1
+        scores = gcv_score(points)
+        best = _first_minimum(scores, eps)
+        low, at, high = (_take_each(points, best + step) for step in (-1, 0, 1))
+        if (high - low <= 2).all():
+            return BestEpoch(as_scalar(at), as_scalar(_take_each(scores, best)), n_sync)
+        points = split_intervals(low, high, INTERVAL_PARTS)
+
+
+def _first_minimum(scores: Any, eps: float) -> Any:
+    """Return the index of the first score that is the smallest up to rounding."""
+    return np.argmax(scores <= scores.min(axis=0) * (1.0 + 64.0 * eps), axis=0)
+
+
+def _take_each(points: Any, index: Any) -> Any:
+    index = np.clip(index, 0, len(points) - 1)
+    return np.take_along_axis(points, index[None, ...], axis=0)[0]
+
+
+def gcv_score(rule_shape: RuleShape, parts: Spectrum, steps: Steps) -> Array:
+    """Return the generalised cross-validation score after k steps; parameters as in `path_at`."""
+    residual_factor, progress_factor = residual_polynomial(
+        rule_shape.beta, rule_shape.nesterov, parts.step_eigenvalues, steps
+    )
+    path, _ = path_from_factors(rule_shape, parts, residual_factor, progress_factor)
+    xp = backends.namespace(residual_factor)
     # The trace of the hat matrix Σ (1 - q_k) v'Hv / s², H the Hessian without the penalty's part.
-    width = parts.V.shape[-2] - form.intercept
-    ridge = form.alpha * xp.sum(parts.V[..., :width, :] ** 2, axis=-2)
-    share = 1.0 - ridge * inverse(parts.s) ** 2
-    dof = xp.sum(gone * share, axis=-1)
-    error = 2.0 * path.value - form.alpha * xp.sum(path.coef * path.coef, axis=-1)
+    width = parts.V.shape[-2] - rule_shape.intercept
+    ridge = rule_shape.alpha * xp.sum(parts.V[..., :width, :] ** 2, axis=-2)
+    factor = 1.0 - ridge * safe_inverse(parts.s) ** 2
+    dof = xp.sum(progress_factor * factor, axis=-1)
+    error = 2.0 * path.value - rule_shape.alpha * xp.sum(path.coef * path.coef, axis=-1)
     free = 1.0 - dof / parts.rows
     sound = (free > 64.0 * float(xp.finfo(free.dtype).eps)) & xp.isfinite(error)
     result = error / xp.where(sound, free * free, xp.ones_like(free))
@@ -574,19 +670,19 @@ class Trajectory:
     Attributes
     ----------
     moments : Moments
-        What the data left.
-    form : Form
-        The rule's beta, whether it looks ahead, whether there is an intercept, the penalty's alpha.
+        The sufficient statistics of the data.
+    rule_shape : RuleShape
+        The rule's beta, whether it is Nesterov's, whether there is an intercept, the penalty's alpha.
     parts : Spectrum
-        The singular values and vectors, and where the run starts in them.
+        The singular values and vectors, and the first residual in them.
     rate : float or array, shape (...)
         The learning rate; where ``"auto"`` was asked for, the 1/L of ``agd.fit``.
 
     Notes
     -----
-    A, and not its square, is decomposed: columns far from zero or of unlike size, which couple with the
-    intercept, lose half the digits then that they lose in the Hessian. What G has lost of nearly
-    dependent columns stays lost; reported losses carry an error of about eps yy.
+    A is decomposed rather than A'A: columns far from zero or of unlike scale, which couple with the
+    intercept, lose half as many digits as they would in the Hessian. The digits that G lost of nearly
+    dependent columns are not recovered; reported losses carry an error of about eps yy.
 
     Goh (2017), "Why momentum really works", Distill; Ali, Kolter and Tibshirani (2019), "A
     continuous-time view of early stopping for least squares".
@@ -604,7 +700,7 @@ class Trajectory:
     """
 
     moments: Moments
-    form: Form
+    rule_shape: RuleShape
     parts: Spectrum
     rate: Any
 
@@ -647,19 +743,19 @@ class Trajectory:
         TypeError
             For another penalty than `L2`.
         """
-        rule = constant_rule(rule)
-        known, alpha = dict(rule.hyperparameters), ridge(penalty)
+        rule = as_constant_rule(rule)
+        beta, alpha = dict(rule.hyperparameters).get("beta", 0.0), ridge(penalty)
         check_finite(moments)
-        form = Form(float(known.get("beta", 0.0)), rule.name == "nesterov", intercept, alpha)
-        quadratic = Quadratic(moments, form)
+        rule_shape = RuleShape(float(beta), rule.name == "nesterov", intercept, alpha)
+        quadratic = QuadraticForm(moments, rule_shape)
         zero = quadratic.zeros()
         first = as_start(start, zero, intercept) or zero
-        rate = known["learning_rate"]
+        rate = rule.learning_rate
         if isinstance(rate, str):
             rate = 1.0 / largest_curvature(quadratic)
         with np.errstate(all="ignore"):
-            parts = spectrum(moments, form, first, as_rate(rate, zero))
-        return cls(moments, form, parts, rate)
+            parts = decompose(moments, rule_shape, first, as_rate(rate, zero))
+        return cls(moments, rule_shape, parts, rate)
 
     @staticmethod
     def knows(rule: Any) -> bool:
@@ -673,7 +769,7 @@ class Trajectory:
         >>> Trajectory.knows(gradient_descent(constant(0.1)))  # a schedule may change
         False
         """
-        return is_constant(rule)
+        return has_closed_form(rule)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -700,7 +796,7 @@ class Trajectory:
             For epochs that are negative or no whole numbers.
         """
         k = as_epochs(epochs)
-        path: Path = self._evaluate(evaluated, k[(..., *(None,) * (len(self.batch_shape) + 1))])
+        path: Path = self._evaluate(path_at, k[(..., *(None,) * (len(self.batch_shape) + 1))])
         return path
 
     def at_each(self, epochs: Any) -> Path:
@@ -708,7 +804,7 @@ class Trajectory:
         k = as_epochs(epochs)
         if k.shape != self.batch_shape:
             raise ValueError(f"epochs must have shape {self.batch_shape}, got {k.shape}")
-        path: Path = self._evaluate(evaluated, k[..., None])
+        path: Path = self._evaluate(path_at, k[..., None])
         return path
 
     def seen(self, function: Any, constant: Any, arrays: Any, epochs: Any) -> Any:
@@ -729,11 +825,16 @@ class Trajectory:
         """
         k, backend = as_epochs(epochs)[..., None], backends.of(self.parts.s)
         with np.errstate(all="ignore"):
-            steps, through = as_steps(k, self.parts.s), Through(self.form, function, constant)
-            return compiled(backend, seen, through)(through, arrays, self.parts, steps)
+            steps, path_function = (
+                as_steps(k, self.parts.s),
+                PathFunction(self.rule_shape, function, constant),
+            )
+            return compiled(backend, map_path, path_function)(
+                path_function, arrays, self.parts, steps
+            )
 
     def corrected(self, epochs: Any, value: Array, grad: Params) -> Trajectory:
-        """Return the run without what the moments lost: with the loss and the gradient that the data have.
+        """Return the run with the loss and the gradient that were evaluated on the data, not on the moments.
 
         Parameters
         ----------
@@ -744,7 +845,9 @@ class Trajectory:
         """
         steps = as_steps(as_epochs(epochs)[..., None], self.parts.s)
         with np.errstate(all="ignore"):
-            return replace(self, parts=corrected(self.form, self.parts, steps, value, grad))
+            return replace(
+                self, parts=correct_spectrum(self.rule_shape, self.parts, steps, value, grad)
+            )
 
     def gcv(self, epochs: int | Sequence[int]) -> Array:
         r"""Return the generalised cross-validation score of stopping at some epochs.
@@ -775,14 +878,14 @@ class Trajectory:
         gradient descent learning", Constructive Approximation 26.
         """
         k = as_epochs(epochs)
-        found: Array = self._evaluate(score, k[(..., *(None,) * (len(self.batch_shape) + 1))])
-        return found
+        result: Array = self._evaluate(gcv_score, k[(..., *(None,) * (len(self.batch_shape) + 1))])
+        return result
 
     def best_epoch(self, limit: int = 10**9) -> BestEpoch:
         """Return the epoch with the smallest `gcv` from 0 to `limit`, for each problem.
 
-        A grid of epochs evenly apart in their logarithms is scored, and then what lies about its best
-        one, ever more finely, down to whole numbers.
+        A logarithmic grid of epochs is scored, and then the interval about its best one, ever more finely,
+        down to single epochs.
 
         Parameters
         ----------
@@ -809,13 +912,15 @@ class Trajectory:
         kind = backends.namespace(self.parts.s).finfo(self.parts.s.dtype)
 
         def scored(epochs: Any) -> Any:
-            return backends.to_numpy(self._evaluate(score, epochs[..., None])).astype(float)
+            return backends.to_numpy(self._evaluate(gcv_score, epochs[..., None])).astype(float)
 
-        return smallest(scored, as_count("limit", limit), self.batch_shape, float(kind.eps))
+        return minimize_over_epochs(
+            scored, as_count("limit", limit), self.batch_shape, float(kind.eps)
+        )
 
     def _evaluate(self, function: Any, k: Any) -> Any:
         """Run a function of the spectrum and of k, compiled where the backend compiles."""
         row = backends.of(self.parts.s)
         with np.errstate(all="ignore"):  # what has diverged is infinite
             steps = as_steps(k, self.parts.s)
-            return row.compile(function)(self.form, self.parts, steps)
+            return row.compile(function)(self.rule_shape, self.parts, steps)

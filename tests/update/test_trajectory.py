@@ -464,7 +464,7 @@ def test_factors_of_many_problems_are_those_of_each():
     X, y = rng.normal(size=(7, 20, 3)), rng.normal(size=(7, 20))
     moments = Moments.from_blocks(Blocks.of(X, y))
     whole = Trajectory.of(moments).at([3, 50])
-    with mock.patch("agd.update.trajectory.FACTORED", 2):
+    with mock.patch("agd.update.trajectory.MATRICES_PER_THREAD", 2):
         parts = Trajectory.of(moments).at([3, 50])
     np.testing.assert_array_equal(parts.coef, whole.coef)
     np.testing.assert_array_equal(parts.value, whole.value)
@@ -487,10 +487,12 @@ def test_many_problems_by_their_hessians_are_those_by_the_root(seed, alpha, inte
     if begun:
         given["start"] = Params(rng.normal(size=(4, 3)), rng.normal(size=4) if intercept else None)
     rate = 0.5 / (10.0 + 3.0 * far**2)
-    quick = mock.Mock(wraps=closed_form._of_hessian)
-    with mock.patch.object(closed_form, "_of_hessian", quick):
+    quick = mock.Mock(wraps=closed_form._spectrum_from_hessian)
+    with mock.patch.object(closed_form, "_spectrum_from_hessian", quick):
         found = Trajectory.of(moments, gradient_descent(rate), **given).at([0, 1, 30, 1000])
-    with mock.patch.object(closed_form, "_of_hessian", return_value=None):
+    with mock.patch.object(
+        closed_form, "_spectrum_from_hessian", side_effect=closed_form.IllConditionedError
+    ):
         want = Trajectory.of(moments, gradient_descent(rate), **given).at([0, 1, 30, 1000])
     assert quick.call_count == 1
     for got, known in zip(found, want, strict=True):
@@ -506,9 +508,10 @@ def test_a_hessian_that_is_not_even_is_not_taken_for_its_root():
     X = rng.normal(size=(2, 30, 2)) + np.asarray([0.0, 1e3])[:, None, None]
     moments = Moments.from_blocks(Blocks.of(X, rng.normal(size=(2, 30))))
     first = Params(np.zeros((2, 2)), np.zeros(2))
-    form = closed_form.Form(0.0, ahead=False, intercept=True, alpha=0.0)
+    form = closed_form.RuleShape(0.0, nesterov=False, intercept=True, alpha=0.0)
     start = np.zeros((2, 3))
-    assert closed_form._of_hessian(moments, form, start) is None
+    with pytest.raises(closed_form.IllConditionedError):
+        closed_form._spectrum_from_hessian(moments, form, start)
     alone = Moments.from_blocks(Blocks.of(X[:1], rng.normal(size=(1, 30))))
-    assert closed_form._of_hessian(alone, form, start[:1]) is not None
-    assert closed_form.spectrum(moments, form, first, 0.1).s.shape == (2, 3)
+    assert len(closed_form._spectrum_from_hessian(alone, form, start[:1])) == 4
+    assert closed_form.decompose(moments, form, first, 0.1).s.shape == (2, 3)
