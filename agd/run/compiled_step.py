@@ -18,7 +18,7 @@ from agd._tree import tree_where
 from agd._typing import Array, State, StepState, Tree, get_progress
 from agd.data.arrays import retry_out_of_memory
 from agd.run.observation import Observation, ObservedFields, observe
-from agd.update.rule import compiled, ours
+from agd.update.rule import compiled, is_value_type
 
 __all__ = [
     "CompiledStep",
@@ -174,10 +174,10 @@ class CompiledStep:
         if not compilable:
             return
         task = _Task(self.method, objective.with_arrays(None))
-        if not ours(task) and hasattr(objective, "as_program"):
+        if not is_value_type(task) and hasattr(objective, "as_program"):
             program = objective.as_program(x0)
             program_task = _Task(self.method, program.with_arrays(None))
-            if ours(program_task):
+            if is_value_type(program_task):
                 self.task, self.arrays, self.note = program_task, program.arrays(), ""
                 self.functions = _compile_program(backend.compile_unshared, program_task)
                 return

@@ -1,4 +1,9 @@
-"""Which constants of a compiled function may stand for one another."""
+"""What a rule is: its state, its rate, its equality, and the constructor that all rules share.
+
+A rule is a pure pair of functions in optax's convention. `rule_from_direction` makes one from a direction
+and a rate; `named_rule` lets it know its call, so that equal rules share a compiled step. The rules
+themselves are in ``agd.update.rules``, ``agd.update.adaptive`` and ``agd.update.transforms``.
+"""
 
 from __future__ import annotations
 
@@ -31,59 +36,73 @@ __all__ = [
     "compiled",
     "first_count",
     "gradient_direction",
-    "in_single",
+    "in_single_precision",
+    "is_value_type",
     "is_zero",
     "named_rule",
     "next_count",
-    "ours",
     "rate_at",
     "rule_from_direction",
     "scale_by_rate",
     "zeros",
 ]
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype, np.generic, optree.PyTreeSpec)
+VALUE_TYPES = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    np.dtype,
+    np.generic,
+    optree.PyTreeSpec,
+)
 
 
-def ours(value: Any) -> bool:
-    """Return whether what a value does hangs on nothing but what `==` compares.
+def is_value_type(value: Any) -> bool:
+    """Return whether a value is fully described by what `==` compares.
 
-    So it is with this library's losses, penalties, rules and methods, as long as all that they hold is of
-    that kind. A function or an object of the user's may read anything else, which may have changed since.
+    That is true of this library's losses, penalties, rules and solvers, if all that they hold is of that
+    kind: compiled code may then be cached by equality. A function or an object of the user's may depend on
+    anything else, which may have changed since it was compiled.
 
     Examples
     --------
     >>> from agd.loss import L1
     >>> from agd.update import gradient_descent
-    >>> ours(L1(0.1)), ours(gradient_descent(0.1)), ours(gradient_descent(abs))
-    (True, True, False)
+    >>> is_value_type(L1(0.1)), is_value_type(gradient_descent(0.1))
+    (True, True)
+    >>> is_value_type(gradient_descent(abs))
+    False
     """
-    if isinstance(value, PLAIN):
+    if isinstance(value, VALUE_TYPES):
         return True
     if isinstance(value, functools.partial):
-        return ours((value.func, value.args, tuple(value.keywords.values())))
+        return is_value_type((value.func, value.args, tuple(value.keywords.values())))
     if isinstance(value, types.FunctionType):
-        return _here(value) and value.__closure__ is None
-    if not _here(type(value)) and type(value) is not tuple:
-        return isinstance(value, type) and _here(value)
+        return _is_defined_here(value) and value.__closure__ is None
+    if not _is_defined_here(type(value)) and type(value) is not tuple:
+        return isinstance(value, type) and _is_defined_here(value)
     if isinstance(value, tuple):
-        return all(ours(part) for part in value)
+        return all(is_value_type(part) for part in value)
     if isinstance(value, Rule):
-        return value.factory is not None and ours((value.name, value.hyperparameters))
+        return value.factory is not None and is_value_type((value.name, value.hyperparameters))
     made: Any = getattr(type(value), "__dataclass_params__", None)
     if made is None or not made.frozen:
         return False
     fields = (field for field in dataclasses.fields(value) if field.compare)
-    return all(ours(getattr(value, field.name)) for field in fields)
+    return all(is_value_type(getattr(value, field.name)) for field in fields)
 
 
-def _here(named: Any) -> bool:
+def _is_defined_here(named: Any) -> bool:
     return str(named.__module__).partition(".")[0] == __name__.partition(".")[0]
 
 
 def compiled(backend: backends.Backend, f: Any, constant: Any) -> Any:
-    """Return ``f(static, *arrays)`` compiled, where the backend does: for good if its constant is `ours`."""
-    return backend.compile(f) if ours(constant) else backend.compile_unshared(f)
+    """Return ``f(static, *arrays)`` compiled, where the backend compiles; cached if the constant is a value."""
+    return backend.compile(f) if is_value_type(constant) else backend.compile_unshared(f)
 
 
 Init = Callable[[Tree], Any]
@@ -92,19 +111,21 @@ Update = Callable[..., tuple[Tree, Any]]
 
 def _is_half(leaf: Any) -> bool:
     kind = getattr(leaf, "dtype", None)
-    # The size first: the name of a NumPy dtype is slow to make.
+    # The size first, since the name of a NumPy dtype is slow to make.
     return getattr(kind, "itemsize", 0) == 2 and str(kind).endswith("float16")
 
 
-def _any_half(*trees: Tree) -> bool:
-    for tree in trees:  # plain loops: this is asked at every update, and any() takes twice as long
+def _has_half_leaf(*trees: Tree) -> bool:
+    for (
+        tree
+    ) in trees:  # loops rather than any(): this runs at every update, and any() takes twice as long
         for leaf in optree.tree_leaves(tree):
             if _is_half(leaf):
                 return True
     return False
 
 
-def _widened(tree: Tree) -> Tree:
+def _widen_halves(tree: Tree) -> Tree:
     def widen(leaf: Array) -> Array:
         if not _is_half(leaf):
             return leaf
@@ -114,7 +135,7 @@ def _widened(tree: Tree) -> Tree:
     return optree.tree_map(widen, tree)
 
 
-def _narrowed(updates: Tree, grads: Tree, params: Tree) -> Tree:
+def _narrow_like(updates: Tree, grads: Tree, params: Tree) -> Tree:
     """Give an update the dtype of its parameter, if its gradient came in half precision."""
 
     def narrow(step: Array, grad: Array, like: Array) -> Array:
@@ -125,7 +146,7 @@ def _narrowed(updates: Tree, grads: Tree, params: Tree) -> Tree:
     return optree.tree_map(narrow, updates, grads, grads if params is None else params)
 
 
-def in_single(init: Init, update: Update) -> tuple[Init, Update]:
+def in_single_precision(init: Init, update: Update) -> tuple[Init, Update]:
     """Return a rule's two functions, with every leaf of half precision widened to float32 on its way in.
 
     Parameters
@@ -141,19 +162,19 @@ def in_single(init: Init, update: Update) -> tuple[Init, Update]:
     """
 
     def first(params: Tree) -> Any:
-        return init(_widened(params) if _any_half(params) else params)
+        return init(_widen_halves(params) if _has_half_leaf(params) else params)
 
     def step(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
-        if not _any_half(grads, params):
+        if not _has_half_leaf(grads, params):
             return update(grads, state, params)
-        updates, new = update(_widened(grads), state, _widened(params))
-        return _narrowed(updates, grads, params), new
+        updates, new = update(_widen_halves(grads), state, _widen_halves(params))
+        return _narrow_like(updates, grads, params), new
 
     return first, step
 
 
 AUTO: Final = "auto"
-"""The learning rate that stands for 1/L and that a method resolves, since it knows the objective."""
+"""The learning rate that stands for 1/L; a solver resolves it, since it knows the objective."""
 
 Rate: TypeAlias = float | Array | Callable[[Array], Array] | str
 """A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
@@ -252,7 +273,7 @@ class Rule:
 
 
 def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
-    """Let the rules that a factory makes know their name and call, and work in at least float32."""
+    """Give the rules of a factory its name and the arguments of its call; they compute in float32 or better."""
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
@@ -260,7 +281,7 @@ def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         rule = factory(*args, **kwargs)
-        init, update = in_single(rule.init, rule.update)
+        init, update = in_single_precision(rule.init, rule.update)
         return replace(
             rule,
             init=init,
@@ -291,7 +312,7 @@ def check_number(name: str, value: object, low: float, high: float, *, open_end:
 
 
 def check_rule(name: str, rule: object) -> None:
-    """Refuse what is no rule."""
+    """Raise TypeError for what is no rule."""
     if not isinstance(rule, Rule):
         raise TypeError(f"{name} must be rules such as agd.update.adam(0.1), got {rule!r}")
 
@@ -307,7 +328,7 @@ def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
 
 
 def first_count(params: Tree, *, needed: bool) -> Array | None:
-    """Return a counter at 0 where the params are, if there is need of one."""
+    """Return a counter at 0 on the device of the params, or None where none is needed."""
     if not needed:
         return None
     like = optree.tree_leaves(params)[0]
@@ -316,7 +337,7 @@ def first_count(params: Tree, *, needed: bool) -> Array | None:
 
 
 def zeros(params: Tree) -> Tree:
-    """Return a tree of zeros where the params are."""
+    """Return zeros in the structure of the params, on their device."""
     return optree.tree_map(lambda p: backends.namespace(p).zeros_like(p), params)
 
 
@@ -333,7 +354,7 @@ def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
             "find: give a number or a schedule, or use the rule in agd.fit"
         )
     if isinstance(learning_rate, Real):
-        return float(learning_rate)  # a NumPy number would not mix with another library's arrays
+        return float(learning_rate)  # arrays of other libraries do not take a NumPy number
     if not callable(learning_rate):
         return learning_rate
     xp = backends.namespace(like)
@@ -341,19 +362,19 @@ def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
 
 
 def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
-    """Multiply a tree by minus the rate; an array of rates lines up with the leading axes."""
+    """Multiply a tree by minus the rate; an array of rates belongs to the leading axes of every leaf."""
 
     def scaled(leaf: Array) -> Array:
         rate = rate_at(learning_rate, count, leaf)
         if getattr(rate, "ndim", 0):
             xp = backends.namespace(leaf)
             rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
-        return -(_cast(rate, leaf) * leaf)
+        return -(_match_dtype(rate, leaf) * leaf)
 
     return optree.tree_map(scaled, tree)
 
 
-def _cast(rate: Any, leaf: Array) -> Any:
+def _match_dtype(rate: Any, leaf: Array) -> Any:
     if not hasattr(rate, "dtype") or rate.dtype == leaf.dtype:
         return rate
     return backends.namespace(leaf).astype(rate, leaf.dtype)
@@ -459,10 +480,10 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     >>> apply_updates({"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.5, 0.0])})
     {'w': array([1.5, 2. ])}
     """
-    return optree.tree_map(_moved, params, updates)
+    return optree.tree_map(_add_update, params, updates)
 
 
-def _moved(param: Any, step: Any) -> Any:
+def _add_update(param: Any, step: Any) -> Any:
     total = param + step
     kind = getattr(param, "dtype", None)
     if kind is None or total.dtype == kind:

@@ -25,7 +25,7 @@ from agd.update.rule import (
     check_rule,
     first_count,
     gradient_direction,
-    in_single,
+    in_single_precision,
     named_rule,
     next_count,
     rate_at,
@@ -519,7 +519,9 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
             return step, InjectState(state.k + 1, now, inner)
 
         return Rule(
-            *in_single(init, update), f"inject_hyperparams({plain.name})", plain.hyperparameters
+            *in_single_precision(init, update),
+            f"inject_hyperparams({plain.name})",
+            plain.hyperparameters,
         )
 
     return make

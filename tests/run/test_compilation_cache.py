@@ -14,7 +14,7 @@ from agd import backends
 from agd.gradient import FunctionObjective
 from agd.run import run
 from agd.update import Descent, gradient_descent
-from agd.update.rule import ours
+from agd.update.rule import is_value_type
 
 pytestmark = pytest.mark.backend("jax")
 jax = pytest.importorskip("jax")
@@ -268,8 +268,10 @@ def test_what_is_ours():
         alpha: float = 1.0
 
     rule = agd.update.adam(agd.update.cosine(0.1, 10))
-    assert all(map(ours, (rule, agd.loss.Huber(2.0), agd.loss.Box(0.0, 1.0), (1, "a", None))))
+    assert all(
+        map(is_value_type, (rule, agd.loss.Huber(2.0), agd.loss.Box(0.0, 1.0), (1, "a", None)))
+    )
     for value in (Theirs(), Shifted(), Ridge(1.0), len, lambda: 0, [1], object()):
-        assert not ours(value)
-        assert not ours((1.0, value))
-    assert not ours(gradient_descent(lambda k: 0.1))
+        assert not is_value_type(value)
+        assert not is_value_type((1.0, value))
+    assert not is_value_type(gradient_descent(lambda k: 0.1))
