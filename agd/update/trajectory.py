@@ -542,7 +542,7 @@ class BestEpoch(NamedTuple):
     """
 
     epoch: Any
-    gcv_score: Any
+    score: Any
     n_sync: int
 
 
@@ -590,7 +590,7 @@ def split_intervals(low: Any, high: Any, parts: int) -> Any:
 
 
 def minimize_over_epochs(
-    gcv_score: Callable[[Any], Any], limit: int, batch_shape: tuple[int, ...], eps: float
+    score: Callable[[Any], Any], limit: int, batch_shape: tuple[int, ...], eps: float
 ) -> BestEpoch:
     """Return the epoch of the smallest score from 0 to `limit`, for each problem.
 
@@ -615,7 +615,7 @@ def minimize_over_epochs(
     n_sync = 0
     while True:
         n_sync += 1
-        scores = gcv_score(points)
+        scores = score(points)
         best = _first_minimum(scores, eps)
         low, at, high = (_take_each(points, best + step) for step in (-1, 0, 1))
         if (high - low <= 2).all():

@@ -1,4 +1,4 @@
-"""Transforms: rules that change gradients and leave the step to another; `chain` puts them in a row.
+"""Gradient transforms: rules that change gradients and leave the step to another rule; `chain` joins them.
 
 A transform keeps optax's sign: it maps gradients to gradients, and `scale_by_learning_rate`, or a rule
 such as `adam` at the end of the chain, turns them downhill.
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class EmptyState(NamedTuple):
-    """The state of a transform that remembers nothing."""
+    """The state of a transform without memory."""
 
 
 class TraceState(NamedTuple):
@@ -60,7 +60,7 @@ class TraceState(NamedTuple):
     trace: Tree
 
 
-def _stateless(change: Callable[[Tree, Tree], Tree]) -> Rule:
+def _stateless_rule(change: Callable[[Tree, Tree], Tree]) -> Rule:
     def init(params: Tree) -> EmptyState:
         del params
         return EmptyState()
@@ -102,7 +102,7 @@ def clip_by_value(largest: float) -> Rule:
     def clip(g: Array) -> Array:
         return backends.clip(g, low=-largest, high=largest)
 
-    return _stateless(lambda grads, _: optree.tree_map(clip, grads))
+    return _stateless_rule(lambda grads, _: optree.tree_map(clip, grads))
 
 
 @named_rule
@@ -149,7 +149,7 @@ def clip_by_global_norm(largest: float) -> Rule:
         )
         return optree.tree_map(lambda g: g * xp.astype(factor, g.dtype), grads)
 
-    return _stateless(clip)
+    return _stateless_rule(clip)
 
 
 @named_rule
@@ -185,7 +185,7 @@ def add_decayed_weights(weight_decay: float) -> Rule:
             raise ValueError("params must be given to add_decayed_weights, got None")
         return optree.tree_map(lambda g, p: g + weight_decay * p, grads, params)
 
-    return _stateless(decay)
+    return _stateless_rule(decay)
 
 
 @named_rule
@@ -437,16 +437,16 @@ def accumulate(rule: Rule, every: int) -> Rule:
         full = k == every
         mean = optree.tree_map(lambda t: t / every, total)
         step, inner = rule.update(mean, state.inner, params)
-        # No branch on a value that the host would have to read: both outcomes, and a choice.
-        step = _chosen(full, step, zeros(step))
-        total = _chosen(full, zeros(total), total)
-        inner = _chosen(full, inner, state.inner)
+        # Both outcomes are computed and one is selected, since a branch would need a read by the host.
+        step = _select_tree(full, step, zeros(step))
+        total = _select_tree(full, zeros(total), total)
+        inner = _select_tree(full, inner, state.inner)
         return step, AccumulateState(xp.where(full, 0 * k, k), total, inner)
 
     return Rule(init, update)
 
 
-def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
+def _select_tree(condition: Array, yes: Tree, no: Tree) -> Tree:
     xp = backends.namespace(condition)
     return optree.tree_map(lambda a, b: xp.where(condition, a, b), yes, no)
 
@@ -486,15 +486,15 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
     >>> rule.update(g, state)[0]
     array([-0.5])
     """
-    kept = names or ("learning_rate",)
+    injected = names or ("learning_rate",)
 
     def make(*args: Any, **kwargs: Any) -> Rule:
-        plain = factory(*args, **kwargs)
-        known = dict(plain.hyperparameters)
-        missing = [name for name in kept if name not in known]
+        base_rule = factory(*args, **kwargs)
+        known = dict(base_rule.hyperparameters)
+        missing = [name for name in injected if name not in known]
         if missing:
             raise ValueError(
-                f"{plain.name} has no hyper-parameter {missing[0]!r}, only {list(known)}"
+                f"{base_rule.name} has no hyper-parameter {missing[0]!r}, only {list(known)}"
             )
 
         def value(name: str, k: Array, like: Array) -> Array:
@@ -506,7 +506,9 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
         def init(params: Tree) -> InjectState:
             k = first_count(params, needed=True)
             like = optree.tree_leaves(params)[0]
-            return InjectState(k, {name: value(name, k, like) for name in kept}, plain.init(params))
+            return InjectState(
+                k, {name: value(name, k, like) for name in injected}, base_rule.init(params)
+            )
 
         def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, InjectState]:
             like = optree.tree_leaves(grads)[0]
@@ -520,27 +522,27 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
 
         return Rule(
             *in_single_precision(init, update),
-            f"inject_hyperparams({plain.name})",
-            plain.hyperparameters,
+            f"inject_hyperparams({base_rule.name})",
+            base_rule.hyperparameters,
         )
 
     return make
 
 
-Choice = Tree | Callable[[Tree], Tree]
+LeafChoice = Tree | Callable[[Tree], Tree]
 """A tree in the structure of the params, or a function of the params that gives one."""
 
 
-def _flat(tree: Tree) -> tuple[list[Any], Any]:
-    """Flatten a tree with a place for every None, so that trees with leaves left out line up."""
+def _flatten_with_none(tree: Tree) -> tuple[list[Any], Any]:
+    """Flatten a tree with None as a leaf, so that trees in which leaves are left out have one structure."""
     leaves, spec = optree.tree_flatten(tree, none_is_leaf=True)
     return leaves, spec
 
 
-def _places(choice: Choice, params: Tree) -> list[Any]:
+def _choice_for_leaves(choice: LeafChoice, params: Tree) -> list[Any]:
     """Return the choice for every leaf of the params."""
-    picked, spec = _flat(choice(params) if callable(choice) else choice)
-    _, wanted = _flat(params)
+    picked, spec = _flatten_with_none(choice(params) if callable(choice) else choice)
+    _, wanted = _flatten_with_none(params)
     if spec != wanted:
         raise ValueError(
             f"the choice of leaves must have the structure of the params, {wanted}, got {spec}"
@@ -548,11 +550,11 @@ def _places(choice: Choice, params: Tree) -> list[Any]:
     return picked
 
 
-def _picked(mask: Choice, params: Tree) -> list[bool]:
+def _mask_for_leaves(mask: LeafChoice, params: Tree) -> list[bool]:
     """Return the bool for every leaf of the params; a None in their place is left out."""
-    leaves, spec = _flat(params)
+    leaves, spec = _flatten_with_none(params)
     picked = []
-    for at, (place, leaf) in enumerate(zip(_places(mask, params), leaves, strict=True)):
+    for at, (place, leaf) in enumerate(zip(_choice_for_leaves(mask, params), leaves, strict=True)):
         keep = False if leaf is None and place is None else as_bool(place)
         if keep is None:
             got = f"{place!r} ({type(place).__name__})"
@@ -566,63 +568,63 @@ def _picked(mask: Choice, params: Tree) -> list[bool]:
     return picked
 
 
-def _only(tree: Tree, keep: list[bool]) -> Tree:
-    """Leave out the leaves that are not kept: a None stands in their place."""
+def _keep_leaves(tree: Tree, keep: list[bool]) -> Tree:
+    """Replace the leaves that are not kept by None."""
     if tree is None:
         return None
-    leaves, spec = _flat(tree)
-    kept = [leaf if yes else None for leaf, yes in zip(leaves, keep, strict=True)]
-    return optree.tree_unflatten(spec, kept)
+    leaves, spec = _flatten_with_none(tree)
+    kept_leaves = [leaf if yes else None for leaf, yes in zip(leaves, keep, strict=True)]
+    return optree.tree_unflatten(spec, kept_leaves)
 
 
-def _merged(base: Tree, parts: list[tuple[Tree, list[bool]]]) -> Tree:
-    """Take the leaves that each part keeps from it, and the others from the base."""
-    leaves, spec = _flat(base)
+def _merge_parts(base: Tree, parts: list[tuple[Tree, list[bool]]]) -> Tree:
+    """Replace the leaves of `base` that a part keeps by those of that part."""
+    leaves, spec = _flatten_with_none(base)
     for part, keep in parts:
-        changed, _ = _flat(part)
+        changed, _ = _flatten_with_none(part)
         leaves = [new if yes else old for new, old, yes in zip(changed, leaves, keep, strict=True)]
     return optree.tree_unflatten(spec, leaves)
 
 
 class PartState(NamedTuple):
-    """The states of the rules, by label; what a leaf belongs to is found anew from the params."""
+    """The states of the rules, by label; the label of a leaf is computed from the params at each update."""
 
     inner: dict[str, Any]
 
 
-def _by_label(rules: Mapping[str, Rule], labels: Choice) -> Rule:
-    def kept(params: Tree, label: str) -> list[bool]:
-        return [found == label for found in _places(labels, params)]
+def _rule_by_label(rules: Mapping[str, Rule], labels: LeafChoice) -> Rule:
+    def has_label(params: Tree, label: str) -> list[bool]:
+        return [found == label for found in _choice_for_leaves(labels, params)]
 
     def init(params: Tree) -> PartState:
-        unknown = {p for p in _places(labels, params) if p is not None} - set(rules)
+        unknown = {p for p in _choice_for_leaves(labels, params) if p is not None} - set(rules)
         if unknown:
             raise ValueError(
                 f"labels must be among {sorted(rules)}, got {sorted(map(str, unknown))}"
             )
         inner = {}
         for label, rule in rules.items():
-            keep = kept(params, label)
-            # A rule without a leaf has nothing to remember, and could not say of what kind.
-            inner[label] = rule.init(_only(params, keep)) if any(keep) else ()
+            keep = has_label(params, label)
+            # A rule without leaves has no state: nothing tells the dtype and the device of its counter.
+            inner[label] = rule.init(_keep_leaves(params, keep)) if any(keep) else ()
         return PartState(inner)
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, PartState]:
         parts, inner = [], {}
         for label, rule in rules.items():
-            keep = kept(grads if params is None else params, label)
+            keep = has_label(grads if params is None else params, label)
             inner[label] = state.inner[label]
             if any(keep):
                 part, inner[label] = rule.update(
-                    _only(grads, keep), state.inner[label], _only(params, keep)
+                    _keep_leaves(grads, keep), state.inner[label], _keep_leaves(params, keep)
                 )
                 parts.append((part, keep))
-        return _merged(grads, parts), PartState(inner)
+        return _merge_parts(grads, parts), PartState(inner)
 
     return Rule(init, update)
 
 
-def masked(rule: Rule, mask: Choice) -> Rule:
+def masked(rule: Rule, mask: LeafChoice) -> Rule:
     """Apply a rule to some leaves only; the gradients of the others pass through as they are.
 
     Parameters
@@ -656,15 +658,15 @@ def masked(rule: Rule, mask: Choice) -> Rule:
     check_rule("rule", rule)
 
     def labels(params: Tree) -> Tree:
-        _, spec = _flat(params)
-        names = ["in" if keep else "out" for keep in _picked(mask, params)]
+        _, spec = _flatten_with_none(params)
+        names = ["in" if keep else "out" for keep in _mask_for_leaves(mask, params)]
         return optree.tree_unflatten(spec, names)
 
-    inner = _by_label({"in": rule, "out": chain()}, labels)
+    inner = _rule_by_label({"in": rule, "out": chain()}, labels)
     return Rule(inner.init, inner.update, "masked", (("rule", rule),))
 
 
-def multi_transform(rules: Mapping[str, Rule], labels: Choice) -> Rule:
+def multi_transform(rules: Mapping[str, Rule], labels: LeafChoice) -> Rule:
     """Apply to every leaf the rule of its label.
 
     Parameters
@@ -699,5 +701,5 @@ def multi_transform(rules: Mapping[str, Rule], labels: Choice) -> Rule:
         raise TypeError(f"rules must map labels to rules, got {rules!r} ({type(rules).__name__})")
     for rule in rules.values():
         check_rule("rules", rule)
-    inner = _by_label(dict(rules), labels)
+    inner = _rule_by_label(dict(rules), labels)
     return Rule(inner.init, inner.update, "multi_transform", (("rules", dict(rules)),))
