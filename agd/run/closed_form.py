@@ -1,4 +1,9 @@
-"""What is measured of a run in closed form: the columns that the loop would have read."""
+"""A run of gradient descent on least squares in closed form: its trajectory, and where the criteria end it.
+
+`agd.update.Trajectory` knows the iterate after any number of steps. Here the stopping criteria are applied
+at the steps at which the loop would have checked them, the end is evaluated on the data and the moments are
+corrected by it, so that the result is the loop's to rounding. `ClosedForm` is the row of the solver table.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,6 @@ from agd.gradient.conditioning import (
 )
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
-from agd.loss import L2, Squared
 from agd.run.certificate import make_certificate
 from agd.run.linear_problem import LinearProblem, Plan, Revealed, Solution
 from agd.run.linear_solvers import MomentSolver, loop_settings, plan_iterations
@@ -43,40 +47,40 @@ from agd.run.stopping import (
 from agd.update import Descent, Trajectory
 
 __all__ = [
-    "GRID",
+    "GRID_POINTS",
+    "CheckSchedule",
     "ClosedForm",
-    "Looks",
+    "MovedState",
+    "PathObserver",
     "Scan",
-    "State",
-    "View",
-    "asks_gcv",
-    "at",
-    "beside",
-    "closed",
-    "columns_of",
-    "joined",
-    "measure_path",
-    "scanned",
-    "spread",
+    "concatenate_checks",
+    "log_grid",
+    "observation_columns",
+    "observe_path",
+    "run_closed_form",
+    "scan_checks",
+    "statuses_by_data",
+    "stops_by_gcv",
+    "take_checks",
 ]
 
 
-class State(NamedTuple):
-    """What `observe` asks of a method's state."""
+class MovedState(NamedTuple):
+    """The part of a method's state that `observe` reads: how far the last step went."""
 
     moved: Array
 
 
 class CheckContext(NamedTuple):
-    """What is measured, as a compiled function's constant."""
+    """The objective and the fields to observe: the static argument of a compiled function."""
 
     objective: Any
     observed_fields: ObservedFields
 
 
-def measure_path(look: CheckContext, arrays: Any, path: Any, moved: Array) -> Array:
+def observe_path(context: CheckContext, arrays: Any, path: Any, moved: Array) -> Array:
     """Return the columns of an `Observation`, as the loop in the data's dtype would have."""
-    objective = look.objective if arrays is None else look.objective.with_arrays(arrays)
+    objective = context.objective if arrays is None else context.objective.with_arrays(arrays)
     total = objective.blocks.total
     xp = backends.namespace(total)
     value, moved, coef, slope = (
@@ -90,10 +94,10 @@ def measure_path(look: CheckContext, arrays: Any, path: Any, moved: Array) -> Ar
     # The loop sums over the rows before it divides, and that is where it overflows.
     value = xp.where(xp.isfinite(value * total), value, xp.full_like(value, math.inf))
     params, grad = Params(coef, constant), Params(slope, constant_slope)
-    return columns_of(objective, look.observed_fields, params, value, grad, moved)
+    return observation_columns(objective, context.observed_fields, params, value, grad, moved)
 
 
-def columns_of(
+def observation_columns(
     objective: Any,
     observed_fields: ObservedFields,
     params: Params,
@@ -101,25 +105,25 @@ def columns_of(
     grad: Params,
     moved: Array,
 ) -> Array:
-    """Return the columns of an `Observation` at some points; parameters as for `observe`, `moved` as a length."""
+    """Return the columns of an `Observation` at some points, like `observe`; `moved` is a length."""
     xp = backends.namespace(value)
     size = xp.max(xp.abs(params.coef), axis=-1)
     size = size if params.intercept is None else xp.maximum(size, xp.abs(params.intercept))
     share = moved / xp.where(size > 0.0, size, xp.ones_like(size))
-    step_state = StepState(params, State(share), value == value, xp.zeros_like(value))  # noqa: PLR0124
+    step_state = StepState(params, MovedState(share), value == value, xp.zeros_like(value))  # noqa: PLR0124
     return observe(objective, observed_fields, step_state, value, grad, (params, None))
 
 
 @dataclass(frozen=True)
-class View:
-    """How a run is looked at: what is measured, with the objective's arrays where that is compiled."""
+class PathObserver:
+    """How a trajectory is observed: the fields, and the objective's arrays if the function is compiled."""
 
     constant: CheckContext
     arrays: Any
 
     @classmethod
-    def of(cls, objective: LinearObjective, observed_fields: ObservedFields) -> View:
-        """Return how an objective's run is looked at."""
+    def of(cls, objective: LinearObjective, observed_fields: ObservedFields) -> PathObserver:
+        """Return the observer of an objective; its arrays are traced where the backend compiles."""
         if backends.of(objective.blocks.resident).compiles:
             return cls(
                 CheckContext(objective.with_arrays(None), observed_fields), objective.arrays()
@@ -127,21 +131,21 @@ class View:
         return cls(CheckContext(objective, observed_fields), None)
 
 
-FAR = 2**61  # steps: as far as they are counted
-GRID = 256  # looks that stand for a longer stretch of them
+MAX_STEPS = 2**61  # beyond it the arithmetic of step counts would overflow int64
+GRID_POINTS = 256  # checks that represent a longer range of them
 
 
-class Looks(NamedTuple):
-    """At which steps a loop looks: every so many, and at each limit on the way.
+class CheckSchedule(NamedTuple):
+    """The steps at which a loop checks its criteria: every so many, and at each limit on the way.
 
     Attributes
     ----------
     starts, ends, before : numpy.ndarray of int, shape (limits,)
-        Between which limits a look lies, and how many looks come before.
+        The limits between which a check lies, and the number of checks before them.
     every : int
-        The steps between two looks.
+        The steps between two checks.
     total : int
-        How many there are, without that at the first point.
+        The number of checks, without the one at the first point.
     """
 
     starts: Any
@@ -151,9 +155,9 @@ class Looks(NamedTuple):
     total: int
 
     @classmethod
-    def of(cls, criterion: Criterion, last: int, every: int) -> Looks:
-        """Return the looks of a run with these tests, up to the step `last`."""
-        last, limits = min(last, FAR), set()
+    def of(cls, criterion: Criterion, last: int, every: int) -> CheckSchedule:
+        """Return the checks of a run with these criteria, up to the step `last`."""
+        last, limits = min(last, MAX_STEPS), set()
         for part in criterion.parts():
             if isinstance(part, MaxIter):
                 limits.add(part.limit)
@@ -161,69 +165,71 @@ class Looks(NamedTuple):
                 limits.add(part.limit - 1)
         ends = np.asarray(sorted({n for n in limits if 0 < n < last} | {last}), dtype=np.int64)
         starts = np.concatenate([[0], ends[:-1]])
-        every = min(every, FAR)
+        every = min(every, MAX_STEPS)
         counts = -(-(ends - starts) // every)
         before = np.cumsum(counts) - counts
         return cls(starts, ends, before, every, int(counts.sum()))
 
-    def steps(self, look: Any) -> Any:
-        """Return the steps that were taken by a look; look 0 is that at the first point."""
-        look = np.clip(look, 0, self.total)
-        part = np.clip(np.searchsorted(self.before, look, side="left") - 1, 0, None)
-        steps = self.starts[part] + (look - self.before[part]) * self.every
-        return np.where(look > 0, np.minimum(steps, self.ends[part]), 0)
+    def steps(self, check: Any) -> Any:
+        """Return the number of steps before a check; check 0 is at the first point."""
+        check = np.clip(check, 0, self.total)
+        part = np.clip(np.searchsorted(self.before, check, side="left") - 1, 0, None)
+        steps = self.starts[part] + (check - self.before[part]) * self.every
+        return np.where(check > 0, np.minimum(steps, self.ends[part]), 0)
 
 
-def at(row: Observation, index: Any) -> Observation:
-    """Return the entries of a row's looks at an index."""
-    found = {
+def take_checks(row: Observation, index: Any) -> Observation:
+    """Return the observations at an index of the checks, the first axis."""
+    fields = {
         name: None if column is None else column[index]
         for name, column in row._asdict().items()
         if name != "leaves"
     }
-    return Observation(**found, leaves=None if row.leaves is None else row.leaves[:, index])
+    return Observation(**fields, leaves=None if row.leaves is None else row.leaves[:, index])
 
 
-def joined(rows: list[Observation]) -> Observation:
-    """Return the looks of several rows, one after the other."""
-    found = {}
+def concatenate_checks(rows: list[Observation]) -> Observation:
+    """Put observations of several checks one after the other."""
+    fields = {}
     for name in Observation._fields:
         parts = [getattr(row, name) for row in rows]
         axis = 1 if name == "leaves" else 0
-        found[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
-    return Observation(**found)
+        fields[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
+    return Observation(**fields)
 
 
-def spread(low: int, high: int) -> Any:
-    """Return looks from low to high: all, or some that are even in the logarithm."""
-    if high - low <= GRID:
+def log_grid(low: int, high: int) -> Any:
+    """Return the checks from low to high: all of them, or some on a logarithmic grid."""
+    if high - low <= GRID_POINTS:
         return np.arange(low, high + 1)
-    apart = np.geomspace(max(low, 1), high, GRID).round().astype(np.int64)
-    return np.concatenate([[low], np.clip(apart, low, high)])
+    overhead = np.geomspace(max(low, 1), high, GRID_POINTS).round().astype(np.int64)
+    return np.concatenate([[low], np.clip(overhead, low, high)])
 
 
-FEW, MORE = 64, 16  # looks taken together at first, and how many times as many after that
-ALL, EXACT = 10_000, 4096  # looks of a run all of which are judged, and of a longer one
+# Checks that are observed together: at first, and the factor by which later batches grow.
+FIRST_CHECKS, BATCH_GROWTH = 64, 16
+# A run of at most so many checks has all of them tested in order; of a longer one only the first 4,096 are.
+MAX_CHECKS_IN_ORDER, CHECKS_BEFORE_SEARCH = 10_000, 4096
 
 CheckFunction: TypeAlias = Callable[[Any], Observation]
 
 
-def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
-    """Return the status at each of some looks in a row, as if no problem had ended before.
+def _statuses_in_order(monitor: StoppingMonitor, rows: Observation) -> Any:
+    """Return the status at each of consecutive checks, as if no problem had ended before.
 
-    The monitor goes on to the last of them, but for its status.
+    The monitor is advanced to the last of them, except for its status.
 
     Parameters
     ----------
     monitor : StoppingMonitor
-        As the last look before these left it.
-    rows : Row
-        The looks; columns of shape (K, ...).
+        Its state after the check before these.
+    rows : Observation
+        The observations; columns of shape (K, ...).
 
     Returns
     -------
     numpy.ndarray of int, shape (K, ...)
-        The statuses, -1 for none.
+        The statuses; -1 where the run goes on.
     """
     last = monitor.previous
     before = last._replace(
@@ -242,8 +248,8 @@ def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
         calm > 0, index - calm, monitor.consecutive_increases + index
     )
     each.increasing_since = np.where(calm > 0, since, monitor.increasing_since)
-    status = _settled(each, rows)
-    monitor.previous = at(rows, -1)
+    status = _apply_criteria(each, rows)
+    monitor.previous = take_checks(rows, -1)
     monitor.consecutive_increases, monitor.increasing_since = (
         each.consecutive_increases[-1],
         each.increasing_since[-1],
@@ -251,7 +257,7 @@ def _statuses(monitor: StoppingMonitor, rows: Observation) -> Any:
     return status
 
 
-def _settled(each: StoppingMonitor, rows: Observation) -> Any:
+def _apply_criteria(each: StoppingMonitor, rows: Observation) -> Any:
     each.advanced = np.ones(rows.value.shape, dtype=bool)
     each.last_step, each.calls = rows.steps, rows.evaluations
     each.status = np.full(rows.value.shape, RUNNING)
@@ -259,29 +265,32 @@ def _settled(each: StoppingMonitor, rows: Observation) -> Any:
     return each.status
 
 
-def _alone(monitor: StoppingMonitor, row: Observation, before: Observation) -> Any:
-    """Return the status at some looks, each beside the look before it; a rise is taken to last."""
+def _statuses_in_isolation(monitor: StoppingMonitor, row: Observation, before: Observation) -> Any:
+    """Return the status at some checks from each one and the check before it alone.
+
+    An increase between the two is taken to be the last of many, since those before are not known.
+    """
     each = copy.copy(monitor)
     each.previous = before
     with np.errstate(invalid="ignore"):
         each.consecutive_increases = np.where(row.value > before.value, MIN_INCREASES, 0)
     each.increasing_since = np.zeros_like(row.iterations)
-    return _settled(each, row)
+    return _apply_criteria(each, row)
 
 
 class Scan(NamedTuple):
-    """How the looks of a run were judged.
+    """Where the criteria end a run.
 
     Attributes
     ----------
     steps, status : numpy.ndarray of int, shape (...)
         After how many steps each problem ends, and how.
-    rows : Row
-        Looks up to the last end; columns of shape (K, ...).
-    first, row, before : Row
-        The first point, the ends, and the looks before the ends.
+    rows : Observation
+        The checks up to the last end; columns of shape (K, ...).
+    first, row, before : Observation
+        The first point, the ends, and the checks before the ends.
     monitor : StoppingMonitor or None
-        What applied the tests; None where the end was known.
+        What applied the criteria; None where the end was known.
     """
 
     steps: Any
@@ -293,166 +302,206 @@ class Scan(NamedTuple):
     monitor: StoppingMonitor | None
 
     @classmethod
-    def at_steps(
-        cls, look: CheckFunction, looks: Looks, most: int, steps: Any, status: int
+    def of_known_ends(
+        cls,
+        observe_steps: CheckFunction,
+        schedule: CheckSchedule,
+        batch_size: int,
+        steps: Any,
+        status: int,
     ) -> Scan:
         """Return the scan of a run whose problems end after known steps."""
-        rows = _looked(look, looks.steps(spread(0, looks.total)), most)
-        end = at(look(steps[None]), 0)
-        return cls(steps, np.full(steps.shape, status), rows, at(rows, 0), end, end, None)
+        rows = _observe_in_batches(
+            observe_steps, schedule.steps(log_grid(0, schedule.total)), batch_size
+        )
+        end = take_checks(observe_steps(steps[None]), 0)
+        return cls(steps, np.full(steps.shape, status), rows, take_checks(rows, 0), end, end, None)
 
 
-def scanned(look: CheckFunction, make_monitor: Any, looks: Looks, most: int) -> Scan:
-    """Find the first look of each problem at which a test holds.
+def scan_checks(
+    observe_steps: CheckFunction, make_monitor: Any, schedule: CheckSchedule, batch_size: int
+) -> Scan:
+    """Find the first check of each problem at which a criterion holds.
 
-    Up to 10,000 looks all are judged, in their order; of more the first 4,096. Beyond, the first one is
-    searched for on a grid that is even in the logarithm, and within it ever more finely: what holds
-    between two points of the grid, and not at the second, is not seen.
+    Up to 10,000 checks are all tested in order; of more, the first 4,096 are. Beyond these the first one is
+    searched for on a logarithmic grid that is refined around it: a criterion that holds between two points
+    of the grid, but not at the second, is missed.
 
     Parameters
     ----------
-    look : callable
-        It takes steps, (K,) or (K, ...), and returns their `Observation`.
+    observe_steps : callable
+        From numbers of steps, (K,) or (K, ...), to their `Observation`.
     make_monitor : callable
-        It takes the first row and returns the monitor.
-    looks : Looks
-        At which steps a loop would have looked.
-    most : int
-        How many looks may be taken together.
+        From the first observation to the monitor.
+    schedule : CheckSchedule
+        The steps at which a loop would have checked.
+    batch_size : int
+        The most checks that may be observed together.
 
     Returns
     -------
     Scan
         The ends.
     """
-    exact = looks.total if looks.total <= ALL else EXACT
-    size = max(2, min(FEW, most))
-    rows = look(looks.steps(np.arange(min(size, exact + 1))))
-    first = at(rows, 0)
+    exact = schedule.total if schedule.total <= MAX_CHECKS_IN_ORDER else CHECKS_BEFORE_SEARCH
+    size = max(2, min(FIRST_CHECKS, batch_size))
+    rows = observe_steps(schedule.steps(np.arange(min(size, exact + 1))))
+    first = take_checks(rows, 0)
     monitor = make_monitor(first)
-    status, parts, seen = monitor.status, [rows], 0
+    status, parts, tested = monitor.status, [rows], 0
     end = np.where(monitor.done, 0, RUNNING)
-    rows = at(rows, slice(1, None))
+    rows = take_checks(rows, slice(1, None))
     while (end == RUNNING).any():
-        index = seen + 1 + np.arange(len(rows.value)).reshape(-1, *(1,) * end.ndim)
-        each = _with_last(_statuses(monitor, rows), index, looks)
-        at_end, held = _first_held(each)
-        new = held & (end == RUNNING)
+        index = tested + 1 + np.arange(len(rows.value)).reshape(-1, *(1,) * end.ndim)
+        each = _with_iteration_limit(_statuses_in_order(monitor, rows), index, schedule)
+        at_end, has_status = _first_status(each)
+        new = has_status & (end == RUNNING)
         status = np.where(new, np.take_along_axis(each, at_end[None], axis=0)[0], status)
-        end = np.where(new, seen + 1 + at_end, end)
-        seen += len(index)
-        if seen >= exact or (end != RUNNING).all():
+        end = np.where(new, tested + 1 + at_end, end)
+        tested += len(index)
+        if tested >= exact or (end != RUNNING).all():
             break
-        size = min(MORE * size, most)
-        rows = look(looks.steps(np.arange(seen + 1, min(seen + size, exact) + 1)))
+        size = min(BATCH_GROWTH * size, batch_size)
+        rows = observe_steps(schedule.steps(np.arange(tested + 1, min(tested + size, exact) + 1)))
         parts.append(rows)
     if (end != RUNNING).all():
-        rows = joined(parts)
-        row, before = _taken(rows, end), _taken(rows, np.maximum(end - 1, 0))
-        rows = at(rows, slice(0, int(end.max()) + 1))
-        return Scan(looks.steps(end), status, rows, first, row, before, monitor)
-    end, status = _searched(look, monitor, looks, most, (seen, end, status))
-    ends = look(np.stack([looks.steps(end), looks.steps(end - 1)]))
-    rows = joined([*parts, _looked(look, looks.steps(spread(seen, int(end.max()))[1:]), most)])
-    return Scan(looks.steps(end), status, rows, first, at(ends, 0), at(ends, 1), monitor)
+        rows = concatenate_checks(parts)
+        row, before = _take_each(rows, end), _take_each(rows, np.maximum(end - 1, 0))
+        rows = take_checks(rows, slice(0, int(end.max()) + 1))
+        return Scan(schedule.steps(end), status, rows, first, row, before, monitor)
+    end, status = _search_log_grid(
+        observe_steps, monitor, schedule, batch_size, (tested, end, status)
+    )
+    ends = observe_steps(np.stack([schedule.steps(end), schedule.steps(end - 1)]))
+    rows = concatenate_checks(
+        [
+            *parts,
+            _observe_in_batches(
+                observe_steps, schedule.steps(log_grid(tested, int(end.max()))[1:]), batch_size
+            ),
+        ]
+    )
+    return Scan(
+        schedule.steps(end),
+        status,
+        rows,
+        first,
+        take_checks(ends, 0),
+        take_checks(ends, 1),
+        monitor,
+    )
 
 
-def _taken(rows: Observation, index: Any) -> Observation:
-    """Return each problem's entry at an index of its own."""
+def _take_each(rows: Observation, index: Any) -> Observation:
+    """Return each problem's entry at its own index of the checks."""
 
-    def taken(x: Any) -> Any:
+    def take_entry(x: Any) -> Any:
         return np.take_along_axis(x, index[None], axis=0)[0]
 
-    found = {
-        name: taken(x) for name, x in rows._asdict().items() if name != "leaves" and x is not None
+    fields = {
+        name: take_entry(x)
+        for name, x in rows._asdict().items()
+        if name != "leaves" and x is not None
     }
     if rows.leaves is not None:
-        found["leaves"] = np.stack([taken(leaf) for leaf in rows.leaves])
-    return rows._replace(**found)
+        fields["leaves"] = np.stack([take_entry(leaf) for leaf in rows.leaves])
+    return rows._replace(**fields)
 
 
-def beside(scan: Scan, row: Observation) -> Any:
-    """Return the statuses at the ends where the gradient there is another: what the data say.
+def statuses_by_data(scan: Scan, row: Observation) -> Any:
+    """Return the statuses at the ends by the gradient of the data.
 
     Parameters
     ----------
     scan : Scan
         The ends.
-    row : Row
-        The same from the data.
+    row : Observation
+        The ends as evaluated on the data.
 
     Returns
     -------
     numpy.ndarray of int, shape (...)
-        The statuses, -1 where nothing would have ended the run; the scan's own where nobody judged, and at
-        a first point.
+        The statuses, -1 where no criterion ends the run; those of the scan where no monitor applied them, and
+        at a first point.
     """
     if scan.monitor is None:
         return scan.status
     mixed = scan.row._replace(grad_norm=row.grad_norm, leaves=row.leaves)
-    found = _alone(scan.monitor, mixed, scan.before)
-    return np.where((scan.steps == 0) | (scan.status == Status.DIVERGED), scan.status, found)
+    status = _statuses_in_isolation(scan.monitor, mixed, scan.before)
+    return np.where((scan.steps == 0) | (scan.status == Status.DIVERGED), scan.status, status)
 
 
-def _searched(
-    look: CheckFunction, monitor: StoppingMonitor, looks: Looks, most: int, known: Any
+def _search_log_grid(
+    observe_steps: CheckFunction,
+    monitor: StoppingMonitor,
+    schedule: CheckSchedule,
+    batch_size: int,
+    progress: Any,
 ) -> tuple[Any, Any]:
-    """Find the ends that lie beyond the looks that were judged one by one."""
-    seen, end, status = known
+    """Find the ends that lie beyond the checks that were tested in order."""
+    tested, end, status = progress
     open_ = end == RUNNING
-    low, high = np.where(open_, seen, end), np.where(open_, looks.total, end)
+    low, high = np.where(open_, tested, end), np.where(open_, schedule.total, end)
     points = np.broadcast_to(
-        spread(seen, looks.total)[:, *(None,) * end.ndim], (GRID + 1, *end.shape)
+        log_grid(tested, schedule.total)[:, *(None,) * end.ndim], (GRID_POINTS + 1, *end.shape)
     )
     while True:
         pairs = [
-            (points[i : i + most], points[i : i + most] - 1) for i in range(0, len(points), most)
+            (points[i : i + batch_size], points[i : i + batch_size] - 1)
+            for i in range(0, len(points), batch_size)
         ]
         each = [
-            _alone(monitor, look(looks.steps(now)), look(looks.steps(before)))
-            for now, before in pairs
+            _statuses_in_isolation(
+                monitor,
+                observe_steps(schedule.steps(check)),
+                observe_steps(schedule.steps(previous)),
+            )
+            for check, previous in pairs
         ]
-        found = _with_last(np.concatenate(each), points, looks)
-        index, held = _first_held(found)
-        index = np.where(held, index, len(points) - 1)
-        here, prior = (
+        statuses = _with_iteration_limit(np.concatenate(each), points, schedule)
+        index, has_status = _first_status(statuses)
+        index = np.where(has_status, index, len(points) - 1)
+        upper, lower = (
             np.take_along_axis(points, np.clip(index - back, 0, None)[None], axis=0)[0]
             for back in (0, 1)
         )
-        high, low = np.where(open_, here, high), np.where(open_, prior, low)
-        said = np.take_along_axis(found, index[None], axis=0)[0]
-        status = np.where(open_, said, status)
+        high, low = np.where(open_, upper, high), np.where(open_, lower, low)
+        grid_status = np.take_along_axis(statuses, index[None], axis=0)[0]
+        status = np.where(open_, grid_status, status)
         if (high - low <= 1).all():
             return high, status
-        parts = np.arange(GRID + 1).reshape(-1, *(1,) * end.ndim)
-        whole, rest = np.divmod(high - low, GRID)  # their product with a part must not overflow
-        points = low + whole * parts + rest * parts // GRID
+        parts = np.arange(GRID_POINTS + 1).reshape(-1, *(1,) * end.ndim)
+        # A product of the whole distance with a part could overflow int64.
+        quotient, remainder = np.divmod(high - low, GRID_POINTS)
+        points = low + quotient * parts + remainder * parts // GRID_POINTS
 
 
-def _with_last(status: Any, index: Any, looks: Looks) -> Any:
-    """Return the statuses, with one at the last look of all, which ends every run."""
-    out = (status == RUNNING) & (index >= looks.total)
+def _with_iteration_limit(status: Any, index: Any, schedule: CheckSchedule) -> Any:
+    """Return the statuses, with MAX_ITER at the last check where nothing else ends the run."""
+    out = (status == RUNNING) & (index >= schedule.total)
     return np.where(out, int(Status.MAX_ITER), status)
 
 
-def _looked(look: CheckFunction, steps: Any, most: int) -> Observation:
-    return joined([look(steps[i : i + most]) for i in range(0, len(steps), most)])
+def _observe_in_batches(observe_steps: CheckFunction, steps: Any, batch_size: int) -> Observation:
+    return concatenate_checks(
+        [observe_steps(steps[i : i + batch_size]) for i in range(0, len(steps), batch_size)]
+    )
 
 
-def _first_held(status: Any) -> tuple[Any, Any]:
+def _first_status(status: Any) -> tuple[Any, Any]:
     """Return the index of the first status of each problem along the first axis, and whether it has one."""
-    held = status != RUNNING
-    return np.argmax(held, axis=0), held.any(axis=0)
+    has_status = status != RUNNING
+    return np.argmax(has_status, axis=0), has_status.any(axis=0)
 
 
-ROUNDS = 6  # of holding the end against the data: more change nothing
-# Of loss and gradient: what a run may differ from its loop by, and less so before its end.
-AGREED = 1e-9
-BUDGET = 2**22  # entries of the points that are looked at together
-SIZES = (64, 1024)  # looks together: few, and at the most
+MAX_ROUNDS = 6  # of evaluating the end on the data: more change nothing
+# The relative difference between moments and data, in loss and gradient, that needs no correction.
+MAX_DISAGREEMENT = 1e-9
+MAX_PATH_ENTRIES = 2**22  # entries of the points that are observed together
+CHECK_BATCH_SIZES = (64, 1024)  # the shapes that are compiled; the last is the most together
 
 
-def closed(
+def run_closed_form(
     method: Any,
     objective: LinearObjective,
     x0: Params,
@@ -470,40 +519,40 @@ def closed(
     method, objective, x0, stop, callback, grad_tol, check_every
         As for `agd.run.run`.
     moments : Moments
-        Those of the data, which serve.
+        Those of the data.
 
     Returns
     -------
     Result
         Value and gradient are those of the data. The calls that are counted are passes over the data.
-        Where there are more than 10,000 looks, the first one at which a test holds is searched for beyond
-        4,096, and the history holds some looks of those. The loop's own result where a run overflows, or
-        where the data deny what the moments say.
+        Beyond 4,096 of more than 10,000 checks, the first one at which a criterion holds is searched for,
+        and the history has some of the checks only. Where the run overflows, or the data never agree with
+        the moments, it is the result of the loop.
     """
     criterion = stop.criterion(grad_tol or 0.0)
     gradients = [part for part in criterion.parts() if isinstance(part, GradTol)]
     leaves = any(part.per_leaf for part in gradients)
-    whole = Trajectory.of(
+    trajectory = Trajectory.of(
         moments, method.rule, penalty=objective.penalty, intercept=objective.intercept, start=x0
     )
-    view = View.of(objective, ObservedFields(leaves))
-    a_run = _Closed(
-        whole, view, objective, stop,
+    view = PathObserver.of(objective, ObservedFields(leaves))
+    closed_run = _ClosedFormRun(
+        trajectory, view, objective, stop,
         criterion.resolved(x0) if leaves else criterion,
         stop.check_every or check_every,
     )  # fmt: skip
     try:
-        scan, end = a_run.ended()
+        scan, end = closed_run.find_end()
     except NotApplicable:
         stepped = run(
             method, objective, x0, stop, callback, grad_tol=grad_tol, check_every=check_every
         )
-        return replace(stepped, n_sync=stepped.n_sync + a_run.n_sync)
-    return a_run.report(scan, end, method, gradients[0] if gradients else None)
+        return replace(stepped, n_sync=stepped.n_sync + closed_run.n_sync)
+    return closed_run.report(scan, end, method, gradients[0] if gradients else None)
 
 
-class _Held(NamedTuple):
-    """The end of a run as the data have it: where, the row, and the arrays of the result."""
+class _EndOnData(NamedTuple):
+    """The end of a run, evaluated on the data: the steps, the observation, and the result's arrays."""
 
     steps: Any
     row: Observation
@@ -512,121 +561,134 @@ class _Held(NamedTuple):
     grad: Params
 
 
-class _Closed:
-    """The parts of a run: the trajectory, how it is looked at, and what its tests say of it."""
+class _ClosedFormRun:
+    """A trajectory, how it is observed, and where the criteria end it."""
 
     def __init__(
-        self, whole: Trajectory, view: View, objective: Any, stop: Stop, criterion: Any, every: int
+        self,
+        trajectory: Trajectory,
+        view: PathObserver,
+        objective: Any,
+        stop: Stop,
+        criterion: Any,
+        every: int,
     ) -> None:
-        self.whole, self.view, self.objective = whole, view, objective
+        self.trajectory, self.view, self.objective = trajectory, view, objective
         self.stop, self.criterion, self.every = stop, criterion, every
-        self.n_sync, self.passes = 1 if asks_gcv(stop) else 2, 1  # so far: are the moments finite?
-        self.floor: Any = 0.0  # of the gradient, where the data's falls no further
-        self.compiled = backends.of(whole.parts.s).compiles
-        d = math.prod(whole.parts.start.shape)
-        self.most = max(1, min(SIZES[-1], BUDGET // d))
+        # The moments took one pass, and the tests whether they are finite and accurate a read each.
+        self.n_sync, self.passes = 1 if stops_by_gcv(stop) else 2, 1
+        self.min_grad_norm: Any = 0.0  # rounding: the gradient of the data falls no further
+        self.compiled = backends.of(trajectory.parts.s).compiles
+        d = math.prod(trajectory.parts.start.shape)
+        self.batch_size = max(1, min(CHECK_BATCH_SIZES[-1], MAX_PATH_ENTRIES // d))
 
-    def rows(self, steps: Any) -> Observation:
-        """Look at the run after some steps, (K, ...) or (K,) for all problems; K is at most `most`."""
+    def observe_steps(self, steps: Any) -> Observation:
+        """Observe the run after some steps, (K, ...) or (K,) for all problems; K is at most `batch_size`."""
         steps = np.reshape(steps, (*np.shape(steps), *(1,) * (self._ndim + 1 - np.ndim(steps))))
         n, self.n_sync = len(steps), self.n_sync + 1
-        if self.compiled:  # other shapes would be compiled anew
-            size = next((size for size in SIZES if n <= size <= self.most), n)
+        if self.compiled:  # pad to few shapes, since each is compiled
+            size = next((size for size in CHECK_BATCH_SIZES if n <= size <= self.batch_size), n)
             steps = np.concatenate([steps, np.repeat(steps[-1:], size - n, axis=0)])
-        columns = self.whole.seen(measure_path, self.view.constant, self.view.arrays, steps)
-        row = self._named(backends.to_numpy(columns), steps, self.view.constant.observed_fields)
-        return at(row, slice(0, n))
+        columns = self.trajectory.seen(observe_path, self.view.constant, self.view.arrays, steps)
+        row = self._as_observation(
+            backends.to_numpy(columns), steps, self.view.constant.observed_fields
+        )
+        return take_checks(row, slice(0, n))
 
     @property
     def _ndim(self) -> int:
-        return len(self.whole.batch_shape)
+        return len(self.trajectory.batch_shape)
 
-    def _named(self, columns: Any, steps: Any, observed_fields: ObservedFields) -> Observation:
+    def _as_observation(
+        self, columns: Any, steps: Any, observed_fields: ObservedFields
+    ) -> Observation:
         self.eps = float(np.finfo(columns.dtype).eps)
-        row = Observation.read(columns, State(columns), observed_fields, 1)
+        row = Observation.read(columns, MovedState(columns), observed_fields, 1)
         steps = np.broadcast_to(steps, row.value.shape)
         return row._replace(
             steps=steps, iterations=steps, evaluations=steps + 1,
-            grad_norm=np.maximum(row.grad_norm, self.floor),
+            grad_norm=np.maximum(row.grad_norm, self.min_grad_norm),
         )  # fmt: skip
 
-    def ended(self) -> tuple[Scan, _Held]:
+    def find_end(self) -> tuple[Scan, _EndOnData]:
         """Return the end of the trajectory, once the moments are corrected so that the data agree with it.
 
         It raises `NotApplicable` where the run overflows, or the data never agree.
         """
-        held: _Held | None = None
-        right = self.whole.moments.G.dtype != self.objective.blocks.total.dtype
-        for _ in range(ROUNDS):
+        end: _EndOnData | None = None
+        corrected = self.trajectory.moments.G.dtype != self.objective.blocks.total.dtype
+        for _ in range(MAX_ROUNDS):
             scan = self._scan()
             if (scan.row.finite == 0).any():
                 raise NotApplicable("a run that overflows")
-            again = held is not None and (scan.steps == held.steps).all()
-            if held is None or not again:
-                held = self._on_data(scan)
-            status = beside(scan, held.row)
+            same_end = end is not None and (scan.steps == end.steps).all()
+            if end is None or not same_end:
+                end = self._evaluate_end(scan)
+            status = statuses_by_data(scan, end.row)
             denied = (scan.status == Status.CONVERGED) & (status == RUNNING)
-            right = right or again
-            if (right or self._agree(scan.row, held.row)) and not denied.any():
-                return scan._replace(status=np.where(status == RUNNING, scan.status, status)), held
-            if right:  # what is left is rounding: the loop goes on with it, and so do its looks
-                self.floor = np.where(denied, held.row.grad_norm, self.floor)
+            corrected = corrected or same_end
+            if (corrected or self._data_agree(scan.row, end.row)) and not denied.any():
+                return scan._replace(status=np.where(status == RUNNING, scan.status, status)), end
+            if corrected:  # only rounding is left, and the loop would go on with it too
+                self.min_grad_norm = np.where(denied, end.row.grad_norm, self.min_grad_norm)
             else:
-                right = not self._correct(scan, held)
+                corrected = not self._correct_moments(scan, end)
         raise NotApplicable("the data deny what the moments say")
 
     def _scan(self) -> Scan:
-        """Ask the tests at the looks of a loop; or find the smallest generalised cross-validation."""
-        if not asks_gcv(self.stop):
-            looks = Looks.of(self.criterion, self.stop.max_iter, self.every)
-            return scanned(self.rows, self._make_monitor, looks, self.most)
-        best = self.whole.best_epoch(self.stop.max_iter)
+        """Apply the criteria at the checks of a loop, or find the smallest generalised cross-validation."""
+        if not stops_by_gcv(self.stop):
+            schedule = CheckSchedule.of(self.criterion, self.stop.max_iter, self.every)
+            return scan_checks(self.observe_steps, self._make_monitor, schedule, self.batch_size)
+        best = self.trajectory.best_epoch(self.stop.max_iter)
         self.n_sync += best.n_sync
         steps = np.asarray(best.epoch)
-        looks = Looks.of(self.criterion, max(1, int(steps.max())), self.every)
-        return Scan.at_steps(self.rows, looks, self.most, steps, int(Status.CONVERGED))
+        schedule = CheckSchedule.of(self.criterion, max(1, int(steps.max())), self.every)
+        return Scan.of_known_ends(
+            self.observe_steps, schedule, self.batch_size, steps, int(Status.CONVERGED)
+        )
 
     def _make_monitor(self, first: Observation) -> StoppingMonitor:
         return StoppingMonitor(self.criterion, first, first.evaluations, self.eps)
 
-    def _on_data(self, scan: Scan) -> _Held:
+    def _evaluate_end(self, scan: Scan) -> _EndOnData:
         """Evaluate the data where the run ends; raise `NotApplicable` where they overflow."""
         self.passes, self.n_sync = self.passes + 1, self.n_sync + 1
-        path = self.whole.at_each(scan.steps)
+        path = self.trajectory.at_each(scan.steps)
         dtype = self.objective.blocks.total.dtype
         xp = backends.namespace(path.coef)
         x = Params(*(v if v is None else xp.astype(v, dtype, copy=False) for v in path[:2]))
         observed_fields = self.view.constant.observed_fields._replace(length=True)
         with np.errstate(all="ignore"):
             value, grad = self.objective.value_and_grad(x)
-            columns = columns_of(
+            columns = observation_columns(
                 self.objective, observed_fields, x, value, grad, xp.zeros_like(value)
             )
-        row = self._named(backends.to_numpy(columns), scan.steps, observed_fields)
-        sound = np.isfinite(row.value).all() and np.isfinite(row.grad_norm).all()
-        if not sound:
+        row = self._as_observation(backends.to_numpy(columns), scan.steps, observed_fields)
+        finite = np.isfinite(row.value).all() and np.isfinite(row.grad_norm).all()
+        if not finite:
             raise NotApplicable("data that overflow where the run ends")
-        return _Held(scan.steps, row._replace(moved=scan.row.moved), x, value, grad)
+        return _EndOnData(scan.steps, row._replace(moved=scan.row.moved), x, value, grad)
 
-    def _agree(self, row: Observation, data: Observation) -> bool:
-        """Return whether loss and gradient at the end are the data's, so that nothing is to be put right."""
-        most = max(AGREED, 4.0 * self.eps)
+    def _data_agree(self, row: Observation, data: Observation) -> bool:
+        """Return whether loss and gradient at the end are those of the data, up to rounding."""
+        most = max(MAX_DISAGREEMENT, 4.0 * self.eps)
         value = abs(row.value - data.value) <= most * data.value
         slope = abs(row.grad_norm - data.grad_norm) <= most * data.grad_norm
         return bool((value & slope).all())
 
-    def _correct(self, scan: Scan, held: _Held) -> bool:
-        """Put the moments right, where the data are no less exact there: a run that went far up is."""
-        nearer = bool((held.row.grad_norm <= scan.first.grad_norm).all())
-        if nearer:
-            self.whole = self.whole.corrected(held.steps, held.value, held.grad)
-        return nearer
+    def _correct_moments(self, scan: Scan, end: _EndOnData) -> bool:
+        """Correct the moments by the data, unless a run that diverged makes these less accurate; say if so."""
+        accurate = bool((end.row.grad_norm <= scan.first.grad_norm).all())
+        if accurate:
+            self.trajectory = self.trajectory.corrected(end.steps, end.value, end.grad)
+        return accurate
 
-    def report(self, scan: Scan, held: _Held, method: Any, grad_test: GradTol | None) -> Result:
-        """Put the result together."""
-        steps, row, single = held.steps, held.row, self._ndim == 0
-        x, jac = self.objective.report(held.x, held.grad)
-        curvature, known = self._curvatures(method)
+    def report(self, scan: Scan, end: _EndOnData, method: Any, grad_test: GradTol | None) -> Result:
+        """Return the result of the run."""
+        steps, row, single = end.steps, end.row, self._ndim == 0
+        x, jac = self.objective.report(end.x, end.grad)
+        curvature, least = self._curvatures(method)
         history, nit = _history(scan, row, self.passes), np.minimum(scan.rows.steps, steps)
         limit = 0.0 if grad_test is None else grad_test.limit(scan.first)
         return Result(
@@ -644,25 +706,25 @@ class _Closed:
             method=f"{method.name} (closed form)",
             certificate=make_certificate(
                 row._replace(curvature=curvature), limit, method,
-                observed_contraction(nit, history.grad_norm), known, "Hessian",
+                observed_contraction(nit, history.grad_norm), least, "Hessian",
             ),
         )  # fmt: skip
 
     def _curvatures(self, method: Any) -> tuple[Any, tuple[float, float] | None]:
         """Return L, and for one problem of few columns the least curvature, as the certificate takes it."""
-        s = self.whole.parts.s
+        s = self.trajectory.parts.s
         xp = backends.namespace(s)
-        L = 1.0 / self.whole.rate if method.auto else xp.max(s, axis=-1) ** 2
+        L = 1.0 / self.trajectory.rate if method.auto else xp.max(s, axis=-1) ** 2
         least = xp.min(s, axis=-1) ** 2
         self.n_sync += 1
         read = backends.to_numpy(xp.stack([L + 0.0 * least, least + 0.0 * L])).astype(float)
-        curvature = np.broadcast_to(read[0], self.whole.batch_shape)
-        few = self._ndim == 0 and self.objective.blocks.X.shape[-1] <= MAX_SPECTRUM_COLUMNS
-        return curvature, (float(read[1]), float(read[1])) if few else None
+        curvature = np.broadcast_to(read[0], self.trajectory.batch_shape)
+        single_small = self._ndim == 0 and self.objective.blocks.X.shape[-1] <= MAX_SPECTRUM_COLUMNS
+        return curvature, (float(read[1]), float(read[1])) if single_small else None
 
 
 def _history(scan: Scan, end: Observation, passes: int) -> History:
-    """Return the looks, in which each problem stands still from its end on."""
+    """Return the history of the checks; each problem stands still from its end on."""
     rows, going = scan.rows, scan.rows.steps < end.steps
     last = rows.steps == end.steps
     calls = np.where(going, 1, passes)
@@ -675,7 +737,7 @@ def _history(scan: Scan, end: Observation, passes: int) -> History:
     )
 
 
-STEPS = 400  # that a run takes where it may take more: fewer only where columns are even
+EXPECTED_STEPS = 400  # of a run that may take more; only well-conditioned columns take fewer
 
 
 class ClosedForm(MomentSolver):
@@ -698,14 +760,14 @@ class ClosedForm(MomentSolver):
 
     def revealed(self, problem: LinearProblem) -> Revealed:
         """Return X, whose moments are tested for values that are not finite; not so with ``"gcv"``."""
-        if problem.traits.lazy or asks_gcv(problem.stop):
+        if problem.traits.lazy or stops_by_gcv(problem.stop):
             return Revealed.NOTHING
         return Revealed.X
 
     def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
         """Sum the moments, and take the coordinates that the loop would."""
         moments = self.moments(problem, base)
-        if not (asks_gcv(problem.stop) or moments_are_accurate(base, moments)):
+        if not (stops_by_gcv(problem.stop) or moments_are_accurate(base, moments)):
             raise NotApplicable("the dtype cannot hold the moments of X")
         return plan_iterations(problem, base, problem.method, moments)
 
@@ -713,21 +775,23 @@ class ClosedForm(MomentSolver):
         """Apply the stopping criteria to the trajectory."""
         settings = loop_settings(problem, plan)
         moments = self.moments(problem, plan.objective)
-        return closed(plan.method, plan.objective, plan.x0, moments=moments, **settings), plan
+        return run_closed_form(
+            plan.method, plan.objective, plan.x0, moments=moments, **settings
+        ), plan
 
 
 def _is_sooner(base: LinearObjective, method: Any, stop: Stop, callback: Any) -> bool:
-    """Return whether the moments give the run, and sooner than its steps do."""
-    known = isinstance(method, Descent) and Trajectory.knows(method.rule)
-    known = known and type(base.loss) is Squared and type(base.penalty) in (L2, type(None))
+    """Return whether the run has a closed form that takes less time than its steps."""
+    least_squares = base.loss.quadratic and (base.penalty is None or base.penalty.quadratic)
+    closed = isinstance(method, Descent) and Trajectory.knows(method.rule) and least_squares
     timed = any(isinstance(part, Deadline) for part in stop.criterion().parts())
-    if not known or timed or callback is not None:
+    if not closed or timed or callback is not None:
         return False
-    return asks_gcv(stop) or _pays(base, stop)
+    return stops_by_gcv(stop) or _takes_less_time(base, stop)
 
 
-def _pays(base: LinearObjective, stop: Stop) -> bool:
-    """Return whether the closed form takes fewer seconds than the steps; in units of a nanosecond."""
+def _takes_less_time(base: LinearObjective, stop: Stop) -> bool:
+    """Return whether the closed form takes less time than the steps; measured, in nanoseconds."""
     rows, p = known_row_count(base), base.blocks.X.shape[-1]
     n = float(rows) if math.isfinite(rows) else 1e9
     problems = math.prod(base.batch_shape)
@@ -736,17 +800,18 @@ def _pays(base: LinearObjective, stop: Stop) -> bool:
         step, moments = 2.0 * entries * problems + 5e4, entries * (20.0 + 8.0 * entries / n)
         return bool(
             p <= MAX_NORMAL_COLUMNS
-            and moments + (3.0 * p**3 + 1e5) * problems + 5e5 < min(stop.max_iter, STEPS) * step
+            and moments + (3.0 * p**3 + 1e5) * problems + 5e5
+            < min(stop.max_iter, EXPECTED_STEPS) * step
         )
     # Of many problems a product takes 1 microsecond, however small; factors and evaluations 30.
-    apart, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
-    step = (n * p + apart) * problems + 5e4
-    whole = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + each) * problems + 5e5
-    return bool(p <= MAX_NORMAL_COLUMNS and whole < min(stop.max_iter, STEPS) * step)
+    overhead, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
+    step = (n * p + overhead) * problems + 5e4
+    closed_form = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + each) * problems + 5e5
+    return bool(p <= MAX_NORMAL_COLUMNS and closed_form < min(stop.max_iter, EXPECTED_STEPS) * step)
 
 
-def asks_gcv(stop: Stop) -> bool:
-    """Return whether it is the smallest generalised cross-validation that ends the run, and no more."""
+def stops_by_gcv(stop: Stop) -> bool:
+    """Return whether generalised cross-validation alone ends the run."""
     return (
         isinstance(stop.when, GCV) and (stop.grad_tol, stop.step_tol, stop.value_tol) == (None,) * 3
     )

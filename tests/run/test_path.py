@@ -19,7 +19,7 @@ from agd.linear import path
 from agd.loss import L1, L2
 from agd.run import GCV, MaxEval, MaxIter, Status, Stop
 from agd.run import closed_form as hindsight
-from agd.run.closed_form import closed
+from agd.run.closed_form import run_closed_form
 from agd.update import Descent, constant, gradient_descent, momentum, nesterov
 from helpers.operation_counts import call_count, peak_bytes
 
@@ -273,8 +273,8 @@ def test_what_the_moments_have_right_is_looked_at_once():
     exact = X @ np.ones(X.shape[-1])  # what is left in the end of its loss, the moments have lost
     for targets, epochs, times in ((y, 100, 1), (exact, 600, 2)):
         stop = Stop(epochs, grad_tol=0.0, check_every=epochs)
-        looks = mock.Mock(wraps=hindsight.scanned)
-        with mock.patch("agd.run.closed_form.scanned", looks):
+        looks = mock.Mock(wraps=hindsight.scan_checks)
+        with mock.patch("agd.run.closed_form.scan_checks", looks):
             fast, slow = both(X, targets, method=gradient_descent(0.1), stop=stop)
         assert looks.call_count == times
         assert fast.nit.tolist() == slow.nit.tolist() == [epochs] * 3
@@ -321,7 +321,7 @@ def test_the_moments_are_read_once_and_the_end_once():
             return super().value_and_grad(params)
 
     watched = Watched(objective.blocks, objective.loss)
-    found = closed(
+    found = run_closed_form(
         Descent(gradient_descent()), watched, watched.zeros(), Stop(grad_tol=1e-6), moments=moments
     )
     assert len(seen) == 1
