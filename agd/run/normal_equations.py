@@ -30,21 +30,21 @@ from agd.update.newton import NewtonStep
 __all__ = [
     "BatchedNormalEquations",
     "RowMoments",
-    "Rows",
     "SmallNormalEquations",
+    "SmallRows",
 ]
 
 
-class Rows(NamedTuple):
+class SmallRows(NamedTuple):
     """The data: X, y and the weights."""
 
     X: Any
     y: Any
     weight: Any
 
-    def wide(self) -> Rows:
+    def in_double(self) -> SmallRows:
         """Return them in double precision."""
-        return Rows(*(None if part is None else part.astype(np.float64) for part in self))
+        return SmallRows(*(None if part is None else part.astype(np.float64) for part in self))
 
 
 class RowMoments(NamedTuple):
@@ -63,12 +63,12 @@ class RowMoments(NamedTuple):
             return cls._weighted(X, y, weight)
         n = len(y)
         some = max(1, n // SAMPLE)
-        near, near_y = _mean(X[::some]), float(_mean(y[::some]))
-        d, e = X - near, y - near_y
+        shift, shift_y = _column_mean(X[::some]), float(_column_mean(y[::some]))
+        d, e = X - shift, y - shift_y
         rest, rest_y = d.T @ np.ones(n) / n, float(np.add.reduce(e)) / n
         xx, xy = d.T @ d - rest[:, None] * rest * n, d.T @ e - rest * (rest_y * n)
         yy = float(np.add.reduce(e * e)) - rest_y * rest_y * n
-        return cls(near + rest, near_y + rest_y, xx / n, xy / n, yy / n)
+        return cls(shift + rest, shift_y + rest_y, xx / n, xy / n, yy / n)
 
     @classmethod
     def _weighted(cls, X: Any, y: Any, weight: Any) -> RowMoments:
@@ -88,30 +88,34 @@ class RowMoments(NamedTuple):
         )  # fmt: skip
 
 
-def _mean(x: Any) -> Any:
+def _column_mean(x: Any) -> Any:
     return np.add.reduce(x, axis=0) / len(x)
 
 
 MAX_SMALL_COLUMNS = MAX_SPECTRUM_COLUMNS
 MAX_SMALL_ROWS = 10_000  # the products of more are shared among threads, in blocks
-EPS = float(np.finfo(np.float64).eps)
-SINGLE = float(np.finfo(np.float32).eps)
-LEAST_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS  # squares below it lose digits
-TOLERANCE = default_gradient_tolerance(np.zeros(()))
-SHARE = (
-    2.0 * EPS / TOLERANCE
+EPS64 = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
+MIN_SQUARE = float(np.finfo(np.float64).smallest_normal) / EPS64  # squares below it lose digits
+GRADIENT_TOLERANCE = default_gradient_tolerance(np.zeros(()))
+ROUNDING_SHARE = (
+    2.0 * EPS64 / GRADIENT_TOLERANCE
 )  # of a predictor: what rounding makes of it means nothing to the tolerance
-NAME = NewtonStep().name
-ADVICE = f"{Status.CONVERGED.advice} (after 1 step)"
-READS = 3  # what the loop reads: the spectrum, and a look before and after the step
+METHOD_NAME = NewtonStep().name
+CONVERGED_MESSAGE = f"{Status.CONVERGED.advice} (after 1 step)"
+LOOP_READS = 3  # what the loop reads: the spectrum, and a look before and after the step
 
 
-def _tolerance(kind: Any) -> float:
-    return TOLERANCE if kind == np.float64 else default_gradient_tolerance(np.zeros((), dtype=kind))
+def _gradient_tolerance(kind: Any) -> float:
+    return (
+        GRADIENT_TOLERANCE
+        if kind == np.float64
+        else default_gradient_tolerance(np.zeros((), dtype=kind))
+    )
 
 
-def _share(kind: Any) -> float:
-    return SHARE if kind == np.float64 else 2.0 * SINGLE / _tolerance(kind)
+def _rounding_share(kind: Any) -> float:
+    return ROUNDING_SHARE if kind == np.float64 else 2.0 * EPS32 / _gradient_tolerance(kind)
 
 
 class _SmallWhitening(NamedTuple):
@@ -129,14 +133,14 @@ class _SmallWhitening(NamedTuple):
     @classmethod
     def of(cls, m: RowMoments, ridge: float, kind: Any) -> _SmallWhitening:
         """Whiten; raise `NotApplicable` for columns that are constant, lost by squaring or dependent."""
-        eps = EPS if kind == np.float64 else SINGLE
+        eps = EPS64 if kind == np.float64 else EPS32
         variance = m.G.diagonal()
         spread = np.sqrt(variance)
         # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
         if not (spread > 64.0 * eps * np.abs(m.mean)).all():
             raise NotApplicable("columns that are constant, dependent or of extreme size")
         squares = float((variance + m.mean * m.mean).min()), m.yy + m.mean_y * m.mean_y
-        if not (m.yy > 0.0 and min(squares) >= LEAST_SQUARE):
+        if not (m.yy > 0.0 and min(squares) >= MIN_SQUARE):
             raise NotApplicable("columns that are constant, dependent or of extreme size")
         root = np.hypot(spread, ridge**0.5) if ridge else spread
         scale = 1.0 / root
@@ -149,16 +153,16 @@ class _SmallWhitening(NamedTuple):
         low, high = float(e[0]), float(e[-1])
         if not low * MAX_SMALL_CONDITION**2 > high:
             raise NotApplicable("columns that are constant, dependent or of extreme size")
-        unit = max(math.sqrt(m.yy), _share(kind) * abs(m.mean_y))
+        unit = max(math.sqrt(m.yy), _rounding_share(kind) * abs(m.mean_y))
         return cls(m.mean, scale, root, unit, V * (1.0 / np.sqrt(e)), low, high, kind)
 
     @property
     def passes(self) -> int:
         """How many passes over the data the step takes."""
-        once = (
+        single_pass = (
             self.kind != np.float64 or math.sqrt(self.high / self.low) < MAX_SINGLE_PASS_CONDITION
         )
-        return 1 if once else 2
+        return 1 if single_pass else 2
 
     def step(self, grad: Any) -> Any:
         """Return the step down a gradient, in the user's coordinates."""
@@ -169,10 +173,10 @@ class _SmallWhitening(NamedTuple):
         size = max(float(np.abs(self.scale * grad).max()), abs(slope))
         reach = np.abs(self.shift) + self.root
         rounded = float(np.add.reduce(reach * np.abs(w))) + abs(b)
-        return size / (self.unit + _share(self.kind) * rounded)
+        return size / (self.unit + _rounding_share(self.kind) * rounded)
 
 
-class _Point(NamedTuple):
+class _EvaluatedPoint(NamedTuple):
     """Params, value, and the gradient: centred, and with respect to b."""
 
     w: Any
@@ -216,8 +220,8 @@ class SmallNormalEquations:
         with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
             if weight is not None and not _is_valid_weight(weight):
                 raise NotApplicable("weights that the loop has words for")
-            rows = Rows(X, y, weight)
-            rows = rows if X.dtype == np.float64 else rows.wide()
+            rows = SmallRows(X, y, weight)
+            rows = rows if X.dtype == np.float64 else rows.in_double()
             return Solution(_fit_small(rows, X.dtype, problem))
 
 
@@ -226,40 +230,44 @@ def _is_valid_weight(weight: Any) -> bool:
     return bool(weight.ndim == 1 and weight.min() >= 0.0 and math.isfinite(total) and total > 0.0)
 
 
-def _fit_small(rows: Rows, kind: Any, problem: LinearProblem) -> FitResult:
+def _fit_small(rows: SmallRows, kind: Any, problem: LinearProblem) -> FitResult:
     ridge, intercept = problem.traits.ridge, problem.intercept
     centred = RowMoments.of(*rows)
     m = centred if intercept else centred.about_zero()
     whitening = _SmallWhitening.of(m, ridge, kind)
     # The best constant model, as the moments have it.
-    start = _Point(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
-    before = whitening.grad_norm(*_slopes(start))
+    start = _EvaluatedPoint(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
+    before = whitening.grad_norm(*_gradient_arguments(start))
     point = start
     for _ in range(whitening.passes):
         point = _take_step(point, whitening, rows, ridge, intercept)
-    after = whitening.grad_norm(*_slopes(point))
-    if not (before > _tolerance(kind) >= after and math.isfinite(point.value)):
+    after = whitening.grad_norm(*_gradient_arguments(point))
+    if not (before > _gradient_tolerance(kind) >= after and math.isfinite(point.value)):
         raise NotApplicable("a step that does not lead to the minimum")
-    least = _least(centred, ridge, intercept)
-    result = _result(start, point, (before, after), whitening, least, problem.loss, intercept)
+    least = _least_eigenvalue(centred, ridge, intercept)
+    result = _small_result(start, point, (before, after), whitening, least, problem.loss, intercept)
     # Weights are checked before the loop, which takes one more read.
-    return result if rows.weight is None else replace(result, n_sync=READS + 1)
+    return result if rows.weight is None else replace(result, n_sync=LOOP_READS + 1)
 
 
-def _slopes(point: _Point) -> tuple[Any, float, Any, float]:
+def _gradient_arguments(point: _EvaluatedPoint) -> tuple[Any, float, Any, float]:
     return point.grad, point.slope, point.w, point.b
 
 
 def _take_step(
-    point: _Point, there: _SmallWhitening, rows: Rows, ridge: float, intercept: bool
-) -> _Point:
+    point: _EvaluatedPoint,
+    whitening: _SmallWhitening,
+    rows: SmallRows,
+    ridge: float,
+    intercept: bool,
+) -> _EvaluatedPoint:
     """Step, and look at the data."""
-    (X, y, weight), step = rows, there.step(point.grad)
+    (X, y, weight), step = rows, whitening.step(point.grad)
     w, b = point.w - step, point.b
     if intercept:
-        b = b - point.slope + float(np.add.reduce(there.shift * step))
-    if there.kind != np.float64:  # what is looked at is what is returned
-        w, b = w.astype(there.kind).astype(float), float(there.kind.type(b))
+        b = b - point.slope + float(np.add.reduce(whitening.shift * step))
+    if whitening.kind != np.float64:  # evaluate the point that is returned
+        w, b = w.astype(whitening.kind).astype(float), float(whitening.kind.type(b))
     r = X @ w + b - y
     if weight is None:
         n, value = float(len(y)), 0.5 * float(np.vecdot(r, r))
@@ -270,10 +278,12 @@ def _take_step(
     slope = float(np.add.reduce(r)) / n if intercept else 0.0
     if ridge:
         value, grad = value + 0.5 * ridge * float(np.add.reduce(w * w)), grad + ridge * w
-    return _Point(w, b, value, grad - there.shift * slope if intercept else grad, slope)
+    return _EvaluatedPoint(
+        w, b, value, grad - whitening.shift * slope if intercept else grad, slope
+    )
 
 
-def _least(m: RowMoments, ridge: float, intercept: bool) -> float:
+def _least_eigenvalue(m: RowMoments, ridge: float, intercept: bool) -> float:
     """Return the least curvature in the user's coordinates, 0 for one that rounding may have made."""
     p = len(m.mean)
     hessian = np.empty((p + intercept, p + intercept))
@@ -284,35 +294,35 @@ def _least(m: RowMoments, ridge: float, intercept: bool) -> float:
         hessian[p, :p] = hessian[:p, p] = m.mean
         hessian[p, p] = 1.0
     least = float(np.linalg.eigvalsh(hessian)[0])
-    noise = len(hessian) * EPS * float(np.add.reduce(np.abs(hessian), axis=1).max())
+    noise = len(hessian) * EPS64 * float(np.add.reduce(np.abs(hessian), axis=1).max())
     return least if least > noise else 0.0
 
 
-def _result(
-    start: _Point,
-    end: _Point,
+def _small_result(
+    start: _EvaluatedPoint,
+    end: _EvaluatedPoint,
     sizes: tuple[float, float],
-    there: _SmallWhitening,
+    whitening: _SmallWhitening,
     least: float,
     loss: Loss,
     intercept: bool,
 ) -> FitResult:
-    calls, largest = 1 + there.passes, float(np.abs(end.w).max())
+    calls, largest = 1 + whitening.passes, float(np.abs(end.w).max())
     size = max(largest, abs(end.b))
     moved = max(largest, abs(end.b - start.b)) / (size or 1.0)
-    jac, kind = end.grad + there.shift * end.slope if intercept else end.grad, there.kind
+    jac, kind = end.grad + whitening.shift * end.slope if intercept else end.grad, whitening.kind
     x = Params(end.w.astype(kind, copy=False), np.asarray(end.b, dtype=kind) if intercept else None)
     distance = None
     if least > 0.0:  # even where the gradient is 0 the point is a rounded one
-        eps = EPS if kind == np.float64 else SINGLE
+        eps = EPS64 if kind == np.float64 else EPS32
         distance = math.hypot(*jac.tolist(), end.slope) / least + eps * size
     history = History(
         np.asarray([0, 1]), np.asarray([start.value, end.value]), np.asarray(sizes),
         np.asarray([0.0, moved]), np.asarray([1, calls]),
     )  # fmt: skip
     certificate = Certificate(
-        sizes[1], _tolerance(kind), curvature=there.high, largest_step=2.0 / there.high,
-        least_curvature=there.low, condition=there.high / there.low,
+        sizes[1], _gradient_tolerance(kind), curvature=whitening.high, largest_step=2.0 / whitening.high,
+        least_curvature=whitening.low, condition=whitening.high / whitening.low,
         distance=distance, source="Hessian",
     )  # fmt: skip
     return FitResult(
@@ -320,8 +330,8 @@ def _result(
         jac=Params(
             jac.astype(kind, copy=False), np.asarray(end.slope, dtype=kind) if intercept else None
         ),
-        nit=1, nfev=calls, njev=calls, status=Status.CONVERGED, success=True, message=ADVICE,
-        history=history, n_sync=READS, method=NAME, certificate=certificate,
+        nit=1, nfev=calls, njev=calls, status=Status.CONVERGED, success=True, message=CONVERGED_MESSAGE,
+        history=history, n_sync=LOOP_READS, method=METHOD_NAME, certificate=certificate,
         coef=x.coef, intercept=x.intercept, loss=loss, classes=None,
     )  # fmt: skip
 
@@ -332,7 +342,7 @@ MAX_PIECE_ENTRIES = (
 MAX_BATCHED_COLUMNS = 16  # with more the factors cost more than what is saved
 
 
-class _Moments(NamedTuple):
+class _BatchedMoments(NamedTuple):
     mean: Any
     mean_y: Any
     G: Any
@@ -361,7 +371,7 @@ class _BatchedPoint(NamedTuple):
     slope: Any
 
 
-class _Fits(NamedTuple):
+class _BatchedFits(NamedTuple):
     """What a piece leaves; an entry for each of its problems."""
 
     w: Any
@@ -422,33 +432,35 @@ class BatchedNormalEquations:
                 parts = parallel_map(fit, pieces, min(thread_count(), len(pieces)))
         except np.linalg.LinAlgError as error:
             raise NotApplicable("a singular problem") from error
-        fits = _Fits(*map(np.concatenate, zip(*parts, strict=True)))
+        fits = _BatchedFits(*map(np.concatenate, zip(*parts, strict=True)))
         return Solution(_batched_result(fits, problem.loss, problem.intercept))
 
 
-def _fit_piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _Fits:
+def _fit_piece(ridge: float, intercept: bool, block: tuple[Any, Any]) -> _BatchedFits:
     """Fit some problems, from the moments to the gradient at the end."""
     X, y = (np.ascontiguousarray(part) for part in block)
-    m = _moments(X, y)
+    m = _batched_moments(X, y)
     if not intercept:
-        m = _about_zero(m)
-    there = _coordinates(m, ridge)
+        m = _moments_about_zero(m)
+    whitening = _batched_whitening(m, ridge)
     zero = np.zeros_like(m.mean_y)
     start = _BatchedPoint(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, zero)
-    end = _take_batched_step(start, there, X, y, ridge, intercept)
-    before, after = _grad_norm(start, there), _grad_norm(end, there)
-    if not ((before > TOLERANCE) & (after <= TOLERANCE) & np.isfinite(end.value)).all():
+    end = _take_batched_step(start, whitening, X, y, ridge, intercept)
+    before, after = _batched_grad_norm(start, whitening), _batched_grad_norm(end, whitening)
+    if not (
+        (before > GRADIENT_TOLERANCE) & (after <= GRADIENT_TOLERANCE) & np.isfinite(end.value)
+    ).all():
         raise NotApplicable
     largest = np.abs(end.w).max(axis=-1)
     size = np.maximum(largest, np.abs(end.b))
     moved = np.maximum(largest, np.abs(end.b - start.b)) / np.where(size > 0.0, size, 1.0)
-    jac = end.grad + there.shift * end.slope[:, None]
-    return _Fits(
-        end.w, end.b, jac, end.slope, end.value, before, after, start.value, moved, there.C
+    jac = end.grad + whitening.shift * end.slope[:, None]
+    return _BatchedFits(
+        end.w, end.b, jac, end.slope, end.value, before, after, start.value, moved, whitening.C
     )
 
 
-def _moments(X: Any, y: Any) -> _Moments:
+def _batched_moments(X: Any, y: Any) -> _BatchedMoments:
     n = y.shape[-1]
     ones = np.ones(n)
     mean, mean_y = ones @ X / n, np.add.reduce(y, axis=-1) / n
@@ -459,25 +471,25 @@ def _moments(X: Any, y: Any) -> _Moments:
     G = d.transpose(0, 2, 1) @ d.copy() / n - rest[:, :, None] * rest[:, None, :]
     c = (e[:, None, :] @ d)[:, 0] / n - rest * rest_y[:, None]
     yy = np.einsum("bn,bn->b", e, e) / n - rest_y * rest_y
-    return _Moments(mean + rest, mean_y + rest_y, G, c, yy)
+    return _BatchedMoments(mean + rest, mean_y + rest_y, G, c, yy)
 
 
-def _about_zero(m: _Moments) -> _Moments:
+def _moments_about_zero(m: _BatchedMoments) -> _BatchedMoments:
     """Return the moments about 0, those of a model without an intercept."""
     mean, mean_y = m.mean, m.mean_y
-    return _Moments(
+    return _BatchedMoments(
         np.zeros_like(mean), np.zeros_like(mean_y),
         m.G + mean[:, :, None] * mean[:, None, :], m.c + mean * mean_y[:, None], m.yy + mean_y * mean_y,
     )  # fmt: skip
 
 
-def _coordinates(m: _Moments, ridge: float) -> _BatchedWhitening:
+def _batched_whitening(m: _BatchedMoments, ridge: float) -> _BatchedWhitening:
     p = m.c.shape[-1]
     variance = np.diagonal(m.G, axis1=-2, axis2=-1)
     spread = np.sqrt(variance)
     # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
-    plain = (spread > 64.0 * EPS * np.abs(m.mean)) & (variance + m.mean**2 >= LEAST_SQUARE)
-    if not (plain.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= LEAST_SQUARE)).all()):
+    regular = (spread > 64.0 * EPS64 * np.abs(m.mean)) & (variance + m.mean**2 >= MIN_SQUARE)
+    if not (regular.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= MIN_SQUARE)).all()):
         raise NotApplicable
     root = np.hypot(spread, ridge**0.5) if ridge else spread
     scale = 1.0 / root
@@ -489,43 +501,48 @@ def _coordinates(m: _Moments, ridge: float) -> _BatchedWhitening:
     most = p * np.sqrt(np.einsum("bij,bij->b", inverse, inverse))
     if not (most < MAX_SINGLE_PASS_CONDITION**2).all():
         raise NotApplicable
-    unit = np.maximum(np.sqrt(m.yy), SHARE * np.abs(m.mean_y))
+    unit = np.maximum(np.sqrt(m.yy), ROUNDING_SHARE * np.abs(m.mean_y))
     return _BatchedWhitening(m.mean, scale, root, unit, C, inverse)
 
 
 def _take_batched_step(
-    point: _BatchedPoint, there: _BatchedWhitening, X: Any, y: Any, ridge: float, intercept: bool
+    point: _BatchedPoint,
+    whitening: _BatchedWhitening,
+    X: Any,
+    y: Any,
+    ridge: float,
+    intercept: bool,
 ) -> _BatchedPoint:
     """Step, and look at the data."""
     n = y.shape[-1]
-    scaled = (there.scale * point.grad)[:, :, None]
-    step = there.scale * (there.inverse @ scaled)[:, :, 0]
+    scaled = (whitening.scale * point.grad)[:, :, None]
+    step = whitening.scale * (whitening.inverse @ scaled)[:, :, 0]
     w, b = point.w - step, point.b
     if intercept:
-        b = b - point.slope + (there.shift * step).sum(axis=-1)
+        b = b - point.slope + (whitening.shift * step).sum(axis=-1)
     r = (X @ w[:, :, None])[:, :, 0] + (b[:, None] - y)
     value, grad = 0.5 * np.einsum("bn,bn->b", r, r) / n, (r[:, None, :] @ X)[:, 0] / n
     slope = np.add.reduce(r, axis=-1) / n if intercept else np.zeros_like(b)
     if ridge:
         value, grad = value + 0.5 * ridge * (w * w).sum(axis=-1), grad + ridge * w
-    return _BatchedPoint(w, b, value, grad - there.shift * slope[:, None], slope)
+    return _BatchedPoint(w, b, value, grad - whitening.shift * slope[:, None], slope)
 
 
-def _grad_norm(point: _BatchedPoint, there: _BatchedWhitening) -> Any:
+def _batched_grad_norm(point: _BatchedPoint, whitening: _BatchedWhitening) -> Any:
     """Return the relative size of a gradient, less what rounding of the params makes of it."""
-    size = np.maximum(np.abs(there.scale * point.grad).max(axis=-1), np.abs(point.slope))
-    reach = np.abs(there.shift) + there.root
+    size = np.maximum(np.abs(whitening.scale * point.grad).max(axis=-1), np.abs(point.slope))
+    reach = np.abs(whitening.shift) + whitening.root
     rounded = (reach * np.abs(point.w)).sum(axis=-1) + np.abs(point.b)
-    return size / (there.unit + SHARE * rounded)
+    return size / (whitening.unit + ROUNDING_SHARE * rounded)
 
 
-def _curvatures(C: Any) -> tuple[Any, Any]:
+def _extreme_curvatures(C: Any) -> tuple[Any, Any]:
     """Return the least and the largest curvature of each problem."""
     e = np.linalg.eigh(C)[0]
     return e[:, 0], e[:, -1]
 
 
-def _batched_result(fits: _Fits, loss: Loss, intercept: bool) -> FitResult:
+def _batched_result(fits: _BatchedFits, loss: Loss, intercept: bool) -> FitResult:
     count = len(fits.value)
     one = np.ones(count, dtype=int)
     x = Params(fits.w, fits.b if intercept else None)
@@ -538,7 +555,7 @@ def _batched_result(fits: _Fits, loss: Loss, intercept: bool) -> FitResult:
         nit=one, nfev=2 * one, njev=2 * one,
         status=np.full(count, int(Status.CONVERGED)), success=np.ones(count, dtype=bool),
         message=f"{count} of {count} {Status.CONVERGED.advice}",
-        history=history, n_sync=READS, method=NAME,
-        certificate=Deferred(fits.after, TOLERANCE, ends=functools.partial(_curvatures, fits.C)),
+        history=history, n_sync=LOOP_READS, method=METHOD_NAME,
+        certificate=Deferred(fits.after, GRADIENT_TOLERANCE, ends=functools.partial(_extreme_curvatures, fits.C)),
         coef=x.coef, intercept=x.intercept, loss=loss, classes=None,
     )  # fmt: skip
