@@ -17,7 +17,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, NotApplicable, Params, StepState
+from agd._typing import Array, NotApplicable, Params, Progress, StepState
 from agd.gradient.conditioning import (
     MAX_NORMAL_COLUMNS,
     MAX_SPECTRUM_COLUMNS,
@@ -50,9 +50,9 @@ __all__ = [
     "GRID_POINTS",
     "CheckSchedule",
     "ClosedForm",
-    "MovedState",
     "PathObserver",
     "Scan",
+    "TrajectoryState",
     "concatenate_checks",
     "log_grid",
     "observation_columns",
@@ -65,10 +65,12 @@ __all__ = [
 ]
 
 
-class MovedState(NamedTuple):
-    """The part of a method's state that `observe` reads: how far the last step went."""
+class TrajectoryState(NamedTuple):
+    """The state of a solver that would have taken the steps of the trajectory."""
 
-    moved: Array
+    value: Array
+    grad: Any
+    progress: Progress
 
 
 class CheckContext(NamedTuple):
@@ -110,7 +112,8 @@ def observation_columns(
     size = xp.max(xp.abs(params.coef), axis=-1)
     size = size if params.intercept is None else xp.maximum(size, xp.abs(params.intercept))
     share = moved / xp.where(size > 0.0, size, xp.ones_like(size))
-    step_state = StepState(params, MovedState(share), value == value, xp.zeros_like(value))  # noqa: PLR0124
+    state = TrajectoryState(value, grad, Progress(relative_step=share))
+    step_state = StepState(params, state, value == value, xp.zeros_like(value))  # noqa: PLR0124
     return observe(objective, observed_fields, step_state, value, grad, (params, None))
 
 
@@ -603,7 +606,8 @@ class _ClosedFormRun:
         self, columns: Any, steps: Any, observed_fields: ObservedFields
     ) -> Observation:
         self.eps = float(np.finfo(columns.dtype).eps)
-        row = Observation.read(columns, MovedState(columns), observed_fields, 1)
+        state = TrajectoryState(columns, None, Progress(relative_step=columns))
+        row = Observation.read(columns, state, observed_fields, 1)
         steps = np.broadcast_to(steps, row.value.shape)
         return row._replace(
             steps=steps, iterations=steps, evaluations=steps + 1,
