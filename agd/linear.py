@@ -104,8 +104,8 @@ def fit(
           p <= 64 and at most 131,072 entries, with `stop`, `init` and `callback` left out. A Newton step on
           the normal equations, without a loop. Columns that are constant, dependent or badly conditioned
           fall back to ``"normal"``.
-        - ``"normal_batched"``, the same: several problems, or targets, of p <= 16. Falls back to
-          ``"normal"``.
+        - ``"normal_batched"``, the same: several problems of at most 131,072 entries and p <= 16 each.
+          Falls back to ``"normal"`` likewise, and with weights or in single precision.
         - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge p <= 256 where entries are few.
           One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
           data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
