@@ -358,7 +358,11 @@ class Penalty(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """A function of a tree of arrays, with its gradient; what every method works on."""
+    """A function of a tree of arrays, with its gradient: the least that ``agd.run.run`` minimises.
+
+    ``agd.gradient.BaseObjective`` has a default for all else that a solver or the loop may ask of an
+    objective: a prox, bounds, coordinates, rows to draw, whether a step can be compiled.
+    """
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

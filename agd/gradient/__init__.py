@@ -26,9 +26,11 @@ from agd.gradient.derivatives import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective, shared_rows
 from agd.gradient.linear import LinearObjective, largest_curvature
 from agd.gradient.moments import Moments
+from agd.gradient.objective import BaseObjective
 from agd.gradient.preconditioner import Preconditioned, Rescaled, Scaling
 
 __all__ = [
+    "BaseObjective",
     "Blocks",
     "Bounds",
     "CriticalPoint",

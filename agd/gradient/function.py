@@ -10,6 +10,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Penalty, Tree
+from agd.gradient.objective import BaseObjective
 
 __all__ = ["Bounds", "FunctionObjective", "shared_rows"]
 
@@ -36,7 +37,7 @@ class _Arrays(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FunctionObjective:
+class FunctionObjective(BaseObjective):
     r"""A function of a tree of arrays, plus a penalty on its leaves, within bounds.
 
     ::
@@ -78,12 +79,13 @@ class FunctionObjective:
 
     pair: Callable[..., tuple[Any, Tree]]
     args: tuple[Any, ...] = ()
-    batch_shape: tuple[int, ...] = ()
+    # Fields stand for two properties of the base class.
+    batch_shape: tuple[int, ...] = ()  # pyright: ignore[reportIncompatibleMethodOverride]
     penalty: Penalty | None = None
     bounds: Bounds | None = None
     value_calls: int = 1
     grad_calls: int = 1
-    compilable: bool = True
+    compilable: bool = True  # pyright: ignore[reportIncompatibleMethodOverride]
     rows: int | None = None
 
     @property
@@ -133,9 +135,7 @@ class FunctionObjective:
         """Return the part of the objective that is left to `prox`, shape `batch_shape`."""
         if self.penalty is not None and not self.penalty.smooth:
             return self.added(params)
-        like = optree.tree_leaves(params)[0]
-        xp = backends.namespace(like)
-        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+        return super().penalty_value(params)
 
     def prox(self, params: Tree, step: float | Array) -> Tree:
         """Return argmin_u penalty(u) + |u - params|² / (2 step) within the bounds.
@@ -179,11 +179,12 @@ class FunctionObjective:
             total = size if total is None else xp.maximum(total, size)
         return total
 
-    def report(self, params: Tree, grads: Tree) -> tuple[Tree, Tree]:
-        """Return params and gradient as a user reads them: as they are."""
-        return params, grads
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows that mini-batches are drawn from."""
+        return self.rows
 
-    def take(self, rows: Array) -> "FunctionObjective":
+    def take_rows(self, rows: Array) -> "FunctionObjective":
         """Return the objective over some rows of `args`: the mean over a mini-batch.
 
         Parameters

@@ -19,6 +19,7 @@ from agd._typing import Array, Loss, Params, Tree
 from agd.data.block_size import item_bytes
 from agd.data.matrix import backward, forward
 from agd.gradient.linear import LinearObjective
+from agd.gradient.objective import BaseObjective
 from agd.gradient.preconditioner import Scaling, batched_matvec
 from agd.loss.penalties import ridge_strength
 
@@ -48,7 +49,7 @@ class KernelGradient(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KernelLeastSquares:
+class KernelLeastSquares(BaseObjective):
     """The squared loss, with none or an `L2` penalty, at w = Z' u.
 
     All is in units of its own: rows of `length`, the root of the largest column's mean square, and
@@ -83,9 +84,6 @@ class KernelLeastSquares:
     sqrt_weight: Array | None
     length: Array
     kernel: Array | None = None
-
-    nonsmooth = False
-    quadratic = True
 
     @classmethod
     def of(cls, base: LinearObjective, scaling: Scaling) -> KernelLeastSquares:
@@ -123,9 +121,19 @@ class KernelLeastSquares:
         return self.base.loss
 
     @property
-    def compilable(self) -> bool | None:
-        """Whether a step can be compiled: as of the base."""
-        return self.base.compilable
+    def quadratic(self) -> bool:
+        """Whether the objective is a quadratic: it is."""
+        return True
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: as of the base."""
+        return self.base.worth_compiling
+
+    @property
+    def linear_objective(self) -> LinearObjective:
+        """The objective of (w, b)."""
+        return self.base
 
     @property
     def ridge(self) -> Array:

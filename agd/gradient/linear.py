@@ -13,6 +13,7 @@ from agd.data import as_data
 from agd.data.arrays import Blocks, are_small_problems, map_small_problems
 from agd.data.matrix import backward, forward
 from agd.gradient.curvature import largest_curvature
+from agd.gradient.objective import BaseObjective
 from agd.loss import Squared
 from agd.loss.base import as_loss, as_penalty
 
@@ -92,7 +93,7 @@ class _Arrays(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LinearObjective:
+class LinearObjective(BaseObjective):
     r"""Mean loss of a linear model over data, plus a penalty on its coefficients.
 
     ::
@@ -187,11 +188,49 @@ class LinearObjective:
         return self.blocks.batch_shape
 
     @property
-    def compilable(self) -> bool | None:
-        """Whether a step can be compiled: not where it goes through chunks, one after the other."""
-        return None if self.blocks.lazy else True
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: not one that goes through chunks, one by one."""
+        return not self.blocks.lazy
 
-    def halved(self) -> LinearObjective | None:
+    @property
+    def linear_objective(self) -> LinearObjective:
+        """The objective itself."""
+        return self
+
+    @property
+    def has_bound_product(self) -> bool:
+        """Whether there is a matrix like the Hessian: there is for every loss."""
+        return True
+
+    @property
+    def curvature_is_bounded(self) -> bool:
+        """Whether the loss bounds its second derivative, and `bound_product` therefore the Hessian."""
+        return self.loss.curvature_bound is not None
+
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows; None where they are read or computed chunk by chunk."""
+        return None if self.blocks.lazy else int(self.blocks.X.shape[-2])
+
+    def take_rows(self, rows: Array) -> LinearObjective:
+        """Return the mean over some rows, the same of every problem, and the whole penalty.
+
+        With weights the sum over the rows is divided by k/n of all weights, not by the weights of these
+        rows, which would bias it.
+
+        Parameters
+        ----------
+        rows : array of int, shape (k,)
+            Which.
+
+        Returns
+        -------
+        LinearObjective
+            An unbiased estimate of this one.
+        """
+        return replace(self, blocks=self.blocks.take(rows))
+
+    def with_smaller_blocks(self) -> LinearObjective | None:
         """Return the same objective in blocks of half the rows; None where these are few already."""
         blocks = self.blocks
         if not blocks.halve_blocks():
@@ -279,9 +318,7 @@ class LinearObjective:
         """Return the part of the objective that is left to `prox`, shape (...); else 0."""
         if self.penalty is not None and not self.penalty.smooth:
             return self.penalty.value(params.coef)
-        xp = backends.namespace(params.coef)
-        like = params.coef
-        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+        return super().penalty_value(params)
 
     def prox(self, params: Params, step: float | Array) -> Params:
         """Return argmin_u penalty(u) + |u - params|² / (2 step); the intercept stays.
@@ -317,14 +354,10 @@ class LinearObjective:
             grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
         return tree_max_abs(grads, grads.coef.ndim - 1)
 
-    def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
-        """Return params and gradient as a user reads them: here, as they are."""
-        return params, grads
-
     def arrays(self) -> Tree:
         """Return the data's arrays: what a compiled step takes as its argument."""
         blocks = self.blocks
-        if self.compilable is None:  # chunks are no arrays: what is compiled has to do without
+        if not self.worth_compiling:  # chunks are no arrays: what is compiled has to do without
             return _Arrays(None, None, None, blocks.total, self.convergence_norm)
         return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.convergence_norm)
 

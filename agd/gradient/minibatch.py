@@ -1,14 +1,14 @@
-"""Rows of a finite sum: how many there are, the objective over some of them, and how curved one can be.
+"""Samples of the rows of a finite sum: how they are drawn, and how curved a mini-batch can be.
 
-A mini-batch method asks no more of an objective than this: of a `LinearObjective` and its coordinates
-they are taken from the data, any other objective answers by ``rows`` and ``take``.
+The stochastic solvers draw mini-batches, and ask here for a step size that suits them. The objective itself
+gives the mean over some of its rows.
 
 >>> import numpy as np
 >>> from agd.gradient import LinearObjective
 >>> objective = LinearObjective.of(np.asarray([[1.0], [2.0], [4.0]]), np.asarray([1.0, 2.0, 6.0]))
->>> row_count(objective)
+>>> objective.row_count
 3
->>> value, _ = take_rows(objective, np.asarray([0, 2])).value_and_grad(objective.zeros())
+>>> value, _ = objective.take_rows(np.asarray([0, 2])).value_and_grad(objective.zeros())
 >>> float(value)  # the mean of 1/2 and 36/2
 9.25
 """
@@ -16,7 +16,6 @@ they are taken from the data, any other objective answers by ``rows`` and ``take
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,11 @@ from agd import backends
 from agd._typing import Array
 from agd.data.matrix import squared_row_norms
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, largest_curvature
-from agd.gradient.preconditioner import Preconditioned, Scaling
+from agd.gradient.preconditioner import Scaling
 
 __all__ = [
     "batch_curvature",
-    "row_count",
     "stratified_rows",
-    "take_rows",
 ]
 
 
@@ -62,51 +59,6 @@ def stratified_rows(n: int, step: int, like: Array) -> Array:
     return backends.to_device_of(drawn, like, backends.namespace(like).int64)
 
 
-def row_count(objective: Any) -> int | None:
-    """Return over how many rows an objective is a mean.
-
-    Parameters
-    ----------
-    objective : Objective
-        Any.
-
-    Returns
-    -------
-    int or None
-        None for an objective that has no rows to take, or whose rows lie in chunks (Dask).
-    """
-    if isinstance(objective, Preconditioned):
-        return row_count(objective.base)
-    if isinstance(objective, LinearObjective):
-        blocks = objective.blocks
-        return None if blocks.lazy else int(blocks.X.shape[-2])
-    found: int | None = getattr(objective, "rows", None)
-    return found
-
-
-def take_rows(objective: Any, rows: Array) -> Any:
-    """Return the objective over some of its rows: an unbiased estimate of the whole.
-
-    Parameters
-    ----------
-    objective : Objective
-        One that has rows.
-    rows : array of int, shape (k,)
-        Which; the same for every problem of a batch.
-
-    Returns
-    -------
-    Objective
-        The mean over these rows, and the penalty whole. With weights the sum over the rows is divided
-        by k/n of all weights, not by the weights of these rows, which would bias it.
-    """
-    if isinstance(objective, Preconditioned):
-        return replace(objective, base=take_rows(objective.base, rows))
-    if isinstance(objective, LinearObjective):
-        return replace(objective, blocks=objective.blocks.take(rows))
-    return objective.take(rows)
-
-
 def batch_curvature(objective: Any, batch_size: int) -> Array | None:
     r"""Return a bound on the curvature that a method sees which draws `batch_size` of n rows at random.
 
@@ -135,10 +87,8 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
     Gower, Loizou, Qian, Sailanbayev, Shulgin and Richtárik (2019), "SGD: general analysis and improved
     rates", proposition 3.8.
     """
-    base, scaling = objective, None
-    if isinstance(objective, Preconditioned):
-        base, scaling = objective.base, objective.scaling
-    if not isinstance(base, LinearObjective) or base.loss.curvature_bound is None:
+    base, scaling = objective.linear_objective, objective.preconditioner
+    if base is None or not base.curvature_is_bounded:
         return None
     n, b = base.blocks.X.shape[-2], batch_size
     whole = largest_curvature(objective)

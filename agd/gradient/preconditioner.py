@@ -19,6 +19,7 @@ from agd import backends
 from agd._tree import dot, tree_max_abs, tree_subtract
 from agd._typing import Array, Loss, Params, Penalty, Tree
 from agd.gradient.linear import LinearObjective, expand_step
+from agd.gradient.objective import BaseObjective
 
 __all__ = [
     "Preconditioned",
@@ -57,6 +58,11 @@ class Scaling(NamedTuple):
     intercept_scale: Array
     gradient_scale: Array
     null_model: Array
+
+    @property
+    def diagonal_part(self) -> Scaling:
+        """The part of the coordinates that centres and scales: all of it."""
+        return self
 
     def to_centred(self, v: Params) -> Params:
         """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
@@ -132,7 +138,7 @@ class Scaling(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Preconditioned:
+class Preconditioned(BaseObjective):
     """A linear objective in the coordinates of a `Scaling`.
 
     Attributes
@@ -207,15 +213,42 @@ class Preconditioned:
         return self.base.grad_norm(self.scaling.restore_gradient(grads), user)
 
     @property
-    def compilable(self) -> bool | None:
-        """Whether a step is worth compiling, and can be: as of the base."""
-        found: bool | None = getattr(self.base, "compilable", True)
-        return found
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: as of the base."""
+        return self.base.worth_compiling
 
-    def halved(self) -> Preconditioned | None:
+    @property
+    def linear_objective(self) -> LinearObjective:
+        """The objective of (w, b)."""
+        return self.base
+
+    @property
+    def preconditioner(self) -> Any:
+        """The change of coordinates."""
+        return self.scaling
+
+    @property
+    def has_bound_product(self) -> bool:
+        """Whether there is a matrix like the Hessian: as of the base."""
+        return self.base.has_bound_product
+
+    @property
+    def curvature_is_bounded(self) -> bool:
+        """Whether that matrix bounds the Hessian: as of the base."""
+        return self.base.curvature_is_bounded
+
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows in memory: as of the base."""
+        return self.base.row_count
+
+    def take_rows(self, rows: Array) -> Preconditioned:
+        """Return the mean over some rows, in the same coordinates."""
+        return replace(self, base=self.base.take_rows(rows))
+
+    def with_smaller_blocks(self) -> Preconditioned | None:
         """Return the same objective over smaller blocks, where the base can have these."""
-        halved = getattr(self.base, "halved", None)
-        base = None if halved is None else halved()
+        base = self.base.with_smaller_blocks()
         return None if base is None else replace(self, base=base)
 
     @property
@@ -303,6 +336,11 @@ class Whitening(NamedTuple):
     def apply_transpose(self, g: Array) -> Array:
         """Return N' g, a gradient here, for one in centred and scaled coordinates."""
         return batched_matvec(_transpose(self.inv_sqrt), g)
+
+    @property
+    def diagonal_part(self) -> Scaling:
+        """The part of the coordinates that centres and scales."""
+        return self.scaling
 
     @property
     def mean(self) -> Array:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agd import backends
-from agd._typing import Array, Loss, Params, Tree
+from agd._typing import Array, Loss, Params
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
+from agd.gradient.objective import BaseObjective
 from agd.gradient.preconditioner import Whitening
 from agd.gradient.qr import compensated_gradient
 
@@ -55,8 +56,11 @@ class MomentObjective(LinearObjective):
 
     moments: Any = None
     linear_correction: Params | None = None
-    # Steps are short, and compiling them saves no read by the host.
-    compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: steps are short, and no read by the host is saved."""
+        return False
 
     @classmethod
     def of_data(cls, base: LinearObjective, moments: Moments) -> MomentObjective:
@@ -119,17 +123,9 @@ class MomentObjective(LinearObjective):
             H = xp.concat([H, right], axis=-1)
         return H
 
-    def arrays(self) -> Tree:
-        """Return None: it is not compiled."""
-        return None
-
-    def with_arrays(self, arrays: Tree) -> MomentObjective:  # noqa: ARG002
-        """Return the objective as it is."""
-        return self
-
 
 @dataclass(frozen=True)
-class WhitenedLeastSquares:
+class WhitenedLeastSquares(BaseObjective):
     """A linear model's squared loss at params of the user's, with steps taken in whitened coordinates.
 
     Points are (w, b), so that they lose no digits to a change of coordinates; gradients are
@@ -168,7 +164,11 @@ class WhitenedLeastSquares:
     moments: Moments
     compensated: bool = False
     least: tuple[float, float] | None = None
-    compilable = None  # a step or two end the run: to compile them would take longer
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: a step or two end the run, sooner than it is compiled."""
+        return False
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -180,8 +180,15 @@ class WhitenedLeastSquares:
         """The loss of one row."""
         return self.base.loss
 
-    nonsmooth = False
-    quadratic = True
+    @property
+    def quadratic(self) -> bool:
+        """Whether the objective is a quadratic: it is."""
+        return True
+
+    @property
+    def linear_objective(self) -> LinearObjective:
+        """The objective of (w, b)."""
+        return self.base
 
     def zeros(self) -> Params:
         """Return the params at zero."""
@@ -256,11 +263,3 @@ class WhitenedLeastSquares:
     def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
         """Return the point, and the gradient with respect to (w, b)."""
         return params, self._user(grads)
-
-    def arrays(self) -> Tree:
-        """Return None: it is not compiled."""
-        return None
-
-    def with_arrays(self, arrays: Tree) -> WhitenedLeastSquares:  # noqa: ARG002
-        """Return the objective as it is."""
-        return self

@@ -19,7 +19,7 @@ from typing import Any
 
 from agd import backends
 from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
-from agd._typing import Array, Params, Tree
+from agd._typing import Array, Params
 from agd.data.matrix import forward
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
@@ -130,8 +130,11 @@ class OnlineObjective(LinearObjective):
     """
 
     past: Any = None
-    # It is evaluated a few times on each batch, which takes less time than to compile it.
-    compilable = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: a batch takes a few steps, less than to compile one."""
+        return False
 
     @classmethod
     def of(cls, here: LinearObjective, past: QuadraticSummary) -> OnlineObjective:  # type: ignore[override]
@@ -163,14 +166,6 @@ class OnlineObjective(LinearObjective):
         total = self.blocks.total + self.past.total
         product: Params = tree_axpy(1.0 / total, here, tree_scale(1.0 / (bound * total), there))
         return product
-
-    def arrays(self) -> Tree:
-        """Return None: it is not compiled."""
-        return None
-
-    def with_arrays(self, arrays: Tree) -> OnlineObjective:  # noqa: ARG002
-        """Return the objective as it is."""
-        return self
 
 
 def _curvatures(objective: LinearObjective, params: Params) -> Array:

@@ -22,7 +22,6 @@ from agd.data.matrix import column_sums, gram_matrix, scale_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
-from agd.gradient.preconditioner import Preconditioned
 from agd.gradient.quadratic import WhitenedLeastSquares
 from agd.loss import L2
 from agd.run.observation import Observation
@@ -115,9 +114,8 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
     if isinstance(objective, WhitenedLeastSquares):
         known = objective.least
         return LeastCurvature() if known is None else LeastCurvature("Hessian", known)
-    preconditioned = isinstance(objective, Preconditioned)
-    base = objective.base if preconditioned else objective
-    if not isinstance(base, LinearObjective) or base.nonsmooth:
+    base, coordinates = objective.linear_objective, objective.preconditioner
+    if base is None or base.nonsmooth:
         return LeastCurvature()
     p = base.blocks.X.shape[-1]
     measured = get_progress(state).curvature is not None
@@ -129,14 +127,14 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
         return LeastCurvature()
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
-        if preconditioned:
-            arrays.append(stack_params(objective.scaling.to_original(unit_params(base, p))))
+        if coordinates is not None:
+            arrays.append(stack_params(coordinates.to_original(unit_params(base, p))))
         if quadratic:
             arrays.append(_squared_loss_hessian(base))
     return LeastCurvature(
         source="Hessian" if quadratic else "penalty",
         arrays=tuple(arrays),
-        preconditioned=preconditioned,
+        preconditioned=coordinates is not None,
         quadratic=quadratic,
         ridge=np.asarray([alpha] * p + [0.0] * base.intercept),
     )

@@ -128,8 +128,8 @@ class CompiledStep:
     method : Solver
         What takes a step.
     objective : Objective
-        What is minimised. Where its `compilable` is False the step runs uncompiled, and the result says
-        so; where it is None, compilation would gain nothing, and the result says nothing.
+        What is minimised. Where it is not `compilable` the step runs uncompiled, and the result says so;
+        where it is not `worth_compiling`, the result says nothing.
     x0 : tree of arrays
         The first point.
     """
@@ -167,14 +167,13 @@ class CompiledStep:
         # An objective as it is keeps the blocks that it was cut into.
         self.task, self.arrays, self.functions = _Task(self.method, objective), None, UNCOMPILED
         self.note = ""
-        compilable = getattr(objective, "compilable", True)
-        if not backend.compiles or compilable is None:
+        if not (backend.compiles and objective.worth_compiling):
             return
         self.note = ", not compiled"  # and so slower than other runs on this backend
-        if not compilable:
+        if not objective.compilable:
             return
         task = _Task(self.method, objective.with_arrays(None))
-        if not is_value_type(task) and hasattr(objective, "as_program"):
+        if not is_value_type(task):
             program = objective.as_program(x0)
             program_task = _Task(self.method, program.with_arrays(None))
             if is_value_type(program_task):
@@ -241,8 +240,7 @@ class CompiledStep:
         return retry_out_of_memory(call, self._is_out_of_memory, self._halve_blocks)
 
     def _halve_blocks(self) -> bool:
-        halved = getattr(self.objective, "halved", None)
-        smaller = None if self.arrays is None or halved is None else halved()
+        smaller = None if self.arrays is None else self.objective.with_smaller_blocks()
         if smaller is None:  # what is not compiled has cut its blocks by itself
             return False
         self.objective, self.task = smaller, _Task(self.method, smaller.with_arrays(None))

@@ -97,7 +97,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
     broken = (np.asarray(result.status) == Status.NON_FINITE) & (np.asarray(result.nit) == 0)
     if not broken.any():
         return
-    base = getattr(objective, "base", objective)
+    base = objective.linear_objective
     kind = backends.dtype_name(base.blocks.X.dtype)
     _check_penalty(base.penalty, kind)
     peaks, usable = _column_sizes(base)
@@ -204,7 +204,7 @@ def _explain_status(
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
         result.classes is not None
-        and getattr(objective, "base", objective).penalty is None
+        and objective.linear_objective.penalty is None
         and isinstance(result.status, Status)
         and result.fun < math.log(2.0) * min_weight_share
     )
@@ -325,7 +325,7 @@ def check_dependence(result: FitResult, objective: Any) -> tuple[FitResult, str]
     if known.source != "Hessian" or known.condition != math.inf:
         return result, ""
     preconditioned = objective
-    if not isinstance(preconditioned, Preconditioned):
+    if objective.preconditioner is None:
         scaling = objective.convergence_norm or column_scaling(objective)
         preconditioned = Preconditioned(objective, scaling)
     hessian, reach = _scaled_hessian(preconditioned)

@@ -19,6 +19,7 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool
+from agd.gradient.objective import as_objective
 from agd.run.certificate import find_least_curvature, make_certificate
 from agd.run.compiled_step import CompiledStep
 from agd.run.observation import Observation, ObservedFields
@@ -89,7 +90,7 @@ def run(
     >>> result.status.name, bool(abs(result.x.coef[0] - 2.0) < 1e-7)
     ('CONVERGED', True)
     """
-    a_run = _Run(method, objective, x0, as_stop(stop), grad_tol or 0.0, differences)
+    a_run = _Run(method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences)
     a_run.switch_to_central()
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
     while not a_run.monitor.done.all():
@@ -188,7 +189,7 @@ class _Run:
         # An observation of a mini-batch method evaluates the whole objective once more.
         observations = self.compiled_step.n_sync if self.method.minibatch_state else 0
         evaluations = self.observation.evaluations - self.earlier_evaluations + observations
-        calls = evaluations * getattr(self.objective, name, 1)
+        calls = evaluations * getattr(self.objective, name)
         # Mini-batches count as shares of a call; their sum is rounded up.
         return self.earlier_calls[name] + np.ceil(np.round(calls, 6)).astype(int)
 
@@ -224,7 +225,7 @@ class _Run:
 
     def advance(self, every: int) -> None:
         """Take some steps, observe the problems, and freeze those that have ended."""
-        calls_per_step = self.method.evaluations * getattr(self.objective, "value_calls", 1)
+        calls_per_step = self.method.evaluations * self.objective.value_calls
         self.compiled_step.take_steps(self.monitor.steps_until_check(every, calls_per_step))
         self.observation, _, _ = self.compiled_step.observe()
         calls = self.count_calls("value_calls")

@@ -186,7 +186,7 @@ def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> 
 
 def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
     """Return the gradient in the user's coordinates; with a prox, the residual w - prox(w - g)."""
-    if not getattr(objective, "nonsmooth", False):
+    if not objective.nonsmooth:
         return objective.report(params, grad)[1]
     xp = backends.namespace(optree.tree_leaves(grad)[0])
     one = xp.ones_like(objective.penalty_value(params))

@@ -18,7 +18,6 @@ from agd._typing import Array, Loss, Params
 from agd.data.matrix import column_sums, forward, gram_matrix, scale_rows
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES
-from agd.gradient.preconditioner import Preconditioned
 from agd.loss import Logistic, Poisson
 from agd.run.result import FitResult, Status
 
@@ -56,16 +55,13 @@ def separation_message(result: FitResult, objective: Any) -> str:
     models". The direction looked for is the part of w that rows with a slope do not see; along it every
     row without must go the way it lies already.
     """
-    base, known = getattr(objective, "base", objective), result.certificate
+    base, known = objective.linear_objective, result.certificate
     if type(base.loss) not in (Logistic, Poisson) or base.penalty is not None:
         return ""
     if not isinstance(result.status, Status) or known.least_curvature is None:
         return ""
-    scaling = (
-        getattr(objective.scaling, "scaling", objective.scaling)
-        if isinstance(objective, Preconditioned)
-        else base.convergence_norm
-    )
+    coordinates = objective.preconditioner
+    scaling = base.convergence_norm if coordinates is None else coordinates.diagonal_part
     if scaling is None or not known.least_curvature < MAX_CURVATURE_RATIO * known.curvature:
         return ""
     with np.errstate(all="ignore"):

@@ -52,8 +52,7 @@ def initial_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     Parameters
     ----------
     objective : Objective
-        One over linear parameters has ``bound_product``; one that has ``nonsmooth`` says whether a part
-        of it is left to its prox.
+        What is minimised.
     params, grad : tree of arrays
         The first point, and the gradient there.
 
@@ -62,7 +61,7 @@ def initial_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
     array, shape (...)
         The curvature, above 0.
     """
-    if hasattr(objective, "bound_product"):
+    if objective.has_bound_product:
         return largest_curvature(objective)
     batch = len(objective.batch_shape)
     x, unravel = ravel(params, batch)
@@ -83,7 +82,7 @@ def initial_curvature(objective: Any, params: Tree, grad: Tree) -> Array:
 
 def probe_evaluations(objective: Any) -> int:
     """Return how many evaluations `initial_curvature` takes for an objective, 0 or 1."""
-    return int(not (hasattr(objective, "bound_product") or getattr(objective, "nonsmooth", False)))
+    return int(not (objective.has_bound_product or objective.nonsmooth))
 
 
 class DescentState(NamedTuple):

@@ -298,7 +298,7 @@ class Perturbed(Solver):
         x, unravel = ravel(params, perturbs.ndim)
         xp = backends.namespace(x)
         y = unravel(x + perturbation_radius[..., None] * drawn)
-        if getattr(objective, "nonsmooth", False):
+        if objective.nonsmooth:
             # Of a prox with a step of next to nothing only the projection onto a set is left.
             y = objective.prox(y, float(xp.finfo(x.dtype).smallest_normal))
         restarted = self.base.init(objective, y)

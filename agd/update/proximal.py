@@ -25,7 +25,6 @@ __all__ = [
     "ProjectedGradient",
     "ProximalGradient",
     "append_value",
-    "has_curvature_bound",
     "initial_progress",
     "next_progress",
     "relative_step",
@@ -93,16 +92,6 @@ class CompositeFunction:
     def proximal_step(self, at: CompositePoint, step: Array) -> Array:
         """Return where a proximal gradient step leads: prox(x - step g, step)."""
         return self.prox(at.x - step[..., None] * at.g, step)
-
-
-def has_curvature_bound(objective: Any) -> bool:
-    """Return whether an objective bounds its own curvature everywhere."""
-    loss = getattr(objective, "loss", None)
-    return (
-        hasattr(objective, "bound_product")
-        and loss is not None
-        and loss.curvature_bound is not None
-    )
 
 
 def rounding_error(*values: Array) -> Array:
@@ -271,7 +260,7 @@ class FISTA(Solver):
         L = initial_curvature(objective, params, grad)
         start = CompositePoint(composite.x, composite.g, smooth, value)
         zero = xp.zeros_like(value)
-        measurable = L if has_curvature_bound(objective) else zero
+        measurable = L if objective.curvature_is_bounded else zero
         progress = Progress(
             zero,
             one + probe_evaluations(objective),
@@ -290,7 +279,7 @@ class FISTA(Solver):
         target = composite.proximal_step(y, 1.0 / state.L)
         new = composite.at(tree_where(state.pending, y.x, target))
         trial = ~state.pending
-        quadratic = getattr(objective, "quadratic", False)
+        quadratic = objective.quadratic
         bounded_above, raised, curvature = self._test_curvature(
             y, new, state.L, by_slopes=quadratic
         )
@@ -323,7 +312,7 @@ class FISTA(Solver):
             evaluations=progress.evaluations + 1.0,
             stalled=progress.stalled | (without_momentum & unmoved),
             hit_nonfinite=nonfinite & (unmoved | ~is_accepted),
-            curvature=progress.curvature if has_curvature_bound(objective) else largest,
+            curvature=progress.curvature if objective.curvature_is_bounded else largest,
             relative_step=xp.where(
                 is_accepted, relative_step(new.x, old.x), progress.relative_step
             ),
@@ -375,7 +364,7 @@ class FISTA(Solver):
         xp = backends.namespace(L)
         d, gradient_change = new.x - y.x, new.g - y.g
         curvature = safe_divide(xp.sqrt(dot(gradient_change, gradient_change)), xp.sqrt(dot(d, d)))
-        guess = 0.0 if has_curvature_bound(objective) else 1.0
+        guess = 0.0 if objective.curvature_is_bounded else 1.0
         first = (
             is_accepted
             & (state.progress.iterations < guess)
@@ -383,7 +372,7 @@ class FISTA(Solver):
             & xp.isfinite(curvature)
         )
         # A quadratic is as curved everywhere: what is gained by easing is lost by raising again.
-        ease = 1.0 if getattr(objective, "quadratic", False) else CURVATURE_DECAY
+        ease = 1.0 if objective.quadratic else CURVATURE_DECAY
         later = xp.where(uphill, 0.5 * L, xp.where(is_accepted, ease * L, L))
         return xp.where(first, xp.minimum(L, curvature), later)
 
@@ -393,7 +382,7 @@ class FISTA(Solver):
         """Return the next y, and whether it is still to be evaluated."""
         extrapolated = new.x + beta[..., None] * (new.x - old.x)
         no_momentum = beta == 0.0
-        if getattr(composite.objective, "quadratic", False):
+        if composite.objective.quadratic:
             change = extrapolated - new.x
             g = new.g + beta[..., None] * (new.g - old.g)
             smooth = new.smooth + 0.5 * dot(new.g + g, change)

@@ -17,7 +17,7 @@ from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_axpy, tree_scale, tree_where
 from agd._typing import Array, Progress, Tree
 from agd._validation import as_count, as_positive
-from agd.gradient.minibatch import batch_curvature, row_count, take_rows
+from agd.gradient.minibatch import batch_curvature
 from agd.update.rule import AUTO, Rule, apply_updates
 from agd.update.rules import gradient_descent
 from agd.update.solver import Solver
@@ -30,7 +30,6 @@ __all__ = [
     "drawn_rows",
     "estimate_batch_curvature",
     "full_value_and_grad",
-    "has_prox",
     "mini_batches",
     "sgd",
 ]
@@ -50,7 +49,7 @@ def check_sampling(batch_size: int | None, seed: int) -> None:
 
 def mini_batches(objective: Any, batch_size: int | None, name: str) -> tuple[int, int]:
     """Return the rows of a mini-batch and how many of them there are in an epoch."""
-    rows = row_count(objective)
+    rows = objective.row_count
     if rows is None:
         raise ValueError(
             f"{name} draws mini-batches of rows, but this objective has no rows to take: for a "
@@ -73,7 +72,7 @@ def _epoch(seed: int, epoch: int, rows: int, size: int) -> Any:
 
 def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n: int) -> Array:
     """Return the rows of the steps first, ..., first + n - 1, shape (n, size), beside the data."""
-    rows: Any = row_count(objective)
+    rows: Any = objective.row_count
     epochs = range(first // batches, -(-(first + n) // batches))
     drawn = np.concatenate([_epoch(seed, epoch, rows, size) for epoch in epochs])
     start = first - first // batches * batches
@@ -89,12 +88,7 @@ def _on_device_of(host: Any, objective: Any) -> Array:
 def full_value_and_grad(objective: Any, params: Tree) -> tuple[Array, Tree]:
     """Return the objective with all of its penalty, and the gradient of its smooth part."""
     value, grad = objective.value_and_grad(params)
-    return (value + objective.penalty_value(params) if has_prox(objective) else value), grad
-
-
-def has_prox(objective: Any) -> bool:
-    """Return whether the objective has a penalty or bounds that are left to its prox."""
-    return bool(getattr(objective, "nonsmooth", False))
+    return (value + objective.penalty_value(params) if objective.nonsmooth else value), grad
 
 
 def all_finite(tree: Tree, batch: int) -> Array:
@@ -116,7 +110,7 @@ def estimate_batch_curvature(
         return bound
     probes = drawn_rows(objective, size, batches, seed, 0, min(MAX_PROBE_BATCHES, batches))
     estimates = [
-        _power_iteration(take_rows(objective, probes[i, :]), params) for i in range(probes.shape[0])
+        _power_iteration(objective.take_rows(probes[i, :]), params) for i in range(probes.shape[0])
     ]
     xp = backends.namespace(estimates[0])
     estimate = functools.reduce(xp.maximum, estimates)
@@ -146,7 +140,7 @@ def _power_iteration(objective: Any, params: Tree, iterations: int = 6) -> Array
 
 def _move_within_bounds(objective: Any, unravel: Any, x: Array, s: Array) -> Tree:
     """Return x + s within the bounds: an entry that they would cut goes the other way if that is farther."""
-    bounds = getattr(objective, "bounds", None)
+    bounds = objective.bounds
     if bounds is None:
         return unravel(x + s)
     forward, backward = bounds.project(unravel(x + s)), bounds.project(unravel(x - s))
@@ -261,7 +255,7 @@ class Stochastic(Solver):
     def init(self, objective: Any, params: Tree) -> StochasticState:
         """Evaluate the whole objective at the first point; with "auto", find the rate."""
         size, batches = mini_batches(objective, self.batch_size, self.name)
-        if has_prox(objective):
+        if objective.nonsmooth:
             raise ValueError(
                 f"{self.name} takes no bounds and no penalty that is not smooth: use method='svrg'"
             )
@@ -280,7 +274,7 @@ class Stochastic(Solver):
         """Move by the rule's update for the gradient over the rows `drawn`."""
         xp = backends.namespace(state.value)
         batches = mini_batches(objective, self.batch_size, self.name)[1]
-        value, grad = take_rows(objective, drawn).value_and_grad(params)
+        value, grad = objective.take_rows(drawn).value_and_grad(params)
         updates, inner = self._unit.update(grad, state.inner, params)
         if state.scale is not None:
             rate = state.scale * (1.0 + state.count / batches) ** -self.decay
@@ -461,12 +455,12 @@ class SVRG(Solver):
     ) -> tuple[Tree, SVRGState]:
         """Move the point by one mini-batch; the params stay until the round is over."""
         batches = mini_batches(objective, self.batch_size, "SVRG")[1]
-        batch_objective = take_rows(objective, drawn)
+        batch_objective = objective.take_rows(drawn)
         _, point_grad = batch_objective.value_and_grad(state.point)
         _, params_grad = batch_objective.value_and_grad(params)
         v = optree.tree_map(lambda a, b, g: a - b + g, point_grad, params_grad, state.grad)
         point = tree_axpy(-state.rate, v, state.point)
-        if has_prox(objective):
+        if objective.nonsmooth:
             point = objective.prox(point, state.rate)
         evaluations = state.progress.evaluations + 2.0 / batches
         progress = state.progress._replace(evaluations=evaluations)

@@ -14,7 +14,7 @@ import agd
 from agd import Status, Stop, backends, update
 from agd.data import matrix
 from agd.gradient import Blocks, LinearObjective, Moments, column_scaling
-from agd.gradient.minibatch import batch_curvature, take_rows
+from agd.gradient.minibatch import batch_curvature
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, Huber, NonNegative
 
 sparse = pytest.importorskip("scipy.sparse")
@@ -447,7 +447,7 @@ def operations(X, w, r, weight):
         "shift": scaling.mean, "scale": scaling.inv_std, "bare": bare.inv_std,
         "mean": moments.mean, "G": moments.G, "c": moments.c, "yy": moments.yy,
         "curvature": batch_curvature(objective, 1),
-        "part": take_rows(objective, few).value_and_grad(objective.zeros())[0],
+        "part": objective.take_rows(few).value_and_grad(objective.zeros())[0],
     }  # fmt: skip
 
 

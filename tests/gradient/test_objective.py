@@ -10,7 +10,10 @@ import pytest
 
 from agd._typing import Params
 from agd.gradient import Blocks, LinearObjective, Preconditioned, column_scaling, largest_curvature
+from agd.gradient.objective import BaseObjective, as_objective
 from agd.loss import L2, Squared
+from agd.run import Stop, run
+from agd.update import Descent, gradient_descent
 from helpers import known_values
 from helpers.property_testing import given, st
 
@@ -302,3 +305,54 @@ def test_under_jit_vmap_grad_and_scan():
     inside = jax.jit(lambda X, y: LinearObjective.of(X, y).value_and_grad(params)[0])
     outside = LinearObjective.of(X, y).value_and_grad(params)[0]
     np.testing.assert_allclose(inside(X, y), outside, rtol=1e-12)
+
+
+class Parabola:
+    """An objective with the members of the protocol, and no others."""
+
+    batch_shape = ()
+
+    def value_and_grad(self, x):
+        return 0.5 * (x @ x), x
+
+    def grad_norm(self, g, x):
+        return 2.0 * abs(g).max()
+
+    def arrays(self):
+        return ()
+
+    def with_arrays(self, arrays):
+        return self
+
+
+def test_an_objective_without_the_base_class_gets_its_defaults():
+    x = np.asarray([3.0, -4.0])
+    plain = Parabola()
+    adapted = as_objective(plain)
+    assert isinstance(adapted, BaseObjective)
+    assert as_objective(adapted) is adapted
+    assert adapted.grad_norm(x, x) == 8.0  # its own
+    assert BaseObjective.grad_norm(adapted, x, x) == 4.0
+    assert not adapted.nonsmooth
+    assert adapted.row_count is None
+    assert adapted.prox(x, 1.0) is x
+    assert float(adapted.penalty_value(x)) == 0.0
+    assert adapted.report(x, x) == (x, x)
+    assert adapted == as_objective(plain).with_arrays(None)
+    assert len({adapted, as_objective(plain), as_objective(Parabola())}) == 2
+    found = run(Descent(gradient_descent(0.5)), plain, x, Stop(grad_tol=1e-6))
+    assert found.success
+
+
+def test_an_objective_without_the_base_class_keeps_what_it_has():
+    class Rows(Parabola):
+        rows, compilable, nonsmooth, value_calls = 5, False, True, 3
+
+        def take(self, rows):
+            return Parabola()
+
+    adapted = as_objective(Rows())
+    assert (adapted.row_count, adapted.compilable, adapted.nonsmooth) == (5, False, True)
+    assert adapted.value_calls == 3
+    assert adapted.grad_calls == 1
+    assert isinstance(adapted.take_rows(np.arange(2)), BaseObjective)

@@ -11,7 +11,7 @@ import agd
 from agd import Status, Stop, update
 from agd._typing import Params
 from agd.gradient import FunctionObjective, LinearObjective, Preconditioned, column_scaling
-from agd.gradient.minibatch import batch_curvature, row_count, take_rows
+from agd.gradient.minibatch import batch_curvature
 from agd.loss import L2, Logistic, Poisson, Squared
 from agd.run import run
 from agd.update import SVRG, Stochastic, sgd
@@ -107,7 +107,7 @@ def test_the_mean_over_all_mini_batches_is_the_whole(xp, weighted, scaled):
     drawn = sgd(batch_size=8).draw(whole, 0, 6)
     at = Params(xp.asarray(np.array([0.3, -1.0, 2.0])), xp.asarray(np.array(0.7)))
     want_value, want = whole.value_and_grad(at)
-    parts = [take_rows(whole, drawn[i, ...]).value_and_grad(at) for i in range(6)]
+    parts = [whole.take_rows(drawn[i, ...]).value_and_grad(at) for i in range(6)]
     value = sum(float(xp.to_numpy(v)) for v, _ in parts) / 6.0
     grad = sum(host(xp, g) for _, g in parts) / 6.0
     assert value == pytest.approx(float(xp.to_numpy(want_value)), rel=10 * xp.rtol)
@@ -127,8 +127,8 @@ def test_rows_of_a_function_are_those_of_its_arguments(xp):
     linear = dataclasses.replace(objective(xp), intercept=False)
     drawn = sgd(batch_size=8).draw(whole, 0, 1)[0, ...]
     w = xp.asarray(np.array([0.3, -1.0, 2.0]))
-    ours, theirs = take_rows(whole, drawn), take_rows(linear, drawn)
-    assert row_count(whole) == row_count(linear) == 53
+    ours, theirs = whole.take_rows(drawn), linear.take_rows(drawn)
+    assert whole.row_count == linear.row_count == 53
     np.testing.assert_allclose(
         xp.to_numpy(ours.value_and_grad(w)[1]),
         xp.to_numpy(theirs.value_and_grad(Params(w, None))[1].coef),
@@ -182,7 +182,7 @@ def test_the_expected_smoothness_bounds_the_noise():
     for size in (1, 4, 20):
         squares = []
         for _ in range(3000):
-            part = take_rows(whole, rng.permutation(40)[:size])
+            part = whole.take_rows(rng.permutation(40)[:size])
             change = part.value_and_grad(x)[1].coef - part.value_and_grad(best)[1].coef
             squares.append(change @ change)
         assert np.mean(squares) <= 2.0 * batch_curvature(whole, size) * gap

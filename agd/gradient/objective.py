@@ -1,0 +1,208 @@
+"""What every objective has: the base class that completes a value and a gradient with defaults.
+
+An objective stands between the data and the solvers: a solver asks it for values, gradients and proximal
+steps, the loop for arrays to compile over, and neither asks what kind of objective it is. What only some
+objectives can do is declared here, as a trait or a method with a default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import optree
+
+from agd import backends
+from agd._tree import tree_max_abs, tree_subtract
+from agd._typing import Array, Objective, Tree
+
+if TYPE_CHECKING:
+    from agd.gradient.linear import LinearObjective
+
+__all__ = ["AdaptedObjective", "BaseObjective", "as_objective"]
+
+
+class BaseObjective:
+    """A function of a tree of arrays; a subclass has `batch_shape` and `value_and_grad`.
+
+    The defaults are those of one smooth function that nothing else is known of.
+
+    Attributes
+    ----------
+    bounds : Bounds or None
+        What each entry of the params may be; None where any number is allowed.
+    value_calls, grad_calls : int
+        How many calls of a user's function and of its gradient one `value_and_grad` makes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Parabola(BaseObjective):
+    ...     batch_shape = ()
+    ...
+    ...     def value_and_grad(self, x):
+    ...         return x @ x / 2, x
+    >>> x = np.asarray([3.0, -4.0])
+    >>> float(Parabola().grad_norm(Parabola().value_and_grad(x)[1], x))
+    4.0
+    """
+
+    bounds: Any = None
+    value_calls: int = 1
+    grad_calls: int = 1
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value: () for one problem, (b, ...) for independent ones."""
+        return ()
+
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether a penalty or bounds are left to `prox`; `value_and_grad` is then the smooth part's."""
+        return False
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the smooth part is a quadratic, so that its gradient is linear in the params."""
+        return False
+
+    @property
+    def compilable(self) -> bool:
+        """Whether a backend that compiles can compile a step; a result says so where it cannot."""
+        return True
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster; nothing is said of one that is not compiled then."""
+        return True
+
+    @property
+    def has_bound_product(self) -> bool:
+        """Whether `bound_product` multiplies by a matrix like the Hessian."""
+        return False
+
+    @property
+    def curvature_is_bounded(self) -> bool:
+        """Whether that matrix is no less than the Hessian anywhere."""
+        return False
+
+    @property
+    def linear_objective(self) -> LinearObjective | None:
+        """The objective of a linear model over data, in (w, b), that this one stands for."""
+        return None
+
+    @property
+    def preconditioner(self) -> Any:
+        """The change of coordinates from (w, b); None for an objective of (w, b) or of no linear model."""
+        return None
+
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows that mini-batches are drawn from; None where there are none in memory."""
+        return None
+
+    def value_and_grad(self, params: Tree, /) -> tuple[Array, Tree]:
+        """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
+        raise NotImplementedError(f"{type(self).__name__} must define value_and_grad(params)")
+
+    def grad_norm(self, grads: Tree, params: Tree, /) -> Array:
+        """Return the largest entry of the gradient g, or of x - prox(x - g, 1), shape `batch_shape`."""
+        if self.nonsmooth:
+            grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
+        return tree_max_abs(grads, len(self.batch_shape))
+
+    def penalty_value(self, params: Tree, /) -> Array:
+        """Return the part of the objective that is left to `prox`, shape `batch_shape`: here 0."""
+        like = optree.tree_leaves(params)[0]
+        xp = backends.namespace(like)
+        return xp.zeros(self.batch_shape, dtype=like.dtype, device=backends.device(like))
+
+    def prox(self, params: Tree, step: float | Array, /) -> Tree:  # noqa: ARG002
+        """Return argmin_u penalty(u) + |u - params|² / (2 step): here the params."""
+        return params
+
+    def bound_product(self, params: Tree, /) -> Tree:
+        """Multiply by the matrix that `has_bound_product` tells of."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no bound on its Hessian, to multiply {params!r} by"
+        )
+
+    def report(self, params: Tree, grads: Tree, /) -> tuple[Tree, Tree]:
+        """Return params and gradient in the user's coordinates: here, as they are."""
+        return params, grads
+
+    def take_rows(self, rows: Array, /) -> Any:
+        """Return the mean over some rows (k,), an unbiased estimate of the whole."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no rows, of which {rows.shape[0]} could be taken"
+        )
+
+    def with_smaller_blocks(self) -> Any:
+        """Return the same objective in blocks of half the rows, which take less memory; None if it cannot."""
+        return None
+
+    def as_program(self, params: Tree, /) -> Any:  # noqa: ARG002
+        """Return the objective as a program for params of these shapes, equal to any that computes the same.
+
+        The objective itself where there is no such program.
+        """
+        return self
+
+    def arrays(self) -> Tree:
+        """Return the arrays that a compiled step takes as arguments: here none."""
+        return None
+
+    def with_arrays(self, arrays: Tree, /) -> Any:  # noqa: ARG002
+        """Return the same objective over other arrays; with None, what is left can be hashed."""
+        return self
+
+
+class AdaptedObjective(BaseObjective):
+    """An objective without the base class: its own members, and the defaults for all others.
+
+    Two are equal where those that they adapt are, so that a compiled step may serve both.
+    """
+
+    def __init__(self, adapted: Any) -> None:
+        self._adapted = adapted
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__
+        if name.startswith("_") or name in ("row_count", "take_rows", "with_arrays"):
+            return own(self, name)
+        try:
+            return getattr(self._adapted, name)
+        except AttributeError:
+            return own(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AdaptedObjective) and bool(self._adapted == other._adapted)
+
+    def __hash__(self) -> int:
+        return hash(self._adapted)
+
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows, which such an objective calls `rows`."""
+        rows: int | None = getattr(self._adapted, "rows", None)
+        return rows
+
+    def take_rows(self, rows: Array, /) -> Any:
+        """Return the mean over some rows, by the method that such an objective calls `take`."""
+        return as_objective(self._adapted.take(rows))
+
+    def with_arrays(self, arrays: Tree, /) -> AdaptedObjective:
+        """Return the same objective over other arrays."""
+        return AdaptedObjective(self._adapted.with_arrays(arrays))
+
+
+def as_objective(objective: Objective) -> Any:
+    """Return an objective with every member of the base class; one without the base class is wrapped.
+
+    Examples
+    --------
+    >>> class Parabola:
+    ...     batch_shape = ()
+    >>> as_objective(Parabola()).nonsmooth
+    False
+    """
+    return objective if isinstance(objective, BaseObjective) else AdaptedObjective(objective)
