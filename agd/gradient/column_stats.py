@@ -21,7 +21,7 @@ from agd.data.matrix import (
 )
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import Moments
-from agd.gradient.preconditioner import Scaling
+from agd.gradient.preconditioner import Scaling, default_gradient_tolerance, rounding_share
 
 __all__ = [
     "column_peaks",
@@ -184,18 +184,6 @@ def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array
     return xp.astype(mean, like.dtype), xp.astype(spread, like.dtype)
 
 
-def _share(like: Array) -> float:
-    """Return by which share of a predictor to move it, so that the slope moves by what means nothing.
-
-    Rounding leaves eps |z| of a predictor z; the tolerance is relative.
-    """
-    return (
-        2.0
-        * float(backends.namespace(like).finfo(like.dtype).eps)
-        / default_gradient_tolerance(like)
-    )
-
-
 def _null_model(
     objective: LinearObjective, like: Array, moments: Moments | None
 ) -> tuple[Array, Array, Array]:
@@ -207,7 +195,7 @@ def _null_model(
     classes = loss.classes is not None
     mean = _mean_target(blocks, known) if objective.intercept or classes else None
     null = loss.null_model(mean) if objective.intercept else _zero(objective)
-    slopes = functools.partial(_null_slopes, loss, null, _share(like))
+    slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))
     if classes:
         parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
@@ -235,7 +223,7 @@ def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, 
     xp, mean, yy = backends.namespace(like), moments.mean_y, moments.yy
     null = mean if intercept else xp.zeros_like(mean)
     square = yy if intercept else yy + mean * mean
-    rms = xp.maximum(xp.sqrt(backends.clip(square, low=0.0)), _share(like) * xp.abs(null))
+    rms = xp.maximum(xp.sqrt(backends.clip(square, low=0.0)), rounding_share(like) * xp.abs(null))
     one = xp.ones((), dtype=like.dtype, device=backends.device(like))
     return xp.astype(null, like.dtype, copy=False), xp.astype(rms, like.dtype, copy=False), one
 
@@ -281,9 +269,3 @@ def _known(x: Array, source: Array) -> Array:
 def _zero(objective: LinearObjective) -> Array:
     coef = objective.zeros().coef
     return backends.namespace(coef).sum(coef, axis=-1)
-
-
-def default_gradient_tolerance(like: Array) -> float:
-    """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
-    eps = float(backends.namespace(like).finfo(like.dtype).eps)
-    return math.exp(math.log(eps) * 2 / 3)

@@ -29,7 +29,7 @@ from agd.gradient.column_stats import column_peaks
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import LinearObjective
 from agd.gradient.minibatch import stratified_rows
-from agd.gradient.moments import Moments
+from agd.gradient.moments import Moments, hessian_with_intercept
 from agd.gradient.preconditioner import (
     Scaling,
     Whitening,
@@ -394,9 +394,8 @@ def _least(read: Any, p: int, base: LinearObjective) -> float:
     eps = float(np.finfo(read.dtype).eps)
     read = read.astype(float)
     G, mean = read[: p * p].reshape(p, p), read[p * p :]
-    hessian = G + np.outer(mean, mean) + ridge_strength(base.penalty) * np.eye(p)
-    if base.intercept:
-        hessian = np.block([[hessian, mean[:, None]], [mean[None, :], np.ones((1, 1))]])
+    second = G + np.outer(mean, mean) + ridge_strength(base.penalty) * np.eye(p)
+    hessian = hessian_with_intercept(second, mean, intercept=base.intercept)
     return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
 
 

@@ -22,7 +22,9 @@ __all__ = [
     "flat_loss_block",
     "hessian_product_block",
     "largest_curvature",
+    "linear_predictor",
     "loss_block",
+    "row_curvatures",
     "zero_params",
 ]
 
@@ -67,8 +69,18 @@ def hessian_product_block(params: Params, X: Array, y: Array, weight: Array | No
 
 
 def linear_predictor(params: Params, X: Array) -> Array:
+    """Return z = X w + b, shape (..., n)."""
     z = forward(X, params.coef)
     return z if params.intercept is None else z + params.intercept[..., None]
+
+
+def row_curvatures(loss: Loss, params: Params, X: Array, y: Array, weight: Array | None) -> Array:
+    """Return s_i l''(z_i, y_i) of each row, shape (..., n); 0 where the loss is not convex."""
+    if loss.quadratic:  # without the product X w
+        curvature = backends.namespace(y).ones_like(y)
+    else:
+        curvature = backends.clip(loss.hessian(linear_predictor(params, X), y), low=0.0)
+    return curvature if weight is None else curvature * weight
 
 
 def _predictor_adjoint(params: Params, X: Array, slope: Array) -> Params:

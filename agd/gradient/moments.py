@@ -34,6 +34,7 @@ from agd.loss.penalties import ridge_strength
 __all__ = [
     "Kept",
     "Moments",
+    "hessian_with_intercept",
     "ridge",
     "survey",
 ]
@@ -156,6 +157,38 @@ def ridge(penalty: Penalty | None) -> float:
     if penalty is not None and not penalty.quadratic:
         raise TypeError(f"penalty must be None or agd.loss.L2(alpha) here, got {penalty!r}")
     return ridge_strength(penalty)
+
+
+def hessian_with_intercept(second: Array, mean: Array, *, intercept: bool) -> Array:
+    """Return the squared loss's Hessian: [[S, mean], [mean', 1]] with an intercept, S without one.
+
+    Parameters
+    ----------
+    second : array, shape (..., p, p)
+        S, the second moments X' diag(s) X / m about 0.
+    mean : array, shape (..., p)
+        The weighted means of the columns.
+    intercept : bool
+        Whether the model has a constant term.
+
+    Returns
+    -------
+    array, shape (..., d, d)
+        The Hessian; d counts the intercept, which comes last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hessian_with_intercept(np.asarray([[5.0]]), np.asarray([2.0]), intercept=True)
+    array([[5., 2.],
+           [2., 1.]])
+    """
+    if not intercept:
+        return second
+    xp = backends.namespace(second)
+    side = mean[..., None, :]
+    last = xp.concat([side, xp.ones_like(side[..., :1])], axis=-1)
+    return xp.concat([xp.concat([second, xp.matrix_transpose(side)], axis=-1), last], axis=-2)
 
 
 @dataclass(frozen=True, eq=False)

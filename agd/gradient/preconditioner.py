@@ -27,12 +27,30 @@ __all__ = [
     "Scaling",
     "Whitening",
     "batched_matvec",
+    "default_gradient_tolerance",
     "hessian_eigenpairs",
     "minimum_norm_basis",
+    "rounding_share",
     "whitening_from_eigenpairs",
     "whitening_from_factor",
     "whitening_from_moments",
 ]
+
+
+def default_gradient_tolerance(like: Array) -> float:
+    """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
+    eps = float(backends.namespace(like).finfo(like.dtype).eps)
+    return math.exp(math.log(eps) * 2 / 3)
+
+
+def rounding_share(like: Array) -> float:
+    """Return the share of a predictor z that may be rounding, in units of the default tolerance.
+
+    Rounding leaves eps |z| of z, and the tolerance is relative: what moves z by less than this share moves
+    the gradient by less than the stopping test can tell.
+    """
+    eps = float(backends.namespace(like).finfo(like.dtype).eps)
+    return 2.0 * eps / default_gradient_tolerance(like)
 
 
 class Scaling(NamedTuple):
@@ -111,6 +129,19 @@ class Scaling(NamedTuple):
             squared = squared[..., :1]
         near = penalty.prox(self.inv_std * v.coef, expand_step(step) * squared)
         return Params(near / self.inv_std, v.intercept)
+
+    def resolvable_gradient_scale(self, params: Params) -> Array:
+        """Return `gradient_scale`, and what the rounding of (w, b) adds to a gradient, shape (...).
+
+        Columns far from zero, or badly conditioned, leave more rounding than the tolerance: relative to
+        this scale it counts as nothing.
+        """
+        xp = backends.namespace(params.coef)
+        reach = xp.abs(self.mean) + 1.0 / self.inv_std
+        rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
+        if params.intercept is not None:
+            rounded = rounded + xp.abs(params.intercept)
+        return self.gradient_scale + rounding_share(rounded) * rounded
 
     def relative_residual(
         self, pulled: Params, params: Params, penalty: Penalty | None = None

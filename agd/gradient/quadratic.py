@@ -7,9 +7,8 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Loss, Params
-from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import LinearObjective
-from agd.gradient.moments import Moments
+from agd.gradient.moments import Moments, hessian_with_intercept
 from agd.gradient.objective import BaseObjective
 from agd.gradient.preconditioner import Whitening
 from agd.gradient.qr import compensated_gradient
@@ -112,16 +111,13 @@ class MomentObjective(LinearObjective):
         shift, scale, unit = (
             xp.astype(x, G.dtype, copy=False) for x in (shift, scale, intercept_scale)
         )
-        off = mean - shift
-        H = G + off[..., :, None] * off[..., None, :]
-        H = H * scale[..., :, None] * scale[..., None, :]
+        mean = mean - shift
+        second = G + mean[..., :, None] * mean[..., None, :]
+        H = hessian_with_intercept(second, mean, intercept=self.intercept)
         if self.intercept:
-            side = (off * scale * unit[..., None] + xp.zeros_like(H[..., 0]))[..., None]
-            corner = (unit * unit)[..., None, None] + xp.zeros_like(side[..., :1, :])
-            right = xp.concat([side, corner], axis=-2)
-            H = xp.concat([H, xp.matrix_transpose(side)], axis=-2)
-            H = xp.concat([H, right], axis=-1)
-        return H
+            constant = xp.zeros_like(scale[..., :1]) + unit[..., None]
+            scale = xp.concat([scale + xp.zeros_like(constant), constant], axis=-1)
+        return H * scale[..., :, None] * scale[..., None, :]
 
 
 @dataclass(frozen=True)
@@ -244,15 +240,11 @@ class WhitenedLeastSquares(BaseObjective):
         """
         if self.base.convergence_norm is None:
             return self.base.grad_norm(self._user(grads), params)
-        xp, scale = backends.namespace(grads.coef), self.base.convergence_norm.inv_std
-        size: Array = xp.max(xp.abs(scale * grads.coef), axis=-1)
-        reach = xp.abs(self.base.convergence_norm.mean) + 1.0 / scale
-        rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
+        measure, xp = self.base.convergence_norm, backends.namespace(grads.coef)
+        size: Array = xp.max(xp.abs(measure.inv_std * grads.coef), axis=-1)
         if grads.intercept is not None:
             size = xp.maximum(size, xp.abs(grads.intercept))
-            rounded = rounded + xp.abs(params.intercept)
-        share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(grads.coef)
-        return size / (self.base.convergence_norm.gradient_scale + share * rounded)
+        return size / measure.resolvable_gradient_scale(params)
 
     def _user(self, grads: Params) -> Params:
         if grads.intercept is None:

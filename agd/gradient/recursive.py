@@ -20,8 +20,7 @@ from typing import Any
 from agd import backends
 from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
 from agd._typing import Array, Params
-from agd.data.matrix import forward
-from agd.gradient.linear import LinearObjective
+from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss
 
@@ -83,9 +82,9 @@ class QuadraticSummary:
         bare: Any = LinearObjective(objective.blocks, loss, None, objective.intercept)
         value, grad = bare.value_and_grad(params)
         total = bare.blocks.total
-        curved = Moments.from_blocks(
-            bare.blocks.replace(weight=_curvatures(bare, params), passes=[0])
-        )
+        blocks = bare.blocks
+        weight = row_curvatures(loss, params, blocks.X, blocks.y, blocks.weight)
+        curved = Moments.from_blocks(blocks.replace(weight=weight, passes=[0]))
         return cls(params, value * total, tree_scale(total, grad), curved, total)
 
     def moved(self, params: Params) -> QuadraticSummary:
@@ -166,19 +165,6 @@ class OnlineObjective(LinearObjective):
         total = self.blocks.total + self.past.total
         product: Params = tree_axpy(1.0 / total, here, tree_scale(1.0 / (bound * total), there))
         return product
-
-
-def _curvatures(objective: LinearObjective, params: Params) -> Array:
-    """Return s_i l''(z_i, y_i), shape (..., n); 0 where a loss is not convex."""
-    blocks, loss = objective.blocks, objective.loss
-    xp = backends.namespace(blocks.y)
-    if loss.quadratic:  # without the product X w
-        curvature = xp.ones_like(blocks.y)
-    else:
-        z = forward(blocks.X, params.coef)
-        z = z if params.intercept is None else z + params.intercept[..., None]
-        curvature = backends.clip(loss.hessian(z, blocks.y), low=0.0)
-    return curvature if blocks.weight is None else curvature * blocks.weight
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from agd.data.matrix import column_sums, gram_matrix, scale_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
+from agd.gradient.moments import hessian_with_intercept
 from agd.gradient.quadratic import WhitenedLeastSquares
 from agd.loss import L2
 from agd.run.observation import Observation
@@ -172,12 +173,8 @@ def _cross_products_of_block(X: Array, _: Array, weight: Array | None) -> tuple[
 def _squared_loss_hessian(base: LinearObjective) -> Array:
     """Return the Hessian of the squared loss, shape (p, p), or (p + 1, p + 1) with the intercept."""
     squares, sums = base.blocks.sum(_cross_products_of_block, limit=MAX_COPIED_BLOCK_BYTES)
-    squares, sums = squares / base.blocks.total, sums / base.blocks.total
-    if not base.intercept:
-        return squares
-    xp = backends.namespace(squares)
-    last = xp.concat([sums, xp.ones_like(sums[:1])])
-    return xp.concat([xp.concat([squares, sums[:, None]], axis=1), last[None, :]], axis=0)
+    total = base.blocks.total
+    return hessian_with_intercept(squares / total, sums / total, intercept=base.intercept)
 
 
 def stack_params(rows: Params) -> Array:

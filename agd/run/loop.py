@@ -189,7 +189,11 @@ class _Run:
         # An observation of a mini-batch method evaluates the whole objective once more.
         observations = self.compiled_step.n_sync if self.method.minibatch_state else 0
         evaluations = self.observation.evaluations - self.earlier_evaluations + observations
-        calls = evaluations * getattr(self.objective, name)
+        calls_each = {
+            "value_calls": self.objective.value_calls,
+            "grad_calls": self.objective.grad_calls,
+        }
+        calls = evaluations * calls_each[name]
         # Mini-batches count as shares of a call; their sum is rounded up.
         return self.earlier_calls[name] + np.ceil(np.round(calls, 6)).astype(int)
 

@@ -17,10 +17,9 @@ import optree
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, Method, Params
-from agd.gradient.column_stats import default_gradient_tolerance
+from agd._typing import Method, Params
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import Preconditioned, Scaling
+from agd.gradient.preconditioner import Preconditioned
 from agd.run.loop import run
 from agd.run.result import History, Result, Status
 from agd.run.stopping import Stop
@@ -200,7 +199,8 @@ class RecursiveResidual:
             value, grad = base.value_and_grad(params)
             size = base.grad_norm(grad, params)
             if base.convergence_norm is not None:
-                size = size * _share_above_rounding(base.convergence_norm, params)
+                measure = base.convergence_norm
+                size = size * (measure.gradient_scale / measure.resolvable_gradient_scale(params))
             xp = backends.namespace(value)
             read = backends.to_numpy(xp.stack([value, size]))
         return Evaluation(as_scalar(read[0]), grad, np.asarray(read[1]))
@@ -220,17 +220,6 @@ class RecursiveResidual:
         scaling = self.objective.scaling
         restarted = RecursiveResidual(LinearCG(), Preconditioned(self.objective.base, scaling))
         return restarted, scaling.to_preconditioned(params)
-
-
-def _share_above_rounding(measure: Scaling, params: Params) -> Array:
-    """Return the share of a relative gradient that rounding of the parameters does not explain."""
-    xp = backends.namespace(params.coef)
-    reach = xp.abs(measure.mean) + 1.0 / measure.inv_std
-    rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
-    if params.intercept is not None:
-        rounded = rounded + xp.abs(params.intercept)
-    share = 2.0 * float(xp.finfo(rounded.dtype).eps) / default_gradient_tolerance(params.coef)
-    return measure.gradient_scale / (measure.gradient_scale + share * rounded)
 
 
 def _report_round(

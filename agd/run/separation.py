@@ -17,7 +17,7 @@ from agd import backends
 from agd._typing import Array, Loss, Params
 from agd.data.matrix import column_sums, forward, gram_matrix, scale_rows
 from agd.gradient.column_stats import default_gradient_tolerance
-from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES
+from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, linear_predictor
 from agd.loss import Logistic, Poisson
 from agd.run.result import FitResult, Status
 
@@ -123,8 +123,7 @@ def _find_flat_rows(
     loss: Loss, params: Params, flat: Array, X: Array, y: Array
 ) -> tuple[Array, Array]:
     """Return the predictor of each row, and whether the loss is flat around it."""
-    xp, z = backends.namespace(y), forward(X, params.coef)
-    z = z if params.intercept is None else z + params.intercept[..., None]
+    xp, z = backends.namespace(y), linear_predictor(params, X)
     slopes = [xp.abs(loss.gradient(z + by, y)) for by in (-1.0, 0.0, 1.0)]
     return z, functools.reduce(xp.maximum, slopes) <= flat
 

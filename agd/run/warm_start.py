@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, NotApplicable, Params
+from agd._typing import Array, NotApplicable, Params
 from agd.data.arrays import Blocks
-from agd.data.matrix import forward
-from agd.gradient.linear import LinearObjective
+from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling, Whitening, whitening_from_moments
@@ -141,7 +140,7 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     """Return coordinates in which the Hessian at a point is the identity."""
     blocks, like = base.blocks, scaling.inv_std
     xp = backends.namespace(like)
-    hessians = blocks.map(functools.partial(_weighted_hessian, base.loss, at))
+    hessians = blocks.map(functools.partial(row_curvatures, base.loss, at))
     weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
     moments, ridge = Moments.from_blocks(weighted), ridge_strength(base.penalty)
     with np.errstate(all="ignore"):
@@ -161,14 +160,6 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
             null_model=scaling.null_model,
         )
     return found._replace(scaling=own).cast(like)
-
-
-def _weighted_hessian(loss: Loss, at: Params, X: Array, y: Array, weight: Array | None) -> Array:
-    """Return the second derivative of each row's loss in z, times its weight; 0 where it is negative."""
-    z = forward(X, at.coef)
-    z = z if at.intercept is None else z + at.intercept
-    hessian = backends.clip(loss.hessian(z, y), low=0.0)
-    return hessian if weight is None else hessian * weight
 
 
 def _evenness(whitening: Whitening) -> Array:

@@ -25,7 +25,7 @@ from agd._validation import as_choice, as_count, as_start
 from agd.data.matrix import backward, forward
 from agd.data.threads import map_problems
 from agd.gradient.curvature import largest_curvature
-from agd.gradient.moments import Moments, ridge
+from agd.gradient.moments import Moments, hessian_with_intercept, ridge
 from agd.update.powers import Steps, as_epochs, as_steps, residual_polynomial
 from agd.update.rule import AUTO, Rule, compiled
 from agd.update.rules import gradient_descent, momentum, nesterov
@@ -256,15 +256,9 @@ def _spectrum_from_hessian(
     """
     mean, mean_y, p = moments.mean, moments.mean_y, moments.G.shape[-1]
     second, cross = moments.quadratic(intercept=False)  # moments about 0, as the run has them
-    H = np.empty(
-        (len(second), p + rule_shape.intercept, p + rule_shape.intercept), dtype=second.dtype
-    )
-    H[:, :p, :p] = second + rule_shape.alpha * np.eye(p)
-    goal = np.empty_like(H[:, :, 0])
-    goal[:, :p] = cross
-    if rule_shape.intercept:
-        H[:, p, :p] = H[:, :p, p] = mean
-        H[:, p, p], goal[:, p] = 1.0, mean_y
+    ridged = second + rule_shape.alpha * np.eye(p)
+    H = hessian_with_intercept(ridged, mean, intercept=rule_shape.intercept)
+    goal = np.concatenate([cross, mean_y[:, None]], axis=-1) if rule_shape.intercept else cross
     e, V = _factor_in_threads(np.linalg.eigh, H)
     if not (e[:, 0] * MAX_HESSIAN_CONDITION > e[:, -1]).all():
         raise IllConditionedError
