@@ -1,4 +1,6 @@
-"""Room two: the VALUE AND GRADIENT of what is minimised, over data or of any function.
+"""Objectives: the value and gradient of what is minimised, over data or of any function.
+
+This room stands on the data and the losses; the solvers of `agd.update` step by what it returns.
 
 >>> import numpy as np
 >>> from agd.gradient import LinearObjective

@@ -1,6 +1,7 @@
-"""Calculus of any function of a tree of arrays: slopes, curvatures, checks, and what a point is.
+"""Directional derivatives, Hessian products and the steepest direction of a function of a tree of arrays.
 
-These are answers for people: each takes one problem, not a batch, and may read numbers to the host.
+These public functions answer questions of a user, outside any run: each takes one problem, not a batch,
+and may read numbers to the host.
 """
 
 from __future__ import annotations

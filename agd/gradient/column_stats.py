@@ -1,4 +1,8 @@
-"""The coordinates that even columns out: what their spread is, from two passes over the data."""
+"""Means and standard deviations of the columns, and the diagonal preconditioner that they give.
+
+Two passes over the data tell them, or none where the moments are known. A linear fit starts here: the
+scaling also fixes the unit in which the stopping criteria measure a gradient.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""Small directions of sparse columns, from products with the data: what their moments have lost of them.
+"""The condition of the columns of X, and a whitening preconditioner that is accurate for it.
 
-Squaring X squares its condition number, and a sparse X has no triangular factor as sparse. But in the
-directions that the moments find small, the data tell how small they are: with V0 such directions and V1 the
-others, of columns Z that are centred and scaled ::
+The second moments X'X give the preconditioner in one pass, but forming them squares the condition number.
+Where that costs digits, a QR factorisation of a dense X takes their place. A sparse X has no factor that is
+as sparse; there the smallest eigenpairs are refined by a Rayleigh-Ritz step on products with the data. With
+V0 the directions of small curvature, V1 the others, and Z the centred and scaled columns ::
 
-    V0 := V0 - V1 diag(e1)^(-1) V1' Z'Z V0 / m        what rounding mixed in is taken out
+    V0 := V0 - V1 diag(e1)^(-1) V1' Z'Z V0 / m        remove the components along V1 that rounding added
     (Z V0)'(Z V0) / m = U diag(f) U',   V0 := V0 U
 
-takes four products with X for each, and f is right to a condition number of 1/eps, as of a QR.
+takes four products with X for each direction, and f is accurate up to a condition number of 1/eps, as after
+a QR. The solver is chosen by what is learned of the columns here.
 
 Golub and Van Loan (2013), *Matrix Computations*, sections 8.1.2 and 8.3.
 """
@@ -55,8 +57,10 @@ __all__ = [
     "whiten_columns",
 ]
 
-MIN_RESOLVED_SHARE = 1e-9  # share of the largest curvature: above, moments have seven digits of it
-MAX_PRODUCT_ENTRIES = 2**21  # of the directions' products with a block's rows
+# Eigenvalues above this share of the largest have seven digits in the moments.
+MIN_RESOLVED_SHARE = 1e-9
+# Entries of the product of one block's rows with the small directions.
+MAX_PRODUCT_ENTRIES = 2**21
 
 
 def rayleigh_ritz_whitening(
@@ -133,22 +137,24 @@ def _of_block(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) 
     return back, r @ z.T
 
 
-MAX_NORMAL_COLUMNS = 2000  # columns: with more, the (p, p) matrices and their factors cost more than the steps they save
+# With more columns the (p, p) matrices and their factorisations cost more than the steps that they save.
+MAX_NORMAL_COLUMNS = 2000
 
-MIN_SAMPLE_ROWS_PER_COLUMN = 100  # rows to a column: a sample has no fewer
-MIN_SAMPLE_ENTRIES, MIN_SAMPLE_ROWS = (
-    2**20,
-    20_000,
-)  # entries of X, rows: nor, but for wide or narrow X, of either
-MAX_MEAN_OVER_STD = 16.0  # spreads: beyond, a predictor is rounded by more than line searches take for rounding of a value
-MAX_SMALL_ENTRIES, MAX_SMALL_CONDITION = (
-    2**17,
-    1e3,
-)  # entries of X, condition: twice the precision takes milliseconds here
+# A sample has this many rows for each column, so that the eigenvalues of its moments are within a half.
+MIN_SAMPLE_ROWS_PER_COLUMN = 100
+# It has this many entries or rows, whichever is fewer: below, a full pass costs no more than drawing it.
+MIN_SAMPLE_ENTRIES, MIN_SAMPLE_ROWS = 2**20, 20_000
+
+# A column whose mean is farther from zero, in standard deviations, rounds X @ w by more than a line search
+# takes for rounding of the value: it is centred inside each block.
+MAX_MEAN_OVER_STD = 16.0
+
+# On this few entries a QR takes milliseconds, so it is used from a lower condition number on.
+MAX_SMALL_ENTRIES, MAX_SMALL_CONDITION = 2**17, 1e3
 
 
 class Columns(NamedTuple):
-    """What was learned of the columns on the way.
+    """The condition of the columns, as a whitening preconditioner finds it.
 
     Attributes
     ----------
@@ -158,11 +164,11 @@ class Columns(NamedTuple):
         The least curvature in the user's coordinates, for one problem of the squared loss with few
         columns.
     rank_deficiency : float or numpy.ndarray
-        By how many directions the columns fall short of full rank.
+        The number of columns less their rank.
     ill_conditioned : bool
         Whether their condition is such that the moments are not accurate enough, and they were factored.
     far_from_zero : bool
-        Whether one lies so far from zero, in its own spread, that a predictor's rounding tells.
+        Whether the mean of a column is more than `MAX_MEAN_OVER_STD` standard deviations from zero.
     """
 
     low: Any
@@ -399,4 +405,5 @@ def _least(read: Any, p: int, base: LinearObjective) -> float:
     return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
 
 
-MAX_SPECTRUM_COLUMNS = 64  # with more the pass costs more than those that measure L
+# With more columns the Hessian's pass costs more than the power iteration that it certifies.
+MAX_SPECTRUM_COLUMNS = 64

@@ -1,4 +1,8 @@
-"""Where the second order says nothing: whether f itself falls or rises along lines through a point."""
+"""The kind of a critical point: minimum, maximum, saddle or degenerate.
+
+The extreme eigenvalues of the Hessian decide it. Where one of them is zero to rounding, the function itself
+is evaluated along lines through the point. `agd.minimize(..., certify=True)` asks at the end of a run.
+"""
 
 from __future__ import annotations
 

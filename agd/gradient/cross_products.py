@@ -1,8 +1,8 @@
-"""Sums of centred squares and products: of many blocks as of one, and of some rows less others.
+"""Centred sums of squares and products over row blocks, which merge and subtract without losing digits.
 
-Sums are merged as rows are summed: their means are rows, and their weights the weights. Means are kept as
-two numbers, near and rest, so that the difference of two of them keeps its digits where the columns lie
-far from zero.
+The sums of two blocks merge into those of their union by the pairwise update of Chan, Golub and LeVeque.
+Means are stored as a sum of two numbers, near and rest, so that the difference of two means keeps its digits
+where the columns are far from zero. `agd.gradient.Moments` is made of these sums.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The largest curvature of an objective over linear parameters, by power iteration."""
+"""The largest curvature of a linear model's objective, by power iteration: the L of a 1/L step size."""
 
 from __future__ import annotations
 

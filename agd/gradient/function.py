@@ -1,4 +1,8 @@
-"""The value and gradient of any function of a tree of arrays, with bounds or a penalty if wanted."""
+"""The objective of `agd.minimize`: any function of a tree of arrays, with bounds or a penalty.
+
+It joins a user's function and its gradient, exact or by differences, to the proximal step of a penalty, so
+that the solvers see one interface.
+"""
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import optree
 
 from agd import backends
@@ -160,7 +165,7 @@ class FunctionObjective(BaseObjective):
         penalty: Any = self.penalty
         scalar = leaf.ndim == len(self.batch_shape)
         x = leaf[..., None] if scalar else leaf
-        if getattr(step, "ndim", 0):
+        if np.ndim(step):
             xp, array = backends.namespace(leaf), step
             step = xp.reshape(array, (*self.batch_shape, *(1,) * (x.ndim - len(self.batch_shape))))
         near: Array = penalty.prox(x, step)
@@ -282,7 +287,7 @@ def shared_rows(args: tuple[Any, ...]) -> tuple[int | None, str]:
     (None, 'args with arrays of shapes (5, 2), (4,)')
     """
     tree: Any = args
-    leaves = [x for x in optree.tree_leaves(tree, none_is_leaf=True) if getattr(x, "shape", ())]
+    leaves = [x for x in optree.tree_leaves(tree, none_is_leaf=True) if np.shape(x)]
     for x in leaves:
         if not backends.is_array(x):
             return None, f"args with a {type(x).__name__}, whose rows it does not take"

@@ -1,4 +1,4 @@
-"""Whether a gradient is that of its function; if not, where it is wrong, and often how."""
+"""Check a gradient against differences of its function, and explain a mismatch: the entry, sign or factor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Lanczos: the extreme eigenvalues of a symmetric matrix that is known by its products alone."""
+"""Hessian-vector products of any function, and the extreme eigenvalues of its Hessian by Lanczos iteration.
+
+Few variables have their Hessian formed instead. Critical points are classified by these eigenvalues.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from agd._validation import as_value
 from agd.gradient.derivatives import Autodiff, Differences, choose_gradient
 
 __all__ = [
-    "DENSE",
+    "MAX_DENSE_VARIABLES",
     "Ritz",
     "SecondOrder",
     "Spectrum",
@@ -29,8 +32,8 @@ __all__ = [
     "tolerance",
 ]
 
-LOOK = 5  # steps before the first look at the Ritz values, which costs k³
-BLOCK = 16  # vectors that are kept in one array
+MIN_LANCZOS_STEPS = 5  # before the first look at the Ritz values, which costs k³ operations
+BASIS_BLOCK_ROWS = 16  # Lanczos vectors that are stored in one array
 
 
 class Ritz(NamedTuple):
@@ -117,7 +120,7 @@ def lanczos(
     blocks: list[Array] = []
     alphas: list[float] = []
     betas: list[float] = []
-    size, k, look = 0.0, 0, LOOK
+    size, k, look = 0.0, 0, MIN_LANCZOS_STEPS
     while True:
         blocks, k = _kept(xp, blocks, q), k + 1
         w = product(q)
@@ -127,7 +130,7 @@ def lanczos(
         size = max(abs(alphas[-1]) + betas[-1], size)
         last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)
         if last or k == look:
-            look += max(LOOK, look // 4)
+            look += max(MIN_LANCZOS_STEPS, look // 4)
             values, weights, residuals = _ritz(alphas, betas)
             limit = np.maximum(rtol * np.abs(values), max(atol, eps) * size)
             if last or (residuals <= limit)[[0, -1]].all():
@@ -138,7 +141,7 @@ def lanczos(
 def _kept(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
     """Add a vector to the last block, so that a step copies one block and not the whole basis."""
     row = xp.reshape(q, (1, -1))
-    if blocks and int(blocks[-1].shape[0]) < BLOCK:
+    if blocks and int(blocks[-1].shape[0]) < BASIS_BLOCK_ROWS:
         return [*blocks[:-1], xp.concat([blocks[-1], row])]
     return [*blocks, row]
 
@@ -165,8 +168,8 @@ def _number(x: Array) -> float:
     return float(backends.to_numpy(x))
 
 
-DENSE = 200  # variables up to which the Hessian is formed
-KEPT = 2**27  # numbers that Lanczos may keep: 1 GiB in double precision
+MAX_DENSE_VARIABLES = 200  # with more, the Hessian is not formed
+MAX_BASIS_ENTRIES = 2**27  # that Lanczos may store: 1 GiB in double precision
 
 
 class Spectrum(NamedTuple):
@@ -196,7 +199,7 @@ class Spectrum(NamedTuple):
 def tolerance(noise: float, eps: float) -> float:
     """Return the curvature, against the largest, that cannot be told from zero.
 
-    The first bound is rounding in the function's own sums and in the eigenvalues of up to `DENSE` rows.
+    The first bound is rounding in the function's own sums and in the eigenvalues of up to `MAX_DENSE_VARIABLES` rows.
     """
     return max(2000.0 * eps, 30.0 * noise)
 
@@ -221,12 +224,12 @@ def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spec
         Its eigenvalues and vectors.
     """
     like, n, eps = layout.ravel(x), layout.size, rounding(x)
-    if n > DENSE:
+    if n > MAX_DENSE_VARIABLES:
         ritz = lanczos(
             lambda v: layout.ravel(f.product(layout.unravel(v))),
             like,
             atol=tolerance(f.noise, eps),
-            max_steps=max(50, min(300, KEPT // n)),
+            max_steps=max(50, min(300, MAX_BASIS_ENTRIES // n)),
             seed=seed,
         )
         source = f"Lanczos, {len(ritz.values)} products by {f.source}"

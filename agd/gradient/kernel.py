@@ -1,11 +1,12 @@
-"""Least squares of fewer rows than columns, with the coefficients as a combination of the rows.
+"""Least squares with fewer rows than columns, in dual form: the coefficients are a combination of the rows.
 
-Of centred and weighted rows Z = diag(s) (X - 1 mu') and targets r = diag(s) (y - mean), the gradient of ::
+For centred and weighted rows Z = diag(s) (X - 1 mu') and targets r = diag(s) (y - mean), the gradient of ::
 
     |Z w - r|² / (2 m) + a |w|² / 2
 
 at w = Z' u is Z' ((Z Z' + m a I) u - r) / m: it lies in the span of the rows, and so does all of descent
-from w = 0. Vectors are then as long as there are rows, which is sooner done where columns are more.
+from w = 0. Vectors then have one entry for each row, which is cheaper where there are more columns. Kernel
+conjugate gradients minimise this objective for a wide X.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ __all__ = [
     "KernelLeastSquares",
 ]
 
-MAX_KERNEL_ROWS = 2000  # rows: with more, Z Z' takes longer than the products that it saves
-MAX_CENTRED_BLOCK_BYTES = 8 * 2**20  # bytes of a block of columns, centred
+# With more rows, forming Z Z' takes longer than the products that it saves.
+MAX_KERNEL_ROWS = 2000
+# A block of columns is copied when it is centred, and should stay in cache.
+MAX_CENTRED_BLOCK_BYTES = 8 * 2**20
 
 
 def _rmatvec_block(X: Array, u: Array, _: Array | None) -> Array:

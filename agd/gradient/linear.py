@@ -1,10 +1,16 @@
-"""What one pass over the data sums over the rows of a block: the loss and its gradient, and X'X products."""
+"""The objective of a linear model: mean loss over row blocks plus a penalty, with gradient and curvature.
+
+Every evaluation is one pass over the data: the functions here sum over the rows of one block, and the data
+room adds the blocks up, wherever they are. All other objectives of linear models are built on this one.
+"""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from agd import backends
 from agd._tree import tree_divide, tree_max_abs, tree_subtract
@@ -91,9 +97,8 @@ def _row_sum(x: Array) -> Array:
     return backends.namespace(x).sum(x, axis=-1)
 
 
-MAX_COPIED_BLOCK_BYTES = (
-    64 * 2**20
-)  # bytes: the largest block for passes that make a copy of their block
+# The largest block for a pass that makes a copy of its block.
+MAX_COPIED_BLOCK_BYTES = 64 * 2**20
 
 
 class _Arrays(NamedTuple):
@@ -404,4 +409,4 @@ def zero_params(blocks: Blocks, intercept: bool) -> Params:
 
 def expand_step(step: Any) -> Any:
     """Give a step for each problem an axis that stands for the coefficients."""
-    return step[..., None] if getattr(step, "ndim", 0) else step
+    return step[..., None] if np.ndim(step) else step

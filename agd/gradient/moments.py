@@ -1,4 +1,8 @@
-"""Moments as a file: JSON whose numbers come back to the last bit."""
+"""Weighted means and centred second moments of X and y: the sufficient statistics of least squares.
+
+One pass over the data gives them; from then on the squared loss and its gradient cost p² operations. They add
+up over disjoint rows, and can be written to a JSON file that keeps every bit.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +58,11 @@ class Kept:
         ValueError
             If a moment is not finite.
         """
-        entries = {name: backends.to_numpy(getattr(self, name)) for name in self._names()}
+        entries = {name: backends.to_numpy(vars(self)[name]) for name in self._names()}
         for name, entry in entries.items():
             if not np.isfinite(entry).all():
                 raise ValueError(f"moments must be finite to be saved: {name} is not")
-        kind = backends.dtype_name(getattr(self, KIND).dtype)
+        kind = backends.dtype_name(vars(self)[KIND].dtype)
         numbers = {name: entry.tolist() for name, entry in entries.items()}
         return {"format": FORMAT, "version": VERSION, "dtype": kind, **numbers}
 
@@ -330,7 +334,7 @@ class Moments(Kept):
 
     def _check_alike(self, other: Moments) -> None:
         for name in ("G", "c", "total"):
-            ours, theirs = tuple(getattr(self, name).shape), tuple(getattr(other, name).shape)
+            ours, theirs = (tuple(vars(moments)[name].shape) for moments in (self, other))
             if ours != theirs:
                 raise ValueError(
                     f"moments must be of the same columns, targets and problems: {name} has shape "

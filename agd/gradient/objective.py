@@ -1,4 +1,4 @@
-"""What every objective has: the base class that completes a value and a gradient with defaults.
+"""The base class of every objective, which completes a value and a gradient with defaults.
 
 An objective stands between the data and the solvers: a solver asks it for values, gradients and proximal
 steps, the loop for arrays to compile over, and neither asks what kind of objective it is. What only some

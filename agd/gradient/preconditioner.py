@@ -1,12 +1,14 @@
-"""Centre and scale as a linear change of coordinates of w: never a copy of X.
+"""Preconditioners: linear changes of coordinates of w that improve the condition, without a copy of X.
 
-Descent is slow along columns of small spread beside columns of large spread, or far from zero. In the
-coordinates ::
+Gradient descent is slow where the columns' standard deviations differ, or their means are far from zero. In
+the coordinates ::
 
     w = D v,    b = d c - mu · w
 
-the columns of X enter centred and with spread 1, so that the Hessian's diagonal is about 1, while the
-function is the same: ``f(D v, d c - mu · D v)``. Only p-vectors change; results are reported for w, b.
+the columns of X enter centred and with standard deviation 1, so that the Hessian's diagonal is about 1, and
+the function is the same: ``f(D v, d c - mu · D v)``. Only vectors of p entries change. `Scaling` is this diagonal
+change, `Whitening` makes the Hessian the identity, and `Preconditioned` is an objective in either; results
+are reported for (w, b).
 """
 
 from __future__ import annotations
@@ -327,9 +329,8 @@ class Preconditioned(BaseObjective):
 
 Rescaled = Preconditioned  # the earlier name, which stays importable
 
-RANK_NOISE_EPS = (
-    10  # eps: what a factor of two columns leaves of their difference where there is none
-)
+# In units of eps: the singular value that rounding leaves where two columns are equal.
+RANK_NOISE_EPS = 10
 
 
 class Whitening(NamedTuple):

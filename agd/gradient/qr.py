@@ -1,6 +1,7 @@
-"""Sums and products in twice the working precision, as pairs whose second part is what rounding lost.
+"""QR of the data by row blocks, and a gradient of least squares in twice the working precision.
 
-A pair (h, l) stands for h + l, with h the rounded value. Everything here is plain arithmetic of the
+Both serve columns so badly conditioned that their second moments lose too many digits. The extended precision
+is compensated arithmetic on pairs: a pair (h, l) stands for h + l, with h the rounded value. Everything here is plain arithmetic of the
 array library, so it runs on any dtype and device that rounds as IEEE 754 says.
 
 Dekker (1971), "A floating-point technique for extending the available precision"; Knuth, *The Art of
@@ -112,9 +113,8 @@ def sum_pairs(pair: Pair, axis: int = -1) -> Pair:
     return high[0, ...], low[0, ...]
 
 
-MAX_COPIED_BLOCK_BYTES = (
-    8 * 2**20
-)  # bytes of X in a block: a pass here makes a few copies of its block
+# A pass here makes several copies of its block, which should stay in cache.
+MAX_COPIED_BLOCK_BYTES = 8 * 2**20
 
 
 def triangular_factor(blocks: Blocks, shift: Array, scale: Array) -> Array:

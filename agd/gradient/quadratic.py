@@ -1,4 +1,8 @@
-"""The squared loss of a linear model as its moments have it, so that a step needs no pass over the data."""
+"""Objectives of least squares that are evaluated from second moments, so that a step needs no pass over the data.
+
+Proximal solvers minimise a `MomentObjective`, Newton's method a `WhitenedLeastSquares`. Moments lose digits of badly
+conditioned columns, so the result is checked against the data and refined.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The loss of rows that are gone, as they are remembered: by value, gradient and curvature at one point.
+"""A second-order summary of rows that are no longer there, for fits to rows that come in batches.
+
+`agd.Online` minimises the loss of the current rows plus this summary of all earlier ones, as in recursive
+least squares: value, gradient and Hessian at one point.
 
 >>> import numpy as np
 >>> from agd.gradient import LinearObjective
