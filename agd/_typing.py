@@ -243,6 +243,20 @@ class Loss(Protocol):
         """Whether l(z, y) = (z - y)² / 2, so that second moments of the data are all that a fit needs."""
         ...
 
+    @property
+    def smooth(self) -> bool:
+        """Whether `gradient` is continuous in z; else the loss has a `prox`."""
+        ...
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether l is linear in z on either side of one kink, at z = y."""
+        ...
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return argmin_u l(u, y) + (u - z)² / (2 step), element by element."""
+        ...
+
     def value(self, z: Array, y: Array) -> Array:
         """Return l(z, y), element by element."""
         ...

@@ -191,6 +191,11 @@ class Online:
     ) -> None:
         self.loss, self.penalty = get(loss), as_target_penalty(penalty, "Online")
         self.has_intercept = as_flag("intercept", intercept)
+        if not self.loss.smooth:
+            raise ValueError(
+                f"loss must be smooth for Online, which keeps second derivatives of the rows before, got "
+                f"{self.loss.name!r}: use agd.fit"
+            )
         self.classes = labels(classes, self.loss)
         self.result: FitResult | None = None
         self._past: QuadraticSummary | None = None

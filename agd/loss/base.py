@@ -28,7 +28,7 @@ from typing import Any
 from agd import backends
 from agd._typing import Array, Loss, Penalty
 
-__all__ = ["BaseLoss", "BasePenalty", "as_loss", "as_penalty"]
+__all__ = ["BaseLoss", "BasePenalty", "MoreauEnvelope", "as_loss", "as_penalty"]
 
 LOSS_ALIASES = {
     "slope": "gradient",
@@ -77,6 +77,12 @@ class BaseLoss(abc.ABC):
     quadratic : bool
         Whether l(z, y) = (z - y)² / 2, so that second moments of the data are all that a fit needs. A
         subclass does not inherit it, since it may compute another value.
+    smooth : bool
+        Whether `gradient` is continuous in z. A loss that is not smooth has a `prox`, by which it is
+        smoothed, and its `gradient` returns one of the subgradients.
+    piecewise_linear : bool
+        Whether l is linear in z on either side of one kink, at z = y: its minimum is then at a vertex,
+        where as many rows as there are parameters are interpolated.
 
     Examples
     --------
@@ -98,6 +104,8 @@ class BaseLoss(abc.ABC):
     classes: int | None = None
     domain: str = "any number"
     quadratic: bool = False
+    smooth: bool = True
+    piecewise_linear: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
@@ -119,6 +127,19 @@ class BaseLoss(abc.ABC):
         # A step of eps^(1/3) balances the rounding error of the difference with its truncation error.
         h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * backends.clip(xp.abs(z), low=1.0)
         return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return argmin_u l(u, y) + (u - z)² / (2 step), element by element.
+
+        Raises
+        ------
+        NotImplementedError
+            If the loss does not define it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no prox for z of shape {tuple(z.shape)} beside y of shape "
+            f"{tuple(y.shape)}, step {step!r}"
+        )
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return l(z, y) and dl/dz; a loss whose two have a term in common computes it once."""
@@ -162,6 +183,66 @@ class BaseLoss(abc.ABC):
     def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum and dl/dz: the earlier name of `sum_and_gradient`."""
         return self.sum_and_gradient(z, y)
+
+
+@dataclass(frozen=True)
+class MoreauEnvelope(BaseLoss):
+    r"""A loss that is not smooth, smoothed over a width: min_u l(u, y) + (u - z)² / (2 width).
+
+    It is nowhere above the loss, and below it by at most width / 2 times the largest squared slope. Its
+    gradient (z - prox(z)) / width is continuous.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss, which has a `prox`.
+    width : float
+        The width, in the units of z per unit of slope; above 0.
+
+    Notes
+    -----
+    Moreau (1965), "Proximité et dualité dans un espace hilbertien", Bulletin de la SMF 93.
+    """
+
+    loss: Loss
+    width: float
+
+    def __post_init__(self) -> None:
+        """Take over what the loss says of itself; the second derivative is at most one over the width."""
+        bound = 1.0 / self.width
+        vars(self).update(name=self.loss.name, domain=self.loss.domain)
+        vars(self).update(curvature_bound=bound, curvature=bound)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the smoothed loss, element by element."""
+        return self.value_and_gradient(z, y)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return (z - prox(z)) / width, element by element."""
+        return (z - self.loss.prox(z, y, self.width)) / self.width
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return d²l/dz², by a difference over a small share of the width."""
+        h = 1e-3 * self.width
+        return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from one prox."""
+        nearest = self.loss.prox(z, y, self.width)
+        gradient = (z - nearest) / self.width
+        return self.loss.value(nearest, y) + 0.5 * self.width * gradient**2, gradient
+
+    def link(self, mean: Array) -> Array:
+        """Return the constant z whose prediction is `mean`, as the loss has it."""
+        return self.loss.link(mean)
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the prediction that z stands for, as the loss has it."""
+        return self.loss.inverse_link(z)
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is no target that the loss can have."""
+        return self.loss.outside(y)
 
 
 class BasePenalty(abc.ABC):

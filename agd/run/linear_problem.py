@@ -68,6 +68,8 @@ class Traits(NamedTuple):
         handled by their prox, entry by entry or all at once.
     default_settings : bool
         Whether `stop`, `init` and `callback` were left out.
+    smooth_loss : bool
+        Whether the gradient of the loss is continuous.
     """
 
     rows: float
@@ -82,6 +84,7 @@ class Traits(NamedTuple):
     ridge: float = 0.0
     penalty: str = "ridge"
     default_settings: bool = False
+    smooth_loss: bool = True
 
     @property
     def problems(self) -> int:
@@ -215,6 +218,7 @@ class LinearProblem:
             ridge=ridge_strength(self.penalty),
             penalty=_penalty_kind(self.penalty),
             default_settings=self.default_settings,
+            smooth_loss=self.loss.smooth,
         )
 
     @property

@@ -31,6 +31,7 @@ __all__ = [
     "RecursiveResidual",
     "Surrogate",
     "refine",
+    "sum_rounds",
 ]
 
 # Each round leaves eps times the squared condition number of the error before it. More rounds help only
@@ -226,10 +227,10 @@ def _report_round(
     callback: Callable[[Result], object], rounds: list[Result], result: Result
 ) -> object:
     """Call the user's callback with the counts of this round and of those before it."""
-    return callback(_sum_counts([*rounds, result], 0))
+    return callback(sum_rounds([*rounds, result], 0))
 
 
-def _sum_counts(rounds: list[Result], passes: int) -> Result:
+def sum_rounds(rounds: list[Result], passes: int) -> Result:
     """Return the last round's result with the counts and the history of all."""
     last = rounds[-1]
     nit = sum(np.asarray(one.nit) for one in rounds)
@@ -255,7 +256,7 @@ def _join_histories(parts: list[History]) -> History:
 
 def _merge_rounds(rounds: list[Result], evaluation: Evaluation, denied: Any, advice: str) -> Result:
     """Return one result for all rounds; a run that the data deny has converged has not."""
-    result = _sum_counts(rounds, len(rounds))
+    result = sum_rounds(rounds, len(rounds))
     certificate = replace(result.certificate, grad_norm=as_scalar(evaluation.residual))
     changes: dict[str, Any] = {}
     if denied.any():

@@ -163,7 +163,13 @@ def _model_solver(name: str, loss: Loss, problem: Problem) -> Solver:
         # A step of FISTA evaluates a quadratic once, any other function twice (measured).
         return FISTA() if isinstance(loss, Squared) else ProximalGradient()
     if name in SOLVERS:
-        return _rescaled(SOLVERS[name]())
+        solver = SOLVERS[name]()
+        if not (loss.smooth or solver.stochastic):
+            raise ValueError(
+                f"method {name!r} needs a smooth loss, which {loss.name!r} is not: use method='auto', or a "
+                f"rule with a learning rate, such as agd.update.adam(0.01), which follows subgradients"
+            )
+        return _rescaled(solver)
     return _solver_for_rule(RULES[as_choice("method", name, ("auto", *RULES, *SOLVERS))](), problem)
 
 
@@ -188,10 +194,11 @@ def _function_solver(name: str, problem: Problem) -> Solver:
 def _solver_for_rule(rule: Rule, problem: Problem) -> Solver:
     """Return descent by a rule; where its rate is 1/L and L unknown, the solver that finds L."""
     loss = problem.loss
-    known = loss is not None and (loss.curvature_bound is not None or problem.prox)
+    smooth = loss is None or loss.smooth
+    known = loss is not None and smooth and (loss.curvature_bound is not None or problem.prox)
     if not rule.auto_rate or known:
         return Descent(rule)
-    if rule.name == "gradient_descent":
+    if smooth and rule.name == "gradient_descent":
         if problem.bounds:
             return steepest_descent()
         return Accelerated(momentum=False, rescaled=False, backtracking=True)
