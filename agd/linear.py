@@ -83,8 +83,8 @@ def fit(
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
     loss : str or Loss
-        ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, or an object
-        such as ``agd.loss.Huber(delta=1.35)``.
+        ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, another key
+        of ``agd.loss.LOSSES``, or an object such as ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
         What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
         that the coefficients must lie in, such as ``agd.loss.NonNegative()``; it spares the intercept.
@@ -136,6 +136,13 @@ def fit(
           to ``"accelerated"``.
         - ``"accelerated"``, "accelerated gradient descent": otherwise, in centred and scaled coordinates;
           "step by backtracking" where the loss has no curvature bound, such as ``"poisson"``.
+
+        Losses that are not smooth:
+
+        - ``"smoothing"``, the name of a row above and "on Moreau envelopes": smooth losses below the loss,
+          ever nearer to it, until the value is within 1e-6 of the loss of the best constant model. For a
+          piecewise linear loss of NumPy arrays with p <= 256 and independent columns, without a penalty or
+          with `L1`, the simplex method goes on to the exact minimum.
 
         Or choose the method: ``"gd"`` is full-batch gradient descent in the data's own units, with
         learning rate 1/L. Of the squared loss with no penalty or `L2` the whole run of ``"gd"``, and of

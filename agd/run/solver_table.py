@@ -42,6 +42,7 @@ from agd.run.normal_equations import (
     BatchedNormalEquations,
     SmallNormalEquations,
 )
+from agd.run.smoothing import Smoothing
 
 __all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
 
@@ -80,6 +81,7 @@ SOLVERS: dict[str, SolverRow] = {
     "lbfgs_whitened": SolverRow(WhitenedLBFGS(), "lbfgs_scaled"),
     "lbfgs_scaled": SolverRow(ScaledLBFGS(), "accelerated"),
     "accelerated": SolverRow(ACCELERATED),
+    "smoothing": SolverRow(Smoothing(lambda problem: solve(problem))),  # noqa: PLW0108 - defined below
     "closed_form": SolverRow(ClosedForm(), "iterations"),
     "iterations": SolverRow(Iterations()),
 }
@@ -107,6 +109,8 @@ def select_solver(traits: Traits) -> str:
     'cg_kernel'
     """
     t, n, p = traits, traits.rows, traits.columns
+    if not t.smooth_loss:
+        return "smoothing"
     moderate = (
         p <= MAX_NORMAL_COLUMNS
     )  # (p, p) matrices cost less than the iterations that they save
