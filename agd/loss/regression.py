@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from agd._typing import Array
 from agd._validation import as_positive
 from agd.backends import namespace, of
-from agd.loss._stable import clip_between
+from agd.loss._stable import clip_between, one_if_positive, positive_and_negative_part
 from agd.loss.base import BaseLoss
 
-__all__ = ["Huber", "Squared"]
+__all__ = ["Huber", "Quantile", "Squared"]
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,68 @@ class Huber(BaseLoss):
         r = z - y
         s = clip_between(r, -self.delta, self.delta)
         return s * (r - 0.5 * s), s
+
+
+@dataclass(frozen=True)
+class Quantile(BaseLoss):
+    r"""The pinball loss, whose best constant model is a quantile of the targets; it is not smooth.
+
+    With r = z - y and the quantile q::
+
+        l(r) = (1 - q) r    if r > 0, where the prediction is too high
+               -q r         elsewhere
+
+    Gradient 1 - q or -q; at the kink, z = y, it is -q, one of the subgradients. With q = 0.5 it is half
+    the absolute error, as in scikit-learn.
+
+    Parameters
+    ----------
+    quantile : float
+        The quantile q that the model predicts, above 0 and below 1.
+
+    Raises
+    ------
+    ValueError
+        If `quantile` is not between 0 and 1.
+
+    Notes
+    -----
+    Koenker and Bassett (1978), "Regression quantiles", Econometrica 46.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Quantile(0.9).value(np.asarray([1.0, 3.0]), np.asarray([2.0, 2.0])).round(6)
+    array([0.9, 0.1])
+    >>> Quantile(0.9).prox(np.asarray([1.0, 2.05, 3.0]), np.asarray([2.0, 2.0, 2.0]), 1.0)
+    array([1.9, 2. , 2.9])
+    """
+
+    name = "quantile"
+    smooth = False
+    piecewise_linear = True
+
+    quantile: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a quantile that is not strictly between 0 and 1."""
+        if not as_positive("quantile", self.quantile) < 1.0:
+            raise ValueError(f"quantile must be below 1, got {self.quantile!r}")
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        above, below = positive_and_negative_part(z - y)
+        return (1.0 - self.quantile) * above - self.quantile * below
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return 1 - q where z > y and -q elsewhere."""
+        r = z - y
+        return one_if_positive(r, namespace(r).zeros_like(r)) - self.quantile
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 0, which holds everywhere but at the kink."""
+        return namespace(z).zeros_like(z - y)
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return z moved towards y by step times the slope, and no further than to y."""
+        return z - clip_between(z - y, -self.quantile * step, (1.0 - self.quantile) * step)

@@ -18,6 +18,7 @@ class LossCase(NamedTuple):
 LOSSES = {
     "Squared": LossCase(loss.Squared(), (-2.0, 0.0, 3.5), (3.0, 1.0, 2.0, 2.0)),
     "Huber": LossCase(loss.Huber(0.5), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.875, 0.5)),
+    "Quantile": LossCase(loss.Quantile(0.75), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.5, 0.25)),
     "Logistic": LossCase(loss.Logistic(), (0.0, 1.0), (0.0, 1.0, np.log(2.0), -0.5)),
     "Poisson": LossCase(loss.Poisson(), (0.0, 1.0, 7.0), (0.0, 3.0, 1.0, -2.0)),
 }
