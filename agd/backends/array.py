@@ -224,6 +224,8 @@ def to_device_of(host: Any, like: Array, dtype: Any = None) -> Array:
     if dtype is None:
         # Cast on the host: a smaller array travels, and the device may not have the host's dtype.
         host = np.asarray(host).astype(dtype_name(like.dtype), copy=False)
+        if not host.flags.writeable:  # PyTorch warns of arrays that share memory with such data
+            host = host.copy()
         dtype = like.dtype
     return of(like).convert(namespace(like), host, dtype, device(like))
 
