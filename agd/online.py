@@ -38,22 +38,22 @@ from agd.update.proximal import FISTA
 
 __all__ = [
     "Online",
-    "broken",
-    "check_finite",
-    "dependent",
-    "in_units",
-    "labels",
-    "units",
+    "check_moments_finite",
+    "column_units",
+    "dependence_warning",
+    "failed_at_start",
+    "label_values",
+    "to_data_units",
 ]
 
 
-def broken(found: Any) -> bool:
+def failed_at_start(result: Any) -> bool:
     """Return whether a run was not finite at its first point."""
-    failed = (np.asarray(found.status) == Status.NON_FINITE) & (np.asarray(found.nit) == 0)
+    failed = (np.asarray(result.status) == Status.NON_FINITE) & (np.asarray(result.nit) == 0)
     return bool(failed.any())
 
 
-def check_finite(columns: Moments) -> None:
+def check_moments_finite(columns: Moments) -> None:
     """Refuse rows whose moments overflow: no coordinates are left to descend in."""
     if not bool(backends.to_numpy(columns.finite)):
         kind = backends.dtype_name(columns.G.dtype)
@@ -63,7 +63,7 @@ def check_finite(columns: Moments) -> None:
         )
 
 
-def labels(classes: Any, loss: Loss) -> tuple[float, float] | None:
+def label_values(classes: Any, loss: Loss) -> tuple[float, float] | None:
     """Check the labels that were given, if any."""
     if classes is None:
         return None
@@ -78,7 +78,7 @@ def labels(classes: Any, loss: Loss) -> tuple[float, float] | None:
     return low, high
 
 
-def units(X: Array) -> Array | None:
+def column_units(X: Array) -> Array | None:
     """Return what to divide the columns by, shape (..., p), so that none is lost in its square; None for 1.
 
     These are powers of two, for columns of the first batch whose squares would lose digits, or all.
@@ -92,7 +92,7 @@ def units(X: Array) -> Array | None:
     return backends.to_device_of(powers, X)
 
 
-def in_units(result: FitResult, unit: Array | None) -> FitResult:
+def to_data_units(result: FitResult, unit: Array | None) -> FitResult:
     """Return a result of columns that were divided by their units, as one of the columns."""
     if unit is None:
         return result
@@ -101,7 +101,7 @@ def in_units(result: FitResult, unit: Array | None) -> FitResult:
     return replace(result, coef=coef, x=x, jac=jac)
 
 
-def dependent(columns: Moments, *, intercept: bool) -> str:
+def dependence_warning(columns: Moments, *, intercept: bool) -> str:
     """Return what to warn of where the columns are dependent, as far as their moments tell; else nothing.
 
     Parameters
@@ -132,7 +132,7 @@ def dependent(columns: Moments, *, intercept: bool) -> str:
 
 
 MEMORY = 10  # pairs of L-BFGS
-FLAT = 4.0  # predictor beyond which the loss of a class is all but flat
+SEPARATED_PREDICTOR = 4.0  # predictor beyond which the loss of a class is all but flat
 
 
 class Online:
@@ -196,7 +196,7 @@ class Online:
                 f"loss must be smooth for Online, which keeps second derivatives of the rows before, got "
                 f"{self.loss.name!r}: use agd.fit"
             )
-        self.classes = labels(classes, self.loss)
+        self.classes = label_values(classes, self.loss)
         self.result: FitResult | None = None
         self._past: QuadraticSummary | None = None
         self._columns: Moments | None = None
@@ -207,28 +207,30 @@ class Online:
 
     def __repr__(self) -> str:
         """Give the loss, the penalty, and how much was seen."""
-        seen = 0.0 if self._past is None else float(np.max(backends.to_numpy(self._past.total)))
-        return f"Online(loss={self.loss!r}, penalty={self.penalty!r}, rows of weight {seen:g} seen)"
+        weight_sum = (
+            0.0 if self._past is None else float(np.max(backends.to_numpy(self._past.total)))
+        )
+        return f"Online(loss={self.loss!r}, penalty={self.penalty!r}, rows of weight {weight_sum:g} seen)"
 
     @property
     def coef(self) -> Array:
         """The coefficients, shape (p,) or (..., p)."""
-        return self._fitted().coef
+        return self._current_result().coef
 
     @property
     def intercept(self) -> Array | None:
         """The constant term, shape () or (...); None if the model has none."""
-        return self._fitted().intercept
+        return self._current_result().intercept
 
     def predict(self, X: Array) -> Array:
         """Return predictions for rows X (..., n, p), as `FitResult.predict`."""
-        return self._fitted().predict(X)
+        return self._current_result().predict(X)
 
     def predict_proba(self, X: Array) -> Array:
         """Return the two classes' probabilities, as `FitResult.predict_proba`."""
-        return self._fitted().predict_proba(X)
+        return self._current_result().predict_proba(X)
 
-    def _fitted(self) -> FitResult:
+    def _current_result(self) -> FitResult:
         if self.result is None:
             raise AttributeError("the model has seen no rows yet: call partial_fit(X, y) first")
         return self.result
@@ -264,53 +266,53 @@ class Online:
             If the columns of all rows so far, once these are more than the columns, are linearly dependent,
             and no penalty decides between the answers.
         """
-        known = None if self.result is None else self.result.feature_names
-        check_columns(X, known)
+        feature_names = None if self.result is None else self.result.feature_names
+        check_columns(X, feature_names)
         data = as_data(X, y, sample_weight)
         if data.lazy:
             raise TypeError(
                 "X must be in memory: agd.fit takes data in chunks or batches as a whole"
             )
-        self._check_alike(data)
+        self._check_same_columns(data)
         with backends.device_context(data.X), np.errstate(all="ignore"):
             # With a penalty, which is of the coefficients as they are, all units stay.
             first = self.result is None and self.penalty is None
-            unit = units(data.X) if first and not data.sparse else self._units
+            unit = column_units(data.X) if first and not data.sparse else self._units
             if unit is not None:
                 data = data.replace(X=data.X / unit[..., None, :])
-            found, past, moments, slopes = self._updated(self._screened(data))
-            found = replace(found, feature_names=known or column_names(X))
-            self._at, self.result, self._units = found.x, in_units(found, unit), unit
-            self._past, self._columns, self._slopes = past, moments, slopes
-            self.classes = found.classes
+            result, summary_of_past, moments, slopes = self._update_model(self._screen_batch(data))
+            result = replace(result, feature_names=feature_names or column_names(X))
+            self._at, self.result, self._units = result.x, to_data_units(result, unit), unit
+            self._past, self._columns, self._slopes = summary_of_past, moments, slopes
+            self.classes = result.classes
             self._rows += int(data.X.shape[-2])
             open_ = self.penalty is None and self._rows > data.X.shape[-1]
-            message = dependent(moments, intercept=self.has_intercept) if open_ else ""
-        if warns_of_status(found):
-            warn_unconverged(found.message)
+            message = dependence_warning(moments, intercept=self.has_intercept) if open_ else ""
+        if warns_of_status(result):
+            warn_unconverged(result.message)
         if message:
             warn_dependent(message)
         return self
 
-    def _check_alike(self, data: Data) -> None:
+    def _check_same_columns(self, data: Data) -> None:
         if self.result is None:
             return
         coef = self.result.coef
         mine = (backends.of(coef).name, str(coef.dtype), tuple(coef.shape))
         shape = (*tuple(data.y.shape)[:-1], int(data.X.shape[-1]))
-        here = (backends.of(data.X).name, str(data.X.dtype), shape)
+        kinds = (backends.of(data.X).name, str(data.X.dtype), shape)
         for name, got, need in zip(
-            ("library", "dtype", "targets and columns"), here, mine, strict=True
+            ("library", "dtype", "targets and columns"), kinds, mine, strict=True
         ):
             if got != need:
                 raise ValueError(f"X must have the {name} of the rows before, {need}, got {got}")
 
-    def _screened(self, data: Data) -> Screened:
+    def _screen_batch(self, data: Data) -> Screened:
         """Check the values, and write the labels of two classes as 0 and 1."""
         blocks = Blocks.of(*data)
         if self.classes is None:
             return screen(blocks, self.loss)
-        sound = screen(blocks, Squared())
+        screened = screen(blocks, Squared())
         low, high = self.classes
         y = data.y
         third = backends.to_numpy(y)[backends.to_numpy((y != low) & (y != high))]
@@ -320,50 +322,65 @@ class Online:
                 f"{third.size} others"
             )
         return Screened(
-            sound.blocks.encode_labels(high), self.classes, sound.min_weight_share, sound.n_sync + 1
+            screened.blocks.encode_labels(high),
+            self.classes,
+            screened.min_weight_share,
+            screened.n_sync + 1,
         )
 
-    def _updated(self, sound: Screened) -> tuple[FitResult, QuadraticSummary, Moments, Array]:
+    def _update_model(
+        self, screened: Screened
+    ) -> tuple[FitResult, QuadraticSummary, Moments, Array]:
         """Descend on the batch and the past; return the model, and what to remember."""
-        here = LinearObjective(sound.blocks, self.loss, self.penalty, self.has_intercept)
-        columns = Moments.from_blocks(sound.blocks)
+        batch_objective = LinearObjective(
+            screened.blocks, self.loss, self.penalty, self.has_intercept
+        )
+        columns = Moments.from_blocks(screened.blocks)
         columns = columns if self._columns is None else self._columns + columns
-        check_finite(columns)
-        sound = sound._replace(n_sync=sound.n_sync + 1)
-        scaling, slopes = self._scaling(here, columns)
-        here = replace(here, convergence_norm=scaling)
-        objective = here if self._past is None else OnlineObjective.of(here, self._past)
+        check_moments_finite(columns)
+        screened = screened._replace(n_sync=screened.n_sync + 1)
+        scaling, slopes = self._online_scaling(batch_objective, columns)
+        batch_objective = replace(batch_objective, convergence_norm=scaling)
+        objective = (
+            batch_objective
+            if self._past is None
+            else OnlineObjective.of(batch_objective, self._past)
+        )
         zero = objective.zeros()
         null = Params(
             zero.coef, None if zero.intercept is None else zero.intercept + scaling.null_model
         )
         start = null if self._at is None else self._at
-        found, there = self._descended(objective, columns, scaling, start)
-        if self._at is not None and broken(found):
+        result, preconditioned = self._minimise_batch(objective, columns, scaling, start)
+        if self._at is not None and failed_at_start(result):
             # The model before may be such that the loss of these rows overflows.
-            found, there = self._descended(objective, columns, scaling, null)
-        result = as_fit_result(found, sound, self.loss)
-        if broken(found):
-            check_range(result, there, given=False)
+            result, preconditioned = self._minimise_batch(objective, columns, scaling, null)
+        result = as_fit_result(result, screened, self.loss)
+        if failed_at_start(result):
+            check_range(result, preconditioned, given=False)
             raise ValueError(
                 "the loss is not finite at the best constant model: divide y by a constant"
             )
         # A row on the wrong side costs at least log 2, so a smaller sum means that there is none: then
         # nothing holds the model, and all losses have gone flat.
-        apart = self.loss.classes is not None and np.any(
-            result.fun < math.log(2.0) * sound.min_weight_share
+        separated = self.loss.classes is not None and np.any(
+            result.fun < math.log(2.0) * screened.min_weight_share
         )
-        now = QuadraticSummary.of(here, found.x, FLAT if apart else None)
-        past = now if self._past is None else self._past + now
-        return result, past, columns, slopes
+        summary = QuadraticSummary.of(
+            batch_objective, result.x, SEPARATED_PREDICTOR if separated else None
+        )
+        summary_of_past = summary if self._past is None else self._past + summary
+        return result, summary_of_past, columns, slopes
 
-    def _scaling(self, here: LinearObjective, columns: Moments) -> tuple[Scaling, Array]:
+    def _online_scaling(
+        self, batch_objective: LinearObjective, columns: Moments
+    ) -> tuple[Scaling, Array]:
         """Return the coordinates, and the sum of squared slopes that give the size of a gradient.
 
         They are those at the best constant of all rows: at their own, the slopes of few rows may be 0.
         """
-        scaling = column_scaling(here, columns)
-        xp, loss, blocks = backends.namespace(scaling.null_model), self.loss, here.blocks
+        scaling = column_scaling(batch_objective, columns)
+        xp, loss, blocks = backends.namespace(scaling.null_model), self.loss, batch_objective.blocks
         if self.has_intercept:
             z = loss.link(xp.astype(columns.mean_y, scaling.null_model.dtype))
             scaling = scaling._replace(null_model=xp.where(xp.isfinite(z), z, scaling.null_model))
@@ -375,7 +392,7 @@ class Online:
         unit = xp.maximum(scaling.gradient_scale, rms * scaling.intercept_scale)
         return scaling._replace(gradient_scale=unit), slopes
 
-    def _descended(
+    def _minimise_batch(
         self, objective: LinearObjective, columns: Moments, scaling: Scaling, start: Params
     ) -> tuple[Any, Preconditioned]:
         """Choose the method and its coordinates, and run."""
@@ -384,6 +401,9 @@ class Online:
         if not objective.nonsmooth:
             coordinates = whiten_by_moments(objective, columns, scaling).cast(scaling.mean)
         start = objective.prox(start, 0.0)
-        there, x0 = Preconditioned(objective, coordinates), coordinates.to_preconditioned(start)
+        preconditioned, x0 = (
+            Preconditioned(objective, coordinates),
+            coordinates.to_preconditioned(start),
+        )
         tol = default_gradient_tolerance(x0.coef)
-        return run(method, there, x0, Stop(), grad_tol=tol, check_every=1), there
+        return run(method, preconditioned, x0, Stop(), grad_tol=tol, check_every=1), preconditioned
