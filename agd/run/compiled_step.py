@@ -15,7 +15,7 @@ import optree
 
 from agd import backends
 from agd._tree import tree_where
-from agd._typing import Array, State, StepState, Tree, get_progress
+from agd._typing import Array, StepState, Tree, get_progress
 from agd.data.arrays import retry_out_of_memory
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, is_value_type
@@ -77,17 +77,6 @@ def _accept_finite(objective: Any, params: Tree, state: Any, step_state: StepSta
     params = tree_where(accepted, params, step_state.params)
     state = tree_where(accepted, state, step_state.state)
     return StepState(params, state, accepted, step_state.count)
-
-
-def _resume_state(method: Any, objective: Any, params: Tree, state: Any) -> Any:
-    """Return a solver's state with the gradient of another objective, and no failure."""
-    if hasattr(method, "resumed"):
-        return method.resumed(objective, params, state)
-    _, grad = objective.value_and_grad(params)
-    changes: dict[str, Any] = {"grad": grad}
-    if isinstance(state, State):
-        changes["progress"] = state.progress.without_flags()
-    return state._replace(**changes)
 
 
 def _observe(
@@ -200,7 +189,7 @@ class CompiledStep:
         step_state, like = self.step_state, self.step_state.active
         backend, active = backends.of(like), backends.to_device_of(where, like)
         with np.errstate(all="ignore"):
-            state = _resume_state(self.method, objective, step_state.params, step_state.state)
+            state = self.method.resume_state(objective, step_state.params, step_state.state)
         self._compile(backend, objective, step_state.params)
         self.objective = objective
         state = tree_where(active, state, step_state.state)
@@ -228,9 +217,7 @@ class CompiledStep:
 
     def _refresh(self) -> None:
         """End a period of the solver; what it draws for that depends on the step alone."""
-        redraw = getattr(self.method, "redraw", None)
-        params = self.step_state.params
-        draws = None if redraw is None else redraw(self.objective, params, self.step_count)
+        draws = self.method.redraw(self.objective, self.step_state.params, self.step_count)
         self.step_state = self._retry_out_of_memory(
             lambda: self.functions.refresh(self.task, self.arrays, self.step_state, draws)
         )

@@ -141,7 +141,7 @@ def _check_penalty(penalty: Any, kind: str) -> None:
 
 def _too_far(name: str, method: Any, peak: float, kind: str) -> str:
     """Word the error for a first step out of the dtype's range: by a rate that was given, or by L."""
-    rule = getattr(method, "rule", None)
+    rule = None if method is None else method.update_rule
     rate = None if rule is None else rule.constant_rate
     if rate is not None:
         return (
@@ -237,7 +237,7 @@ def _risen(result: FitResult, method: Any) -> FitResult:
     Only a rule takes steps that nothing holds against the value. A loss whose slope is bounded has no
     gradient that grows, by which the run itself would have known.
     """
-    if getattr(method, "rule", None) is None:
+    if method.update_rule is None:
         return result
     first = np.asarray(result.history.value[0])
     status = np.asarray(result.status)
@@ -257,7 +257,7 @@ def _risen(result: FitResult, method: Any) -> FitResult:
 
 def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     """Advise a smaller rate, not more steps, where the rate is above the largest stable one."""
-    rule = getattr(method, "rule", None)
+    rule = method.update_rule
     rate = rule.constant_rate if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.
     if rate is None or result.loss.curvature_bound is None or np.max(result.nit) < CURVATURE_PASSES:

@@ -176,7 +176,7 @@ class LineSearchDescent(Solver):
             value, grad, progress, d, search, g, recent, best, memory, steepest, zero
         )
 
-    def resumed(
+    def resume_state(
         self, objective: Any, params: Tree, state: LineSearchDescentState
     ) -> LineSearchDescentState:
         """Begin a new search on another objective of the same values, with what was learned so far."""

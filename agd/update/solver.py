@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agd._typing import Tree
+from agd._typing import State, Tree
 
 if TYPE_CHECKING:
     from agd.update.rule import Rule
@@ -91,6 +91,18 @@ class Solver:
             f"{type(self).__name__} must define step(objective, params, state)"
         )
 
+    def resume_state(self, objective: Any, params: Tree, state: Any) -> Any:
+        """Return the state at the same point of another objective of the same values, and no failure."""
+        _, grad = objective.value_and_grad(params)
+        changes: dict[str, Any] = {"grad": grad}
+        if isinstance(state, State):
+            changes["progress"] = state.progress.without_flags()
+        return state._replace(**changes)
+
+    def redraw(self, objective: Any, params: Tree, k: int) -> Any:
+        """Return what `refresh` needs at step k, drawn on the host from the seed; None for nothing."""
+        return None
+
     def period(self, objective: Any) -> int | None:
         """Return the steps of an epoch, or between two calls of `refresh`; None for no such period."""
         return None
@@ -106,7 +118,7 @@ OPTIONAL_METHODS = {
     "period": None,
     "redraw": None,
     "refresh": "refreshes",
-    "resumed": None,
+    "resume_state": None,
 }
 
 

@@ -239,9 +239,9 @@ def solver_case(
         more = (entry(carry),) if method.stochastic else ()
         moved = method.step(objective, carry.params, carry.state, *more)
         carry = carry._replace(k=carry.k + 1)
-        if hasattr(method, "refresh"):
+        if method.refreshes:
             period = method.period(objective)
-            more = (entry(carry, period),) if hasattr(method, "redraw") else ()
+            more = (entry(carry, period),) if isinstance(method, update.Perturbed) else ()
             ended = method.refresh(objective, *moved, *more)
             moved = tree_where(carry.k % period == 0, ended, moved)
         return carry._replace(params=moved[0], state=moved[1])
