@@ -163,7 +163,7 @@ def train(
         with np.errstate(over="ignore", invalid="ignore"):  # said below, in words
             loss, current = gradient_descent(x, y, current, lr)
         if epoch % every == 0 or epoch == num_epochs - 1:
-            shown, w0, w1 = (_number(v) for v in (loss, current["w0"], current["w1"]))
+            shown, w0, w1 = (_as_number(v) for v in (loss, current["w0"], current["w1"]))
             if not math.isfinite(shown + w0 + w1):
                 raise FloatingPointError(_too_large(x, lr, epoch))
             print(f"Epoch {epoch}: Loss: {shown}, w0: {w0}, w1: {w1}", file=file)
@@ -183,7 +183,7 @@ def _article(backend: str) -> tuple[Array, Array]:
     return chosen.asarray(X), chosen.asarray(Y)
 
 
-def _number(value: Any) -> float:
+def _as_number(value: Any) -> float:
     return float(value) if isinstance(value, float) else float(backends.to_numpy(value))
 
 

@@ -311,7 +311,9 @@ def path(
             intercept=intercept,
             start=start,
         )
-        return _as(base.blocks.total.dtype, _on_data(whole, base, np.asarray(epochs)).at(epochs))
+        return _cast_path(
+            base.blocks.total.dtype, _on_data(whole, base, np.asarray(epochs)).at(epochs)
+        )
 
 
 def _on_data(whole: Trajectory, base: LinearObjective, epochs: Any) -> Trajectory:
@@ -329,7 +331,7 @@ def _on_data(whole: Trajectory, base: LinearObjective, epochs: Any) -> Trajector
         return whole.corrected(steps, value, grad) if backends.to_numpy(xp.all(sound)) else whole
 
 
-def _as(dtype: Any, found: Path) -> Path:
+def _cast_path(dtype: Any, found: Path) -> Path:
     """Return the path in the data's dtype."""
 
     def cast(x: Array | None) -> Array | None:

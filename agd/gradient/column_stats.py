@@ -66,7 +66,7 @@ def _sparse_second_moments(
     return first, backward(map_entries(d, lambda x: x * x), ones) + empty * zero * zero
 
 
-def _spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
+def _column_spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     """Return the columns' weighted means and spreads: about the mean, or about 0.
 
     Two passes: the second is about the plain mean and in units of the mean size, so that neither a
@@ -122,13 +122,13 @@ def _null_slopes(
     if root is not None:
         slope, moved = slope * root, moved * root
     if loss.curvature_bound is not None:
-        return _length(slope), _length(moved)
+        return _vector_length(slope), _vector_length(moved)
     hessian = loss.hessian(at, y)
     hessian = hessian if weight is None else hessian * weight
-    return _length(slope), _length(moved), xp.sum(hessian, axis=-1)
+    return _vector_length(slope), _vector_length(moved), xp.sum(hessian, axis=-1)
 
 
-def _length(x: Array) -> Array:
+def _vector_length(x: Array) -> Array:
     """Return the Euclidean length along the last axis; no square of it over- or underflows."""
     xp = backends.namespace(x)
     if x.shape[-1] == 0:  # a chunk whose rows were all filtered out
@@ -141,11 +141,11 @@ def _length(x: Array) -> Array:
 
 def column_peaks(blocks: Blocks) -> Any:
     """Return each column's largest absolute value, on the host: numpy.ndarray, shape (..., p)."""
-    parts = [backends.to_numpy(part) for part in blocks.map(_peaks)]
+    parts = [backends.to_numpy(part) for part in blocks.map(_block_peaks)]
     return np.max([part for part in parts if part.size], axis=0)
 
 
-def _peaks(X: Array, y: Array, weight: Array | None) -> Array:
+def _block_peaks(X: Array, y: Array, weight: Array | None) -> Array:
     # A chunk may be left with no rows.
     return max_abs_columns(X) if X.shape[-2] else backends.namespace(X).zeros_like(X)
 
@@ -198,16 +198,16 @@ def _null_model(
     known = moments if blocks.lazy else None
     classes = loss.classes is not None
     mean = _mean_target(blocks, known) if objective.intercept or classes else None
-    null = loss.null_model(mean) if objective.intercept else _zero(objective)
+    null = loss.null_model(mean) if objective.intercept else _zero_columns(objective)
     slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))
     if classes:
         parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
     else:
         parts = blocks.targets_only().map(slopes)
     lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
-    noise = _length(moves)
+    noise = _vector_length(moves)
     noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
-    rms = xp.maximum(_length(lengths), noise) / xp.sqrt(total)
+    rms = xp.maximum(_vector_length(lengths), noise) / xp.sqrt(total)
     if loss.curvature_bound is None:
         kappa = xp.sum(hessians[0], axis=-1) / total
     else:  # the same for all problems: those that share X share the columns' scales
@@ -235,7 +235,7 @@ def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, 
 def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
     loss = objective.loss
     if moments is None:
-        mean, spread = _spread(objective.blocks, objective.intercept)
+        mean, spread = _column_spread(objective.blocks, objective.intercept)
     else:
         mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
     if moments is not None and loss.quadratic:
@@ -257,19 +257,19 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
     unit = rms / xp.sqrt(kappa)
     return Scaling(
         mean=mean,
-        inv_std=_known(1.0 / root, root),
+        inv_std=_known_moments(1.0 / root, root),
         intercept_scale=xp.ones_like(rms) / xp.sqrt(kappa),
-        gradient_scale=_known(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
+        gradient_scale=_known_moments(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
         null_model=null,
     )
 
 
-def _known(x: Array, source: Array) -> Array:
+def _known_moments(x: Array, source: Array) -> Array:
     """Return x with NaN where its source is not finite: a share of infinity would look like 0."""
     xp = backends.namespace(x)
     return xp.where(xp.isfinite(source), x, xp.zeros_like(x) + math.nan)
 
 
-def _zero(objective: LinearObjective) -> Array:
+def _zero_columns(objective: LinearObjective) -> Array:
     coef = objective.zeros().coef
     return backends.namespace(coef).sum(coef, axis=-1)

@@ -90,9 +90,9 @@ def rayleigh_ritz_whitening(
     """
     e, V, _ = hessian_eigenpairs(second, scaling, kappa, ridge)
     xp, D, p = backends.namespace(e), scaling.inv_std, e.shape[-1]
-    few = max(1, _count(e < MIN_RESOLVED_SHARE * xp.max(e)))
+    few = max(1, _as_count_column(e < MIN_RESOLVED_SHARE * xp.max(e)))
     V0, V1, e1 = V[:, :few], V[:, few:], e[few:]
-    look = functools.partial(_products, blocks, scaling, kappa, ridge)
+    look = functools.partial(_data_products, blocks, scaling, kappa, ridge)
     H, _ = look(V0)
     V0 = xp.linalg.qr(V0 - V1 @ ((V1.T @ H) / e1[:, None])).Q
     H, gram = look(V0)
@@ -108,28 +108,28 @@ def rayleigh_ritz_whitening(
     into = xp.concat([H * (xp.astype(kept, e.dtype) / root)[None, :], found.sqrt[:, few:]], axis=1)
     null = D[:, None] * V0 * xp.astype(~kept, e.dtype)[None, :]
     out_of = minimum_norm_basis(found.inv_sqrt, D, null)
-    rank = p - few + _count(kept)
+    rank = p - few + _as_count_column(kept)
     return found._replace(sqrt=into, inv_sqrt=out_of), rank
 
 
-def _count(flags: Array) -> int:
+def _as_count_column(flags: Array) -> int:
     xp = backends.namespace(flags)
     return int(backends.to_numpy(xp.sum(xp.astype(flags, xp.int32))))
 
 
-def _products(
+def _data_products(
     blocks: Blocks, scaling: Scaling, kappa: Array, ridge: float, V: Array
 ) -> tuple[Array, Array]:
     """Return the bound on the Hessian times V, (p, k), and V' of that, (k, k), as a sum of squares."""
     xp, D = backends.namespace(V), scaling.inv_std
     W = (D[:, None] * V).T
     cut = blocks.replace(rows=max(64, MAX_PRODUCT_ENTRIES // max(1, V.shape[1])))
-    back, squares = cut.sum(functools.partial(_of_block, scaling.mean, W))
+    back, squares = cut.sum(functools.partial(_direction_products, scaling.mean, W))
     share, own = kappa / xp.astype(blocks.total, V.dtype), (D * D)[:, None] * V
     return D[:, None] * back.T * share + ridge * own, squares * share + ridge * (V.T @ own)
 
 
-def _of_block(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) -> Any:
+def _direction_products(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) -> Any:
     """Return X'S (X W' - shift) and the squares of the latter, of one block; centred."""
     z = forward(X, W) - (W @ shift)[:, None]
     r = z if weight is None else z * weight
@@ -218,7 +218,7 @@ def whiten_columns(
     """
     whitening = whiten_by_moments(base, moments, scaling)
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
-    ends = _ends(base, whitening, moments)
+    ends = _extreme_curvatures(base, whitening, moments)
     single = (
         quadratic and p <= MAX_SPECTRUM_COLUMNS and moments.G.ndim == 2 and base.batch_shape == ()
     )
@@ -226,14 +226,14 @@ def whiten_columns(
     read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts]))
     size = math.prod(tuple(ends.shape))
     low, high, dead, tiny, reach = read[:size].astype(float).reshape(tuple(ends.shape))
-    if np.isnan(low).any() or ((tiny > 0.0).any() and _lost(base, moments)):
+    if np.isnan(low).any() or ((tiny > 0.0).any() and _squares_underflow(base, moments)):
         raise NotApplicable("the dtype cannot hold the moments of X")
-    least = _least(read[size:], p, base) if single else None
+    least = _least_curvature(read[size:], p, base) if single else None
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
     most = (
         (0.02 / eps) ** 0.5
-        if not quadratic or _size(base) > MAX_SMALL_ENTRIES
+        if not quadratic or _entry_count(base) > MAX_SMALL_ENTRIES
         else MAX_SMALL_CONDITION
     )
     sparse = base.blocks.sparse
@@ -247,9 +247,9 @@ def whiten_columns(
         )
         return whitening.cast(scaling.mean), known
     if sparse:
-        return _sharpened(base, moments, scaling, whitening)
+        return _refine_sparse_whitening(base, moments, scaling, whitening)
     R = triangular_factor(base.blocks, scaling.mean, scaling.inv_std)
-    R = R * xp.astype(xp.sqrt(_kappa(base, scaling, R)), R.dtype)[..., None, None]
+    R = R * xp.astype(xp.sqrt(_loss_curvature(base, scaling, R)), R.dtype)[..., None, None]
     whitening, rank = whitening_from_factor(R, scaling, ridge_strength(base.penalty))
     values = whitening.spectrum
     ends = xp.stack(
@@ -262,7 +262,7 @@ def whiten_columns(
     )
 
 
-def _sharpened(
+def _refine_sparse_whitening(
     base: LinearObjective, moments: Moments, scaling: Scaling, rough: Whitening
 ) -> tuple[Whitening, Columns]:
     """Whiten badly conditioned sparse columns, which have no factor as sparse, by products with them.
@@ -271,7 +271,7 @@ def _sharpened(
     """
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     second, _ = moments.quadratic(intercept=base.intercept)
-    kappa, ridge = _kappa(base, scaling, second), ridge_strength(base.penalty)
+    kappa, ridge = _loss_curvature(base, scaling, second), ridge_strength(base.penalty)
     found, rank = rough, p
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
@@ -290,16 +290,16 @@ def moments_are_accurate(
     xp = backends.namespace(moments.G)
     with np.errstate(all="ignore"):  # what overflows is not finite
         finite = moments.finite if scale is None else moments.finite & xp.all(xp.isfinite(scale))
-        tiny = xp.any(_small(moments)) | xp.any(_small_targets(moments))
+        tiny = xp.any(_small_columns(moments)) | xp.any(_small_targets(moments))
         sound, tiny = backends.to_numpy(xp.stack([finite, tiny]))
-    return bool(sound and not (tiny and _lost(base, moments)))
+    return bool(sound and not (tiny and _squares_underflow(base, moments)))
 
 
-def _lost(base: LinearObjective, moments: Moments) -> bool:
+def _squares_underflow(base: LinearObjective, moments: Moments) -> bool:
     """Return whether targets, or a column that is not 0, are so small that their squares are lost."""
     if base.loss.quadratic and backends.to_numpy(_small_targets(moments)).any():
         return True
-    below = backends.to_numpy(_small(moments))
+    below = backends.to_numpy(_small_columns(moments))
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
 
 
@@ -325,7 +325,7 @@ def subsample_rows(blocks: Blocks) -> Blocks | None:
     return Blocks.of(gather_rows(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
 
 
-def _small(moments: Moments) -> Array:
+def _small_columns(moments: Moments) -> Array:
     """Return for each column whether its mean square is so small that it has lost digits, or is 0."""
     xp = backends.namespace(moments.G)
     return xp.linalg.diagonal(moments.G) + moments.mean**2 < _least_square(moments)
@@ -348,7 +348,7 @@ def known_row_count(base: LinearObjective) -> float:
     return math.inf if rows is None or math.isnan(rows) else rows
 
 
-def _size(base: LinearObjective) -> float:
+def _entry_count(base: LinearObjective) -> float:
     """Return how many numbers X holds."""
     *problems, _, p = base.blocks.X.shape
     size: float = known_row_count(base) * math.prod([*problems, p])
@@ -360,14 +360,14 @@ def whiten_by_moments(base: LinearObjective, moments: Moments, scaling: Scaling)
     xp = backends.namespace(moments.G)
     second, _ = moments.quadratic(intercept=base.intercept)
     scale = xp.astype(scaling.inv_std, second.dtype, copy=False)
-    kappa = _kappa(base, scaling, second)
+    kappa = _loss_curvature(base, scaling, second)
     found = whitening_from_moments(
         second, scaling._replace(inv_std=scale), kappa, ridge_strength(base.penalty)
     )
     return found._replace(scaling=scaling)
 
 
-def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
+def _loss_curvature(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
     """Return the loss's curvature: its bound, one for all problems, or that at the null model."""
     xp = backends.namespace(like)
     if base.loss.curvature_bound is not None:
@@ -378,7 +378,7 @@ def _kappa(base: LinearObjective, scaling: Scaling, like: Array) -> Array:
     return 1.0 / (d * d)
 
 
-def _ends(base: LinearObjective, whitening: Whitening, moments: Moments) -> Array:
+def _extreme_curvatures(base: LinearObjective, whitening: Whitening, moments: Moments) -> Array:
     """Return least and largest curvature, how many columns are constant and small, and how far one lies.
 
     That is its mean over its spread, as curvature and penalty leave it; shape (5, ...).
@@ -386,16 +386,16 @@ def _ends(base: LinearObjective, whitening: Whitening, moments: Moments) -> Arra
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
     there = whitening.scaling
     reach = xp.max(xp.abs(there.mean * there.inv_std), axis=-1)
-    reach = xp.astype(reach, e.dtype) * xp.sqrt(_kappa(base, there, e))
+    reach = xp.astype(reach, e.dtype) * xp.sqrt(_loss_curvature(base, there, e))
     still = xp.all(whitening.inv_sqrt == 0.0, axis=-1)
-    tiny = _small(moments) | xp.any(_small_targets(moments))
+    tiny = _small_columns(moments) | xp.any(_small_targets(moments))
     counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (still, tiny)]
     counts.append(reach)
     low = xp.where(moments.finite, xp.min(e, axis=-1), xp.min(0.0 * e, axis=-1) + math.nan)
     return xp.stack([low, xp.max(e, axis=-1), *(0.0 * low + count for count in counts)])
 
 
-def _least(read: Any, p: int, base: LinearObjective) -> float:
+def _least_curvature(read: Any, p: int, base: LinearObjective) -> float:
     """Return the least curvature in the user's coordinates, from G and the means as read."""
     eps = float(np.finfo(read.dtype).eps)
     read = read.astype(float)

@@ -15,9 +15,17 @@ import optree
 
 from agd import backends
 from agd._tree import TreeLayout
-from agd._typing import Array, Tree
+from agd._typing import Tree
 from agd._validation import as_point
-from agd.gradient.hessian import SecondOrder, Spectrum, rounding, second_order, spectrum, tolerance
+from agd.gradient.hessian import (
+    HessianSpectrum,
+    SecondOrder,
+    as_float64,
+    rounding,
+    second_order,
+    spectrum,
+    tolerance,
+)
 
 __all__ = [
     "CriticalPoint",
@@ -53,7 +61,7 @@ class Probe(NamedTuple):
 def probe(
     at: Callable[[Any, float], float],
     g: Any,
-    known: Spectrum,
+    known: HessianSpectrum,
     zero: float,
     settings: Probe,
     *,
@@ -68,7 +76,7 @@ def probe(
         ``at(direction, t)``: f at x + t direction.
     g : numpy.ndarray, shape (n,)
         The gradient.
-    known : Spectrum
+    known : HessianSpectrum
         The curvatures.
     zero : float
         What counts as zero among them.
@@ -88,9 +96,9 @@ def probe(
     near = [i for i, v in enumerate(known.values) if abs(v) - known.residuals[i] <= zero]
     near.sort(key=lambda i: abs(known.values[i]))
     near = near[:DIRECTIONS]
-    for line in _lines([known.vector(i) for i in near], settings.seed):
+    for line in _profile_lines([known.vector(i) for i in near], settings.seed):
         for direction in (line, -line):
-            sign = _trend(at, direction, float(direction @ g), settings)
+            sign = _fit_trend(at, direction, float(direction @ g), settings)
             down = direction if sign < 0 and down is None else down
             up = up or sign > 0
             if (falls or down is not None) and (rises or up):
@@ -98,7 +106,7 @@ def probe(
     return down, up
 
 
-def _lines(vectors: list[Any], seed: int) -> Iterator[Any]:
+def _profile_lines(vectors: list[Any], seed: int) -> Iterator[Any]:
     """Yield the vectors, and random mixtures: a cubic form may vanish on every axis, as xyz does."""
     yield from vectors
     if len(vectors) < 2:
@@ -108,7 +116,9 @@ def _lines(vectors: list[Any], seed: int) -> Iterator[Any]:
         yield mixture / np.linalg.norm(mixture)
 
 
-def _trend(at: Callable[[Any, float], float], direction: Any, slope: float, settings: Probe) -> int:
+def _fit_trend(
+    at: Callable[[Any, float], float], direction: Any, slope: float, settings: Probe
+) -> int:
     """Return -1 where f falls at all of three distances, 1 where it rises, else 0.
 
     A change counts if it is larger than rounding, and than twice what the remaining slope makes.
@@ -244,13 +254,15 @@ def critical_point(
     """
     x = as_point(x, name="x")
     with backends.device_context(optree.tree_leaves(x)[0]):
-        return _classified(second_order(fun, x, jac, args), x, grad_tol, seed)
+        return _classify_by_probes(second_order(fun, x, jac, args), x, grad_tol, seed)
 
 
-def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> CriticalPoint:
+def _classify_by_probes(
+    f: SecondOrder, x: Tree, grad_tol: float | None, seed: int
+) -> CriticalPoint:
     layout, eps = TreeLayout.of(x), rounding(x)
     value, grad = f.pair(x)
-    value, g, point = _host(value), _host(layout.ravel(grad)), _host(layout.ravel(x))
+    value, g, point = as_float64(value), as_float64(layout.ravel(grad)), as_float64(layout.ravel(x))
     if not (np.isfinite(value).all() and np.isfinite(g).all()):
         raise ValueError(f"fun and its gradient must be finite at x, got value {float(value)!r}")
     known = spectrum(f, layout, x, seed)
@@ -267,7 +279,9 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
     if grad_norm > grad_tol:
         kind, way = "not critical", -g / np.linalg.norm(g)
     else:
-        kind, way = _kind(f, layout, x, g, known, zero, Probe(float(value), size, eps, seed))
+        kind, way = _kind_of_point(
+            f, layout, x, g, known, zero, Probe(float(value), size, eps, seed)
+        )
     direction = None if way is None else layout.unravel(backends.to_device_of(way, layout.ravel(x)))
     return CriticalPoint(
         kind, grad_norm, float(grad_tol), float(known.values[0]), float(known.values[-1]), zero, direction,
@@ -275,12 +289,12 @@ def _classified(f: SecondOrder, x: Tree, grad_tol: float | None, seed: int) -> C
     )  # fmt: skip
 
 
-def _kind(
+def _kind_of_point(
     f: SecondOrder,
     layout: TreeLayout,
     x: Tree,
     g: Any,
-    known: Spectrum,
+    known: HessianSpectrum,
     zero: float,
     settings: Probe,
 ) -> tuple[str, Any]:
@@ -288,7 +302,7 @@ def _kind(
     # A Ritz value lies within the spectrum, so what it shows is there; its residual limits what is not.
     least, largest = known.values[0], known.values[-1]
     falls, rises = least < -zero, largest > zero
-    way = _downhill(known.vector(0), g) if falls else None
+    way = _downhill_direction(known.vector(0), g) if falls else None
     if falls and rises:
         return "saddle", way
     if least - known.residuals[0] > zero:
@@ -298,20 +312,16 @@ def _kind(
 
     def at(direction: Any, t: float) -> float:
         moved = layout.ravel(x) + t * backends.to_device_of(direction, layout.ravel(x))
-        return float(_host(f.value(layout.unravel(moved))))
+        return float(as_float64(f.value(layout.unravel(moved))))
 
     down, up = probe(at, g, known, zero, settings, falls=falls, rises=rises)
     way = down if way is None else way
     return ("saddle" if way is not None and (rises or up) else "degenerate"), way
 
 
-def _downhill(direction: Any, g: Any) -> Any:
+def _downhill_direction(direction: Any, g: Any) -> Any:
     """Turn an eigenvector downhill; one that is level both ways, so that its largest entry is positive."""
     slope = float(direction @ g)
     if slope == 0.0:
         slope = -float(direction[np.argmax(np.abs(direction))])
     return -direction if slope > 0.0 else direction
-
-
-def _host(x: Array) -> Any:
-    return np.asarray(backends.to_numpy(x), dtype=np.float64)

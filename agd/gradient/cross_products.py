@@ -140,19 +140,19 @@ def merge(parts: Sequence[Sums]) -> Sums:
     """
     if len(parts) == 1:
         return parts[0]
-    merged: Sums = backends.of(parts[0].xx).compile(_merge)(None, list(parts))
+    merged: Sums = backends.of(parts[0].xx).compile(_merge_sums)(None, list(parts))
     return merged
 
 
-def _merge(_: None, parts: Sequence[Sums]) -> Sums:
+def _merge_sums(_: None, parts: Sequence[Sums]) -> Sums:
     xp = backends.namespace(parts[0].xx)
     total, rows, xx, xy, yy = (
         functools.reduce(lambda a, b: a + b, [getattr(part, name) for part in parts])
         for name in ("total", "rows", "xx", "xy", "yy")
     )
     safe, share = divisor(total), xp.stack([part.total for part in parts], axis=-1)
-    near, d = _gathered([p.near for p in parts], [p.rest for p in parts], share, safe, -2)
-    near_y, e = _gathered([p.near_y for p in parts], [p.rest_y for p in parts], share, safe, -1)
+    near, d = _gather_sums([p.near for p in parts], [p.rest for p in parts], share, safe, -2)
+    near_y, e = _gather_sums([p.near_y for p in parts], [p.rest_y for p in parts], share, safe, -1)
     empty = Sums(total, rows, near, near, near_y, near_y, xx, xy, yy)
     between = about_mean(empty, d, e, share)
     near, rest = renormalised(near, between.rest)
@@ -163,7 +163,7 @@ def _merge(_: None, parts: Sequence[Sums]) -> Sums:
     )  # fmt: skip
 
 
-def _gathered(
+def _gather_sums(
     near: list[Array], rest: list[Array], share: Array, total: Array, axis: int
 ) -> tuple[Array, Array]:
     """Return a point amid the means, and how the means deviate from it, stacked as rows."""
@@ -269,10 +269,10 @@ def _of_rows(blocks: ArrayData) -> Sums:
 def _of_cut(blocks: ArrayData, dtype: Any, cut: list[Any]) -> Sums:
     X, row = blocks.X, backends.of(blocks.X)
     spare = row.host_accessible and len(cut) > 1
-    one_block = row.compile(_of_sparse_block if blocks.sparse else _of_block)
+    one_block = row.compile(_of_sparse_block if blocks.sparse else _sums_of_block)
     if spare and not blocks.sparse:
-        one_block = functools.partial(_of_block, spare=True)
-    size = math.prod((*_problems(blocks), X.shape[-1], X.shape[-1], item_bytes(X, dtype)))
+        one_block = functools.partial(_sums_of_block, spare=True)
+    size = math.prod((*_problem_sums(blocks), X.shape[-1], X.shape[-1], item_bytes(X, dtype)))
     arity = max(2, min(32, TEMPORARY // size))
 
     def of_strip(strip: list[Any]) -> Sums:
@@ -293,12 +293,12 @@ def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
 def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
     """Sum some problems; the number of rows, which they share, is written out for each."""
     if weight is not None:
-        return _of_block(dtype, X, y, weight)
+        return _sums_of_block(dtype, X, y, weight)
     X, y = X.astype(dtype, copy=False), y.astype(dtype, copy=False)
     found = _about_zero(X, y) if _zero_serves(X[0], X[0].mean(axis=0)) else None
     if found is None:
         near, near_y = backward(X, np.ones(X.shape[1], dtype=dtype)) / X.shape[1], y.mean(axis=-1)
-        found = _centred(X, y, near, near_y)
+        found = _centred_block(X, y, near, near_y)
     total, rows = (np.broadcast_to(part, len(X)) for part in found[:2])
     return found._replace(total=total, rows=rows)
 
@@ -306,12 +306,12 @@ def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
 def _about_zero(X: Array, y: Array) -> Sums | None:
     """Sum some problems without a copy of X; None where 0 is a bad centre for one of them."""
     n, near_y = X.shape[-2], y.mean(axis=-1)
-    found = _centred(X, y, np.zeros_like(X[:, 0, :]), near_y, X)
+    found = _centred_block(X, y, np.zeros_like(X[:, 0, :]), near_y, X)
     spread = np.linalg.diagonal(found.xx)
     return found if (n * found.rest * found.rest <= spread).all() else None
 
 
-def _centred(X: Array, y: Array, near: Array, near_y: Array, d: Array | None = None) -> Sums:
+def _centred_block(X: Array, y: Array, near: Array, near_y: Array, d: Array | None = None) -> Sums:
     """Sum rows of weight 1 about a point among them; `d` is X less that point where it is known."""
     xp = backends.namespace(X)
     total = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
@@ -326,7 +326,7 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     if blocks.sparse:  # products have p² entries for any rows: the more, the better
         entry_bytes = item_bytes(X, dtype) + int(X.indices.dtype.itemsize)
         return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(blocks.entries) * entry_bytes) + 1)
-    row_bytes = math.prod((*_problems(blocks), p, item_bytes(X, dtype)))
+    row_bytes = math.prod((*_problem_sums(blocks), p, item_bytes(X, dtype)))
     most = TEMPORARY // row_bytes
     if backends.of(X).block_bytes(X) is not None:
         # Adding a block's (p, p) to the others' costs p² whatever its rows.
@@ -336,13 +336,15 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     return max(1, min(n, most))
 
 
-def _problems(blocks: Blocks) -> tuple[int, ...]:
+def _problem_sums(blocks: Blocks) -> tuple[int, ...]:
     """Return the leading axes of a centred block: X's, or those of weights for each problem."""
     axes = tuple(blocks.X.shape)[:-2]
     return axes if axes or blocks.weight is None else tuple(blocks.weight.shape)[:-1]
 
 
-def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bool = False) -> Sums:
+def _sums_of_block(
+    dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bool = False
+) -> Sums:
     """Centre a block about a point among its rows, and sum its squares and products.
 
     With `spare`, for NumPy alone, either the copy is spared, where 0 is as good a centre, or the copy has all
@@ -361,7 +363,7 @@ def _of_block(dtype: Any, X: Array, y: Array, weight: Array | None, *, spare: bo
         near, near_y = xp.mean(X[..., ::some, :], axis=-2), xp.mean(y[..., ::some], axis=-1)
         if spare and _zero_serves(X[..., ::some, :], near):
             near, centred = xp.zeros_like(near), backends.of(X).pack(X)
-        return _centred(X, y, near, near_y, centred)
+        return _centred_block(X, y, near, near_y, centred)
     weight = xp.astype(weight, dtype, copy=False)
     total = xp.sum(weight, axis=-1)
     rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)

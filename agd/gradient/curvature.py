@@ -37,13 +37,13 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
     Parlett (1998), *The Symmetric Eigenvalue Problem*, chapter 4.
     """
     with np.errstate(all="ignore"):  # what overflows is not finite, and said by those who read it
-        return _power(objective, iterations)
+        return _power_step(objective, iterations)
 
 
-def _power(objective: Any, iterations: int) -> Array:
+def _power_step(objective: Any, iterations: int) -> Array:
     zeros = objective.zeros()
     batch = zeros.coef.ndim - 1
-    v = _start(zeros, batch)
+    v = _start_vector(zeros, batch)
     for _ in range(iterations):
         product = objective.bound_product(v)
         norm = tree_dot(product, product, batch) ** 0.5
@@ -57,7 +57,7 @@ def _power(objective: Any, iterations: int) -> Array:
     return xp.where(bound > 0.0, bound, xp.ones_like(bound))
 
 
-def _start(like: Params, batch: int) -> Any:
+def _start_vector(like: Params, batch: int) -> Any:
     """Draw a unit start on the host from a fixed seed: the same on every backend."""
     rng = np.random.default_rng(0)
     tree: Any = like

@@ -80,8 +80,8 @@ def difference(
     """
     leaves, spec = optree.tree_flatten(params)
     returned = fun(params)
-    value, coarse = as_value(returned, params, batch), _rounding(returned)
-    low, high = (_limits(side, len(leaves)) for side in bounds or (None, None))
+    value, coarse = as_value(returned, params, batch), _rounding_error(returned)
+    low, high = (_step_limits(side, len(leaves)) for side in bounds or (None, None))
     grads = []
     for i, x in enumerate(leaves):
 
@@ -91,12 +91,12 @@ def difference(
 
         with backends.device_context(x):
             eps = max(coarse, float(backends.namespace(x).finfo(x.dtype).eps))
-            points = _points(x, eps, kind, low[i], high[i])
-            grads.append(_slopes(at, value, x, points, batch))
+            points = _difference_points(x, eps, kind, low[i], high[i])
+            grads.append(_difference_quotients(at, value, x, points, batch))
     return value, optree.tree_unflatten(spec, grads)
 
 
-def _rounding(returned: Any) -> float:
+def _rounding_error(returned: Any) -> float:
     """Return the rounding of what a function returned, as far as that is an array of floats."""
     if not backends.is_array(returned):
         return 0.0
@@ -106,12 +106,12 @@ def _rounding(returned: Any) -> float:
     )
 
 
-def _limits(side: Tree, n: int) -> list[Any]:
+def _step_limits(side: Tree, n: int) -> list[Any]:
     found = optree.tree_leaves(side)
     return found * n if len(found) == 1 else found or [None] * n
 
 
-def _points(x: Array, eps: float, kind: str, low: Any, high: Any) -> tuple[Array, ...]:
+def _difference_points(x: Array, eps: float, kind: str, low: Any, high: Any) -> tuple[Array, ...]:
     """Return where each coordinate is moved to: one array like x, or two."""
     xp = backends.namespace(x)
     one = xp.ones_like(x)
@@ -132,17 +132,17 @@ def _points(x: Array, eps: float, kind: str, low: Any, high: Any) -> tuple[Array
         central = aside <= narrow
         h = xp.where(central, xp.minimum(h, narrow), aside)
         offsets = [xp.where(central, -h, outward * h), xp.where(central, h, outward * 2.0 * h)]
-    return tuple(_within(xp, x + offset, low, high) for offset in offsets)
+    return tuple(_within_bounds(xp, x + offset, low, high) for offset in offsets)
 
 
-def _within(xp: Namespace, x: Array, low: Any, high: Any) -> Array:
+def _within_bounds(xp: Namespace, x: Array, low: Any, high: Any) -> Array:
     """Keep x + (high - x), which may round beyond high, within the bounds."""
     if low is not None:
         x = xp.maximum(x, xp.zeros_like(x) + low)
     return x if high is None else xp.minimum(x, xp.zeros_like(x) + high)
 
 
-def _slopes(
+def _difference_quotients(
     at: Callable[[Array], Array], value: Array, x: Array, points: tuple[Array, ...], batch: int
 ) -> Array:
     """Difference one leaf, coordinate by coordinate."""
@@ -158,13 +158,15 @@ def _slopes(
         rises.append(xp.reshape(xp.astype(values - value, x.dtype), shape))
         offsets.append(point - x)
     if len(points) == 1:
-        return _over(xp, rises[0], offsets[0])
+        return _divide_by_step(xp, rises[0], offsets[0])
     # Through (0, 0), (a, f_a) and (b, f_b): central where b = -a, one-sided where b = 2a.
     (a, b), (rise_a, rise_b) = offsets, rises
-    return _over(xp, _over(xp, rise_a * b, a) - _over(xp, rise_b * a, b), b - a)
+    return _divide_by_step(
+        xp, _divide_by_step(xp, rise_a * b, a) - _divide_by_step(xp, rise_b * a, b), b - a
+    )
 
 
-def _over(xp: Namespace, x: Array, h: Array) -> Array:
+def _divide_by_step(xp: Namespace, x: Array, h: Array) -> Array:
     """Divide by a step; a variable that cannot move has none."""
     still = h == 0.0
     return xp.where(still, xp.zeros_like(x), x / xp.where(still, xp.ones_like(h), h))

@@ -28,15 +28,15 @@ class Bounds(NamedTuple):
 
     def project(self, params: Tree) -> Tree:
         """Return the nearest point within the bounds."""
-        return optree.tree_map(_between, params, self.low, self.high)
+        return optree.tree_map(_between_bounds, params, self.low, self.high)
 
 
-def _between(x: Array, low: Array, high: Array) -> Array:
+def _between_bounds(x: Array, low: Array, high: Array) -> Array:
     xp = backends.namespace(x)
     return xp.minimum(xp.maximum(x, low), high)
 
 
-class _Arrays(NamedTuple):
+class _FunctionArrays(NamedTuple):
     args: Any
     bounds: Any
 
@@ -158,10 +158,10 @@ class FunctionObjective(BaseObjective):
             The point itself, where there is neither.
         """
         if self.penalty is not None and not self.penalty.smooth:
-            params = optree.tree_map(lambda leaf: self._prox(leaf, step), params)
+            params = optree.tree_map(lambda leaf: self._apply_prox(leaf, step), params)
         return params if self.bounds is None else self.bounds.project(params)
 
-    def _prox(self, leaf: Array, step: float | Array) -> Array:
+    def _apply_prox(self, leaf: Array, step: float | Array) -> Array:
         penalty: Any = self.penalty
         scalar = leaf.ndim == len(self.batch_shape)
         x = leaf[..., None] if scalar else leaf
@@ -245,14 +245,16 @@ class FunctionObjective(BaseObjective):
         """Return the arrays that a compiled step takes: those among `args`, and the bounds."""
         args: Any = self.args
         leaves: list[Any] = optree.tree_leaves(args, none_is_leaf=True)
-        return _Arrays([leaf for leaf in leaves if backends.is_array(leaf)], self.bounds)
+        return _FunctionArrays([leaf for leaf in leaves if backends.is_array(leaf)], self.bounds)
 
     def with_arrays(self, arrays: Any) -> "FunctionObjective":
         """Return the same objective over other arrays; with None, what is left is hashable."""
         args: Any = self.args
-        if not isinstance(args, _Static):
+        if not isinstance(args, _StaticArgument):
             leaves, spec = optree.tree_flatten(args, none_is_leaf=True)
-            args = _Static(tuple(_HOLE if backends.is_array(x) else x for x in leaves), spec)
+            args = _StaticArgument(
+                tuple(_HOLE if backends.is_array(x) else x for x in leaves), spec
+            )
         if arrays is None:
             return replace(self, args=args, bounds=None if self.bounds is None else _ANY)
         new, bounds = arrays
@@ -303,7 +305,7 @@ def shared_rows(args: tuple[Any, ...]) -> tuple[int | None, str]:
     return (rows, "") if rows else (None, "args with arrays that have no rows")
 
 
-class _Static(NamedTuple):
+class _StaticArgument(NamedTuple):
     """Arguments without their arrays, as a constant that can be hashed."""
 
     leaves: tuple[Any, ...]
@@ -317,13 +319,13 @@ class _Program:
     program: Callable[..., Any]
 
     def __call__(self, params: Tree, held: Any, args: Any, *, bounds: Any = None) -> Any:
-        return self.program(held, params, _Arrays(args, bounds))
+        return self.program(held, params, _FunctionArrays(args, bounds))
 
 
 @dataclass(frozen=True)
-class _Hole:
+class _ArrayPlaceholder:
     """What stands in the place of an array."""
 
 
-_HOLE: Any = _Hole()
+_HOLE: Any = _ArrayPlaceholder()
 _ANY: Any = Bounds(None, None)

@@ -13,7 +13,7 @@ from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_point, as_value
 from agd.gradient.derivatives import Autodiff, difference
-from agd.gradient.hessian import rounding
+from agd.gradient.hessian import as_float64, rounding
 
 __all__ = [
     "GradientCheck",
@@ -159,13 +159,13 @@ def check_gradient(
     x = as_point(x, name="x")
     tol = float(rounding(x) ** 0.25) if tol is None else tol
     given: Any = fun(x, *args)[1] if jac is True else jac(x, *args)
-    value, measured, against = _measured(fun, jac, x, args)
+    value, measured, against = _measure_errors(fun, jac, x, args)
     paths, leaves, spec = optree.tree_flatten_with_path(x)
     single = len(leaves) == 1 and not paths[0]
     found, structure = ([given], spec) if single else optree.tree_flatten(given)
     if structure != spec:
         verdict = f"wrong structure: {structure}, x has {spec}"
-        return GradientCheck((_failed("x", verdict),), against, tol)
+        return GradientCheck((_failed_entries("x", verdict),), against, tol)
     size = 0.0 if against == "autodiff" else max(1.0, abs(float(backends.to_numpy(value))))
     checks = []
     for path, g, leaf, expected in zip(
@@ -176,7 +176,7 @@ def check_gradient(
     return GradientCheck(tuple(checks), against, tol)
 
 
-def _measured(
+def _measure_errors(
     fun: Callable[..., Any], jac: Any, x: Tree, args: tuple[Any, ...]
 ) -> tuple[Array, Tree, str]:
     def f(tree: Tree) -> Any:
@@ -191,7 +191,7 @@ def _measured(
     return as_value(value, x), grad, "3-point"
 
 
-def _failed(name: str, verdict: str) -> LeafCheck:
+def _failed_entries(name: str, verdict: str) -> LeafCheck:
     nan = float("nan")
     return LeafCheck(
         name, ok=False, error=nan, index=None, given=nan, expected=nan, verdict=verdict
@@ -203,15 +203,15 @@ def _check_leaf(
 ) -> LeafCheck:
     shape = tuple(leaf.shape)
     if hasattr(given, "shape") and tuple(given.shape) != shape:
-        return _failed(name, f"wrong shape: {tuple(given.shape)}, {name} has {shape}")
+        return _failed_entries(name, f"wrong shape: {tuple(given.shape)}, {name} has {shape}")
     try:
-        a = _host(as_gradient(given, leaf))
+        a = as_float64(as_gradient(given, leaf))
     except (TypeError, ValueError) as error:  # no array, or none of this library
-        return _failed(name, str(error))
-    b, point = _host(expected), _host(leaf)
+        return _failed_entries(name, str(error))
+    b, point = as_float64(expected), as_float64(leaf)
     eps = float(backends.namespace(leaf).finfo(leaf.dtype).eps)
     noise = eps ** (2.0 / 3.0) * size / np.maximum(1.0, np.abs(point))
-    test = _Test(tol, noise)
+    test = _GradientTest(tol, noise)
     errors = test.errors(a, b)
     # NaN counts as the worst: argmax stops at the first.
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(errors)), shape))
@@ -222,11 +222,11 @@ def _check_leaf(
         index=index,
         given=float(a[index]),
         expected=float(b[index]),
-        verdict=_verdict(a, b, errors, test),
+        verdict=_word_verdict(a, b, errors, test),
     )
 
 
-class _Test(NamedTuple):
+class _GradientTest(NamedTuple):
     tol: float
     noise: Any
 
@@ -239,7 +239,7 @@ class _Test(NamedTuple):
         return bool((self.errors(a, b) <= slack * self.tol).all())
 
 
-def _verdict(a: Any, b: Any, errors: Any, test: _Test) -> str:
+def _word_verdict(a: Any, b: Any, errors: Any, test: _GradientTest) -> str:
     """Say what is wrong with a leaf, where it is one of the usual slips."""
     for what, side in (("jac", a), ("the measured gradient", b)):
         if not np.isfinite(side).all():
@@ -259,7 +259,3 @@ def _verdict(a: Any, b: Any, errors: Any, test: _Test) -> str:
     if a.ndim == 2 and a.shape[0] == a.shape[1] and test.passes(a.T, b):
         return "jac is the transpose of the gradient"
     return f"wrong in {int((errors > test.tol).sum())} of {a.size} entries"
-
-
-def _host(x: Array) -> Any:
-    return np.asarray(backends.to_numpy(x), dtype=np.float64)

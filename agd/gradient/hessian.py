@@ -20,9 +20,9 @@ from agd.gradient.derivatives import Autodiff, Differences, choose_gradient
 
 __all__ = [
     "MAX_DENSE_VARIABLES",
+    "HessianSpectrum",
     "Ritz",
     "SecondOrder",
-    "Spectrum",
     "lanczos",
     "least_eigenvalue",
     "rounding",
@@ -122,23 +122,23 @@ def lanczos(
     betas: list[float] = []
     size, k, look = 0.0, 0, MIN_LANCZOS_STEPS
     while True:
-        blocks, k = _kept(xp, blocks, q), k + 1
+        blocks, k = _stored_vectors(xp, blocks, q), k + 1
         w = product(q)
-        alphas.append(_number(xp.sum(q * w)))
-        w = row.persist(_orthogonal(w, blocks))
-        betas.append(_number(xp.sqrt(xp.sum(w * w))))
+        alphas.append(_as_float(xp.sum(q * w)))
+        w = row.persist(_orthogonalise(w, blocks))
+        betas.append(_as_float(xp.sqrt(xp.sum(w * w))))
         size = max(abs(alphas[-1]) + betas[-1], size)
         last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)
         if last or k == look:
             look += max(MIN_LANCZOS_STEPS, look // 4)
-            values, weights, residuals = _ritz(alphas, betas)
+            values, weights, residuals = _ritz_pairs(alphas, betas)
             limit = np.maximum(rtol * np.abs(values), max(atol, eps) * size)
             if last or (residuals <= limit)[[0, -1]].all():
                 return Ritz(values, residuals, weights, xp.concat(blocks))
         q = w / betas[-1]
 
 
-def _kept(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
+def _stored_vectors(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
     """Add a vector to the last block, so that a step copies one block and not the whole basis."""
     row = xp.reshape(q, (1, -1))
     if blocks and int(blocks[-1].shape[0]) < BASIS_BLOCK_ROWS:
@@ -146,14 +146,14 @@ def _kept(xp: Any, blocks: list[Array], q: Array) -> list[Array]:
     return [*blocks, row]
 
 
-def _orthogonal(w: Array, blocks: list[Array]) -> Array:
+def _orthogonalise(w: Array, blocks: list[Array]) -> Array:
     """Take off what lies in the span of the basis; twice is enough (Kahan, Parlett)."""
     for block in blocks * 2:
         w = w - (block @ w) @ block
     return w
 
 
-def _ritz(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
+def _ritz_pairs(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
     """Return the eigenvalues and eigenvectors of the tridiagonal matrix, and the residuals."""
     off = np.diag(betas[:-1], 1)
     tridiagonal = np.diag(alphas) + off + off.T
@@ -164,7 +164,7 @@ def _ritz(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
     return values, weights, np.abs(betas[-1] * weights[-1])
 
 
-def _number(x: Array) -> float:
+def _as_float(x: Array) -> float:
     return float(backends.to_numpy(x))
 
 
@@ -172,7 +172,7 @@ MAX_DENSE_VARIABLES = 200  # with more, the Hessian is not formed
 MAX_BASIS_ENTRIES = 2**27  # that Lanczos may store: 1 GiB in double precision
 
 
-class Spectrum(NamedTuple):
+class HessianSpectrum(NamedTuple):
     """Eigenvalues of a Hessian, on the host.
 
     Attributes
@@ -204,7 +204,7 @@ def tolerance(noise: float, eps: float) -> float:
     return max(2000.0 * eps, 30.0 * noise)
 
 
-def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spectrum:
+def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> HessianSpectrum:
     """Find the extreme curvatures of a function.
 
     Parameters
@@ -220,7 +220,7 @@ def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spec
 
     Returns
     -------
-    Spectrum
+    HessianSpectrum
         Its eigenvalues and vectors.
     """
     like, n, eps = layout.ravel(x), layout.size, rounding(x)
@@ -233,8 +233,8 @@ def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spec
             seed=seed,
         )
         source = f"Lanczos, {len(ritz.values)} products by {f.source}"
-        return Spectrum(
-            ritz.values, ritz.residuals, lambda i: _host(ritz.vector(i)), f.noise, source
+        return HessianSpectrum(
+            ritz.values, ritz.residuals, lambda i: as_float64(ritz.vector(i)), f.noise, source
         )
     if f.source == "differences of fun":
         hessian, noise = _from_values(f, layout, like), eps**0.5
@@ -242,9 +242,11 @@ def spectrum(f: SecondOrder, layout: TreeLayout, x: Tree, seed: int = 0) -> Spec
         hessian, noise = _from_products(f, layout, like), f.noise
     if not np.isfinite(hessian).all():
         bad = np.full((n, n), np.nan)
-        return Spectrum(bad[0], bad[0], lambda i: bad[:, i], noise, f.source)
+        return HessianSpectrum(bad[0], bad[0], lambda i: bad[:, i], noise, f.source)
     values, vectors = np.linalg.eigh(hessian)
-    return Spectrum(values, np.zeros(n), lambda i: vectors[:, i], noise, f"Hessian by {f.source}")
+    return HessianSpectrum(
+        values, np.zeros(n), lambda i: vectors[:, i], noise, f"Hessian by {f.source}"
+    )
 
 
 def _from_products(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
@@ -252,7 +254,9 @@ def _from_products(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     xp, n = backends.namespace(like), layout.size
     order = xp.arange(n, device=backends.device(like))
     units = (xp.astype(order == j, like.dtype) for j in range(n))
-    hessian = _host(xp.stack([layout.ravel(f.product(layout.unravel(unit))) for unit in units]))
+    hessian = as_float64(
+        xp.stack([layout.ravel(f.product(layout.unravel(unit))) for unit in units])
+    )
     return (hessian + hessian.T) / 2.0
 
 
@@ -271,7 +275,7 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
         moved = np.array(point)
         for i, sign in moves:
             moved[i] = point[i] + sign * h[i]
-        return float(_host(f.value(layout.unravel(backends.to_device_of(moved, like)))))
+        return float(as_float64(f.value(layout.unravel(backends.to_device_of(moved, like)))))
 
     middle = at()
     sides = np.asarray([(at((i, 1)), at((i, -1))) for i in range(n)])
@@ -285,7 +289,8 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     return hessian
 
 
-def _host(x: Array) -> Any:
+def as_float64(x: Array) -> Any:
+    """Read an array to the host in double precision."""
     return np.asarray(backends.to_numpy(x), dtype=np.float64)
 
 

@@ -153,7 +153,7 @@ class KernelLeastSquares(BaseObjective):
         """Return value and gradient at w = Z' u."""
         xp, total, unit = backends.namespace(u), self.base.blocks.total, self.scaling.gradient_scale
         product = self._kernel_product(u)
-        loose = product - self._targets()
+        loose = product - self._centred_targets()
         grad = self.grad_of(loose + self.ridge[..., None] * u)
         square = xp.sum(loose * loose, axis=-1) + self.ridge * xp.sum(u * product, axis=-1)
         return 0.5 * unit * unit * square / total, grad
@@ -162,9 +162,9 @@ class KernelLeastSquares(BaseObjective):
         """Return the gradient Z' ρ for ρ."""
         if self.kernel is None:
             across = self._rmatvec(residual)
-            return KernelGradient(residual, self._matvec(across), self._size(across))
+            return KernelGradient(residual, self._matvec(across), self._params_size(across))
         product = batched_matvec(self.kernel, residual)
-        return KernelGradient(residual, product, self._bound(residual, product))
+        return KernelGradient(residual, product, self._bound_data(residual, product))
 
     def gain(self, decrease: Array) -> Array:
         """Return in units of the value by how much a step lowers it."""
@@ -196,7 +196,7 @@ class KernelLeastSquares(BaseObjective):
         known: Any = scaling
         return KernelLeastSquares(self.base.with_arrays(base), known, root, length, kernel)
 
-    def _targets(self) -> Array:
+    def _centred_targets(self) -> Array:
         y = self.base.blocks.y - self.scaling.null_model[..., None]
         y = y / self.scaling.gradient_scale[..., None]
         return y if self.sqrt_weight is None else y * self.sqrt_weight
@@ -226,13 +226,13 @@ class KernelLeastSquares(BaseObjective):
         z = z / self.length[..., None]
         return z if self.sqrt_weight is None else z * self.sqrt_weight
 
-    def _size(self, across: Array) -> Array:
+    def _params_size(self, across: Array) -> Array:
         """Return the largest entry of the gradient in centred and scaled coordinates."""
         xp = backends.namespace(across)
         slope = self.length / self.base.blocks.total
         return slope * xp.max(xp.abs(self.scaling.inv_std * across), axis=-1)
 
-    def _bound(self, residual: Array, product: Array) -> Array:
+    def _bound_data(self, residual: Array, product: Array) -> Array:
         """Return no less than that, without the columns: by the gradient's length, or by that of ρ."""
         xp, total = backends.namespace(residual), self.base.blocks.total
         square = backends.clip(xp.sum(residual * product, axis=-1), low=0.0)

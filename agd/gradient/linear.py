@@ -101,7 +101,7 @@ def _row_sum(x: Array) -> Array:
 MAX_COPIED_BLOCK_BYTES = 64 * 2**20
 
 
-class _Arrays(NamedTuple):
+class _DataArrays(NamedTuple):
     X: Array
     y: Array
     weight: Array | None
@@ -375,12 +375,12 @@ class LinearObjective(BaseObjective):
         """Return the data's arrays: what a compiled step takes as its argument."""
         blocks = self.blocks
         if not self.worth_compiling:  # chunks are no arrays: what is compiled has to do without
-            return _Arrays(None, None, None, blocks.total, self.convergence_norm)
-        return _Arrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.convergence_norm)
+            return _DataArrays(None, None, None, blocks.total, self.convergence_norm)
+        return _DataArrays(blocks.X, blocks.y, blocks.weight, blocks.total, self.convergence_norm)
 
     def with_arrays(self, arrays: Any) -> LinearObjective:
         """Return the same objective over other arrays; with None, what is left is hashable."""
-        new = _Arrays(None, None, None, None, None) if arrays is None else _Arrays(*arrays)
+        new = _DataArrays(None, None, None, None, None) if arrays is None else _DataArrays(*arrays)
         blocks = self.blocks.replace(X=new.X, y=new.y, weight=new.weight, total=new.total)
         return replace(self, blocks=blocks, convergence_norm=new.convergence_norm)
 

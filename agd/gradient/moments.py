@@ -58,7 +58,7 @@ class Kept:
         ValueError
             If a moment is not finite.
         """
-        entries = {name: backends.to_numpy(vars(self)[name]) for name in self._names()}
+        entries = {name: backends.to_numpy(vars(self)[name]) for name in self._field_names()}
         for name, entry in entries.items():
             if not np.isfinite(entry).all():
                 raise ValueError(f"moments must be finite to be saved: {name} is not")
@@ -67,7 +67,7 @@ class Kept:
         return {"format": FORMAT, "version": VERSION, "dtype": kind, **numbers}
 
     @classmethod
-    def _names(cls) -> tuple[str, ...]:
+    def _field_names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
 
     @classmethod
@@ -95,12 +95,12 @@ class Kept:
             raise ValueError(f"data must have format {FORMAT!r}, as Moments.to_dict gives it")
         if data.get("version") != VERSION:
             raise ValueError(f"version must be {VERSION}, got {data.get('version')!r}")
-        if missing := [name for name in cls._names() if name not in data]:
+        if missing := [name for name in cls._field_names() if name not in data]:
             raise ValueError(
                 f"data must have the moments' entries, but {', '.join(missing)} is missing"
             )
         kind = as_choice("dtype", str(data.get("dtype")), ("float32", "float64"))
-        host = {name: np.asarray(data[name], dtype=kind) for name in cls._names()}
+        host = {name: np.asarray(data[name], dtype=kind) for name in cls._field_names()}
         _check_shapes(host)
         place = backends.select(backend)
         return cls(**{name: place.asarray(entry) for name, entry in host.items()})
@@ -406,7 +406,7 @@ class Moments(Kept):
         grad : Params
             With respect to w and b.
         """
-        dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
+        dtype, (w, b) = params.coef.dtype, _cast_arrays(self.G.dtype, *params)
         xp, alpha = backends.namespace(self.G), ridge(penalty)
         r = dot(self.mean, w) - self.mean_y
         r = r if b is None else r + b
@@ -415,16 +415,16 @@ class Moments(Kept):
         grad = product - self.c + self.mean * r[..., None]
         if alpha:
             value, grad = value + 0.5 * alpha * xp.sum(w * w, axis=-1), grad + alpha * w
-        value, grad, slope = _as(dtype, value, grad, None if b is None else r)
+        value, grad, slope = _cast_arrays(dtype, value, grad, None if b is None else r)
         return value, Params(grad, slope)
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by the Hessian of the squared loss, [[G + mean mean', mean], [mean', 1]]."""
-        dtype, (w, b) = params.coef.dtype, _as(self.G.dtype, *params)
+        dtype, (w, b) = params.coef.dtype, _cast_arrays(self.G.dtype, *params)
         z = dot(self.mean, w)
         z = z if b is None else z + b
         coef = forward(self.G, w) + self.mean * z[..., None]
-        return Params(*_as(dtype, coef, None if b is None else z))
+        return Params(*_cast_arrays(dtype, coef, None if b is None else z))
 
     def value(self, w: Array, b: Array | None = None) -> Array:
         """Return the squared loss of w (..., p) and b (...), shape (...); see `value_and_grad`."""
@@ -435,7 +435,7 @@ class Moments(Kept):
         return self.value_and_grad(Params(w, b))[1]
 
 
-def _as(dtype: Any, *parts: Any) -> list[Any]:
+def _cast_arrays(dtype: Any, *parts: Any) -> list[Any]:
     """Return arrays in another dtype; None for None."""
     return [
         part if part is None else backends.namespace(part).astype(part, dtype, copy=False)
@@ -465,17 +465,17 @@ def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
     ValueError
         As `agd.data.screening.screen`.
     """
-    look = functools.partial(_look, loss, blocks.rows)
+    look = functools.partial(_screen_and_sum, loss, blocks.rows)
     with np.errstate(all="ignore"):  # as of `screen` and of `Moments`; it goes with the functions
-        reports, sums = blocks.reduce(look, _joined)
+        reports, sums = blocks.reduce(look, _join_reports)
         moments = Moments.of_sums(sums)
     xp = backends.namespace(sums.total)
     counted = blocks.replace(total=xp.astype(sums.total, blocks.resident.dtype))
     screened = screen(counted, loss, reports)
-    return screened, _encoded(moments, screened.classes)
+    return screened, _encode_label_moments(moments, screened.classes)
 
 
-def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
+def _encode_label_moments(moments: Moments, classes: tuple[float, float] | None) -> Moments:
     """Write two classes as 0 and 1 in the moments too."""
     if classes is None or classes == (0.0, 1.0):
         return moments
@@ -490,12 +490,12 @@ def _encoded(moments: Moments, classes: tuple[float, float] | None) -> Moments:
     )
 
 
-def _look(
+def _screen_and_sum(
     loss: Loss, rows: int | None, X: Array, y: Array, weight: Array | None
 ) -> tuple[Array, Sums]:
     return screen_block(loss, X, y, weight)[None, :], of_chunk(rows, X, y, weight)
 
 
-def _joined(parts: list[Any]) -> tuple[Array, Sums]:
+def _join_reports(parts: list[Any]) -> tuple[Array, Sums]:
     xp = backends.namespace(parts[0][0])
     return xp.concat([seen for seen, _ in parts]), merge([sums for _, sums in parts])

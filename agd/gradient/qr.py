@@ -56,12 +56,12 @@ def two_product(a: Array, b: Array) -> Pair:
     (True, True)
     """
     p = a * b
-    ah, al = _split(a)
-    bh, bl = _split(b)
+    ah, al = _split_halves(a)
+    bh, bl = _split_halves(b)
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
-def _split(a: Array) -> Pair:
+def _split_halves(a: Array) -> Pair:
     """Return a as the sum of two numbers of half its digits, whose products are exact."""
     digits = 1 - round(math.log2(float(backends.namespace(a).finfo(a.dtype).eps)))
     t = (2.0 ** ((digits + 1) // 2) + 1.0) * a
@@ -141,20 +141,22 @@ def triangular_factor(blocks: Blocks, shift: Array, scale: Array) -> Array:
     """
     total = blocks.total
     xp = backends.namespace(total)
-    factors = blocks.map(functools.partial(_factor, shift, scale), limit=MAX_COPIED_BLOCK_BYTES)
+    factors = blocks.map(
+        functools.partial(_factor_block, shift, scale), limit=MAX_COPIED_BLOCK_BYTES
+    )
     R = factors[0]
     for other in factors[1:]:
-        R = _triangle(xp.concat([R, other], axis=-2))
+        R = _merge_triangles(xp.concat([R, other], axis=-2))
     return R / xp.sqrt(total)[..., None, None]
 
 
-def _factor(shift: Array, scale: Array, X: Array, y: Array, weight: Array | None) -> Array:
+def _factor_block(shift: Array, scale: Array, X: Array, y: Array, weight: Array | None) -> Array:
     xp = backends.namespace(X)
     Z = (X - shift[..., None, :]) * scale[..., None, :]
-    return _triangle(Z if weight is None else Z * xp.sqrt(weight)[..., None])
+    return _merge_triangles(Z if weight is None else Z * xp.sqrt(weight)[..., None])
 
 
-def _triangle(Z: Array) -> Array:
+def _merge_triangles(Z: Array) -> Array:
     """Return R of a QR of Z, as far as it has rows."""
     return backends.namespace(Z).linalg.qr(Z, mode="reduced").R
 

@@ -177,17 +177,17 @@ class QuadraticTail(BaseLoss):
     base: Any
     limit: float
 
-    def _parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+    def _quadratic_parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         near = backends.clip(z, low=-self.limit, high=self.limit)
         return near, z - near, backends.clip(self.base.hessian(near, y), low=0.0)
 
     def value(self, z: Array, y: Array) -> Array:
-        near, d, bend = self._parts(z, y)
+        near, d, bend = self._quadratic_parts(z, y)
         return self.base.value(near, y) + (self.base.gradient(near, y) + 0.5 * bend * d) * d
 
     def gradient(self, z: Array, y: Array) -> Array:
-        near, d, bend = self._parts(z, y)
+        near, d, bend = self._quadratic_parts(z, y)
         return self.base.gradient(near, y) + bend * d
 
     def hessian(self, z: Array, y: Array) -> Array:
-        return self._parts(z, y)[2]
+        return self._quadratic_parts(z, y)[2]

@@ -53,8 +53,8 @@ __all__ = [
     "PathObserver",
     "Scan",
     "TrajectoryState",
+    "check_grid",
     "concatenate_checks",
-    "log_grid",
     "observation_columns",
     "observe_path",
     "run_closed_form",
@@ -201,12 +201,12 @@ def concatenate_checks(rows: list[Observation]) -> Observation:
     return Observation(**fields)
 
 
-def log_grid(low: int, high: int) -> Any:
+def check_grid(low: int, high: int) -> Any:
     """Return the checks from low to high: all of them, or some on a logarithmic grid."""
     if high - low <= GRID_POINTS:
         return np.arange(low, high + 1)
-    overhead = np.geomspace(max(low, 1), high, GRID_POINTS).round().astype(np.int64)
-    return np.concatenate([[low], np.clip(overhead, low, high)])
+    grid = np.geomspace(max(low, 1), high, GRID_POINTS).round().astype(np.int64)
+    return np.concatenate([[low], np.clip(grid, low, high)])
 
 
 # Checks that are observed together: at first, and the factor by which later batches grow.
@@ -315,7 +315,7 @@ class Scan(NamedTuple):
     ) -> Scan:
         """Return the scan of a run whose problems end after known steps."""
         rows = _observe_in_batches(
-            observe_steps, schedule.steps(log_grid(0, schedule.total)), batch_size
+            observe_steps, schedule.steps(check_grid(0, schedule.total)), batch_size
         )
         end = take_checks(observe_steps(steps[None]), 0)
         return cls(steps, np.full(steps.shape, status), rows, take_checks(rows, 0), end, end, None)
@@ -369,7 +369,7 @@ def scan_checks(
         parts.append(rows)
     if (end != RUNNING).all():
         rows = concatenate_checks(parts)
-        row, before = _take_each(rows, end), _take_each(rows, np.maximum(end - 1, 0))
+        row, before = _take_each_check(rows, end), _take_each_check(rows, np.maximum(end - 1, 0))
         rows = take_checks(rows, slice(0, int(end.max()) + 1))
         return Scan(schedule.steps(end), status, rows, first, row, before, monitor)
     end, status = _search_log_grid(
@@ -380,7 +380,7 @@ def scan_checks(
         [
             *parts,
             _observe_in_batches(
-                observe_steps, schedule.steps(log_grid(tested, int(end.max()))[1:]), batch_size
+                observe_steps, schedule.steps(check_grid(tested, int(end.max()))[1:]), batch_size
             ),
         ]
     )
@@ -395,7 +395,7 @@ def scan_checks(
     )
 
 
-def _take_each(rows: Observation, index: Any) -> Observation:
+def _take_each_check(rows: Observation, index: Any) -> Observation:
     """Return each problem's entry at its own index of the checks."""
 
     def take_entry(x: Any) -> Any:
@@ -446,7 +446,7 @@ def _search_log_grid(
     open_ = end == RUNNING
     low, high = np.where(open_, tested, end), np.where(open_, schedule.total, end)
     points = np.broadcast_to(
-        log_grid(tested, schedule.total)[:, *(None,) * end.ndim], (GRID_POINTS + 1, *end.shape)
+        check_grid(tested, schedule.total)[:, *(None,) * end.ndim], (GRID_POINTS + 1, *end.shape)
     )
     while True:
         pairs = [
@@ -808,8 +808,8 @@ def _takes_less_time(base: LinearObjective, stop: Stop) -> bool:
             < min(stop.max_iter, EXPECTED_STEPS) * step
         )
     # Of many problems a product takes 1 microsecond, however small; factors and evaluations 30.
-    overhead, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
-    step = (n * p + overhead) * problems + 5e4
+    grid, each = (2e3, 3e4) if problems > 1 else (0.0, 1e5)
+    step = (n * p + grid) * problems + 5e4
     closed_form = (n * p * (10.0 + p / 25.0) + 3.0 * p**3 + each) * problems + 5e5
     return bool(p <= MAX_NORMAL_COLUMNS and closed_form < min(stop.max_iter, EXPECTED_STEPS) * step)
 

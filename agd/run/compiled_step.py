@@ -135,7 +135,7 @@ class CompiledStep:
         self.n_sync = self.step_count = 0
         self.period = method.period(objective) if method.refreshes else 0
         # A lazy backend would grow a graph with every step: its states are computed as they come.
-        self.persist = backend.persist if backend.chunked else _identity
+        self.persist = backend.persist if backend.chunked else _keep_state
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
         with np.errstate(all="ignore"):
             state = method.init(objective, x0)
@@ -278,7 +278,7 @@ class CompiledStep:
         self.step_state = self.step_state._replace(active=like & backends.to_device_of(~done, like))
 
 
-def _identity(step_state: StepState) -> StepState:
+def _keep_state(step_state: StepState) -> StepState:
     return step_state
 
 

@@ -62,14 +62,14 @@ def classify_result(
     Certificate
         What is known.
     """
-    fun, jac, args, mirrored = _penalised(objective, derivatives, negative=negative)
+    fun, jac, args, mirrored = _add_penalty(objective, derivatives, negative=negative)
     point = critical_point(fun, result.x, jac, args)
     grad_tol = _gradient_limit(result)
     if forward and result.success:
         grad_tol += _forward_error(point, result)
     if point.grad_tol < point.grad_norm <= grad_tol:
         point = critical_point(fun, result.x, jac, args, grad_tol=grad_tol)
-    mu, L = _curvatures(point, mirrored=mirrored)
+    mu, L = _extreme_eigenvalues(point, mirrored=mirrored)
     convex = mu > 0.0
     kind, rate = convergence_kind(method)
     return replace(
@@ -84,7 +84,7 @@ def classify_result(
     )
 
 
-def _penalised(
+def _add_penalty(
     objective: FunctionObjective,
     derivatives: tuple[Callable[..., Any], Any, tuple[Any, ...]],
     *,
@@ -121,6 +121,6 @@ def _forward_error(point: CriticalPoint, result: Result) -> float:
     return float(root * (0.5 * L * size + 2.0 * abs(result.fun) / size))
 
 
-def _curvatures(point: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
+def _extreme_eigenvalues(point: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
     least, largest = point.least_curvature, point.largest_curvature
     return (-largest, -least) if mirrored else (least, largest)

@@ -108,7 +108,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
     if not len(bad) and not sound.all():
         if given:
             return
-        problem = _problem(np.argwhere(~sound)[0])
+        problem = _problem_label(np.argwhere(~sound)[0])
         raise ValueError(
             f"y{problem} is too large for loss {result.loss.name!r} in {kind}: the loss of the best "
             f"constant model overflows; divide y by a constant"
@@ -120,7 +120,7 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
         return
     first = tuple(int(i) for i in bad[0])
     peak = float(np.broadcast_to(peaks, usable.shape)[first])
-    problem = _problem(first[:-1]) if base.blocks.X.ndim > 2 else ""
+    problem = _problem_label(first[:-1]) if base.blocks.X.ndim > 2 else ""
     what = "large: sums over its rows" if peak > 1.0 else "small: its coefficient"
     raise ValueError(
         f"column {first[-1]} of X{problem}, whose largest absolute value is {peak:.3g}, is too {what} "
@@ -155,7 +155,7 @@ def _too_far(name: str, method: Any, peak: float, kind: str) -> str:
     )
 
 
-def _problem(index: Any) -> str:
+def _problem_label(index: Any) -> str:
     """Name a problem of a batch, or a target beside others; nothing where there is but one."""
     numbers = ", ".join(str(int(i)) for i in index)
     return f" of problem {numbers}" if numbers else ""
@@ -195,12 +195,12 @@ def _explain_status(
     FitResult
         The same, with more to read in its message.
     """
-    result = _risen(result, method)
+    result = _mark_diverged(result, method)
     if np.any(result.status == Status.DIVERGED):
-        return _diverged(result, objective)
+        return _explain_divergence(result, objective)
     if np.any(result.status == Status.MAX_ITER):
         return _too_long(result, objective, method)
-    result = _searched(result)
+    result = _explain_failed_search(result)
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
         result.classes is not None
@@ -217,7 +217,7 @@ def _explain_status(
     return replace(result, message=result.message + separation_message(result, objective))
 
 
-def _searched(result: FitResult) -> FitResult:
+def _explain_failed_search(result: FitResult) -> FitResult:
     """Say of a search that found nothing what that can be: the gradient is none of the user's."""
     wrong = (
         ""
@@ -231,7 +231,7 @@ def _searched(result: FitResult) -> FitResult:
     return replace(result, message=result.message.replace(Status.LINE_SEARCH.advice, words))
 
 
-def _risen(result: FitResult, method: Any) -> FitResult:
+def _mark_diverged(result: FitResult, method: Any) -> FitResult:
     """Call a run diverged that ran out of steps far above its first value: more would not help.
 
     Only a rule takes steps that nothing holds against the value. A loss whose slope is bounded has no
@@ -283,7 +283,7 @@ def _largest_step(result: FitResult, objective: Any, status: Status) -> tuple[Fi
     return result, float(np.min(np.asarray(result.certificate.largest_step)[ended]))
 
 
-def _diverged(result: FitResult, objective: Any) -> FitResult:
+def _explain_divergence(result: FitResult, objective: Any) -> FitResult:
     if result.loss.curvature_bound is None:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
@@ -406,7 +406,7 @@ def explain_conditioning(
         What to warn of; empty where the columns are independent, by a margin.
     """
     if quadratic:
-        result = replace(result, certificate=_certificate(result, columns))
+        result = replace(result, certificate=_columns_certificate(result, columns))
     several = "" if np.ndim(columns.rank_deficiency) == 0 else " of a problem"
     missing, intercept = int(np.max(columns.rank_deficiency)), result.intercept is not None
     if missing > 0:
@@ -432,7 +432,7 @@ def explain_conditioning(
     )
 
 
-def _certificate(result: FitResult, columns: Columns) -> Certificate:
+def _columns_certificate(result: FitResult, columns: Columns) -> Certificate:
     """Fill in the curvatures in centred and scaled coordinates."""
     low, high = columns.low, columns.high
     with np.errstate(all="ignore"):

@@ -152,14 +152,14 @@ def observe(
         The columns.
     """
     progress = get_progress(step_state.state)
-    size, moved = _movement(value, step_state.params, progress, previous)
+    size, moved = _step_size(value, step_state.params, progress, previous)
     grad_norm = objective.grad_norm(grad, step_state.params)
     xp = backends.namespace(value)
     finite = step_state.active & xp.isfinite(value) & xp.isfinite(grad_norm)
     columns = [value, grad_norm, size, moved, finite, step_state.count]
     columns += _known_fields(progress).values()
     if observed_fields.length or observed_fields.leaves:
-        residual = _residual(objective, step_state.params, grad)
+        residual = _leaf_residuals(objective, step_state.params, grad)
         if observed_fields.length:
             columns.append(_euclidean_length(residual, value))
         if observed_fields.leaves:
@@ -167,7 +167,9 @@ def observe(
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
 
 
-def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> tuple[Array, Array]:
+def _step_size(
+    value: Array, params: Tree, progress: Progress, previous: Any
+) -> tuple[Array, Array]:
     """Return the largest parameter, and how far the last step moved any, as a share of it."""
     xp = backends.namespace(value)
     old_params, old_iterations = previous
@@ -184,7 +186,7 @@ def _movement(value: Array, params: Tree, progress: Progress, previous: Any) -> 
     return size, xp.where(progress.iterations > old_iterations, moved, moved + xp.nan)
 
 
-def _residual(objective: Any, params: Tree, grad: Tree) -> Tree:
+def _leaf_residuals(objective: Any, params: Tree, grad: Tree) -> Tree:
     """Return the gradient in the user's coordinates; with a prox, the residual w - prox(w - g)."""
     if not objective.nonsmooth:
         return objective.report(params, grad)[1]

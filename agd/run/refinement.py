@@ -53,30 +53,38 @@ class Surrogate(Protocol):
     @property
     def method(self) -> Method:
         """What takes a step."""
+        ...
 
     @property
     def objective(self) -> Any:
         """What the steps are taken on, in its own coordinates."""
+        ...
 
     @property
     def label(self) -> str:
         """What the result adds to the name of the method."""
+        ...
 
     @property
     def advice(self) -> str:
         """What the message says where the data never agree that the run has converged."""
+        ...
 
     def evaluate(self, params: Params) -> Evaluation:
         """Evaluate the data at a point, in the data's coordinates: one pass and one read."""
+        ...
 
     def agreed_limit(self, result: Result) -> Any:
         """Return the gradient of the data up to which they agree that a run has converged."""
+        ...
 
     def has_stagnated(self, residual: Any, smallest: Any) -> Any:
         """Return whether a round reduced the gradient of the data so little that another would not help."""
+        ...
 
     def correct(self, params: Params, grad: Params) -> tuple[Surrogate, Params]:
         """Return the surrogate that has this gradient at this point, and where to go on."""
+        ...
 
 
 def refine(

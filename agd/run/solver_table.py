@@ -59,6 +59,7 @@ class FitSolver(Protocol):
 
     def fit(self, problem: LinearProblem) -> Solution:
         """Minimise the objective of a linear fit, or raise `NotApplicable`."""
+        ...
 
 
 class SolverRow(NamedTuple):

@@ -123,8 +123,8 @@ def start_from_subsample(plan: Plan, subsample: Blocks) -> Plan:
     )
     if not result.success:
         return plan
-    whitening = _newton(sampled, rough.scaling, result.x)
-    if not float(backends.to_numpy(_evenness(whitening))) < EVEN:
+    whitening = _newton_whitening(sampled, rough.scaling, result.x)
+    if not float(backends.to_numpy(_whitening_condition(whitening))) < EVEN:
         whitening = rough
     label = f"{method.name}, begun on {subsample.X.shape[-2]:,} rows"
     return plan._replace(
@@ -136,7 +136,7 @@ def start_from_subsample(plan: Plan, subsample: Blocks) -> Plan:
     )
 
 
-def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
+def _newton_whitening(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     """Return coordinates in which the Hessian at a point is the identity."""
     blocks, like = base.blocks, scaling.inv_std
     xp = backends.namespace(like)
@@ -162,7 +162,7 @@ def _newton(base: LinearObjective, scaling: Scaling, at: Params) -> Whitening:
     return found._replace(scaling=own).cast(like)
 
 
-def _evenness(whitening: Whitening) -> Array:
+def _whitening_condition(whitening: Whitening) -> Array:
     """Return the largest curvature as a multiple of the least; infinite or NaN where there is none."""
     xp, e = backends.namespace(whitening.spectrum), whitening.spectrum
     low, high = xp.min(e), xp.max(e)

@@ -65,7 +65,7 @@ def residual_polynomial(
     """
     xp = backends.namespace(tau)
     if beta == 0.0:
-        residual_factor, progress_factor = _powers(tau, steps)
+        residual_factor, progress_factor = _matrix_powers(tau, steps)
     else:
         residual_factor, progress_factor = _momentum_powers(beta, nesterov, tau, steps)
     first = steps.k == 0.0
@@ -80,18 +80,20 @@ def _log_distance(mu: Array) -> Array:
     return xp.log1p(xp.where(mu < 1.0, -mu, mu - 2.0))
 
 
-def _signed(odd: Array, like: Array) -> Array:
+def _signed_power(odd: Array, like: Array) -> Array:
     """Return -1 where odd, else 1."""
     return 1.0 - 2.0 * backends.namespace(like).astype(odd, like.dtype)
 
 
-def _powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
+def _matrix_powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
     """Return (1 - tau)^k and 1 - (1 - tau)^k."""
     xp = backends.namespace(tau)
     exponent = steps.k * _log_distance(tau)
     alternates = steps.odd & (tau > 1.0)
     size = xp.exp(exponent)
-    return _signed(alternates, size) * size, xp.where(alternates, 1.0 + size, -xp.expm1(exponent))
+    return _signed_power(alternates, size) * size, xp.where(
+        alternates, 1.0 + size, -xp.expm1(exponent)
+    )
 
 
 class _StepMatrix(NamedTuple):
@@ -124,7 +126,7 @@ def _momentum_powers(beta: float, nesterov: bool, tau: Array, steps: Steps) -> t
     matrix = _step_matrix(beta, nesterov, tau)
     # A matrix whose eigenvalues lie left of 0 is turned round: (-M)^k is M^k but for the sign.
     negated = matrix.trace < 0.0
-    sign = _signed(negated & steps.odd, tau)
+    sign = _signed_power(negated & steps.odd, tau)
     oscillating = sign * _complex_eigenvalues(matrix, negated, steps)
     real_factor, real_progress = _positive_eigenvalues(matrix, tau, steps)
     real = xp.where(negated, sign * _negative_eigenvalues(matrix, tau, steps), real_factor)
@@ -148,7 +150,7 @@ def _complex_eigenvalues(matrix: _StepMatrix, negated: Array, steps: Steps) -> A
     return shrunk * (xp.cos(angle) + (corner - middle) / half * xp.sin(angle))
 
 
-def _roots(matrix: _StepMatrix, tau: Array) -> tuple[Array, Array, Array]:
+def _characteristic_roots(matrix: _StepMatrix, tau: Array) -> tuple[Array, Array, Array]:
     """Return mu of both eigenvalues, the smaller first, and their difference."""
     xp = backends.namespace(tau)
     gap = xp.sqrt(backends.clip(matrix.disc, low=0.0))
@@ -159,37 +161,39 @@ def _roots(matrix: _StepMatrix, tau: Array) -> tuple[Array, Array, Array]:
 def _positive_eigenvalues(matrix: _StepMatrix, tau: Array, steps: Steps) -> tuple[Array, Array]:
     """Return q_k and 1 - q_k for real eigenvalues, the larger of which is positive."""
     xp = backends.namespace(tau)
-    small, _, gap = _roots(matrix, tau)
+    small, _, gap = _characteristic_roots(matrix, tau)
     small = xp.where(small < 1.0, small, xp.ones_like(small))  # at 1 only where both are 0
-    residual_factor, progress_factor = _powers(small, steps)
+    residual_factor, progress_factor = _matrix_powers(small, steps)
     before = xp.where(
         steps.k == 1.0, xp.ones_like(residual_factor), xp.exp((steps.k - 1.0) * xp.log1p(-small))
     )
     offset = small - matrix.corner  # the corner less the eigenvalue
-    sums = offset * before * _geometric(1.0 - small, gap, steps)
+    sums = offset * before * _geometric_sum(1.0 - small, gap, steps)
     return residual_factor + sums, progress_factor - sums
 
 
 def _negative_eigenvalues(matrix: _StepMatrix, tau: Array, steps: Steps) -> Array:
     """Return q_k of minus the matrix, for real eigenvalues left of 0: here it may grow."""
     xp = backends.namespace(tau)
-    _, large, gap = _roots(matrix, tau)
+    _, large, gap = _characteristic_roots(matrix, tau)
     large = xp.where(large > 1.0, large, 2.0 * xp.ones_like(large))
     size = large - 1.0
-    share = size + (matrix.corner - large) * _geometric(size, gap, steps)
+    share = size + (matrix.corner - large) * _geometric_sum(size, gap, steps)
     # In logarithms, so that it is infinite no sooner than it must be.
     exponent = (steps.k - 1.0) * xp.log1p(large - 2.0) + xp.log(xp.abs(share))
     return xp.sign(share) * xp.exp(exponent)
 
 
-def _geometric(size: Array, gap: Array, steps: Steps) -> Array:
+def _geometric_sum(size: Array, gap: Array, steps: Steps) -> Array:
     """Return (1 - ratio^k) / (1 - ratio), ratio that of the smaller eigenvalue, size - gap, to size."""
     xp = backends.namespace(size)
     one = xp.ones_like(size)
     gap_ratio = gap / xp.where(size > 0.0, size, one)  # 1 - ratio, from 0 to 2
     distinct = gap_ratio > 0.0
     return xp.where(
-        distinct, _powers(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one), steps.k * one
+        distinct,
+        _matrix_powers(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one),
+        steps.k * one,
     )
 
 

@@ -297,7 +297,7 @@ class FISTA(Solver):
         accepted = tree_where(is_accepted, new, old)
         uphill = dot(y.x - new.x, new.x - old.x) > 0.0
         L = xp.where(trial & ~bounded_above, raised, state.L)
-        L = self._lowered(objective, state, y, new, is_accepted, is_accepted & uphill, L)
+        L = self._decreased_enough(objective, state, y, new, is_accepted, is_accepted & uphill, L)
         t = xp.where((is_accepted & uphill) | restart, xp.ones_like(state.t), state.t)
         next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * _curvature_ratio(is_accepted, L, state) * t * t))
         beta = xp.where(is_accepted, (t - 1.0) / next_t, xp.zeros_like(t))
@@ -350,7 +350,7 @@ class FISTA(Solver):
             xp.where(measurable & ~hidden, curvature, xp.zeros_like(curvature)),
         )
 
-    def _lowered(
+    def _decreased_enough(
         self,
         objective: Any,
         state: FistaState,

@@ -26,7 +26,7 @@ def _is_array(k: Step) -> bool:
     return backends.is_array(k)
 
 
-def _where(condition: Any, yes: Any, no: Any, k: Step) -> Any:
+def _select_value(condition: Any, yes: Any, no: Any, k: Step) -> Any:
     if not _is_array(k):
         return yes if condition else no
     zero = backends.namespace(k).zeros_like(k)
@@ -230,11 +230,11 @@ class warm_up:  # noqa: N801 - as above
         """Return the rate at step k."""
         peak = self.then(0 * k) if callable(self.then) else self.then
         rise = self.init + (peak - self.init) * (k / self.steps)
-        late = self.then(_above(k - self.steps)) if callable(self.then) else self.then
-        return _where(k < self.steps, rise, late, k)
+        late = self.then(_is_above(k - self.steps)) if callable(self.then) else self.then
+        return _select_value(k < self.steps, rise, late, k)
 
 
-def _above(k: Step) -> Any:
+def _is_above(k: Step) -> Any:
     """Return max(k, 0): a schedule is not asked for steps before its first, even where unused."""
     return backends.clip(k, low=0.0) if _is_array(k) else max(k, 0)
 
@@ -283,5 +283,5 @@ class piecewise:  # noqa: N801 - as above
         """Return the rate at step k."""
         rate: Any = self.init
         for boundary, factor in self.factors:
-            rate = rate * _where(k >= boundary, factor, 1.0, k)
+            rate = rate * _select_value(k >= boundary, factor, 1.0, k)
         return rate

@@ -391,11 +391,11 @@ def path_from_factors(
     point = parts.start - moved
     value = 0.5 * (xp.sum(residual * residual, axis=-1) + parts.rest)
     norm = xp.max(xp.abs(slope), axis=-1)
-    grad, where = _split(rule_shape, slope), _split(rule_shape, point)
+    grad, where = _split_intercept(rule_shape, slope), _split_intercept(rule_shape, point)
     return Path(where.coef, where.intercept, value, grad, norm), moves
 
 
-def _split(rule_shape: RuleShape, t: Array) -> Params:
+def _split_intercept(rule_shape: RuleShape, t: Array) -> Params:
     return Params(t[..., :-1], t[..., -1]) if rule_shape.intercept else Params(t, None)
 
 
@@ -413,8 +413,8 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     largest = float(xp.finfo(x.dtype).max)
     bound = largest / (4.0 * V.shape[-1])
     if backends.of(x).host_accessible and not (xp.abs(x) > bound).any():
-        return list(_product(V, x))
-    total = _product(V, backends.clip(x, low=-bound, high=bound))
+        return list(_hessian_product(V, x))
+    total = _hessian_product(V, backends.clip(x, low=-bound, high=bound))
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
         xp.abs(total) > math.sqrt(largest)
     )
@@ -422,7 +422,7 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     return [total[i, ...] for i in range(len(parts))]
 
 
-def _product(V: Array, x: Array) -> Array:
+def _hessian_product(V: Array, x: Array) -> Array:
     """Return V x for x with leading axes before those of the problems, by one product for each problem."""
     xp, more = backends.namespace(x), x.ndim - V.ndim + 1
     if V.ndim == 2 or more == 0:
@@ -611,9 +611,9 @@ def minimize_over_epochs(
         n_sync += 1
         scores = score(points)
         best = _first_minimum(scores, eps)
-        low, at, high = (_take_each(points, best + step) for step in (-1, 0, 1))
+        low, at, high = (_take_points(points, best + step) for step in (-1, 0, 1))
         if (high - low <= 2).all():
-            return BestEpoch(as_scalar(at), as_scalar(_take_each(scores, best)), n_sync)
+            return BestEpoch(as_scalar(at), as_scalar(_take_points(scores, best)), n_sync)
         points = split_intervals(low, high, INTERVAL_PARTS)
 
 
@@ -622,7 +622,7 @@ def _first_minimum(scores: Any, eps: float) -> Any:
     return np.argmax(scores <= scores.min(axis=0) * (1.0 + 64.0 * eps), axis=0)
 
 
-def _take_each(points: Any, index: Any) -> Any:
+def _take_points(points: Any, index: Any) -> Any:
     index = np.clip(index, 0, len(points) - 1)
     return np.take_along_axis(points, index[None, ...], axis=0)[0]
 
