@@ -95,7 +95,8 @@ class Solver:
         """Return the state at the same point of another objective of the same values, and no failure."""
         _, grad = objective.value_and_grad(params)
         changes: dict[str, Any] = {"grad": grad}
-        if isinstance(state, State):
+        has_progress = isinstance(state, State)
+        if has_progress:
             changes["progress"] = state.progress.without_flags()
         return state._replace(**changes)
 
