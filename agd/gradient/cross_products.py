@@ -147,8 +147,8 @@ def merge(parts: Sequence[Sums]) -> Sums:
 def _merge_sums(_: None, parts: Sequence[Sums]) -> Sums:
     xp = backends.namespace(parts[0].xx)
     total, rows, xx, xy, yy = (
-        functools.reduce(lambda a, b: a + b, [getattr(part, name) for part in parts])
-        for name in ("total", "rows", "xx", "xy", "yy")
+        functools.reduce(lambda a, b: a + b, terms)
+        for terms in zip(*((p.total, p.rows, p.xx, p.xy, p.yy) for p in parts), strict=True)
     )
     safe, share = divisor(total), xp.stack([part.total for part in parts], axis=-1)
     near, d = _gather_sums([p.near for p in parts], [p.rest for p in parts], share, safe, -2)

@@ -194,8 +194,7 @@ def take_checks(row: Observation, index: Any) -> Observation:
 def concatenate_checks(rows: list[Observation]) -> Observation:
     """Put observations of several checks one after the other."""
     fields = {}
-    for name in Observation._fields:
-        parts = [getattr(row, name) for row in rows]
+    for name, *parts in zip(Observation._fields, *rows, strict=True):
         axis = 1 if name == "leaves" else 0
         fields[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
     return Observation(**fields)

@@ -239,7 +239,7 @@ class Result:
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field by its name, or the default where there is none."""
-        return getattr(self, name) if name in self.keys() else default
+        return self[name] if name in self.keys() else default
 
     def keys(self) -> list[str]:
         """Return the names of the fields."""
@@ -269,7 +269,7 @@ class Result:
             names.remove("feature_names")
         yield "message", _wrap_lines(self.message)
         for name in ("status", *(n for n in names if n != "status")):
-            value = getattr(self, name)
+            value = self[name]
             if name == "status" and isinstance(value, Status):
                 yield name, f"{int(value)} ({value.name})"
             elif name in ("x", "jac", "coef", "intercept"):

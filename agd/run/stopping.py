@@ -619,9 +619,14 @@ class Stop:
         as_count("max_iter", self.max_iter)
         if self.check_every is not None:
             as_count("check_every", self.check_every)
-        for name in ("grad_tol", "step_tol", "value_tol"):
-            if getattr(self, name) is not None:
-                as_nonnegative(name, getattr(self, name))
+        tolerances = {
+            "grad_tol": self.grad_tol,
+            "step_tol": self.step_tol,
+            "value_tol": self.value_tol,
+        }
+        for name, tolerance in tolerances.items():
+            if tolerance is not None:
+                as_nonnegative(name, tolerance)
         if self.when is not None and not isinstance(self.when, Criterion):
             raise TypeError(
                 f"when must be a criterion such as agd.GradTol(1e-8), got {self.when!r}"

@@ -109,8 +109,13 @@ Init = Callable[[Tree], Any]
 Update = Callable[..., tuple[Tree, Any]]
 
 
+def _dtype_of(value: Any) -> Any:
+    """Return an array's dtype; None for a number of Python's."""
+    return getattr(value, "dtype", None)
+
+
 def _is_half(leaf: Any) -> bool:
-    kind = getattr(leaf, "dtype", None)
+    kind = _dtype_of(leaf)
     # The size first, since the name of a NumPy dtype is slow to make.
     return getattr(kind, "itemsize", 0) == 2 and str(kind).endswith("float16")
 
@@ -366,7 +371,7 @@ def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
 
     def scaled(leaf: Array) -> Array:
         rate = rate_at(learning_rate, count, leaf)
-        if getattr(rate, "ndim", 0):
+        if _dtype_of(rate) is not None and rate.ndim:
             xp = backends.namespace(leaf)
             rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
         return -(_match_dtype(rate, leaf) * leaf)
@@ -375,7 +380,8 @@ def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
 
 
 def _match_dtype(rate: Any, leaf: Array) -> Any:
-    if not hasattr(rate, "dtype") or rate.dtype == leaf.dtype:
+    kind = _dtype_of(rate)
+    if kind is None or kind == leaf.dtype:
         return rate
     return backends.namespace(leaf).astype(rate, leaf.dtype)
 
@@ -485,7 +491,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
 def _add_update(param: Any, step: Any) -> Any:
     total = param + step
-    kind = getattr(param, "dtype", None)
+    kind = _dtype_of(param)
     if kind is None or total.dtype == kind:
         return total
     xp = backends.namespace(param)
