@@ -11,7 +11,7 @@ change, `Whitening` makes the Hessian the identity, and `Preconditioned` is an o
 are reported for (w, b).
 """
 
-from __future__ import annotations
+# Annotations are not deferred here: pdoc cannot resolve the names of a deferred one in a NamedTuple.
 
 import math
 from dataclasses import dataclass, replace
@@ -80,7 +80,7 @@ class Scaling(NamedTuple):
     null_model: Array
 
     @property
-    def diagonal_part(self) -> Scaling:
+    def diagonal_part(self) -> "Scaling":
         """The part of the coordinates that centres and scales: all of it."""
         return self
 
@@ -275,11 +275,11 @@ class Preconditioned(BaseObjective):
         """The number of rows in memory: as of the base."""
         return self.base.row_count
 
-    def take_rows(self, rows: Array) -> Preconditioned:
+    def take_rows(self, rows: Array) -> "Preconditioned":
         """Return the mean over some rows, in the same coordinates."""
         return replace(self, base=self.base.take_rows(rows))
 
-    def with_smaller_blocks(self) -> Preconditioned | None:
+    def with_smaller_blocks(self) -> "Preconditioned | None":
         """Return the same objective over smaller blocks, where the base can have these."""
         base = self.base.with_smaller_blocks()
         return None if base is None else replace(self, base=base)
@@ -320,7 +320,7 @@ class Preconditioned(BaseObjective):
         """Return the arrays that a compiled step takes."""
         return self.base.arrays(), self.scaling
 
-    def with_arrays(self, arrays: Any) -> Preconditioned:
+    def with_arrays(self, arrays: Any) -> "Preconditioned":
         """Return the same objective over other arrays."""
         base, scaling = (None, None) if arrays is None else arrays
         known: Any = scaling
@@ -353,7 +353,7 @@ class Whitening(NamedTuple):
     inv_sqrt: Array
     spectrum: Array
 
-    def cast(self, like: Array) -> Whitening:
+    def cast(self, like: Array) -> "Whitening":
         """Return the same in the dtype of `like`."""
         xp = backends.namespace(like)
         parts = {"sqrt": self.sqrt, "inv_sqrt": self.inv_sqrt, "spectrum": self.spectrum}
@@ -370,7 +370,7 @@ class Whitening(NamedTuple):
         return batched_matvec(_transpose(self.inv_sqrt), g)
 
     @property
-    def diagonal_part(self) -> Scaling:
+    def diagonal_part(self) -> "Scaling":
         """The part of the coordinates that centres and scales."""
         return self.scaling
 
@@ -437,7 +437,7 @@ def _transpose(A: Array) -> Array:
 
 def whitening_from_moments(
     second: Array, scaling: Scaling, kappa: Array, ridge: float
-) -> Whitening:
+) -> "Whitening":
     """Return the coordinates from the columns' centred second moments.
 
     Parameters
@@ -522,7 +522,7 @@ def whitening_from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whi
     return found._replace(inv_sqrt=minimum_norm_basis(found.inv_sqrt, D, null)), rank
 
 
-def whitening_from_eigenpairs(scaling: Scaling, e: Array, V: Array) -> Whitening:
+def whitening_from_eigenpairs(scaling: Scaling, e: Array, V: Array) -> "Whitening":
     """Return the coordinates of e and V; those of an e that is 0 or less are left out."""
     xp = backends.namespace(e)
     known = e > 0.0

@@ -4,7 +4,7 @@ The loop puts a `Result` together from its observations; `as_fit_result` names t
 point. Both print as a short table.
 """
 
-from __future__ import annotations
+# Annotations are not deferred here: pdoc cannot resolve the names of a deferred one in a NamedTuple.
 
 import html
 import math

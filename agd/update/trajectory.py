@@ -6,7 +6,7 @@ gradients of the run (`Path`), and its generalised cross-validation. `Trajectory
 ``agd.path`` and the closed form of ``agd.fit`` are built on it.
 """
 
-from __future__ import annotations
+# Annotations are not deferred here: pdoc cannot resolve the names of a deferred one in a NamedTuple.
 
 import contextlib
 import functools
@@ -707,7 +707,7 @@ class Trajectory:
         penalty: Penalty | None = None,
         intercept: bool = True,
         start: Any = None,
-    ) -> Trajectory:
+    ) -> "Trajectory":
         """Decompose the quadratic once.
 
         Parameters
@@ -827,7 +827,7 @@ class Trajectory:
                 path_function, arrays, self.parts, steps
             )
 
-    def corrected(self, epochs: Any, value: Array, grad: Params) -> Trajectory:
+    def corrected(self, epochs: Any, value: Array, grad: Params) -> "Trajectory":
         """Return the run with the loss and the gradient that were evaluated on the data, not on the moments.
 
         Parameters
