@@ -92,7 +92,7 @@ def tests(session: nox.Session, backend: str) -> None:
         session.skip("no CUDA device answers on this machine")
     _install(session, ".[cli]", backend)
     # Doctests are the same on every backend: the numpy session runs them.
-    where = ["tests", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
+    where = ["tests", "docs", "README.md", "--pyargs", "agd"] if backend == "numpy" else ["tests"]
     # A GPU is one device, and its memory is not shared out. Elsewhere workers times threads are the cores.
     _run_tests(session, backend, where, workers=1 if backend == "cupy" else WORKERS)
 
