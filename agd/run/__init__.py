@@ -9,6 +9,9 @@ GradTol(1e-08) | MaxIter(500)
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from agd.run.certificate import Certificate, predicted_contraction
 from agd.run.linear_problem import LinearProblem, Traits
 from agd.run.loop import run
@@ -50,3 +53,9 @@ __all__ = [
     "run",
     "select_solver",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Online":  # a door above this room, where 0.1.0 had it
+        return importlib.import_module("agd.online").Online
+    raise AttributeError(f"module 'agd.run' has no attribute {name!r}")
