@@ -28,7 +28,7 @@ from agd._validation import (
     warn_unconverged,
 )
 from agd.data import as_data
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.screening import screen
 from agd.data.stream import Stream
 from agd.gradient.linear import LinearObjective
@@ -301,7 +301,7 @@ def path(
     data = as_data(X, y, sample_weight)
     with backends.device_context(data.X):
         with np.errstate(over="ignore"):  # weights whose sum overflows are said by the screen
-            blocks = Blocks.of(*data)
+            blocks = BaseData.of(*data)
         base = LinearObjective(screen(blocks, chosen).blocks, chosen, penalty, intercept)
         start = as_start(init, base.zeros(), intercept)
         whole = Trajectory.of(

@@ -18,7 +18,7 @@ from agd._validation import (
     warn_unconverged,
 )
 from agd.data import as_data
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.matrix import max_abs_columns
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
@@ -309,7 +309,7 @@ class Online:
 
     def _screen_batch(self, data: Data) -> Screened:
         """Check the values, and write the labels of two classes as 0 and 1."""
-        blocks = Blocks.of(*data)
+        blocks = BaseData.of(*data)
         if self.classes is None:
             return screen(blocks, self.loss)
         screened = screen(blocks, Squared())

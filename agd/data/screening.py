@@ -17,7 +17,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Loss
 from agd._validation import invalid_values_text
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.matrix import entry_position, stored_entries
 
 __all__ = [
@@ -35,11 +35,11 @@ class Screened(NamedTuple):
 
     Attributes
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data; for a loss of two classes y is 0 and 1.
     classes : tuple of float, or None
         The labels that 0 and 1 stand for.
-    least_share : float
+    min_weight_share : float
         The smallest positive weight over the sum of the weights.
     n_sync : int
         Reads by the host.
@@ -47,7 +47,7 @@ class Screened(NamedTuple):
         Whether the values of X were checked too.
     """
 
-    blocks: Blocks
+    blocks: BaseData
     classes: tuple[float, float] | None
     min_weight_share: float
     n_sync: int
@@ -132,13 +132,13 @@ def _count_flags(mask: Array) -> Array:
 
 
 def screen(
-    blocks: Blocks, loss: Loss, reports: Array | None = None, *, whole: bool = True
+    blocks: BaseData, loss: Loss, reports: Array | None = None, *, whole: bool = True
 ) -> Screened:
     """Check the values of X, y and the weights; encode the labels of two classes as 0 and 1.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     loss : Loss
         It declares its domain and its number of classes.
@@ -186,7 +186,7 @@ def screen(
     return _encode_classes(blocks, loss, report, min_weight_share)._replace(whole=whole)
 
 
-def _check_finite(blocks: Blocks, report: _BlockReport) -> None:
+def _check_finite(blocks: BaseData, report: _BlockReport) -> None:
     for which, name in enumerate(("X", "y", "sample_weight")):
         if not np.isfinite(report[which]).all():
             # The sum may have overflowed although every term is finite: then nothing is raised.
@@ -200,7 +200,7 @@ def _namespace(x: Array) -> Any:
 
 
 def _encode_classes(
-    blocks: Blocks, loss: Loss, report: _BlockReport, min_weight_share: float
+    blocks: BaseData, loss: Loss, report: _BlockReport, min_weight_share: float
 ) -> Screened:
     """Encode the two labels, low and high, as 0 and 1."""
     low, high = float(report.low.min()), float(report.high.max())
@@ -223,7 +223,7 @@ def _is_third_class(low: float, high: float, y: Array) -> Array:
 
 
 def _raise_first_error(
-    blocks: Blocks, which: int, name: str, kind: str, is_invalid: Callable[[Array], Array]
+    blocks: BaseData, which: int, name: str, kind: str, is_invalid: Callable[[Array], Array]
 ) -> None:
     """Raise with the number of invalid values and the position of the first; return if there is none."""
     offset, total, first = 0, 0, None

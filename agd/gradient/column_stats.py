@@ -14,7 +14,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.matrix import (
     backward,
     column_counts,
@@ -66,7 +66,7 @@ def _sparse_second_moments(
     return first, backward(map_entries(d, lambda x: x * x), ones) + empty * zero * zero
 
 
-def _column_spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
+def _column_spread(blocks: BaseData, intercept: bool) -> tuple[Array, Array]:
     """Return the columns' weighted means and spreads: about the mean, or about 0.
 
     Two passes: the second is about the plain mean and in units of the mean size, so that neither a
@@ -93,7 +93,7 @@ def _column_spread(blocks: Blocks, intercept: bool) -> tuple[Array, Array]:
     return mean, size * spread
 
 
-def _mean_target(blocks: Blocks, moments: Moments | None) -> Array:
+def _mean_target(blocks: BaseData, moments: Moments | None) -> Array:
     """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
     if moments is None:
         return blocks.targets_only().sum(_weighted_targets) / blocks.total
@@ -139,7 +139,7 @@ def _vector_length(x: Array) -> Array:
     return peak * xp.sqrt(xp.sum(shares * shares, axis=-1))
 
 
-def column_peaks(blocks: Blocks) -> Any:
+def column_peaks(blocks: BaseData) -> Any:
     """Return each column's largest absolute value, on the host: numpy.ndarray, shape (..., p)."""
     parts = [backends.to_numpy(part) for part in blocks.map(_block_peaks)]
     return np.max([part for part in parts if part.size], axis=0)

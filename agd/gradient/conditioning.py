@@ -25,7 +25,7 @@ import numpy as np
 from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, NotApplicable
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.matrix import backward, forward, gather_rows, slice_rows
 from agd.gradient.column_stats import column_peaks
 from agd.gradient.hessian import least_eigenvalue
@@ -64,13 +64,13 @@ MAX_PRODUCT_ENTRIES = 2**21
 
 
 def rayleigh_ritz_whitening(
-    blocks: Blocks, second: Array, scaling: Scaling, kappa: Array, ridge: float
+    blocks: BaseData, second: Array, scaling: Scaling, kappa: Array, ridge: float
 ) -> tuple[Whitening, int]:
     """Return the coordinates that whiten the columns of one problem, or of several that share them.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     second : array, shape (p, p)
         The columns' centred second moments.
@@ -118,7 +118,7 @@ def _as_count_column(flags: Array) -> int:
 
 
 def _data_products(
-    blocks: Blocks, scaling: Scaling, kappa: Array, ridge: float, V: Array
+    blocks: BaseData, scaling: Scaling, kappa: Array, ridge: float, V: Array
 ) -> tuple[Array, Array]:
     """Return the bound on the Hessian times V, (p, k), and V' of that, (k, k), as a sum of squares."""
     xp, D = backends.namespace(V), scaling.inv_std
@@ -227,7 +227,7 @@ def whiten_columns(
     size = math.prod(tuple(ends.shape))
     low, high, dead, tiny, reach = read[:size].astype(float).reshape(tuple(ends.shape))
     if np.isnan(low).any() or ((tiny > 0.0).any() and _squares_underflow(base, moments)):
-        raise NotApplicable("the dtype cannot hold the moments of X")
+        raise NotApplicable("the moments of X are not finite in this dtype, or lose digits in it")
     least = _least_curvature(read[size:], p, base) if single else None
     eps = float(xp.finfo(moments.G.dtype).eps)
     # Rounding leaves an error of eps in G, and so one of eps condition² in the step: 2 % is the most.
@@ -303,7 +303,7 @@ def _squares_underflow(base: LinearObjective, moments: Moments) -> bool:
     return bool((below & (column_peaks(base.blocks) > 0.0)).any())
 
 
-def subsample_rows(blocks: Blocks) -> Blocks | None:
+def subsample_rows(blocks: BaseData) -> BaseData | None:
     """Return some of the rows, evenly apart, where they tell as much of the columns as all do.
 
     Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
@@ -319,10 +319,10 @@ def subsample_rows(blocks: Blocks) -> Blocks | None:
         return None
     if int(p) * (int(n) // step) > 2 * MIN_SAMPLE_ENTRIES:  # large: a view of the rows, not a copy
         weight = None if blocks.weight is None else blocks.weight[..., ::step]
-        return Blocks.of(slice_rows(blocks.X, None, None, step), blocks.y[..., ::step], weight)
+        return BaseData.of(slice_rows(blocks.X, None, None, step), blocks.y[..., ::step], weight)
     xp, rows = backends.namespace(blocks.y), stratified_rows(int(n), step, blocks.y)
     weight = None if blocks.weight is None else xp.take(blocks.weight, rows, axis=-1)
-    return Blocks.of(gather_rows(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
+    return BaseData.of(gather_rows(blocks.X, rows), xp.take(blocks.y, rows, axis=-1), weight)
 
 
 def _small_columns(moments: Moments) -> Array:
@@ -356,7 +356,7 @@ def _entry_count(base: LinearObjective) -> float:
 
 
 def whiten_by_moments(base: LinearObjective, moments: Moments, scaling: Scaling) -> Whitening:
-    """Whiten by the moments of the columns, in their dtype; parameters as of `whitened`."""
+    """Whiten by the moments of the columns, in their dtype; parameters as of `whiten_columns`."""
     xp = backends.namespace(moments.G)
     second, _ = moments.quadratic(intercept=base.intercept)
     scale = xp.astype(scaling.inv_std, second.dtype, copy=False)

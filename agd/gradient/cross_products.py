@@ -16,8 +16,8 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd.data.arrays import ArrayData, Blocks, are_small_problems, map_small_problems
-from agd.data.base import tree_reduce
+from agd.data.arrays import ArrayData, are_small_problems, map_small_problems
+from agd.data.base import BaseData, tree_reduce
 from agd.data.block_size import item_bytes
 from agd.data.matrix import (
     backward,
@@ -236,12 +236,12 @@ def accumulator(x: Array) -> Any:
     return kinds.get("float64", x.dtype)
 
 
-def accumulate(blocks: Blocks) -> Sums:
+def accumulate(blocks: BaseData) -> Sums:
     """Add up the blocks of data: one pass, one graph where they are chunks.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
 
     Returns
@@ -283,7 +283,7 @@ def _of_cut(blocks: ArrayData, dtype: Any, cut: list[Any]) -> Sums:
     return merge(strips)
 
 
-def _of_problems(dtype: Any, blocks: Blocks) -> Sums:
+def _of_problems(dtype: Any, blocks: BaseData) -> Sums:
     """Sum some of the problems at a time, all their rows at once."""
     sums = Sums(*map_small_problems(functools.partial(_of_piece, dtype), blocks, dtype))
     shared = blocks.weight is None or blocks.weight.ndim == 1
@@ -319,7 +319,7 @@ def _centred_block(X: Array, y: Array, near: Array, near_y: Array, d: Array | No
     return about_mean(about(total, total, near, near_y), d, y - near_y[..., None], None)
 
 
-def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
+def _rows_per_block(blocks: BaseData, dtype: Any) -> int:
     """Return how many rows to centre at once: in cache, but for wide X enough of them to pay."""
     X = blocks.X
     n, p = int(X.shape[-2]), int(X.shape[-1])
@@ -336,7 +336,7 @@ def _rows_per_block(blocks: Blocks, dtype: Any) -> int:
     return max(1, min(n, most))
 
 
-def _problem_sums(blocks: Blocks) -> tuple[int, ...]:
+def _problem_sums(blocks: BaseData) -> tuple[int, ...]:
     """Return the leading axes of a centred block: X's, or those of weights for each problem."""
     axes = tuple(blocks.X.shape)[:-2]
     return axes if axes or blocks.weight is None else tuple(blocks.weight.shape)[:-1]

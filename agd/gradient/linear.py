@@ -16,7 +16,8 @@ from agd import backends
 from agd._tree import tree_divide, tree_max_abs, tree_subtract
 from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
 from agd.data import as_data
-from agd.data.arrays import Blocks, are_small_problems, map_small_problems
+from agd.data.arrays import are_small_problems, map_small_problems
+from agd.data.base import BaseData
 from agd.data.matrix import backward, forward
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.objective import BaseObjective
@@ -123,7 +124,7 @@ class LinearObjective(BaseObjective):
 
     Attributes
     ----------
-    blocks : Blocks
+    blocks : BaseData
         X, y and the weights.
     loss : Loss
         The loss of one row.
@@ -149,7 +150,7 @@ class LinearObjective(BaseObjective):
     (2.5, array([-3.5]), -2.0)
     """
 
-    blocks: Blocks
+    blocks: BaseData
     loss: Loss
     penalty: Penalty | None = None
     intercept: bool = True
@@ -195,7 +196,7 @@ class LinearObjective(BaseObjective):
         """
         if y is None or isinstance(X, Batches):
             X, y, sample_weight = as_data(X, y, sample_weight)
-        blocks = Blocks.of(X, y, sample_weight)
+        blocks = BaseData.of(X, y, sample_weight)
         chosen = Squared() if loss is None else as_loss(loss)
         return cls(blocks, chosen, as_penalty(penalty), intercept)
 
@@ -385,12 +386,12 @@ class LinearObjective(BaseObjective):
         return replace(self, blocks=blocks, convergence_norm=new.convergence_norm)
 
 
-def zero_params(blocks: Blocks, intercept: bool) -> Params:
+def zero_params(blocks: BaseData, intercept: bool) -> Params:
     """Return parameters at zero, of the dtype and on the device of the data.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     intercept : bool
         Whether there is a constant term.

@@ -21,7 +21,7 @@ from agd._tree import dot
 from agd._typing import Array, Loss, Params, Penalty
 from agd._validation import as_choice
 from agd._validation.files import write_atomically
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.matrix import forward
 from agd.data.screening import Screened, screen, screen_block
 from agd.gradient.cross_products import (
@@ -260,12 +260,12 @@ class Moments(Kept):
     mean_y_rest: Array
 
     @classmethod
-    def from_blocks(cls, blocks: Blocks) -> Moments:
+    def from_blocks(cls, blocks: BaseData) -> Moments:
         """Read the data once.
 
         Parameters
         ----------
-        blocks : Blocks
+        blocks : BaseData
             X, y and weights; leading axes, and several targets beside a shared X, as there.
 
         Returns
@@ -443,12 +443,12 @@ def _cast_arrays(dtype: Any, *parts: Any) -> list[Any]:
     ]
 
 
-def survey(blocks: Blocks, loss: Loss) -> tuple[Screened, Moments]:
+def survey(blocks: BaseData, loss: Loss) -> tuple[Screened, Moments]:
     """Check the values of data in chunks, count their rows and sum their moments, in one pass.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         Those of `Blocks.uncounted`.
     loss : Loss
         It says which targets it can have.

@@ -16,7 +16,7 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, Params
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 
 __all__ = [
     "compensated_gradient",
@@ -117,12 +117,12 @@ def sum_pairs(pair: Pair, axis: int = -1) -> Pair:
 MAX_COPIED_BLOCK_BYTES = 8 * 2**20
 
 
-def triangular_factor(blocks: Blocks, shift: Array, scale: Array) -> Array:
+def triangular_factor(blocks: BaseData, shift: Array, scale: Array) -> Array:
     r"""Return R with R'R = Z'Z/m, for the rows Z = sqrt(s_i) (x_i - shift) scale.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     shift, scale : array, shape (p,) or (..., p)
         What makes the columns centred, and of length 1.
@@ -161,7 +161,7 @@ def _merge_triangles(Z: Array) -> Array:
     return backends.namespace(Z).linalg.qr(Z, mode="reduced").R
 
 
-def compensated_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[Array, Params]:
+def compensated_gradient(blocks: BaseData, shift: Array, params: Params) -> tuple[Array, Params]:
     r"""Return value and gradient of the squared loss, with sums and products in twice the precision.
 
     ::
@@ -173,7 +173,7 @@ def compensated_gradient(blocks: Blocks, shift: Array, params: Params) -> tuple[
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     shift : array, shape (p,) or (..., p)
         The columns' centres, to which g_c refers: g_c = g_w - shift g_b.

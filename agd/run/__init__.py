@@ -1,4 +1,4 @@
-"""Room four: the LOOP around it, the only one there is: when to stop, and what came of it.
+"""The LOOP: which solver, one step after the other, when to stop, and what came of it.
 
 >>> from agd.run import GradTol, MaxIter, Stop
 >>> Stop(max_iter=100).grad_tol is None

@@ -18,7 +18,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, Data, Loss, Method, Params, Penalty
 from agd._validation import as_start
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling
 from agd.gradient.conditioning import Columns
@@ -64,7 +64,7 @@ class Traits(NamedTuple):
     ridge : float
         The curvature of a smooth penalty; 0 without one.
     penalty : str
-        ``"ridge"`` (or none at all), ``"smooth"``, ``"separable"`` or ``"coupled"``. The last two are
+        ``"quadratic"`` (an `L2`, or none at all), ``"smooth"``, ``"separable"`` or ``"coupled"``. The last two are
         handled by their prox, entry by entry or all at once.
     default_settings : bool
         Whether `stop`, `init` and `callback` were left out.
@@ -82,7 +82,7 @@ class Traits(NamedTuple):
     sparse: bool = False
     quadratic: bool = True
     ridge: float = 0.0
-    penalty: str = "ridge"
+    penalty: str = "quadratic"
     default_settings: bool = False
     smooth_loss: bool = True
 
@@ -92,14 +92,14 @@ class Traits(NamedTuple):
         return math.prod(self.batch_shape)
 
     @property
-    def nonsmooth(self) -> bool:
+    def penalty_needs_prox(self) -> bool:
         """Whether the penalty is left to its prox."""
         return self.penalty in {"separable", "coupled"}
 
     @property
     def least_squares(self) -> bool:
         """Whether the objective is a quadratic: the squared loss, alone or with a ridge."""
-        return self.quadratic and self.penalty == "ridge"
+        return self.quadratic and self.penalty == "quadratic"
 
 
 class Revealed(enum.Enum):
@@ -197,23 +197,23 @@ class LinearProblem:
     def uncounted(self) -> LinearObjective:
         """The objective before any pass over the data: its rows are not counted yet."""
         return LinearObjective(
-            Blocks.uncounted(*self.data), self.loss, self.penalty, self.intercept
+            BaseData.uncounted(*self.data), self.loss, self.penalty, self.intercept
         )
 
     @functools.cached_property
     def traits(self) -> Traits:
         """What the choice of a solver depends on; no pass over the data, and no read."""
-        X, blocks = self.data.X, self.data
+        X, data = self.data.X, self.data
         dense = type(X) is np.ndarray
         return Traits(
-            rows=blocks.row_count,
+            rows=data.row_count,
             columns=int(X.shape[-1]),
-            entries=blocks.entries,
-            batch_shape=blocks.batch_shape,
+            entries=data.entries,
+            batch_shape=data.batch_shape,
             numpy=dense and X.dtype.char in "fd",
-            host_accessible=dense or backends.of(blocks.resident).host_accessible,
-            lazy=blocks.lazy,
-            sparse=blocks.sparse,
+            host_accessible=dense or backends.of(data.resident).host_accessible,
+            lazy=data.lazy,
+            sparse=data.sparse,
             quadratic=self.loss.quadratic,
             ridge=ridge_strength(self.penalty),
             penalty=_penalty_kind(self.penalty),
@@ -222,10 +222,10 @@ class LinearProblem:
         )
 
     @property
-    def own_measure(self) -> bool:
+    def uses_scaled_gradient_norm(self) -> bool:
         """Whether the stopping test measures the gradient in centred and scaled coordinates.
 
-        A limit that the user gives is one of the gradient in the data's own units.
+        It does unless the user gives a limit, which is one of the gradient in the data's units.
         """
         return not self.stop.tests_convergence
 
@@ -255,7 +255,7 @@ class LinearProblem:
         if self.screened is None:
             self.screened = self._first_check(revealed)
         elif revealed is Revealed.NOTHING:
-            self.check_every_value()
+            self.check_skipped_values()
         return LinearObjective(self.screened.blocks, self.loss, self.penalty, self.intercept)
 
     def _first_check(self, revealed: Revealed) -> Screened:
@@ -263,7 +263,7 @@ class LinearProblem:
             screened, self.moments = survey(self.uncounted.blocks, self.loss)
             return screened
         with np.errstate(over="ignore"):  # the check reports weights whose sum overflows
-            blocks = Blocks.of(*self.data)
+            blocks = BaseData.of(*self.data)
         if revealed is Revealed.X_AND_Y:
             return Screened(blocks, None, 1.0, 0, whole=False)
         return screen(blocks, self.loss, whole=revealed is Revealed.NOTHING)
@@ -271,16 +271,22 @@ class LinearProblem:
     @property
     def screened_data(self) -> Screened:
         """The data as they were checked last; all values are checked now if none have been."""
-        return self.screened or self._first_check(Revealed.NOTHING)
+        if self.screened is None:
+            self.screened = self._first_check(Revealed.NOTHING)
+        return self.screened
 
-    def check_every_value(self) -> None:
-        """Check the values of X too, unless a check has; raise ValueError where they are not finite."""
+    def check_skipped_values(self) -> None:
+        """Check the values of X that the first check left to the solver; raise where they are not finite.
+
+        Before a first check, and after one of every value, there is nothing to do.
+        """
         before = self.screened
         if before is None or before.whole:
             return
-        seen = screen(before.blocks, self.loss)
-        known = seen if before.classes is None else before
-        self.screened = known._replace(n_sync=before.n_sync + seen.n_sync, whole=True)
+        after = screen(before.blocks, self.loss)
+        # Labels are 0 and 1 by now: what they stand for is known from the first check alone.
+        labelled = after if before.classes is None else before
+        self.screened = labelled._replace(n_sync=before.n_sync + after.n_sync, whole=True)
 
     def mark_checked(self) -> None:
         """Note that a solver's own pass has seen that all values are finite."""
@@ -298,12 +304,14 @@ class LinearProblem:
         """An empty array of the kind that holds w."""
         return self.uncounted.blocks.resident
 
-    def measured(
+    def with_convergence_norm(
         self, base: LinearObjective, moments: Moments | None = None
     ) -> tuple[LinearObjective, Scaling]:
         """Return the objective with the measure of its stopping test, and the centres and scales of X."""
         scaling = self._column_scaling if moments is None else column_scaling(base, moments)
-        return (replace(base, convergence_norm=scaling) if self.own_measure else base), scaling
+        return (
+            replace(base, convergence_norm=scaling) if self.uses_scaled_gradient_norm else base
+        ), scaling
 
     @functools.cached_property
     def _column_scaling(self) -> Scaling:
@@ -320,19 +328,23 @@ class LinearProblem:
     def check_after(self, result: Result) -> None:
         """Check the values of X if a run that was left to see them itself met values not finite."""
         if np.any(result.status == Status.NON_FINITE):
-            self.check_every_value()
+            self.check_skipped_values()
 
 
 def _penalty_kind(penalty: Penalty | None) -> str:
     if penalty is None or penalty.quadratic:
-        return "ridge"
+        return "quadratic"
     if penalty.smooth:
         return "smooth"
     return "separable" if penalty.separable else "coupled"
 
 
 def null_model(base: LinearObjective, scaling: Scaling) -> Params:
-    """Return the best constant model: coefficients of 0, and the intercept that fits best."""
+    """Return the null model: coefficients of 0, and the intercept ``loss.link(mean of y)``.
+
+    It is the best constant model where the mean of y alone decides that (squared, log_loss, poisson). For
+    other losses, such as Huber, it is a first point.
+    """
     zero = base.zeros()
     constant = None if zero.intercept is None else zero.intercept + scaling.null_model
     return Params(zero.coef, constant)

@@ -172,9 +172,9 @@ def plan_iterations(
     """
     rescaled = method.rescaled
     start, zero = problem.start, base.zeros()
-    if not (rescaled or problem.own_measure):
+    if not (rescaled or problem.uses_scaled_gradient_norm):
         return Plan(method, base, base.prox(zero if start is None else start, 0.0))
-    base, scaling = problem.measured(base, moments)
+    base, scaling = problem.with_convergence_norm(base, moments)
     if start is None:
         start = null_model(base, scaling) if rescaled else zero
     start = base.prox(start, 0.0)  # the nearest point that the penalty allows
@@ -215,11 +215,11 @@ class NormalEquations(MomentSolver):
         """Whiten the columns by their moments, or by QR where squaring them lost what is small."""
         moments = self.moments(problem, base)
         start = problem.start
-        base, scaling = problem.measured(base, moments)
+        base, scaling = problem.with_convergence_norm(base, moments)
         start = null_model(base, scaling) if start is None else start
         with np.errstate(all="ignore"):
             whitening, columns = whiten_columns(base, moments, scaling, quadratic=True)
-            # Moments of well conditioned columns leave nothing to refine, nor do wider ones than w.
+            # Moments of well-conditioned columns, or in a wider dtype than w, leave nothing to refine.
             wide = moments.G.dtype != start.coef.dtype
             once = wide or np.max(columns.condition) < MAX_SINGLE_PASS_CONDITION
             accurate = columns.ill_conditioned and not problem.traits.sparse
@@ -255,8 +255,10 @@ class WhitenedLBFGS(MomentSolver):
                     return start_from_subsample(plan, few) if begin else plan
         moments = self.moments(problem, base)
         plan = self._whiten(problem, base, moments, start)
-        dear = plan.columns is not None and plan.columns.well_conditioned and problem.traits.lazy
-        if start is not None or not dear:
+        samples_chunks = (
+            plan.columns is not None and plan.columns.well_conditioned and problem.traits.lazy
+        )
+        if start is not None or not samples_chunks:
             return plan
         with contextlib.suppress(NotApplicable):
             return start_from_subsample(plan, gather_subsample(base.blocks, moments))
@@ -265,7 +267,7 @@ class WhitenedLBFGS(MomentSolver):
     def _whiten(
         self, problem: LinearProblem, base: LinearObjective, moments: Moments, start: Params | None
     ) -> Plan:
-        base, scaling = problem.measured(base, moments)
+        base, scaling = problem.with_convergence_norm(base, moments)
         with np.errstate(all="ignore"):
             start = null_model(base, scaling) if start is None else start
             whitening, columns = whiten_columns(base, moments, scaling, quadratic=False)
@@ -285,7 +287,7 @@ class FistaOnMoments(MomentSolver):
         """Scale the columns; raise `NotApplicable` where the dtype cannot hold the moments."""
         moments = self.moments(problem, base)
         start = problem.start
-        base, scaling = problem.measured(base, moments)
+        base, scaling = problem.with_convergence_norm(base, moments)
         with np.errstate(all="ignore"):
             start = null_model(base, scaling) if start is None else start
             if not moments_are_accurate(base, moments, scaling.inv_std):
@@ -330,7 +332,7 @@ class ConjugateGradients(LinearSolver):
         self, problem: LinearProblem, base: LinearObjective
     ) -> tuple[LinearObjective, Scaling, bool]:
         """Return the objective, centres and scales of the columns, and whether the rows serve as well."""
-        base, scaling = problem.measured(base)
+        base, scaling = problem.with_convergence_norm(base)
         if problem.traits.ridge > 0.0 or problem.traits.rows >= problem.traits.columns:
             return base, scaling, True
         if not problem.spread_ratio <= MAX_SPREAD_RATIO:
@@ -354,7 +356,7 @@ class KernelConjugateGradients(ConjugateGradients):
 
     def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
         """Take the rows as coordinates; raise `NotApplicable` for a start or a limit that the user gives."""
-        if not problem.own_measure or problem.start is not None:
+        if not problem.uses_scaled_gradient_norm or problem.start is not None:
             raise NotApplicable
         base, scaling, alike = self.coordinates(problem, base)
         if not alike:
@@ -373,12 +375,12 @@ class ScaledLBFGS(LinearSolver):
         if not problem.traits.sparse:
             raise NotApplicable
         start = problem.start
-        base, scaling = problem.measured(base)
+        base, scaling = problem.with_convergence_norm(base)
         x0 = scaling.to_preconditioned(null_model(base, scaling) if start is None else start)
         every = steps_between_checks(problem.resident)
         return Plan(lbfgs(LBFGS_MEMORY), Preconditioned(base, scaling), x0, every)
 
 
-ACCELERATED = Iterations(lambda loss: Accelerated(backtracking=loss.curvature is None))
+ACCELERATED = Iterations(lambda loss: Accelerated(backtracking=loss.curvature_bound is None))
 FISTA_ON_DATA = Iterations(lambda _: FISTA())
 PROXIMAL_GRADIENT = Iterations(lambda _: ProximalGradient())

@@ -34,8 +34,8 @@ __all__ = [
     "sum_rounds",
 ]
 
-# Each round leaves eps times the squared condition number of the error before it. More rounds help only
-# where rounding is all that is left, and there none does.
+# Each round multiplies the error by eps times the squared condition number. What five rounds do not bring
+# down is rounding, which no round removes.
 MAX_REFINEMENTS = 5
 
 
@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
 
     value: Any
     grad: Params
-    residual: Any
+    grad_norm: Any
 
 
 class Surrogate(Protocol):
@@ -78,7 +78,7 @@ class Surrogate(Protocol):
         """Return the gradient of the data up to which they agree that a run has converged."""
         ...
 
-    def has_stagnated(self, residual: Any, smallest: Any) -> Any:
+    def has_stagnated(self, grad_norm: Any, previous: Any) -> Any:
         """Return whether a round reduced the gradient of the data so little that another would not help."""
         ...
 
@@ -112,7 +112,11 @@ def refine(
         evaluation for each pass over the data. It has converged only if it has by the data's gradient.
     """
     rounds: list[Result] = []
-    steps_left, smallest, label = stop.max_iter, np.inf, surrogate.method.name + surrogate.label
+    steps_left, previous_norm, label = (
+        stop.max_iter,
+        np.inf,
+        surrogate.method.name + surrogate.label,
+    )
     while True:
         report = None if callback is None else functools.partial(_report_round, callback, rounds)
         round_stop = replace(stop, max_iter=steps_left)
@@ -122,15 +126,20 @@ def refine(
         )  # fmt: skip
         rounds.append(result)
         evaluation = surrogate.evaluate(result.x)
-        residual = evaluation.residual
+        grad_norm = evaluation.grad_norm
         steps_left -= int(np.max(result.nit))
-        denied = np.asarray(result.success) & ~(residual <= surrogate.agreed_limit(result))
-        hopeless = surrogate.has_stagnated(residual, smallest)[denied].all()
-        if hopeless or len(rounds) > MAX_REFINEMENTS or steps_left < 1:
+        denied = np.asarray(result.success) & ~(grad_norm <= surrogate.agreed_limit(result))
+        stagnated = surrogate.has_stagnated(grad_norm, previous_norm)
+        if (
+            not denied.any()
+            or stagnated[denied].all()
+            or len(rounds) > MAX_REFINEMENTS
+            or steps_left < 1
+        ):
             return replace(
                 _merge_rounds(rounds, evaluation, denied, surrogate.advice), method=label
             )
-        smallest = residual
+        previous_norm = grad_norm
         surrogate, x0 = surrogate.correct(result.x, evaluation.grad)
 
 
@@ -170,9 +179,9 @@ class MomentSurrogate:
         limits = optree.tree_leaves(result.certificate.tolerance)
         return functools.reduce(np.maximum, limits, 2.0 * np.asarray(result.certificate.grad_norm))
 
-    def has_stagnated(self, residual: Any, smallest: Any) -> Any:  # noqa: ARG002
+    def has_stagnated(self, grad_norm: Any, previous: Any) -> Any:  # noqa: ARG002
         """Return False: corrected moments may gain digits in a later round."""
-        return np.zeros(np.shape(residual), dtype=bool)
+        return np.zeros(np.shape(grad_norm), dtype=bool)
 
     def correct(self, params: Params, grad: Params) -> tuple[MomentSurrogate, Params]:
         """Shift the linear term of the moments so that their gradient at the point is the data's."""
@@ -220,9 +229,9 @@ class RecursiveResidual:
         limit = functools.reduce(np.maximum, limits, np.asarray(0.0))
         return np.where(limit > 0.0, limit, 2.0 * np.asarray(result.certificate.grad_norm))
 
-    def has_stagnated(self, residual: Any, smallest: Any) -> Any:
+    def has_stagnated(self, grad_norm: Any, previous: Any) -> Any:
         """Return whether the round has not even halved the gradient of the data."""
-        return residual > 0.5 * smallest
+        return grad_norm > 0.5 * previous
 
     def correct(self, params: Params, grad: Params) -> tuple[RecursiveResidual, Params]:  # noqa: ARG002
         """Begin the recursion anew at the point, in coordinates of the columns."""
@@ -265,9 +274,10 @@ def _join_histories(parts: list[History]) -> History:
 def _merge_rounds(rounds: list[Result], evaluation: Evaluation, denied: Any, advice: str) -> Result:
     """Return one result for all rounds; a run that the data deny has converged has not."""
     result = sum_rounds(rounds, len(rounds))
-    certificate = replace(result.certificate, grad_norm=as_scalar(evaluation.residual))
+    certificate = replace(result.certificate, grad_norm=as_scalar(evaluation.grad_norm))
     changes: dict[str, Any] = {}
     if denied.any():
+        # LINE_SEARCH: rounding, not the method, is what ended the run.
         status = np.where(denied, Status.LINE_SEARCH, result.status)
         changes = {
             "status": Status(int(status)) if status.ndim == 0 else status,

@@ -66,7 +66,7 @@ class Smoothing:
     def fit(self, problem: LinearProblem) -> Solution:
         """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
         base = problem.check_values(Revealed.NOTHING)
-        _, scaling = problem.measured(base)
+        _, scaling = problem.with_convergence_norm(base)
         first = _read_value(base, base.prox(null_model(base, scaling), 0.0))
         width, init, rounds = float(np.max(first)) or 1.0, problem.init, list[Result]()
         exact = _has_vertex(problem)

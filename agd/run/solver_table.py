@@ -115,19 +115,19 @@ def select_solver(traits: Traits) -> str:
     moderate = (
         p <= MAX_NORMAL_COLUMNS
     )  # (p, p) matrices cost less than the iterations that they save
-    if t.sparse and t.ridge and not t.nonsmooth:
+    if t.sparse and t.ridge and not t.penalty_needs_prox:
         few = p**3 <= MAX_FACTOR_OPERATIONS_PER_ENTRY * t.entries
         moderate = moderate and (p <= MAX_ACTIVE_SET_COLUMNS or few)
     if t.least_squares:
         if moderate:
             return _normal_equations(t)
         return "cg_kernel" if n < p and not t.lazy else "cg"
-    if t.nonsmooth and t.quadratic:
+    if t.penalty_needs_prox and t.quadratic:
         one_on_host = t.host_accessible and t.batch_shape == ()
         if t.penalty == "separable" and one_on_host and p <= MAX_ACTIVE_SET_COLUMNS:
             return "active_set"
         return "fista_moments" if moderate and n >= MIN_ROWS_PER_COLUMN * p else "fista"
-    if t.nonsmooth:
+    if t.penalty_needs_prox:
         return "proximal_gradient"
     if moderate:
         return "lbfgs_whitened"

@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, NotApplicable, Params
-from agd.data.arrays import Blocks
+from agd.data.base import BaseData
 from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
@@ -43,7 +43,7 @@ SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no le
 EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
 
 
-def is_worthwhile(base: LinearObjective, some: Blocks) -> bool:
+def is_worthwhile(base: LinearObjective, some: BaseData) -> bool:
     """Return whether passes over all rows are what costs: one large problem, in the memory of the host."""
     X = base.blocks.X
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
@@ -52,12 +52,12 @@ def is_worthwhile(base: LinearObjective, some: Blocks) -> bool:
     return bool(large and some.X.shape[0] * FEW <= X.shape[0])
 
 
-def gather_subsample(blocks: Blocks, moments: Moments) -> Blocks:
+def gather_subsample(blocks: BaseData, moments: Moments) -> BaseData:
     """Return some rows of data in chunks, evenly apart in each, in memory; one pass.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : BaseData
         The data.
     moments : Moments
         Theirs, which know how many rows there are.
@@ -80,7 +80,7 @@ def gather_subsample(blocks: Blocks, moments: Moments) -> Blocks:
     if step < FEW:
         raise NotApplicable("a subsample would be a large share of the rows")
     X, y, *weight = blocks.reduce(functools.partial(_rows_apart, step), _below_each_other)
-    return Blocks.of(X, y, *weight)
+    return BaseData.of(X, y, *weight)
 
 
 def _rows_apart(step: int, X: Array, y: Array, weight: Array | None) -> list[Array]:
@@ -93,14 +93,14 @@ def _below_each_other(parts: list[list[Array]]) -> list[Array]:
     return [concat(list(column), axis=0) for column in zip(*parts, strict=True)]
 
 
-def start_from_subsample(plan: Plan, subsample: Blocks) -> Plan:
+def start_from_subsample(plan: Plan, subsample: BaseData) -> Plan:
     """Fit a subsample, and go on with all rows from its minimum, in coordinates that whiten its Hessian.
 
     Parameters
     ----------
     plan : Plan
         What would be run on all rows from the best constant model, in whitened coordinates.
-    subsample : Blocks
+    subsample : BaseData
         Some of the rows.
 
     Returns
@@ -141,7 +141,7 @@ def _newton_whitening(base: LinearObjective, scaling: Scaling, at: Params) -> Wh
     blocks, like = base.blocks, scaling.inv_std
     xp = backends.namespace(like)
     hessians = blocks.map(functools.partial(row_curvatures, base.loss, at))
-    weighted = Blocks.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
+    weighted = BaseData.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
     moments, ridge = Moments.from_blocks(weighted), ridge_strength(base.penalty)
     with np.errstate(all="ignore"):
         kappa = moments.total / xp.astype(blocks.total, moments.total.dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Room three: how w MOVES. Pure rules, schedules of their rates, and methods that drive them.
+"""How w MOVES. Pure rules, schedules of their rates, and methods that drive them.
 
 A rule is a pure pair ``init(params) -> state`` and ``update(grads, state, params) -> (updates,
 state)``, in optax's convention, on any tree of arrays of any library.
