@@ -9,6 +9,7 @@ tests of NumPy and array-api-strict in the files that ``helpers/quick_selection.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from helpers.array_libraries import (
     tested_variants,
 )
 from helpers.quick_selection import QUICK_FILES, SLOW_TESTS
+
+# The benchmarks are not in the package. The root stands last, so that the installed agd is the one under test.
+sys.path.append(str(Path(__file__).parents[1]))
 
 try:
     from hypothesis import settings

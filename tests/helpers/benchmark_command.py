@@ -11,7 +11,6 @@ import pytest
 __all__ = ["ROOT", "no_pauses", "run_benchmarks"]
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # behind the installed packages: agd stays the one under test
 
 from benchmarks.timing import measurement
 
