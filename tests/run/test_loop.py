@@ -63,9 +63,9 @@ def _hold_to_the_budget(X, y, counts, method, check_every, loss):
     if method != "gd" or loss != "poisson":
         assert found.n_sync == 2 + spectrum + -(-found.nit // check_every)
         return
-    # Of a loss without a bound on its curvature a step may be refused, and is tried again: two evaluations
+    # Of a loss without a bound on its curvature a step may be refused, and is tried again: one evaluation
     # a trial. Near the limit of steps there are fewer left than trials to a look, so that looks are closer.
-    tried = (found.nfev - 1) // 2
+    tried = found.nfev - 1
     assert tried > found.nit
     assert 0 <= found.n_sync - (2 + -(-tried // check_every)) <= 4
 
