@@ -130,12 +130,12 @@ def triangular_factor(blocks: BaseData, shift: Array, scale: Array) -> Array:
     Returns
     -------
     array, shape (..., k, p)
-        Upper triangular_factor, k = min(n, p).
+        Upper triangular, k = min(n, p).
 
     Examples
     --------
     >>> import numpy as np
-    >>> blocks = Blocks.of(np.asarray([[3.0], [4.0]]), np.zeros(2))
+    >>> blocks = BaseData.of(np.asarray([[3.0], [4.0]]), np.zeros(2))
     >>> abs(triangular_factor(blocks, np.zeros(1), np.ones(1))) ** 2
     array([[12.5]])
     """
@@ -190,7 +190,7 @@ def compensated_gradient(blocks: BaseData, shift: Array, params: Params) -> tupl
     Examples
     --------
     >>> import numpy as np
-    >>> blocks = Blocks.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
+    >>> blocks = BaseData.of(np.asarray([[1.0], [2.0]]), np.asarray([1.0, 3.0]))
     >>> value, grad = compensated_gradient(blocks, np.asarray([1.5]), Params(np.zeros(1), np.zeros(())))
     >>> float(value), grad.coef, float(grad.intercept)
     (2.5, array([-0.5]), -2.0)

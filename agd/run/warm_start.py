@@ -64,7 +64,7 @@ def gather_subsample(blocks: BaseData, moments: Moments) -> BaseData:
 
     Returns
     -------
-    Blocks
+    BaseData
         At most 8 MiB, whatever the data's size.
 
     Raises
