@@ -215,7 +215,7 @@ def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:
     Leaves of several dtypes are multiplied in the widest of them.
     """
     a_leaves, b_leaves = optree.tree_leaves(a), optree.tree_leaves(b)
-    if len({str(leaf.dtype) for leaf in a_leaves}) > 1:
+    if any(leaf.dtype != a_leaves[0].dtype for leaf in a_leaves[1:]):
         widest = TreeLayout.of(a, batch).dtype
         a_leaves = [backends.namespace(leaf).astype(leaf, widest, copy=False) for leaf in a_leaves]
     total = None
