@@ -49,7 +49,6 @@ __all__ = [
     "MAX_SPECTRUM_COLUMNS",
     "MIN_RESOLVED_SHARE",
     "Columns",
-    "known_row_count",
     "moments_are_accurate",
     "rayleigh_ritz_whitening",
     "subsample_rows",
@@ -342,16 +341,10 @@ def _least_square(moments: Moments) -> float:
     return float(kind.smallest_normal) / float(kind.eps)
 
 
-def known_row_count(base: LinearObjective) -> float:
-    """Return the number of rows; of unknown ones there are many."""
-    rows = base.blocks.X.shape[-2]
-    return math.inf if rows is None or math.isnan(rows) else rows
-
-
 def _entry_count(base: LinearObjective) -> float:
     """Return how many numbers X holds."""
     *problems, _, p = base.blocks.X.shape
-    size: float = known_row_count(base) * math.prod([*problems, p])
+    size: float = base.blocks.row_count * math.prod([*problems, p])
     return size
 
 

@@ -21,7 +21,6 @@ from agd._typing import Array, NotApplicable, Params, Progress, StepState
 from agd.gradient.conditioning import (
     MAX_NORMAL_COLUMNS,
     MAX_SPECTRUM_COLUMNS,
-    known_row_count,
     moments_are_accurate,
 )
 from agd.gradient.linear import LinearObjective
@@ -795,7 +794,7 @@ def _is_sooner(base: LinearObjective, method: Any, stop: Stop, callback: Any) ->
 
 def _takes_less_time(base: LinearObjective, stop: Stop) -> bool:
     """Return whether the closed form takes less time than the steps; measured, in nanoseconds."""
-    rows, p = known_row_count(base), base.blocks.X.shape[-1]
+    rows, p = base.blocks.row_count, base.blocks.X.shape[-1]
     n = float(rows) if math.isfinite(rows) else 1e9
     problems = math.prod(base.batch_shape)
     if base.blocks.sparse:  # 2 to 8 nanoseconds for each pair of entries in a row, measured

@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd.gradient.column_stats import column_peaks, column_scaling
-from agd.gradient.conditioning import Columns, known_row_count
+from agd.gradient.conditioning import Columns
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Preconditioned
@@ -458,7 +458,7 @@ def few_rows_warning(result: FitResult, objective: Any) -> str:
         What was minimised.
     """
     base = objective.base
-    n, p = known_row_count(base), int(result.coef.shape[-1]) + base.intercept
+    n, p = base.blocks.row_count, int(result.coef.shape[-1]) + base.intercept
     if n >= p or ridge_strength(base.penalty) > 0.0:
         return ""
     scale = backends.to_numpy(objective.scaling.inv_std)

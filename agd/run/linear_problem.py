@@ -302,7 +302,7 @@ class LinearProblem:
     @property
     def resident(self) -> Array:
         """An empty array of the kind that holds w."""
-        return self.uncounted.blocks.resident
+        return self.data.resident
 
     def with_convergence_norm(
         self, base: LinearObjective, moments: Moments | None = None
