@@ -49,9 +49,10 @@ class Params(NamedTuple):
 
     Attributes
     ----------
-    coef : array, shape (..., p)
-        One coefficient for each column of X; leading axes are independent problems.
-    intercept : array, shape (...), or None
+    coef : array, shape (..., p) or (..., k, p)
+        One coefficient for each column of X; leading axes are independent problems. Of a loss that
+        declares k outputs, one row for each of these.
+    intercept : array, shape (...) or (..., k), or None
         The constant term; None for a model without one. It is never a column of X.
     """
 
@@ -69,22 +70,23 @@ class BatchColumn:
         The number of targets, if there are several, and the number of rows, which is not known.
     dtype : dtype
         The dtype of the entries.
-    positive_label : float or None
-        The label that is read as 1, and all others as 0; None reads the values as they are.
+    labels : tuple of float, or None
+        The labels of the classes, ascending, each of which is read as its position; None reads the values
+        as they are.
     """
 
     shape: tuple[Any, ...]
     dtype: Any
-    positive_label: float | None = None
+    labels: tuple[float, ...] | None = None
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
         return len(self.shape)
 
-    def encoded(self, positive_label: float) -> BatchColumn:
-        """Return the column read as 1 where it is `positive_label`, else as 0."""
-        return replace(self, positive_label=positive_label)
+    def encoded(self, labels: tuple[float, ...]) -> BatchColumn:
+        """Return the column with each of these labels read as its position."""
+        return replace(self, labels=labels)
 
 
 class Batches:
@@ -215,7 +217,8 @@ class Data(Protocol):
 class Loss(Protocol):
     """A pointwise loss l(z, y) of the linear predictor z = X @ w + b and the target y.
 
-    ``agd.loss.BaseLoss`` derives all of it from `value` and `gradient`.
+    z has the shape of y (..., n), or, for a loss that declares k outputs, (..., n, k); the gradient has that
+    of z, and the value that of y. ``agd.loss.BaseLoss`` derives all of it from `value` and `gradient`.
     """
 
     @property
@@ -229,8 +232,29 @@ class Loss(Protocol):
         ...
 
     @property
-    def classes(self) -> int | None:
-        """How many classes y has, which it then numbers from 0; None for a numeric target."""
+    def classes(self) -> float | None:
+        """How many classes y has, which it then numbers from 0; None for a numeric target.
+
+        It is infinite where only the labels can tell; `with_classes` is then told their number.
+        """
+        ...
+
+    @property
+    def outputs(self) -> float | None:
+        """How many outputs z has on its last axis; None where z has the shape of y.
+
+        It is infinite where the number of classes is not known yet.
+        """
+        ...
+
+    @property
+    def has_recession_direction(self) -> bool:
+        """Whether, for some y, l decreases for ever as z grows, so that a fit may have no minimum."""
+        ...
+
+    @property
+    def user_defined(self) -> bool:
+        """Whether the loss is a user's own, of which no test has held the gradient to the value."""
         ...
 
     @property
@@ -291,6 +315,26 @@ class Loss(Protocol):
 
     def null_model(self, mean: Array) -> Array:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
+        ...
+
+    def statistic(self, y: Array) -> Array:
+        """Return what of y the null model is a function of the mean of, in the shape of z."""
+        ...
+
+    def with_classes(self, count: int) -> Loss:
+        """Return the loss for y of this many classes."""
+        ...
+
+    def class_shares(self, mean: Array) -> Array:
+        """Return the share of the rows in each class, shape (..., classes), for a mean of `statistic`."""
+        ...
+
+    def likeliest_class(self, z: Array) -> Array:
+        """Return the number of the likeliest class, in the dtype of z, shape (..., n)."""
+        ...
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Return the probability of each class, shape (..., n, classes)."""
         ...
 
     def outside(self, y: Array) -> Array:

@@ -63,7 +63,7 @@ def check_moments_finite(columns: Moments) -> None:
         )
 
 
-def label_values(classes: Any, loss: Loss) -> tuple[float, float] | None:
+def label_values(classes: Any, loss: Loss) -> tuple[float, ...] | None:
     """Check the labels that were given, if any."""
     if classes is None:
         return None
@@ -196,6 +196,10 @@ class Online:
                 f"loss must be smooth for Online, which keeps second derivatives of the rows before, got "
                 f"{self.loss.name!r}: use agd.fit"
             )
+        if self.loss.outputs is not None:
+            raise ValueError(
+                f"loss must have one output for Online, got {self.loss.name!r}: use agd.fit"
+            )
         self.classes = label_values(classes, self.loss)
         self.result: FitResult | None = None
         self._past: QuadraticSummary | None = None
@@ -322,7 +326,7 @@ class Online:
                 f"{third.size} others"
             )
         return Screened(
-            screened.blocks.encode_labels(high),
+            screened.blocks.encode_labels(self.classes),
             self.classes,
             screened.min_weight_share,
             screened.n_sync + 1,

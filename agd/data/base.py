@@ -26,7 +26,7 @@ from agd.data.threads import no_nested_threads, single_threaded_blas
 if TYPE_CHECKING:
     from agd.data.arrays import ArrayData
 
-__all__ = ["ARITY", "BaseData", "LazyData", "add_trees", "tree_reduce"]
+__all__ = ["ARITY", "BaseData", "LazyData", "add_trees", "label_positions", "tree_reduce"]
 
 R = TypeVar("R")
 
@@ -149,12 +149,11 @@ class BaseData:
     def _count_total(self) -> Array:
         return sum_row_weights(self.X, self.y, self.weight)
 
-    def encode_labels(self, high: float) -> Self:
-        """Return these data with y 1 where it is the label `high`, and 0 elsewhere."""
+    def encode_labels(self, labels: tuple[float, ...]) -> Self:
+        """Return these data with each label in y replaced by its position among the ascending `labels`."""
         if isinstance(self.y, BatchColumn):
-            return self.replace(y=self.y.encoded(high))
-        xp = backends.namespace(self.y)
-        return self.replace(y=xp.astype(self.y == high, self.y.dtype))
+            return self.replace(y=self.y.encoded(labels))
+        return self.replace(y=label_positions(self.y, labels))
 
     @property
     def lazy(self) -> bool:
@@ -333,6 +332,20 @@ def _sum_chunk(
     chunk = BaseData.uncounted(X, y, weight, max_block_rows=max_block_rows)
     with no_nested_threads() if parallel else contextlib.nullcontext():
         return chunk.sum(f, limit)
+
+
+def label_positions(y: Array, labels: tuple[float, ...]) -> Array:
+    """Return the position of each entry of y among the labels, in the dtype of y.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> label_positions(np.asarray([5.0, -1.0, 7.0]), (-1.0, 5.0, 7.0))
+    array([1., 0., 2.])
+    """
+    # A count of the labels that are no larger asks of a lazy array no more than comparisons.
+    xp = backends.namespace(y)
+    return functools.reduce(operator.add, (xp.astype(y >= label, y.dtype) for label in labels[1:]))
 
 
 def add_trees(trees: Sequence[Tree]) -> Tree:

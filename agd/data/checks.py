@@ -159,7 +159,7 @@ def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:
     return backends.of(X).align_chunks(y, X)
 
 
-def as_features(X: Any, coef: Array) -> Array:
+def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Array:
     """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
     if X is None:
         raise ValueError("X is missing: got None, need an array")
@@ -173,7 +173,7 @@ def as_features(X: Any, coef: Array) -> Array:
             f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
             f"(n, {coef.shape[-1]}); got shape {tuple(X.shape)}"
         )
-    problems = tuple(coef.shape)[:-1]
+    problems = tuple(coef.shape)[: -2 if outputs else -1]
     if X.ndim > 2 and problems and tuple(X.shape)[:-2] != problems:
         raise ValueError(
             f"X must have shape (n, {coef.shape[-1]}), or {(*problems, 'n', coef.shape[-1])} with rows of "

@@ -35,19 +35,21 @@ MIN_DENSE_SHARE = 0.07
 MAX_DENSE_BLOCK_BYTES = 4 * 2**20
 
 
-def forward(X: Array, w: Array) -> Array:
+def forward(X: Array, w: Array, *, outputs: bool = False) -> Array:
     """Return X @ w for every problem of the batch.
 
     Parameters
     ----------
     X : array, shape (n, p) or (..., n, p)
         The rows; one set for all problems, or one for each.
-    w : array, shape (..., p)
+    w : array, shape (..., p) or (..., k, p)
         The coefficients.
+    outputs : bool
+        Whether each problem has several outputs: the k rows of w.
 
     Returns
     -------
-    array, shape (..., n)
+    array, shape (..., n) or (..., k, n)
         The linear predictor, less the intercept.
 
     Examples
@@ -62,13 +64,15 @@ def forward(X: Array, w: Array) -> Array:
     if backends.is_sparse(X):
         flat = xp.reshape(w, (-1, w.shape[-1]))
         return xp.reshape(xp.matrix_transpose(X @ flat.T), (*w.shape[:-1], X.shape[0]))
-    if X.ndim == 2:
+    if X.ndim == 2 or outputs:
         return w @ xp.matrix_transpose(X)
     return xp.matmul(X, w[..., None])[..., 0]
 
 
-def backward(X: Array, r: Array) -> Array:
+def backward(X: Array, r: Array, *, outputs: bool = False) -> Array:
     """Return X' r for every problem of the batch, shape (..., p), for r of shape (..., n).
+
+    With several outputs r is (..., k, n), and the result (..., k, p).
 
     Examples
     --------
@@ -81,7 +85,7 @@ def backward(X: Array, r: Array) -> Array:
     xp = backends.namespace(X)
     if X.ndim == 2 and r.ndim == 1:
         return backends.of(X).matmul(xp.matrix_transpose(X), r)
-    if X.ndim == 2:
+    if X.ndim == 2 or outputs:
         return r @ X
     return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
 

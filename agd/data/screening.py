@@ -1,4 +1,4 @@
-"""Screening of the values of X, y and the weights: finite, within the loss's domain, labels of two classes.
+"""Screening of the values of X, y and the weights: finite, within the loss's domain, labels of classes.
 
 A fit screens its data before the first step, unless its solver reads every value of X anyway and reports what is
 not finite. Valid data cost one pass and one read by the host. Only data that fail are passed over again, to count
@@ -28,6 +28,8 @@ __all__ = [
 
 # The second pass, which locates an invalid value, makes a copy of the size of its block.
 MAX_LOCATED_BLOCK_BYTES = 64 * 2**20
+# Of a loss for any number of classes: with more labels the target is hardly one of classes.
+MAX_CLASSES = 1000
 
 
 class Screened(NamedTuple):
@@ -36,9 +38,9 @@ class Screened(NamedTuple):
     Attributes
     ----------
     blocks : BaseData
-        The data; for a loss of two classes y is 0 and 1.
+        The data; for a loss of k classes y is numbered from 0 to k - 1.
     classes : tuple of float, or None
-        The labels that 0 and 1 stand for.
+        The labels that these numbers stand for, ascending.
     min_weight_share : float
         The smallest positive weight over the sum of the weights.
     n_sync : int
@@ -48,7 +50,7 @@ class Screened(NamedTuple):
     """
 
     blocks: BaseData
-    classes: tuple[float, float] | None
+    classes: tuple[float, ...] | None
     min_weight_share: float
     n_sync: int
     whole: bool = True
@@ -72,11 +74,15 @@ class _BlockReport(NamedTuple):
 def screen_block(
     loss: Loss, X: Array, y: Array, weight: Array | None, *, whole: bool = True
 ) -> Array:
-    """Summarise a block as a `_BlockReport`: a sum is finite only if all its terms are, and needs no temporary."""
+    """Summarise a block as a `_BlockReport`: a sum is finite only if all its terms are, and needs no temporary.
+
+    Of a loss with another number of classes than two, the block's labels follow it.
+    """
     xp = backends.namespace(y)
     _check_row_counts(X, y, weight)
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out
-        return xp.asarray(_EMPTY_REPORT, dtype=X.dtype, device=backends.device(X))
+        report = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
+        return xp.asarray(report, dtype=X.dtype, device=backends.device(X))
     columns = dict.fromkeys(
         _BlockReport._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y))
     )
@@ -102,7 +108,24 @@ def screen_block(
             "not_binary": _count_flags((y != 0.0) & (y != 1.0)),
             "not_signs": _count_flags((y != -1.0) & (y != 1.0)),
         }
-    return xp.stack([xp.astype(columns[name], X.dtype) for name in _BlockReport._fields])
+    report = xp.stack([xp.astype(columns[name], X.dtype) for name in _BlockReport._fields])
+    return xp.concat([report, _distinct_labels(y)]) if _has_many_classes(loss) else report
+
+
+def _has_many_classes(loss: Loss) -> bool:
+    return loss.classes not in (None, 2)
+
+
+def _distinct_labels(y: Array) -> Array:
+    """Return the smallest distinct entries of y, ascending, and infinity for what is left of `MAX_CLASSES` + 1."""
+    # No array here has a shape that depends on values, so that one read is enough, on any device.
+    xp, where = backends.namespace(y), backends.device(y)
+    ordered = xp.sort(xp.reshape(y, (-1,)))
+    infinite = xp.zeros_like(ordered) + math.inf
+    repeated = xp.concat([ordered[:1] != ordered[:1], ordered[1:] == ordered[:-1]])
+    distinct = xp.sort(xp.where(repeated, infinite, ordered))[: MAX_CLASSES + 1]
+    rest = MAX_CLASSES + 1 - int(distinct.shape[0])
+    return xp.concat([distinct, xp.full((rest,), math.inf, dtype=y.dtype, device=where)])
 
 
 _EMPTY_REPORT = tuple(
@@ -134,7 +157,7 @@ def _count_flags(mask: Array) -> Array:
 def screen(
     blocks: BaseData, loss: Loss, reports: Array | None = None, *, whole: bool = True
 ) -> Screened:
-    """Check the values of X, y and the weights; encode the labels of two classes as 0 and 1.
+    """Check the values of X, y and the weights; encode the labels of classes as numbers from 0.
 
     Parameters
     ----------
@@ -167,7 +190,7 @@ def screen(
     # The same in every column of its row.
     min_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
     read = backends.to_numpy(xp.concat([reports, min_total])).astype(float)
-    report, total = _BlockReport(*read[:-1].T), read[-1, 0]
+    report, total = _BlockReport(*read[:-1, : len(_EMPTY_REPORT)].T), read[-1, 0]
     _check_finite(blocks, report)
     if report.high.max() < report.low.min():
         raise ValueError("X must have at least one row, got chunks without any")
@@ -183,7 +206,29 @@ def screen(
             kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
             _raise_first_error(blocks, 1, "y", kind, loss.outside)
         return Screened(blocks, None, min_weight_share, 1, whole)
+    if _has_many_classes(loss):
+        classes = _check_labels(loss, np.unique(read[:-1, len(_EMPTY_REPORT) :]).tolist())
+        numbered = classes == tuple(range(len(classes)))
+        encoded = blocks if numbered else blocks.encode_labels(classes)
+        return Screened(encoded, classes, min_weight_share, 1, whole)
     return _encode_classes(blocks, loss, report, min_weight_share)._replace(whole=whole)
+
+
+def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:
+    """Return the labels but for the infinity that fills their list; refuse a number that is not the loss's."""
+    classes = tuple(label for label in labels if label != math.inf)
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(
+            f"y must have at most {MAX_CLASSES:,} classes for loss {loss.name!r}, got more: a number that "
+            f"is no label is fitted by a loss such as 'squared_error'"
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must have two classes or more for loss {loss.name!r}, got one: {classes[0]!r}"
+        )
+    if loss.classes not in (math.inf, len(classes)):
+        raise ValueError(f"y must have {loss.classes} classes for loss {loss!r}, got {classes!r}")
+    return classes
 
 
 def _check_finite(blocks: BaseData, report: _BlockReport) -> None:
@@ -215,7 +260,7 @@ def _encode_classes(
         _raise_first_error(blocks, 1, "y", more, third)
     if is_encoded:
         return Screened(blocks, (low, high), min_weight_share, n_sync)
-    return Screened(blocks.encode_labels(high), (low, high), min_weight_share, n_sync)
+    return Screened(blocks.encode_labels((low, high)), (low, high), min_weight_share, n_sync)
 
 
 def _is_third_class(low: float, high: float, y: Array) -> Array:

@@ -21,7 +21,7 @@ from agd import backends
 from agd._typing import Array, BatchColumn, Batches, Tree
 from agd._validation import as_count, check_columns, column_names
 from agd.backends import Backend, Transfer
-from agd.data.base import ARITY, LazyData, tree_reduce
+from agd.data.base import ARITY, LazyData, label_positions, tree_reduce
 from agd.data.checks import CheckedArrays, check_arrays
 from agd.data.placement import (
     as_host_arrays,
@@ -206,12 +206,12 @@ class StreamData(LazyData):
         return isinstance(X, Batches)
 
     def _batches(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        """Go through the batches, with labels read as 0 and 1 where these were encoded."""
-        positive_label = self.y.positive_label
+        """Go through the batches, with labels read as their positions where these were encoded."""
+        labels = self.y.labels
         for X, y, weight in self.X:
-            if positive_label is not None:
+            if labels is not None:
                 # The name y is used again so that no second target is kept alive.
-                y = backends.namespace(y).astype(y == positive_label, y.dtype)  # noqa: PLW2901
+                y = label_positions(y, labels)  # noqa: PLW2901
             yield X, y, weight
             del X, y, weight  # free the batch before the next one is made
 

@@ -93,17 +93,30 @@ def _column_spread(blocks: BaseData, intercept: bool) -> tuple[Array, Array]:
     return mean, size * spread
 
 
-def _mean_target(blocks: BaseData, moments: Moments | None) -> Array:
-    """Return the weighted mean of y, shape (...), from the moments where data in chunks have some."""
-    if moments is None:
-        return blocks.targets_only().sum(_weighted_targets) / blocks.total
+def _mean_statistic(blocks: BaseData, loss: Loss, moments: Moments | None) -> Array:
+    """Return the weighted mean of the loss's statistic of y, in the shape of the null model.
+
+    Of a loss with one output that is the mean of y, which the moments have where data in chunks have some.
+    """
+    if moments is None or loss.outputs is not None:
+        sums = blocks.targets_only().sum(functools.partial(_sum_statistic, loss))
+        return sums / (blocks.total if loss.outputs is None else blocks.total[..., None])
     xp = backends.namespace(moments.mean_y)
     return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
 
 
-def _weighted_targets(X: Array, y: Array, weight: Array | None) -> Array:
-    xp = backends.namespace(y)
-    return xp.sum(y if weight is None else y * weight, axis=-1)
+def _sum_statistic(loss: Loss, X: Array, y: Array, weight: Array | None) -> Array:
+    statistic = loss.statistic(y)
+    return backends.namespace(y).sum(
+        _weigh_rows(loss, statistic, weight), axis=-1 if loss.outputs is None else -2
+    )
+
+
+def _weigh_rows(loss: Loss, x: Array, weight: Array | None) -> Array:
+    """Return x, which has the shape of the loss's predictor, times the weights of the rows."""
+    if weight is None:
+        return x
+    return x * (weight if loss.outputs is None else weight[..., None])
 
 
 def _null_slopes(
@@ -115,12 +128,16 @@ def _null_slopes(
     without a bound on its second derivative, the sum of d²l/dz².
     """
     xp = backends.namespace(y)
-    at = xp.zeros_like(y) + z[..., None]
+    if loss.outputs is None:
+        at = xp.zeros_like(y) + z[..., None]
+    else:
+        at = xp.zeros_like(y)[..., None] + z[..., None, :]
     slope = loss.gradient(at, y)
     moved = loss.gradient(at + share * at, y) - slope
     root = None if weight is None else xp.sqrt(weight)
-    if root is not None:
-        slope, moved = slope * root, moved * root
+    slope, moved = (_weigh_rows(loss, x, root) for x in (slope, moved))
+    if loss.outputs is not None:  # the outputs of all rows are one vector
+        slope, moved = (xp.reshape(x, (*x.shape[:-2], -1)) for x in (slope, moved))
     if loss.curvature_bound is not None:
         return _vector_length(slope), _vector_length(moved)
     hessian = loss.hessian(at, y)
@@ -180,7 +197,7 @@ def _spread_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array
     variance, mean = xp.linalg.diagonal(moments.G), moments.mean
     if not intercept:
         root = xp.sqrt(variance + mean * mean)
-        return xp.zeros_like(like) * xp.astype(mean, like.dtype), xp.astype(root, like.dtype)
+        return 0.0 * xp.astype(mean, like.dtype), xp.astype(root, like.dtype)
     # Below this a column is constant but for the rounding of its mean.
     noise = 64.0 * float(xp.finfo(like.dtype).eps) * xp.abs(mean)
     spread = xp.sqrt(backends.clip(variance, low=0.0))
@@ -197,11 +214,11 @@ def _null_model(
     # Data in chunks are not sampled: the moments know their mean.
     known = moments if blocks.lazy else None
     classes = loss.classes is not None
-    mean = _mean_target(blocks, known) if objective.intercept or classes else None
+    mean = _mean_statistic(blocks, loss, known) if objective.intercept or classes else None
     null = loss.null_model(mean) if objective.intercept else _zero_columns(objective)
     slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))
     if classes:
-        parts, total = [slopes(like, *_two_rows(mean, like))], xp.ones_like(total)
+        parts, total = [slopes(like, *_row_per_class(loss, mean, like))], xp.ones_like(total)
     else:
         parts = blocks.targets_only().map(slopes)
     lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
@@ -215,11 +232,11 @@ def _null_model(
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
 
 
-def _two_rows(mean: Array, like: Array) -> tuple[Array, Array]:
-    """Return targets and weights of two rows that a constant model cannot tell from all of two classes."""
-    xp = backends.namespace(like)
-    targets = xp.arange(2, dtype=like.dtype, device=backends.device(like))
-    return targets, xp.astype(xp.stack([1.0 - mean, mean], axis=-1), like.dtype, copy=False)
+def _row_per_class(loss: Loss, mean: Array, like: Array) -> tuple[Array, Array]:
+    """Return targets and weights of a row of each class, which a constant model cannot tell from all rows."""
+    xp, shares = backends.namespace(like), loss.class_shares(mean)
+    targets = xp.arange(shares.shape[-1], dtype=like.dtype, device=backends.device(like))
+    return targets, xp.astype(shares, like.dtype, copy=False)
 
 
 def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, Array, Array]:

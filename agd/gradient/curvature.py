@@ -23,7 +23,7 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
     Parameters
     ----------
     objective : objective over linear parameters
-        It gives ``zeros`` and ``bound_product``.
+        It gives ``zeros``, ``bound_product`` and ``batch_shape``.
     iterations : int
         Passes over the data.
 
@@ -42,7 +42,7 @@ def largest_curvature(objective: Any, iterations: int = 20) -> Array:
 
 def _power_step(objective: Any, iterations: int) -> Array:
     zeros = objective.zeros()
-    batch = zeros.coef.ndim - 1
+    batch = len(objective.batch_shape)
     v = _start_vector(zeros, batch)
     for _ in range(iterations):
         product = objective.bound_product(v)

@@ -7,6 +7,7 @@ room adds the blocks up, wherever they are. All other objectives of linear model
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -47,12 +48,14 @@ def loss_block(
     """Sum the loss and its gradient over the rows of one block, less a shift where there is one."""
     if shift is not None:
         X = X - shift[..., None, :]
-    z = linear_predictor(params, X)
+    outputs = loss.outputs is not None
+    z = linear_predictor(params, X, outputs=outputs)
     if weight is None:
         total, slope = loss.sum_and_gradient(z, y)
-        return total, _predictor_adjoint(params, X, slope)
+        return total, _predictor_adjoint(params, X, slope, outputs=outputs)
     value, slope = loss.value_and_gradient(z, y)
-    return _row_sum(value * weight), _predictor_adjoint(params, X, slope * weight)
+    slope = slope * (weight[..., None] if outputs else weight)
+    return _row_sum(value * weight), _predictor_adjoint(params, X, slope, outputs=outputs)
 
 
 def flat_loss_block(
@@ -69,16 +72,21 @@ def flat_loss_block(
     return (value, grad.coef) if grad.intercept is None else (value, *grad)
 
 
-def hessian_product_block(params: Params, X: Array, y: Array, weight: Array | None) -> Params:
+def hessian_product_block(
+    params: Params, X: Array, y: Array, weight: Array | None, *, outputs: bool = False
+) -> Params:
     """Sum [X 1]' diag(weight) [X 1] params over the rows of one block."""
-    z = linear_predictor(params, X)
-    return _predictor_adjoint(params, X, z if weight is None else z * weight)
+    z = linear_predictor(params, X, outputs=outputs)
+    if weight is not None:
+        z = z * (weight[..., None] if outputs else weight)
+    return _predictor_adjoint(params, X, z, outputs=outputs)
 
 
-def linear_predictor(params: Params, X: Array) -> Array:
-    """Return z = X w + b, shape (..., n)."""
-    z = forward(X, params.coef)
-    return z if params.intercept is None else z + params.intercept[..., None]
+def linear_predictor(params: Params, X: Array, *, outputs: bool = False) -> Array:
+    """Return z = X w + b, shape (..., n); with several outputs (..., n, k)."""
+    z = forward(X, params.coef, outputs=outputs)
+    z = z if params.intercept is None else z + params.intercept[..., None]
+    return backends.namespace(z).matrix_transpose(z) if outputs else z
 
 
 def row_curvatures(loss: Loss, params: Params, X: Array, y: Array, weight: Array | None) -> Array:
@@ -90,8 +98,12 @@ def row_curvatures(loss: Loss, params: Params, X: Array, y: Array, weight: Array
     return curvature if weight is None else curvature * weight
 
 
-def _predictor_adjoint(params: Params, X: Array, slope: Array) -> Params:
-    return Params(backward(X, slope), None if params.intercept is None else _row_sum(slope))
+def _predictor_adjoint(params: Params, X: Array, slope: Array, *, outputs: bool) -> Params:
+    """Return the gradient with respect to (w, b) for that with respect to z."""
+    if outputs:  # rows on the last axis, as in the product that z comes from
+        slope = backends.namespace(slope).matrix_transpose(slope)
+    coef = backward(X, slope, outputs=outputs)
+    return Params(coef, None if params.intercept is None else _row_sum(slope))
 
 
 def _row_sum(x: Array) -> Array:
@@ -119,7 +131,8 @@ class LinearObjective(BaseObjective):
         value(w, b) = 1/m Σ_i s_i l(x_i · w + b, y_i) + penalty(w),    m = Σ_i s_i
 
     with weights s_i of 1 unless given. The gradient is X' (s ∘ l') / m + penalty'(w) for w and
-    Σ s_i l'_i / m for b. A pure function of its parameters: `value_and_grad` runs inside ``jax.jit``,
+    Σ s_i l'_i / m for b. Where the loss declares k outputs, w is (k, p) and b (k,), and the penalty is
+    summed over the outputs. A pure function of its parameters: `value_and_grad` runs inside ``jax.jit``,
     ``jax.vmap`` and ``jax.lax.scan``.
 
     Attributes
@@ -206,6 +219,11 @@ class LinearObjective(BaseObjective):
         return self.blocks.batch_shape
 
     @property
+    def outputs(self) -> float | None:
+        """How many outputs the predictor has, as the loss says: an axis of coef before the last; or None."""
+        return self.loss.outputs
+
+    @property
     def worth_compiling(self) -> bool:
         """Whether a compiled step would be faster: not one that goes through chunks, one by one."""
         return not self.blocks.lazy
@@ -257,7 +275,7 @@ class LinearObjective(BaseObjective):
 
     def zeros(self) -> Params:
         """Return the parameters at zero, where the data (or its chunks) are."""
-        return zero_params(self.blocks, self.intercept)
+        return zero_params(self.blocks, self.intercept, self.outputs)
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient, from one pass over the data.
@@ -287,10 +305,17 @@ class LinearObjective(BaseObjective):
         if self.penalty is None or not self.penalty.smooth:
             return value, grad
         coef = grad.coef + self.penalty.gradient(params.coef)
-        return value + self.penalty.value(params.coef), Params(coef, grad.intercept)
+        return value + self._sum_outputs(self.penalty.value(params.coef)), Params(
+            coef, grad.intercept
+        )
+
+    def _sum_outputs(self, value: Array) -> Array:
+        """Return the penalty of each problem, shape (...), for that of each of its outputs."""
+        return value if self.outputs is None else backends.namespace(value).sum(value, axis=-1)
 
     def _sum_rows(self, params: Params, shift: Array | None) -> tuple[Array, Params]:
-        alike = tuple(params.coef.shape)[:-1] == self.batch_shape
+        entry_axes = 1 if self.outputs is None else 2
+        alike = tuple(params.coef.shape)[:-entry_axes] == self.batch_shape
         if not alike or not are_small_problems(self.blocks):
             found: tuple[Array, Params] = self.blocks.sum(
                 functools.partial(loss_block, self.loss, params, shift=shift),
@@ -306,7 +331,9 @@ class LinearObjective(BaseObjective):
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by [X 1]' diag(s) [X 1] / m: the Hessian of the squared loss."""
-        product: Params = self.blocks.sum(functools.partial(hessian_product_block, params))
+        outputs = self.outputs is not None
+        block_product = functools.partial(hessian_product_block, params, outputs=outputs)
+        product: Params = self.blocks.sum(block_product)
         divided: Params = tree_divide(product, self.blocks.total)
         return divided
 
@@ -335,7 +362,7 @@ class LinearObjective(BaseObjective):
     def penalty_value(self, params: Params) -> Array:
         """Return the part of the objective that is left to `prox`, shape (...); else 0."""
         if self.penalty is not None and not self.penalty.smooth:
-            return self.penalty.value(params.coef)
+            return self._sum_outputs(self.penalty.value(params.coef))
         return super().penalty_value(params)
 
     def prox(self, params: Params, step: float | Array) -> Params:
@@ -355,7 +382,8 @@ class LinearObjective(BaseObjective):
         """
         if self.penalty is None or self.penalty.smooth:
             return params
-        return Params(self.penalty.prox(params.coef, expand_step(step)), params.intercept)
+        step = expand_step(step, outputs=self.outputs is not None)
+        return Params(self.penalty.prox(params.coef, step), params.intercept)
 
     def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return how far the params are from stationary, as `convergence_norm` says, shape (...).
@@ -370,7 +398,7 @@ class LinearObjective(BaseObjective):
             return size
         if self.nonsmooth:
             grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
-        return tree_max_abs(grads, grads.coef.ndim - 1)
+        return tree_max_abs(grads, grads.coef.ndim - (1 if self.outputs is None else 2))
 
     def arrays(self) -> Tree:
         """Return the data's arrays: what a compiled step takes as its argument."""
@@ -386,7 +414,7 @@ class LinearObjective(BaseObjective):
         return replace(self, blocks=blocks, convergence_norm=new.convergence_norm)
 
 
-def zero_params(blocks: BaseData, intercept: bool) -> Params:
+def zero_params(blocks: BaseData, intercept: bool, outputs: float | None = None) -> Params:
     """Return parameters at zero, of the dtype and on the device of the data.
 
     Parameters
@@ -395,19 +423,32 @@ def zero_params(blocks: BaseData, intercept: bool) -> Params:
         The data.
     intercept : bool
         Whether there is a constant term.
+    outputs : int, optional
+        How many outputs the predictor has, where it has an axis of these.
 
     Returns
     -------
     Params
-        coef (..., p) and intercept (...), or None.
+        coef (..., p) and intercept (...), or None; with outputs (..., k, p) and (..., k).
+
+    Raises
+    ------
+    ValueError
+        If the number of outputs is that of the classes, which are not known yet.
     """
+    if outputs == math.inf:
+        raise ValueError(
+            "the number of classes must be known, as of loss.with_classes(3), got none"
+        )
     like = blocks.resident
     xp, where = backends.namespace(like), backends.device(like)
-    shape = blocks.batch_shape
+    shape = blocks.batch_shape if outputs is None else (*blocks.batch_shape, int(outputs))
     coef = xp.zeros((*shape, blocks.X.shape[-1]), dtype=like.dtype, device=where)
     return Params(coef, xp.zeros(shape, dtype=like.dtype, device=where) if intercept else None)
 
 
-def expand_step(step: Any) -> Any:
-    """Give a step for each problem an axis that stands for the coefficients."""
-    return step[..., None] if np.ndim(step) else step
+def expand_step(step: Any, *, outputs: bool = False) -> Any:
+    """Give a step for each problem axes that stand for the coefficients, and for the outputs."""
+    if not np.ndim(step):
+        return step
+    return step[..., None, None] if outputs else step[..., None]

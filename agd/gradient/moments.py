@@ -475,9 +475,9 @@ def survey(blocks: BaseData, loss: Loss) -> tuple[Screened, Moments]:
     return screened, _encode_label_moments(moments, screened.classes)
 
 
-def _encode_label_moments(moments: Moments, classes: tuple[float, float] | None) -> Moments:
-    """Write two classes as 0 and 1 in the moments too."""
-    if classes is None or classes == (0.0, 1.0):
+def _encode_label_moments(moments: Moments, classes: tuple[float, ...] | None) -> Moments:
+    """Write two classes as 0 and 1 in the moments too; those of y beside more classes are not used."""
+    if classes is None or len(classes) != 2 or classes == (0.0, 1.0):
         return moments
     low, high = classes
     xp, width = backends.namespace(moments.yy), high - low

@@ -69,8 +69,9 @@ class Scaling(NamedTuple):
     gradient_scale : array, shape () or (...)
         A bound on the gradient's entries, in these coordinates, at the best constant model; gradients
         relative to it do not depend on the units of X or y.
-    null_model : array, shape () or (...)
-        The best constant model, as a linear predictor; 0 for a model without an intercept.
+    null_model : array, shape () or (...), or (..., k)
+        The best constant model, as a linear predictor; 0 for a model without an intercept. Of a predictor
+        with k outputs it has an axis of these, which the columns' means and scales do not have.
     """
 
     mean: Array
@@ -80,35 +81,60 @@ class Scaling(NamedTuple):
     null_model: Array
 
     @property
+    def has_outputs(self) -> bool:
+        """Whether the predictor has several outputs, so that coef is (..., k, p)."""
+        several: bool = self.null_model.ndim > self.gradient_scale.ndim
+        return several
+
+    @property
     def diagonal_part(self) -> "Scaling":
         """The part of the coordinates that centres and scales: all of it."""
         return self
 
+    def _per_output(self, x: Array, axis: int) -> Array:
+        """Give what is the same for all outputs of a problem an axis that stands for them."""
+        if x.ndim < -axis or not self.has_outputs:
+            return x
+        return backends.namespace(x).expand_dims(x, axis=axis)
+
+    @property
+    def _column_means(self) -> Array:
+        return self._per_output(self.mean, -2)
+
+    @property
+    def _column_scales(self) -> Array:
+        return self._per_output(self.inv_std, -2)
+
+    @property
+    def _constant_scale(self) -> Array:
+        return self._per_output(self.intercept_scale, -1)
+
     def to_centred(self, v: Params) -> Params:
         """Return (w, d c), of which d c is the intercept beside centred columns, for (v, c)."""
-        constant = None if v.intercept is None else self.intercept_scale * v.intercept
-        return Params(self.inv_std * v.coef, constant)
+        constant = None if v.intercept is None else self._constant_scale * v.intercept
+        return Params(self._column_scales * v.coef, constant)
 
     def to_original(self, v: Params) -> Params:
         """Return (w, b) for (v, c)."""
         coef, constant = self.to_centred(v)
         if constant is None:
             return Params(coef, None)
-        return Params(coef, constant - dot(self.mean, coef))
+        return Params(coef, constant - dot(self._column_means, coef))
 
     def to_preconditioned(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
-        coef = params.coef / self.inv_std
+        coef = params.coef / self._column_scales
         if params.intercept is None:
             return Params(coef, None)
-        centred = params.intercept + dot(self.mean, params.coef)
-        return Params(coef, centred / self.intercept_scale)
+        centred = params.intercept + dot(self._column_means, params.coef)
+        return Params(coef, centred / self._constant_scale)
 
     def transform_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
         if g.intercept is None:
             return self.to_centred(g)
-        return self.to_centred(Params(g.coef - self.mean * g.intercept[..., None], g.intercept))
+        centred = g.coef - self._column_means * g.intercept[..., None]
+        return self.to_centred(Params(centred, g.intercept))
 
     def transform_centred_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, d c)."""
@@ -116,21 +142,23 @@ class Scaling(NamedTuple):
 
     def restore_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (w, b) for that with respect to (v, c)."""
+        coef = g.coef / self._column_scales
         if g.intercept is None:
-            return Params(g.coef / self.inv_std, None)
-        intercept = g.intercept / self.intercept_scale
-        return Params(g.coef / self.inv_std + self.mean * intercept[..., None], intercept)
+            return Params(coef, None)
+        intercept = g.intercept / self._constant_scale
+        return Params(coef + self._column_means * intercept[..., None], intercept)
 
     def prox(self, v: Params, step: float | Array, penalty: Penalty) -> Params:
         """Return argmin_u penalty(D u) + |u - v|² / (2 step): prox(D v, step D²) / D.
 
         The penalty acts entry by entry, or D is the same for all columns.
         """
-        squared = self.inv_std * self.inv_std
+        scale = self._column_scales
+        squared = scale * scale
         if not penalty.separable:
             squared = squared[..., :1]
-        near = penalty.prox(self.inv_std * v.coef, expand_step(step) * squared)
-        return Params(near / self.inv_std, v.intercept)
+        near = penalty.prox(scale * v.coef, expand_step(step, outputs=self.has_outputs) * squared)
+        return Params(near / scale, v.intercept)
 
     def resolvable_gradient_scale(self, params: Params) -> Array:
         """Return `gradient_scale`, and what the rounding of (w, b) adds to a gradient, shape (...).
@@ -139,10 +167,11 @@ class Scaling(NamedTuple):
         this scale it counts as nothing.
         """
         xp = backends.namespace(params.coef)
-        reach = xp.abs(self.mean) + 1.0 / self.inv_std
+        reach = xp.abs(self._column_means) + 1.0 / self._column_scales
         rounded = xp.sum(reach * xp.abs(params.coef), axis=-1)
         if params.intercept is not None:
             rounded = rounded + xp.abs(params.intercept)
+        rounded = xp.max(rounded, axis=-1) if self.has_outputs else rounded
         return self.gradient_scale + rounding_share(rounded) * rounded
 
     def relative_residual(
@@ -167,7 +196,11 @@ class Scaling(NamedTuple):
         if penalty is not None and not penalty.smooth:
             v = self.to_preconditioned(params)
             pulled = tree_subtract(v, self.prox(tree_subtract(v, pulled), 1.0, penalty))
-        return tree_max_abs(pulled, pulled.coef.ndim - 1) / self.gradient_scale
+        return self.largest_entry(pulled) / self.gradient_scale
+
+    def largest_entry(self, params: Params) -> Array:
+        """Return the largest absolute entry of coefficients and intercept, shape (...)."""
+        return tree_max_abs(params, params.coef.ndim - (2 if self.has_outputs else 1))
 
 
 @dataclass(frozen=True)
@@ -363,11 +396,14 @@ class Whitening(NamedTuple):
 
     def apply(self, v: Array) -> Array:
         """Return N v, in centred and scaled coordinates, for v (..., p)."""
-        return batched_matvec(self.inv_sqrt, v)
+        return self._multiply(self.inv_sqrt, v)
 
     def apply_transpose(self, g: Array) -> Array:
         """Return N' g, a gradient here, for one in centred and scaled coordinates."""
-        return batched_matvec(_transpose(self.inv_sqrt), g)
+        return self._multiply(_transpose(self.inv_sqrt), g)
+
+    def _multiply(self, A: Array, x: Array) -> Array:
+        return batched_matvec(A, x, outputs=self.scaling.has_outputs)
 
     @property
     def diagonal_part(self) -> "Scaling":
@@ -390,7 +426,7 @@ class Whitening(NamedTuple):
     def to_preconditioned(self, params: Params) -> Params:
         """Return (v, c) for (w, b)."""
         there = self.scaling.to_preconditioned(params)
-        return Params(batched_matvec(_transpose(self.sqrt), there.coef), there.intercept)
+        return Params(self._multiply(_transpose(self.sqrt), there.coef), there.intercept)
 
     def transform_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (v, c) for that with respect to (w, b)."""
@@ -404,7 +440,7 @@ class Whitening(NamedTuple):
 
     def restore_gradient(self, g: Params) -> Params:
         """Return the gradient with respect to (w, b) for that with respect to (v, c)."""
-        return self.scaling.restore_gradient(Params(batched_matvec(self.sqrt, g.coef), g.intercept))
+        return self.scaling.restore_gradient(Params(self._multiply(self.sqrt, g.coef), g.intercept))
 
     def relative_residual(
         self,
@@ -418,15 +454,15 @@ class Whitening(NamedTuple):
         measured in the scaled coordinates, not in these: in the direction of a small e rounding
         leaves a gradient here that no step can lower.
         """
-        there = Params(batched_matvec(self.sqrt, pulled.coef), pulled.intercept)
-        return tree_max_abs(there, there.coef.ndim - 1) / self.scaling.gradient_scale
+        scaled = Params(self._multiply(self.sqrt, pulled.coef), pulled.intercept)
+        return self.scaling.largest_entry(scaled) / self.scaling.gradient_scale
 
 
-def batched_matvec(A: Array, x: Array) -> Array:
-    """Return A x for each problem."""
+def batched_matvec(A: Array, x: Array, *, outputs: bool = False) -> Array:
+    """Return A x for each problem, and for each of its outputs where it has several: x is then (..., k, p)."""
     if A.ndim == 2 and x.ndim == 1:
         return A @ x
-    if A.ndim == 2:  # problems that share the columns
+    if A.ndim == 2 or outputs:  # vectors that share the matrix are rows
         return x @ _transpose(A)
     return backends.namespace(A).matmul(A, x[..., None])[..., 0]
 

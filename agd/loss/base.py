@@ -70,8 +70,18 @@ class BaseLoss(abc.ABC):
         The loss's name as scikit-learn spells it.
     curvature_bound : float or None
         A bound on the second derivative in z; None where there is none, or none is known.
-    classes : int or None
-        How many classes y has, which it then numbers from 0; None for a numeric target.
+    classes : int, infinity or None
+        How many classes y has, which it then numbers from 0; None for a numeric target. Infinity leaves
+        the number to the labels: two or more, and `with_classes` returns the loss for their number.
+    outputs : int, infinity or None
+        How many outputs z has on its last axis: z and the gradient are then (..., n, k) beside values and
+        y of shape (..., n). None for a loss of one output, whose z has the shape of y. Infinity, as of
+        `classes`, where the labels have yet to tell.
+    has_recession_direction : bool
+        Whether, for some y, l decreases for ever as z goes to infinity, as a logarithm of a probability
+        does. Rows that a plane separates then leave a fit without a minimum.
+    user_defined : bool
+        Whether the class was defined outside of agd, so that its gradient may be wrong.
     domain : str
         What y may be, in words.
     quadratic : bool
@@ -101,7 +111,10 @@ class BaseLoss(abc.ABC):
     name: str = "custom"
     curvature_bound: float | None = None
     curvature: float | None = None
-    classes: int | None = None
+    classes: float | None = None
+    outputs: float | None = None
+    has_recession_direction: bool = False
+    user_defined: bool = True
     domain: str = "any number"
     quadratic: bool = False
     smooth: bool = True
@@ -112,6 +125,8 @@ class BaseLoss(abc.ABC):
         super().__init_subclass__(**kwargs)
         _complete_names(cls, LOSS_ALIASES)
         cls.quadratic = vars(cls).get("quadratic", False)
+        in_agd = cls.__module__.startswith(f"{__package__}.")
+        cls.user_defined = vars(cls).get("user_defined", not in_agd)
 
     @abc.abstractmethod
     def value(self, z: Array, y: Array) -> Array:
@@ -166,6 +181,33 @@ class BaseLoss(abc.ABC):
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
         xp, z = backends.namespace(mean), self.link(mean)
         return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
+
+    def statistic(self, y: Array) -> Array:
+        """Return what of y the null model is a function of the mean of, in the shape of z: y itself."""
+        return y
+
+    def with_classes(self, count: int) -> Loss:  # noqa: ARG002 - for losses of any number of classes
+        """Return the loss for y of this many classes: itself, of a loss that declares their number."""
+        return self
+
+    def class_shares(self, mean: Array) -> Array:
+        """Return the share of the rows in each class, shape (..., classes), for a mean of `statistic`.
+
+        By default that is the share of the second of two classes.
+        """
+        return backends.namespace(mean).stack([1.0 - mean, mean], axis=-1)
+
+    def likeliest_class(self, z: Array) -> Array:
+        """Return the number of the likeliest class, in the dtype of z: by default 1 where z is above 0."""
+        return backends.namespace(z).astype(z > 0.0, z.dtype)
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Return the probability of each class, shape (..., n, classes).
+
+        By default there are two, with `predict` the probability of the second, and of the first for -z.
+        """
+        signs = backends.namespace(z).arange(-1, 2, 2, dtype=z.dtype, device=backends.device(z))
+        return self.predict(z[..., None] * signs)  # lazy rows of unknown number cannot be stacked
 
     def outside(self, y: Array) -> Array:
         """Return where y is no target that this loss can have."""
@@ -331,6 +373,7 @@ def _members_of(wrapped: Any, base: type, aliases: dict[str, str]) -> dict[str, 
 class AdaptedLoss(BaseLoss):
     """A loss without the base class: its own members, and the defaults of `BaseLoss` for all others."""
 
+    user_defined = True
     wrapped: Any
 
     def __post_init__(self) -> None:

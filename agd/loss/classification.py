@@ -35,6 +35,7 @@ class Logistic(BaseLoss):
     name = "log_loss"
     curvature_bound = 0.25
     classes = 2
+    has_recession_direction = True
     domain = "0 or 1"
 
     def value(self, z: Array, y: Array) -> Array:

@@ -31,6 +31,7 @@ class Poisson(BaseLoss):
     """
 
     name = "poisson"
+    has_recession_direction = True
     domain = "0 or more"
 
     def value(self, z: Array, y: Array) -> Array:

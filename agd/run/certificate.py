@@ -116,7 +116,7 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
         known = objective.least
         return LeastCurvature() if known is None else LeastCurvature("Hessian", known)
     base, coordinates = objective.linear_objective, objective.preconditioner
-    if base is None or base.nonsmooth:
+    if base is None or base.nonsmooth or base.outputs is not None:
         return LeastCurvature()
     p = base.blocks.X.shape[-1]
     measured = get_progress(state).curvature is not None

@@ -19,7 +19,6 @@ from agd.gradient.conditioning import Columns
 from agd.gradient.curvature import largest_curvature
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Preconditioned
-from agd.loss import LOSSES
 from agd.loss.penalties import ridge_strength
 from agd.run.certificate import Certificate, stack_params, unit_params
 from agd.run.linear_problem import LinearProblem, Solution
@@ -219,11 +218,7 @@ def _explain_status(
 
 def _explain_failed_search(result: FitResult) -> FitResult:
     """Say of a search that found nothing what that can be: the gradient is none of the user's."""
-    wrong = (
-        ""
-        if type(result.loss) in LOSSES.values()
-        else (f", or the slope of loss {result.loss.name!r} is wrong")
-    )
+    wrong = f", or the slope of loss {result.loss.name!r} is wrong" * result.loss.user_defined
     words = (
         f"the line search found no lower point along its direction: the precision of the arithmetic is "
         f"reached{wrong}: ask for less (grad_tol)"

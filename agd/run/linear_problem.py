@@ -22,7 +22,7 @@ from agd.data.base import BaseData
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling
 from agd.gradient.conditioning import Columns
-from agd.gradient.linear import LinearObjective
+from agd.gradient.linear import LinearObjective, zero_params
 from agd.gradient.moments import Moments, survey
 from agd.gradient.preconditioner import Scaling
 from agd.loss.penalties import ridge_strength
@@ -70,6 +70,9 @@ class Traits(NamedTuple):
         Whether `stop`, `init` and `callback` were left out.
     smooth_loss : bool
         Whether the gradient of the loss is continuous.
+    several_outputs : bool
+        Whether the predictor of one row has several outputs, so that the loss's second derivative in it is a
+        matrix.
     """
 
     rows: float
@@ -85,6 +88,7 @@ class Traits(NamedTuple):
     penalty: str = "quadratic"
     default_settings: bool = False
     smooth_loss: bool = True
+    several_outputs: bool = False
 
     @property
     def problems(self) -> int:
@@ -219,6 +223,7 @@ class LinearProblem:
             penalty=_penalty_kind(self.penalty),
             default_settings=self.default_settings,
             smooth_loss=self.loss.smooth,
+            several_outputs=self.loss.outputs is not None,
         )
 
     @property
@@ -259,6 +264,13 @@ class LinearProblem:
         return LinearObjective(self.screened.blocks, self.loss, self.penalty, self.intercept)
 
     def _first_check(self, revealed: Revealed) -> Screened:
+        """Check the values for the first time, and let the loss know how many classes there are."""
+        screened = self._screen(revealed)
+        if screened.classes is not None:
+            self.loss = self.loss.with_classes(len(screened.classes))
+        return screened
+
+    def _screen(self, revealed: Revealed) -> Screened:
         if self.traits.lazy and revealed is not Revealed.NOTHING:
             screened, self.moments = survey(self.uncounted.blocks, self.loss)
             return screened
@@ -296,7 +308,10 @@ class LinearProblem:
     @functools.cached_property
     def start(self) -> Params | None:
         """The point that the user starts from, in the data's coordinates; None by default."""
-        start: Params | None = as_start(self.init, self.uncounted.zeros(), self.intercept)
+        if self.init is None:
+            return None
+        zero = zero_params(self.uncounted.blocks, self.intercept, self.loss.outputs)
+        start: Params | None = as_start(self.init, zero, self.intercept)
         return start
 
     @property

@@ -18,11 +18,11 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Loss, Tree
+from agd._typing import Array, Loss, Params, Tree
 from agd._validation import check_columns
 from agd.data.checks import as_features
-from agd.data.matrix import forward
 from agd.data.screening import Screened
+from agd.gradient.linear import linear_predictor
 from agd.run.certificate import Certificate
 from agd.run.observation import Observation
 
@@ -313,13 +313,13 @@ class FitResult(Result):
     Attributes
     ----------
     coef : array, shape (p,) or (..., p)
-        The coefficients, in the units of X's columns.
+        The coefficients, in the units of X's columns; of a loss with k outputs (..., k, p).
     intercept : array, shape () or (...), or None
-        The constant term; None if the model has none.
+        The constant term; None if the model has none. Of a loss with k outputs (..., k).
     loss : Loss
         The loss that was minimised.
     classes : tuple of float, or None
-        For a loss of two classes, the labels of the first and the second.
+        For a loss of classes, their labels, ascending.
     n_passes : int, or None
         Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
         None for arrays in memory.
@@ -339,7 +339,7 @@ class FitResult(Result):
     coef: Array
     intercept: Array  # None without one; said in the docstring, so that users need not narrow it
     loss: Loss
-    classes: tuple[float, float] | None
+    classes: tuple[float, ...] | None
     n_passes: int | None = None
     feature_names: list[str] | None = None
 
@@ -353,7 +353,7 @@ class FitResult(Result):
 
         Returns
         -------
-        array, shape (..., n)
+        array, shape (..., n), or (..., n, k) of a loss with k outputs
             z.
 
         Raises
@@ -363,12 +363,12 @@ class FitResult(Result):
             columns are not named, and ordered, as those that were fitted.
         """
         check_columns(X, self.feature_names)
-        X = as_features(X, self.coef)
-        z = forward(X, self.coef)
-        return z if self.intercept is None else z + self.intercept[..., None]
+        outputs = self.loss.outputs is not None
+        X = as_features(X, self.coef, outputs=outputs)
+        return linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
 
     def predict(self, X: Array) -> Array:
-        """Return what the model expects of y: its mean, or for two classes the likelier label.
+        """Return what the model expects of y: its mean, or the label of the likeliest class.
 
         Parameters
         ----------
@@ -383,13 +383,10 @@ class FitResult(Result):
         z = self.decision_function(X)
         if self.classes is None:
             return self.loss.predict(z)
-        low, high = self.classes
-        xp = backends.namespace(z)
-        second = xp.astype(z > 0.0, z.dtype)
-        return low * (1.0 - second) + high * second
+        return _labels_at(self.loss.likeliest_class(z), self.classes)
 
     def predict_proba(self, X: Array) -> Array:
-        """Return the probabilities of the two classes, shape (..., n, 2).
+        """Return the probabilities of the classes, shape (..., n, classes).
 
         Parameters
         ----------
@@ -398,8 +395,8 @@ class FitResult(Result):
 
         Returns
         -------
-        array, shape (..., n, 2)
-            The probability of the first and of the second class.
+        array, shape (..., n, classes)
+            The probability of each class, in the order of `classes`.
 
         Raises
         ------
@@ -408,11 +405,17 @@ class FitResult(Result):
         """
         if self.classes is None:
             raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
-        z = self.decision_function(X)
-        signs = backends.namespace(z).arange(-1, 2, 2, dtype=z.dtype, device=backends.device(z))
-        return self.loss.predict(
-            z[..., None] * signs
-        )  # lazy rows of unknown number cannot be stacked
+        return self.loss.class_probabilities(self.decision_function(X))
+
+
+def _labels_at(number: Array, labels: tuple[float, ...]) -> Array:
+    """Return the label at each position, in the dtype of the positions."""
+    # By comparisons: a lazy array takes no entries of another by its values.
+    xp, zero = backends.namespace(number), 0.0 * number
+    result = zero + labels[0]
+    for position, label in enumerate(labels[1:], start=1):
+        result = xp.where(number == position, zero + label, result)
+    return result
 
 
 def as_fit_result(result: Result, screened: Screened, loss: Loss) -> FitResult:

@@ -18,7 +18,6 @@ from agd._typing import Array, Loss, Params
 from agd.data.matrix import column_sums, forward, gram_matrix, scale_rows
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, linear_predictor
-from agd.loss import Logistic, Poisson
 from agd.run.result import FitResult, Status
 
 __all__ = ["separation_message"]
@@ -56,7 +55,9 @@ def separation_message(result: FitResult, objective: Any) -> str:
     row without must go the way it lies already.
     """
     base, known = objective.linear_objective, result.certificate
-    if type(base.loss) not in (Logistic, Poisson) or base.penalty is not None:
+    if not base.loss.has_recession_direction or base.penalty is not None:
+        return ""
+    if base.outputs is not None:  # of several outputs no sign of z says which way a row lies
         return ""
     if not isinstance(result.status, Status) or known.least_curvature is None:
         return ""

@@ -123,9 +123,13 @@ def start_from_subsample(plan: Plan, subsample: BaseData) -> Plan:
     )
     if not result.success:
         return plan
-    whitening = _newton_whitening(sampled, rough.scaling, result.x)
-    if not float(backends.to_numpy(_whitening_condition(whitening))) < EVEN:
-        whitening = rough
+    whitening = rough
+    if (
+        sampled.outputs is None
+    ):  # of several outputs the Hessian is no sum over rows of one weight each
+        whitening = _newton_whitening(sampled, rough.scaling, result.x)
+        if not float(backends.to_numpy(_whitening_condition(whitening))) < EVEN:
+            whitening = rough
     label = f"{method.name}, begun on {subsample.X.shape[-2]:,} rows"
     return plan._replace(
         method=replace(method, label=label),

@@ -280,6 +280,11 @@ class QuadraticForm:
     def __init__(self, moments: Moments, rule_shape: RuleShape) -> None:
         self.moments, self.rule_shape = moments, rule_shape
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the batch of problems."""
+        return tuple(self.moments.c.shape)[:-1]
+
     def zeros(self) -> Params:
         """Return parameters at zero."""
         c = self.moments.c
