@@ -100,12 +100,13 @@ def fit(
 
         Squared loss with no penalty or `L2`:
 
-        - ``"normal_small"``, "descent in whitened coordinates": one problem in NumPy arrays of n <= 10,000,
-          p <= 64 and at most 131,072 entries, with `stop`, `init` and `callback` left out. A Newton step on
-          the normal equations, without a loop. Columns that are constant, dependent or badly conditioned
-          fall back to ``"normal"``.
-        - ``"normal_batched"``, the same: several problems of at most 131,072 entries and p <= 16 each.
-          Falls back to ``"normal"`` likewise, and with weights or in single precision.
+        - ``"normal_direct"``, "descent in whitened coordinates": one problem, with `stop`, `init` and
+          `callback` left out, of p <= 361, or p <= 2,000 where the data are in NumPy arrays. The host reads the
+          moments at once and solves the normal equations; the data evaluate the answer. Columns that are
+          constant, dependent or badly conditioned fall back to ``"normal"``.
+        - ``"normal_batched"``, the same: several problems of at most 131,072 entries and p <= 16 each, with
+          1 MiB of moments at most where they are not NumPy arrays. Falls back to ``"normal"`` likewise, and with
+          weights or in single precision.
         - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge p <= 256 where entries are few.
           One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
           data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
@@ -200,9 +201,9 @@ def fit(
 
     Notes
     -----
-    The host reads from the device once to check the data, with ``method="auto"`` once or twice for the
-    columns' spectrum (and then after each of the few whitened steps), and once every ``stop.check_every``
-    steps; ``n_sync`` counts these reads. (On CUDA, torch's own ``eigh`` and ``svd`` wait for their status
+    The host reads from the device once to check the data, with ``method="auto"`` once for the moments or
+    once or twice for the columns' spectrum (and then after each of the few whitened steps), and once every
+    ``stop.check_every`` steps; ``n_sync`` counts these reads. (On CUDA, torch's own ``eigh`` and ``svd`` wait for their status
     as well.)
 
     Examples

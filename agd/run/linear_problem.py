@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+# Moments of no more bytes are read and factored by the host: a transfer takes less than the launches that it saves.
+MAX_HOST_MOMENT_BYTES = 2**20
+
+
 class Traits(NamedTuple):
     """What the choice of a solver depends on: sizes, where the data are, the loss and the penalty.
 
@@ -94,6 +98,12 @@ class Traits(NamedTuple):
     def problems(self) -> int:
         """The number of independent problems, or of targets."""
         return math.prod(self.batch_shape)
+
+    @property
+    def moments_on_host(self) -> bool:
+        """Whether the host works on the moments: they are in its memory, or small enough to be read at once."""
+        bytes_of_moments = 8 * max(1, self.problems) * (self.columns + 1) ** 2
+        return self.host_accessible or bytes_of_moments <= MAX_HOST_MOMENT_BYTES
 
     @property
     def penalty_needs_prox(self) -> bool:

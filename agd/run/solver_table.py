@@ -37,10 +37,8 @@ from agd.run.linear_solvers import (
 )
 from agd.run.normal_equations import (
     MAX_BATCHED_COLUMNS,
-    MAX_SMALL_COLUMNS,
-    MAX_SMALL_ROWS,
     BatchedNormalEquations,
-    SmallNormalEquations,
+    DirectNormalEquations,
 )
 from agd.run.smoothing import Smoothing
 
@@ -70,7 +68,7 @@ class SolverRow(NamedTuple):
 
 
 SOLVERS: dict[str, SolverRow] = {
-    "normal_small": SolverRow(SmallNormalEquations(), "normal"),
+    "normal_direct": SolverRow(DirectNormalEquations(), "normal"),
     "normal_batched": SolverRow(BatchedNormalEquations(), "normal"),
     "normal": SolverRow(NormalEquations(), "lbfgs_scaled"),
     "cg_kernel": SolverRow(KernelConjugateGradients(), "cg"),
@@ -105,7 +103,7 @@ def select_solver(traits: Traits) -> str:
     Examples
     --------
     >>> select_solver(Traits(rows=7, columns=1, entries=7, default_settings=True))
-    'normal_small'
+    'normal_direct'
     >>> select_solver(Traits(rows=100, columns=5000, entries=5e5))
     'cg_kernel'
     """
@@ -135,15 +133,13 @@ def select_solver(traits: Traits) -> str:
 
 
 def _normal_equations(t: Traits) -> str:
-    """Return the kernel for the size: small problems wait for calls more than for arithmetic."""
-    if not (t.numpy and t.default_settings):
+    """Return the solver on the host where the moments are few numbers, which it reads in one transfer."""
+    if not t.default_settings:
         return "normal"
-    problems = max(1, t.problems)
     if t.batch_shape == ():
-        small = t.entries <= MAX_SMALL_ENTRIES and t.rows <= MAX_SMALL_ROWS
-        return "normal_small" if small and t.columns <= MAX_SMALL_COLUMNS else "normal"
-    small = t.entries <= MAX_SMALL_ENTRIES * problems and t.columns <= MAX_BATCHED_COLUMNS
-    return "normal_batched" if small else "normal"
+        return "normal_direct" if t.moments_on_host else "normal"
+    small = t.entries <= MAX_SMALL_ENTRIES * max(1, t.problems) and t.columns <= MAX_BATCHED_COLUMNS
+    return "normal_batched" if small and t.moments_on_host else "normal"
 
 
 def candidates(problem: LinearProblem) -> Iterator[FitSolver]:

@@ -39,8 +39,10 @@ def test_dependent_columns_get_the_least_norm_and_a_warning(xp):
     rtol = 1e-3 if "float32" in str(xp.dtype) else 1e-8
     np.testing.assert_allclose(coef[:3], coef[3:], rtol=rtol)  # the least norm
     np.testing.assert_allclose(2.0 * coef[:3], plain, rtol=rtol)
-    # The spectrum by the moments and by a factor, and the looks; chunks are looked over first.
-    assert twice.n_sync == 2 + (xp.name == "dask") + len(twice.history.nit)
+    # The spectrum by the moments and by a factor, and the looks; the moments of what is no small NumPy array,
+    # from which the host learns of the dependence, and chunks are looked over first.
+    moments = not xp.name.startswith("numpy")
+    assert twice.n_sync == 2 + moments + (xp.name == "dask") + len(twice.history.nit)
 
 
 def test_constant_columns_get_nothing_and_a_warning():
