@@ -12,7 +12,9 @@ Functions that begin with ``tree_`` take trees leaf by leaf, without copying the
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -218,36 +220,39 @@ def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:
     if any(leaf.dtype != a_leaves[0].dtype for leaf in a_leaves[1:]):
         widest = TreeLayout.of(a, batch).dtype
         a_leaves = [backends.namespace(leaf).astype(leaf, widest, copy=False) for leaf in a_leaves]
-    total = None
-    for u, v in zip(a_leaves, b_leaves, strict=True):
-        xp = backends.namespace(u)
-        part = xp.sum(u * v, axis=tuple(range(batch, u.ndim))) if u.ndim > batch else u * v
-        total = part if total is None else total + part
-    return total
+
+    def leaf_dot(u: Array, v: Array) -> Array:
+        if u.ndim == batch:
+            return u * v
+        return backends.namespace(u).sum(u * v, axis=tuple(range(batch, u.ndim)))
+
+    return functools.reduce(operator.add, map(leaf_dot, a_leaves, b_leaves))
 
 
 def tree_max_abs(tree: Tree, batch: int = 0) -> Array:
     """Return the largest absolute entry of each problem's leaves; a leaf without entries counts as 0."""
-    largest = None
-    for leaf in optree.tree_leaves(tree):
-        xp = backends.namespace(leaf)
+    leaves = optree.tree_leaves(tree)
+    xp = backends.namespace(leaves[0])
+
+    def leaf_max_abs(leaf: Array) -> Array:
         axes = tuple(range(batch, leaf.ndim))
         if 0 in tuple(leaf.shape)[batch:]:
-            part = xp.sum(leaf, axis=axes)
-        else:
-            part = xp.max(xp.abs(leaf), axis=axes) if axes else xp.abs(leaf)
-        largest = part if largest is None else xp.maximum(largest, part)
-    return largest
+            return xp.sum(leaf, axis=axes)
+        return xp.max(xp.abs(leaf), axis=axes) if axes else xp.abs(leaf)
+
+    return functools.reduce(xp.maximum, map(leaf_max_abs, leaves))
 
 
 def tree_equal(a: Tree, b: Tree, batch: int = 0) -> Array:
     """Return for each problem whether no entry of two trees differs."""
-    equal = None
-    for u, v in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True):
+
+    def leaf_equal(u: Array, v: Array) -> Array:
         axes = tuple(range(batch, u.ndim))
-        leaf_equal = backends.namespace(u).all(u == v, axis=axes) if axes else u == v
-        equal = leaf_equal if equal is None else equal & leaf_equal
-    return equal
+        return backends.namespace(u).all(u == v, axis=axes) if axes else u == v
+
+    return functools.reduce(
+        operator.and_, map(leaf_equal, optree.tree_leaves(a), optree.tree_leaves(b))
+    )
 
 
 def tree_where(condition: Array, yes: Tree, no: Tree) -> Tree:

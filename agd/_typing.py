@@ -1,11 +1,13 @@
 """Names for the things that pass between the rooms, and the protocols they follow.
 
-An array is whatever follows the Python Array API (directly or through ``array-api-compat``), so no
-nominal type names it: `Array` says what is meant, and the tests, run on every library, hold it.
+An array is whatever follows the Python Array API (directly or through ``array-api-compat``): `Array` is a
+protocol of the members that agd uses, and `Namespace` is the library's module of functions, so that no
+library has to be imported to say what is meant.
 """
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,11 +18,16 @@ __all__ = [
     "BatchColumn",
     "Batches",
     "Data",
+    "HostArray",
+    "LinearAlgebra",
     "Loss",
+    "Matrix",
     "Method",
     "Namespace",
+    "NativeArray",
     "NotApplicable",
     "Objective",
+    "OrthogonalFactors",
     "Params",
     "Penalty",
     "Progress",
@@ -30,11 +37,117 @@ __all__ = [
     "get_progress",
 ]
 
-Array: TypeAlias = Any
-"""An array of any library that follows the Python Array API."""
 
-Namespace: TypeAlias = Any
-"""A module of the Python Array API, as ``array_api_compat.array_namespace`` returns it."""
+class Array(Protocol):  # noqa: PLW1641 - arrays have no hash
+    """An array of any library that follows the Python Array API: the members that agd relies on.
+
+    The other operand of an operator is an array of the same library, or a Python number.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype, an object of the library's own."""
+        ...
+
+    @property
+    def T(self) -> Array:  # noqa: N802 - the standard's name
+        """The transpose of a matrix."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> Array: ...
+    def __bool__(self) -> bool: ...
+    def __float__(self) -> float: ...
+    def __int__(self) -> int: ...
+    def __neg__(self) -> Array: ...
+    def __abs__(self) -> Array: ...
+    def __invert__(self) -> Array: ...
+    def __add__(self, other: Any, /) -> Array: ...
+    def __radd__(self, other: Any, /) -> Array: ...
+    def __sub__(self, other: Any, /) -> Array: ...
+    def __rsub__(self, other: Any, /) -> Array: ...
+    def __mul__(self, other: Any, /) -> Array: ...
+    def __rmul__(self, other: Any, /) -> Array: ...
+    def __truediv__(self, other: Any, /) -> Array: ...
+    def __rtruediv__(self, other: Any, /) -> Array: ...
+    def __pow__(self, other: Any, /) -> Array: ...
+    def __rpow__(self, other: Any, /) -> Array: ...
+    def __floordiv__(self, other: Any, /) -> Array: ...
+    def __mod__(self, other: Any, /) -> Array: ...
+    def __matmul__(self, other: Any, /) -> Array: ...
+    def __rmatmul__(self, other: Any, /) -> Array: ...
+    def __and__(self, other: Any, /) -> Array: ...
+    def __or__(self, other: Any, /) -> Array: ...
+    def __lt__(self, other: Any, /) -> Array: ...
+    def __le__(self, other: Any, /) -> Array: ...
+    def __gt__(self, other: Any, /) -> Array: ...
+    def __ge__(self, other: Any, /) -> Array: ...
+    def __eq__(self, other: Any, /) -> Array: ...  # type: ignore[override]  # entry by entry
+    def __ne__(self, other: Any, /) -> Array: ...  # type: ignore[override]  # entry by entry
+
+
+class OrthogonalFactors(Protocol):
+    """The factors of A = QR."""
+
+    @property
+    def Q(self) -> Array:  # noqa: N802 - the standard's name
+        """A matrix of orthonormal columns."""
+        ...
+
+    @property
+    def R(self) -> Array:  # noqa: N802 - the standard's name
+        """An upper triangle."""
+        ...
+
+
+class LinearAlgebra(Protocol):
+    """The extension ``linalg`` of a namespace; what is not declared here is a function that returns one array."""
+
+    def eigh(self, x: Array, /) -> tuple[Array, Array]: ...
+    def qr(self, x: Array, /, *, mode: str = "reduced") -> OrthogonalFactors: ...
+    def svd(self, x: Array, /, *, full_matrices: bool = True) -> tuple[Array, Array, Array]: ...
+    def __getattr__(self, name: str, /) -> Callable[..., Array]: ...
+
+
+class Namespace(Protocol):
+    """A module of the Python Array API, as ``array_api_compat.array_namespace`` returns it.
+
+    What is not declared here is a function that returns one array.
+    """
+
+    __name__: str
+    inf: float
+    nan: float
+    bool: Any
+    int32: Any
+    float32: Any
+    float64: Any
+    linalg: LinearAlgebra
+
+    def finfo(self, dtype: Any, /) -> Any: ...
+    def isdtype(self, dtype: Any, kind: Any, /) -> builtins.bool: ...
+    def result_type(self, *arrays_and_dtypes: Any) -> Any: ...
+    def __array_namespace_info__(self) -> Any: ...
+    def __getattr__(self, name: str, /) -> Callable[..., Array]: ...
+
+
+Matrix: TypeAlias = Any
+"""X: a dense array, or a sparse matrix of SciPy or CuPy in CSR format, which have few members in common."""
+
+HostArray: TypeAlias = Any
+"""An array of NumPy, whose own methods are called."""
+
+NativeArray: TypeAlias = Any
+"""An array of a library that is known where it is used, so that its own methods are called."""
 
 Tree: TypeAlias = Any
 """A dict, list, tuple or NamedTuple of arrays, nested as one likes; a single array is a tree too."""
@@ -121,7 +234,7 @@ class Batches:
         """The dtype of the batches."""
         return self.resident.dtype
 
-    def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
+    def __iter__(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
         raise NotImplementedError
 
 
@@ -133,7 +246,7 @@ class Data(Protocol):
     """
 
     @property
-    def X(self) -> Array:  # noqa: N802 - the name of the matrix
+    def X(self) -> Matrix:  # noqa: N802 - the name of the matrix
         """The rows, shape (..., n, p)."""
         ...
 
@@ -544,4 +657,4 @@ class StepState(NamedTuple):
     params: Tree
     state: Any
     active: Array
-    count: Array
+    count: Any  # an array; its name is that of a method of tuples

@@ -35,7 +35,7 @@ X = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 Y = (5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 9.0)  # the line y = x/2 + 5
 
 
-def loss_fn(pred: Array, y: Array) -> Array:
+def loss_fn(pred: Any, y: Any) -> Any:
     """Return half the mean squared error, 1/(2m) Σ (pred - y)².
 
     Parameters
@@ -54,11 +54,12 @@ def loss_fn(pred: Array, y: Array) -> Array:
     >>> float(loss_fn(np.asarray([1.0, 3.0]), np.asarray([1.0, 1.0])))
     1.0
     """
-    return 1 / (2 * _rows(y)) * backends.namespace(pred, y).sum((pred - y) ** 2)
+    squares = backends.namespace(pred, y).sum((pred - y) ** 2)
+    return 1 / (2 * _rows(y)) * squares
 
 
 def gradient_descent(
-    x: Array, y: Array, weights: Mapping[str, Any], lr: float = 0.01
+    x: Any, y: Any, weights: Mapping[str, Any], lr: float = 0.01
 ) -> tuple[Any, dict[str, Any]]:
     """Take one step of gradient descent on the line w1 x + w0.
 
@@ -100,8 +101,8 @@ def gradient_descent(
 
 
 def train(
-    x: Array | None = None,
-    y: Array | None = None,
+    x: Any = None,
+    y: Any = None,
     *,
     num_epochs: int = 5000,
     learning_rate: float = 8e-3,
@@ -170,9 +171,9 @@ def train(
     return {"w0": w0, "w1": w1}
 
 
-def _rows(y: Array) -> Any:
+def _rows(y: Array) -> float | Array:
     """Return m: a number, or for lazy rows of unknown number their lazy count."""
-    m = y.shape[0]
+    m: float = y.shape[0]  # NaN where it is not known
     if isinstance(m, int) or not math.isnan(m):
         return m
     return backends.namespace(y).sum(backends.namespace(y).ones_like(y))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, Method, Params, Penalty
+from agd._typing import Loss, Method, Params, Penalty
 from agd._validation import (
     as_flag,
     as_start,
@@ -30,7 +30,6 @@ from agd._validation import (
 from agd.data import as_data
 from agd.data.base import BaseData
 from agd.data.screening import screen
-from agd.data.stream import Stream
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import Squared, get
@@ -50,12 +49,12 @@ __all__ = [
 
 
 def fit(
-    X: Array | Stream,
-    y: Array | None = None,
+    X: Any,
+    y: Any = None,
     *,
     loss: str | Loss = "squared_error",
     penalty: Penalty | None = None,
-    sample_weight: Array | None = None,
+    sample_weight: Any = None,
     intercept: bool = True,
     method: str | Rule | Method = "auto",
     stop: Stop | Criterion | str | None = None,
@@ -240,14 +239,14 @@ def fit(
 
 
 def path(
-    X: Array,
-    y: Array | None = None,
+    X: Any,
+    y: Any = None,
     *,
     epochs: int | Sequence[int],
     method: str | Rule | Method = "gd",
     loss: str | Loss = "squared_error",
     penalty: Penalty | None = None,
-    sample_weight: Array | None = None,
+    sample_weight: Any = None,
     intercept: bool = True,
     init: Any = None,
 ) -> Path:
@@ -335,7 +334,7 @@ def _on_data(whole: Trajectory, base: LinearObjective, epochs: Any) -> Trajector
 def _cast_path(dtype: Any, found: Path) -> Path:
     """Return the path in the data's dtype."""
 
-    def cast(x: Array | None) -> Array | None:
+    def cast(x: Any) -> Any:
         return x if x is None else backends.namespace(x).astype(x, dtype, copy=False)
 
     grad = Params(cast(found.grad.coef), cast(found.grad.intercept))

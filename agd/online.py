@@ -217,20 +217,20 @@ class Online:
         return f"Online(loss={self.loss!r}, penalty={self.penalty!r}, rows of weight {weight_sum:g} seen)"
 
     @property
-    def coef(self) -> Array:
+    def coef(self) -> Any:
         """The coefficients, shape (p,) or (..., p)."""
         return self._current_result().coef
 
     @property
-    def intercept(self) -> Array | None:
+    def intercept(self) -> Any:
         """The constant term, shape () or (...); None if the model has none."""
         return self._current_result().intercept
 
-    def predict(self, X: Array) -> Array:
+    def predict(self, X: Any) -> Any:
         """Return predictions for rows X (..., n, p), as `FitResult.predict`."""
         return self._current_result().predict(X)
 
-    def predict_proba(self, X: Array) -> Array:
+    def predict_proba(self, X: Any) -> Any:
         """Return the two classes' probabilities, as `FitResult.predict_proba`."""
         return self._current_result().predict_proba(X)
 
@@ -239,7 +239,7 @@ class Online:
             raise AttributeError("the model has seen no rows yet: call partial_fit(X, y) first")
         return self.result
 
-    def partial_fit(self, X: Array, y: Array, sample_weight: Array | None = None) -> Online:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Online:
         """Bring the model up to date with a batch of rows.
 
         Parameters

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def as_array(name: str, value: object) -> Array:
+def as_array(name: str, value: Any) -> Array:
     """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither."""
     value = backends.frame_to_array(name, value)
     kind = type(value)
@@ -38,15 +38,16 @@ def as_array(name: str, value: object) -> Array:
         )
     _check_kind(name, value)
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
-        return value.view(np.ndarray)  # np.matrix defines * as the matrix product
+        value = value.view(np.ndarray)  # np.matrix defines * as the matrix product
     if backends.is_array(value):
         return value
     if isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be an array of numbers, got {kind.__name__}")
     try:
-        return as_numbers(value, np.asarray(value))
+        array: Array = as_numbers(value, np.asarray(value))
     except ValueError as error:  # a ragged list
         raise ValueError(f"{name} must be rectangular: {str(error).splitlines()[0]}") from None
+    return array
 
 
 def _check_kind(name: str, value: Any) -> None:
@@ -173,7 +174,9 @@ def as_start(init: Any, like: Params, intercept: bool) -> Params | None:
     if not intercept:
         return Params(coef, None)
     zero = like.intercept
-    return Params(coef, zero if constant is None else _start_part("intercept", constant, zero))
+    if zero is None or constant is None:
+        return Params(coef, zero)
+    return Params(coef, _start_part("intercept", constant, zero))
 
 
 def _start_part(name: str, value: object, like: Array) -> Array:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from agd._typing import HostArray
+
 __all__ = ["as_numbers", "check_columns", "column_names"]
 
 # An error lists this many column names and gives the number of the others.
@@ -72,7 +74,7 @@ def _list_names(names: list[str]) -> str:
     )
 
 
-def as_numbers(frame: Any, array: Any) -> Any:
+def as_numbers(frame: Any, array: HostArray) -> HostArray:
     """Convert a frame of nullable numeric columns, which NumPy turns into an array of objects.
 
     Parameters

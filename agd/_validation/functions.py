@@ -62,7 +62,7 @@ def as_point(x0: Any, batch: int = 0, name: str = "x0") -> Tree:
     as_count("batch", batch, least=0)
     if x0 is None:
         raise ValueError(f"{name} is missing: got None, need an array or a tree of arrays")
-    tree = x0 if _is_tree(x0) else as_array(name, x0)
+    tree: Tree = x0 if _is_tree(x0) else as_array(name, x0)
     paths, leaves, spec = optree.tree_flatten_with_path(tree)
     if not leaves:
         raise ValueError(f"{name} must hold at least one number, got {x0!r}")
@@ -101,7 +101,7 @@ def _is_tree(x0: Any) -> bool:
 
 
 def _as_leaf(name: str, leaf: Any) -> Array:
-    x = as_array(name, leaf)
+    x: Any = as_array(name, leaf)
     if not backends.is_array(x):
         x = np.asarray(x)
     return as_floating(name, x, backends.namespace(x), backends.device(x))
@@ -335,10 +335,10 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     leaves = optree.tree_leaves(params)
     like = leaves[0]
     xp, want = backends.namespace(like), tuple(like.shape)[:batch]
-    value = _to_library_of("fun must return a real number", value, like, _widest_dtype(leaves))
-    got = tuple(value.shape)
+    result = _to_library_of("fun must return a real number", value, like, _widest_dtype(leaves))
+    got = tuple(result.shape)
     if got == want:
-        return value
+        return result
     if got[: len(want)] == want and all(length == 1 for length in got[len(want) :]):
         return xp.reshape(value, want)
     need = f"an array of shape {want}, one number for each problem" if batch else "one number"

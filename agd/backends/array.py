@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeGuard
 
-import array_api_compat as compat
+import array_api_compat
 import numpy as np
 
-from agd._typing import Array, Namespace
+from agd._typing import Array, HostArray, Matrix, Namespace
 from agd.backends.backend import Backend
 from agd.backends.sparse import SPARSE, is_sparse
 from agd.backends.table import TABLE
@@ -34,6 +34,9 @@ __all__ = [
     "to_numpy",
 ]
 
+# Its types name the modules and arrays of single libraries.
+compat: Any = array_api_compat
+
 # Rows of the table, and of kinds of data that are no arrays but stand in their place as X.
 _ROWS = [*TABLE, *SPARSE]
 
@@ -45,7 +48,7 @@ _ROW_BY_TYPE: dict[type, Backend] = {}
 _HOST_READS: ContextVar[list[int] | None] = ContextVar("host_reads", default=None)
 
 
-def namespace(*arrays: Array) -> Namespace:
+def namespace(*arrays: Matrix) -> Namespace:
     """Return the arrays' module of the Python Array API.
 
     Parameters
@@ -70,16 +73,18 @@ def namespace(*arrays: Array) -> Namespace:
     'array_api_compat.numpy'
     """
     if len(arrays) != 1:
-        return compat.array_namespace(*arrays)
+        common: Namespace = compat.array_namespace(*arrays)
+        return common
     (x,) = arrays
-    xp = _NAMESPACE_BY_TYPE.get(type(x))
-    if xp is None:
-        xp = compat.array_namespace(x.data if is_sparse(x) else x)
-        _NAMESPACE_BY_TYPE[type(x)] = xp
+    known = _NAMESPACE_BY_TYPE.get(type(x))
+    if known is not None:
+        return known
+    xp: Namespace = compat.array_namespace(x.data if is_sparse(x) else x)
+    _NAMESPACE_BY_TYPE[type(x)] = xp
     return xp
 
 
-def device(x: Array) -> Any:
+def device(x: Matrix) -> Any:
     """Return the device of an array, as its library names it; None under a trace.
 
     Examples
@@ -91,7 +96,7 @@ def device(x: Array) -> Any:
     return compat.device(x.data if is_sparse(x) else x)
 
 
-def of(x: Array) -> Backend:
+def of(x: Matrix) -> Backend:
     """Return the row of the library that `x` belongs to.
 
     Parameters
@@ -134,7 +139,7 @@ def register_row(row: Backend) -> None:
     _ROWS.append(row)
 
 
-def is_array(x: Any) -> bool:
+def is_array(x: Any) -> TypeGuard[Array]:
     """Return whether `x` is an array of a library in the table.
 
     Examples
@@ -173,7 +178,7 @@ def clip(x: Array, low: float | Array | None = None, high: float | Array | None 
     return namespace(x).clip(x, low, high) if row_clip is None else row_clip(x, low, high)
 
 
-def to_numpy(x: Array) -> Any:
+def to_numpy(x: Array) -> HostArray:
     """Copy an array to the host; a result's `n_sync` counts these calls.
 
     Parameters
@@ -267,7 +272,7 @@ def count_host_reads() -> Iterator[list[int]]:
         _HOST_READS.reset(token)
 
 
-def device_context(x: Array) -> AbstractContextManager[Any]:
+def device_context(x: Matrix) -> AbstractContextManager[Any]:
     """Return a context in which new arrays are placed on the device of `x`.
 
     It matters to libraries that have a current device, such as CuPy.

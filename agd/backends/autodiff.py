@@ -12,7 +12,7 @@ from typing import Any
 
 import optree
 
-from agd._typing import Array, Tree
+from agd._typing import Array, NativeArray, Tree
 from agd.backends.backend import AutodiffFunctions
 
 __all__ = ["JAX", "TORCH", "jax_is_traceable"]
@@ -33,7 +33,7 @@ def _flatten_function(
 # -- PyTorch -------------------------------------------------------------------------------------
 
 
-def _torch_leaves(leaves: list[Array]) -> list[Array] | None:
+def _torch_leaves(leaves: list[NativeArray]) -> list[NativeArray] | None:
     """Return leaves that autograd records; None inside torch.func, which records by itself."""
     import torch
 
@@ -69,7 +69,9 @@ def _torch_value_and_grad(f: Callable[..., Array]) -> Callable[..., tuple[Array,
     return value_and_grad
 
 
-def _torch_gradient(total: Array, leaves: list[Array], graph: bool = False) -> list[Array]:
+def _torch_gradient(
+    total: NativeArray, leaves: list[NativeArray], graph: bool = False
+) -> list[NativeArray]:
     """Return the gradient of a 0-d array, zero for leaves that it does not depend on."""
     import torch
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from agd._typing import Array, Namespace, Tree
+from agd._typing import Array, Namespace, NativeArray, Tree
 from agd.backends.transfer import Transfer
 
 __all__ = ["AutodiffFunctions", "Backend", "TaskGraph"]
@@ -177,19 +177,19 @@ class Backend:
     owns: Callable[[Any], bool]
     devices: Callable[[Any], list[str]]
     get_device: Callable[[Any, str], Any]
-    to_numpy: Callable[[Array], Any]
+    to_numpy: Callable[[NativeArray], Any]
     convert: Callable[[Namespace, Any, Any, Any], Array]
-    block_bytes: Callable[[Array], int | None]
+    block_bytes: Callable[[NativeArray], int | None]
     mutable: bool
-    pack: Callable[[Array], Array] = _identity
+    pack: Callable[[NativeArray], NativeArray] = _identity
     matmul: Callable[[Array, Array], Array] = operator.matmul
     clip: Callable[[Array, Any, Any], Array] | None = None
     threaded: bool = False
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] = _identity
     compile_unshared: Callable[[Callable[..., Any]], Callable[..., Any]] = _identity
     trace_program: Callable[..., tuple[Callable[..., Any], list[Array]] | None] | None = None
-    resident: Callable[[Array], Array] = _identity
-    device_context: Callable[[Array], AbstractContextManager[Any]] = _no_device_context
+    resident: Callable[[NativeArray], NativeArray] = _identity
+    device_context: Callable[[NativeArray], AbstractContextManager[Any]] = _no_device_context
     warn_narrowing: Callable[[str], None] = _warn_narrowing
     compiles: bool = False
     chunked: bool = False
@@ -206,7 +206,7 @@ class Backend:
     is_out_of_memory: Callable[[BaseException], bool] = _is_no_memory_error
     transfer: Callable[[Any], Transfer] = Transfer
 
-    def known_true(self, flags: Array) -> bool:
+    def known_true(self, flags: NativeArray) -> bool:
         """Return whether all flags are true, where that is known without waiting for a device.
 
         False on an accelerator whatever the flags: use it to save work, never to decide a result.

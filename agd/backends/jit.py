@@ -10,7 +10,7 @@ from typing import Any
 
 import optree
 
-from agd._typing import Array
+from agd._typing import Array, NativeArray
 
 __all__ = ["TracedProgram", "jax_compile", "jax_compile_unshared", "jax_trace_program"]
 
@@ -110,7 +110,7 @@ def jax_trace_program(
     return TracedProgram(digest, (spec, result_specs[-1]), run), captured
 
 
-def _immutable_copy(x: Any, dtype: Any, like: Array) -> Array:
+def _immutable_copy(x: Any, dtype: Any, like: NativeArray) -> NativeArray:
     """Return a constant as an array of JAX, which cannot be written to, on the device of `like`."""
     import jax
 

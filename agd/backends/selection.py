@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agd._typing import Array, Namespace
 from agd.backends.backend import Backend
 from agd.backends.table import TABLE
 from agd.backends.transfer import out_of_memory_error
@@ -59,11 +58,11 @@ class Selection:
     """
 
     backend: Backend
-    xp: Namespace
+    xp: Any
     device: Any
     device_name: str
 
-    def asarray(self, data: Any, dtype: Any = None) -> Array:
+    def asarray(self, data: Any, dtype: Any = None) -> Any:
         """Make an array of `data` on the device.
 
         Parameters
@@ -243,7 +242,7 @@ def select(spec: str = "auto") -> Selection:
         if not names:
             raise RuntimeError("no device answers")  # noqa: TRY301 - all causes share a message
         device = row.get_device(module, device_name)
-        xp = importlib.import_module(row.namespace)
+        xp: Any = importlib.import_module(row.namespace)
         # A broken device fails as late as at its first array.
         row.to_numpy(row.convert(xp, [0], xp.int32, device))
     except Exception as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from agd._typing import Array
+from agd._typing import Array, NativeArray
 from agd.backends.backend import Backend
 
 __all__ = ["SPARSE", "as_csr", "csr_from_parts", "is_sparse", "transpose"]
@@ -104,7 +104,7 @@ def csr_from_parts(X: Any, data: Array, indices: Array, indptr: Array) -> Any:
     sparse matrix, shape (m, p)
         Where m is the length of `indptr` less 1.
     """
-    return _matrix_from_parts(type(X), (len(indptr) - 1, X.shape[1]), data, indices, indptr)
+    return _matrix_from_parts(type(X), (indptr.shape[0] - 1, X.shape[1]), data, indices, indptr)
 
 
 def transpose(X: Any) -> Any:
@@ -154,7 +154,7 @@ def _sparse_row(module: str, **traits: Any) -> Backend:
     )
 
 
-def _no_entries(X: Any) -> Array:
+def _no_entries(X: Any) -> NativeArray:
     return X.data[:0]
 
 

@@ -14,7 +14,7 @@ import array_api_compat as compat
 import numpy as np
 import optree
 
-from agd._typing import Array, Namespace, Tree
+from agd._typing import Namespace, NativeArray, Tree
 from agd.backends import autodiff, jit, transfer
 from agd.backends.backend import Backend, TaskGraph
 
@@ -30,11 +30,11 @@ CUDA_ERROR_MEMORY_ALLOCATION = 2
 CACHE_BLOCK_BYTES = 4 * 2**20
 
 
-def _asarray(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
+def _asarray(xp: Namespace, data: Any, dtype: Any, device: Any) -> NativeArray:
     return xp.asarray(data, dtype=dtype, device=device)
 
 
-def _no_blocks(_: Array) -> int | None:
+def _no_blocks(_: NativeArray) -> int | None:
     return None
 
 
@@ -79,7 +79,7 @@ def _cupy_device(cupy: Any, name: str) -> Any:
     return cupy.cuda.Device(int(index or 0))
 
 
-def _cupy_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
+def _cupy_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> NativeArray:
     import cupy
 
     # CuPy creates arrays on the current device; its asarray does not take another.
@@ -87,7 +87,7 @@ def _cupy_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
         return xp.asarray(data, dtype=dtype)
 
 
-def _cupy_clip(x: Array, low: Any, high: Any) -> Array:
+def _cupy_clip(x: NativeArray, low: Any, high: Any) -> NativeArray:
     # array-api-compat clips CuPy arrays by boolean masks, which makes the host wait for their counts.
     xp = compat.array_namespace(x)
     bounded_below = x if low is None else xp.maximum(x, low)
@@ -122,20 +122,20 @@ def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name or "cpu")
 
 
-def _torch_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> Array:
+def _torch_convert(xp: Namespace, data: Any, dtype: Any, device: Any) -> NativeArray:
     if device is None or device.type == "cpu":
         return xp.asarray(data, dtype=dtype, device=device)
-    host = xp.asarray(data, dtype=dtype)
+    host: NativeArray = xp.asarray(data, dtype=dtype)
     # A non-blocking copy from pageable memory has read the source when it returns, and does not wait for
     # the work that is queued on the device. From pinned memory it would still be reading the source.
     return host.to(device, non_blocking=not host.is_pinned())
 
 
-def _torch_to_numpy(x: Array) -> Any:
+def _torch_to_numpy(x: NativeArray) -> Any:
     return x.detach().cpu().numpy()
 
 
-def _torch_block_bytes(x: Array) -> int | None:
+def _torch_block_bytes(x: NativeArray) -> int | None:
     return CACHE_BLOCK_BYTES if x.device.type == "cpu" else None
 
 
@@ -205,7 +205,7 @@ def _strict_device(strict: Any, name: str) -> Any:
     return strict.Device(name or "CPU_DEVICE")
 
 
-def _strict_to_numpy(x: Array) -> Any:
+def _strict_to_numpy(x: NativeArray) -> Any:
     cpu = compat.array_namespace(x).Device("CPU_DEVICE")
     return np.asarray(x if x.device == cpu else x.to_device(cpu))
 
@@ -213,16 +213,16 @@ def _strict_to_numpy(x: Array) -> Any:
 # -- Dask ----------------------------------------------------------------------------------------
 
 
-def _dask_to_numpy(x: Array) -> Any:
+def _dask_to_numpy(x: NativeArray) -> Any:
     return _chunk_to_numpy(x.compute())
 
 
-def _chunk_to_numpy(x: Array) -> Any:
+def _chunk_to_numpy(x: NativeArray) -> Any:
     """Copy a chunk, which is an array of NumPy or of CuPy, to the host."""
     return x.get() if compat.is_cupy_array(x) else np.asarray(x)
 
 
-def _dask_row_blocks(*arrays: Array | None) -> list[Any]:
+def _dask_row_blocks(*arrays: NativeArray | None) -> list[Any]:
     """Cut arrays that share their rows (the first axis) into a list of tuples of delayed blocks."""
     columns: list[list[Any]] = []
     for x in arrays:
@@ -255,7 +255,7 @@ def _dask_compute(tasks: Sequence[Any]) -> list[Any]:
     return list(compute(*tasks))
 
 
-def _dask_align_chunks(x: Array, like: Array) -> Array:
+def _dask_align_chunks(x: NativeArray, like: NativeArray) -> NativeArray:
     return x.rechunk((like.chunks[0], *x.chunks[1:]))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from agd._typing import Array
+from agd._typing import HostArray, NativeArray
 
 __all__ = [
     "CupyTransfer",
@@ -50,7 +50,7 @@ class Transfer:
         Freed memory may be given to the next array while work on the old one is still queued.
         """
 
-    def move(self, host: Any) -> Array:
+    def move(self, host: HostArray) -> NativeArray:
         """Return a NumPy array, whose dtype the device supports, as an array on the device."""
         return self.selection.asarray(host)
 
@@ -67,7 +67,7 @@ class PinnedTransfer(Transfer):
         self._events: list[Any] = [None, None]
         super().__init__(selection)
 
-    def move(self, host: Any) -> Array:
+    def move(self, host: HostArray) -> NativeArray:
         """Return a NumPy array, whose dtype the device supports, as an array on the device."""
         with self._copy_stream():
             array = self._allocate(host)
@@ -80,7 +80,7 @@ class PinnedTransfer(Transfer):
                 event.synchronize()
         return array
 
-    def _allocate(self, host: Any) -> Array:
+    def _allocate(self, host: HostArray) -> NativeArray:
         try:
             return self._empty_array(host.shape, host.dtype)
         except Exception as error:
@@ -88,7 +88,7 @@ class PinnedTransfer(Transfer):
                 raise
             raise out_of_memory_error(self.selection, host) from error
 
-    def _copy_piece(self, k: int, target: Array, piece: Any) -> None:
+    def _copy_piece(self, k: int, target: NativeArray, piece: HostArray) -> None:
         """Copy a piece through buffer k, once the last copy from that buffer has ended."""
         if self._events[k] is not None:
             self._events[k].synchronize()
@@ -103,7 +103,7 @@ class PinnedTransfer(Transfer):
         """Return a context on the stream for copies, which has waited for the recorded event."""
         raise NotImplementedError
 
-    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> NativeArray:
         """Return an uninitialised array on the device, in C order."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class PinnedTransfer(Transfer):
         """Return a writable buffer of `size` bytes in page-locked memory."""
         raise NotImplementedError
 
-    def _start_copy(self, staged: Any, target: Array) -> Any:
+    def _start_copy(self, staged: Any, target: NativeArray) -> Any:
         """Start to copy a staged array to the device; return the event that marks the end."""
         raise NotImplementedError
 
@@ -149,7 +149,7 @@ class CupyTransfer(PinnedTransfer):
             stream.wait_event(self._event)
             yield
 
-    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> NativeArray:
         import cupy
 
         return cupy.empty(shape, dtype=dtype)
@@ -159,7 +159,7 @@ class CupyTransfer(PinnedTransfer):
 
         return cupy.cuda.alloc_pinned_memory(size)  # from a pool, which reuses it
 
-    def _start_copy(self, staged: Any, target: Array) -> Any:
+    def _start_copy(self, staged: Any, target: NativeArray) -> Any:
         stream = _cupy_copy_stream(self.selection.device.id)
         target.set(staged, stream=stream)
         return stream.record()
@@ -201,7 +201,7 @@ class TorchTransfer(PinnedTransfer):
             stream.wait_event(self._event)
             yield
 
-    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _empty_array(self, shape: tuple[int, ...], dtype: Any) -> NativeArray:
         import torch
 
         torch_dtype = getattr(torch, dtype.name)
@@ -214,7 +214,7 @@ class TorchTransfer(PinnedTransfer):
 
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
 
-    def _start_copy(self, staged: Any, target: Array) -> Any:
+    def _start_copy(self, staged: Any, target: NativeArray) -> Any:
         import torch
 
         target.copy_(torch.from_numpy(staged), non_blocking=True)

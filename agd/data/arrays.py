@@ -17,7 +17,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Tree
+from agd._typing import Array, Matrix, Tree
 from agd.data.base import ARITY, BaseData, add_trees, tree_reduce
 from agd.data.block_size import entries_per_row, item_bytes, rows_per_block
 from agd.data.matrix import gather_rows, slice_rows
@@ -34,7 +34,7 @@ __all__ = [
     "sum_group",
 ]
 
-Block = tuple[Array, Array, Array | None]
+Block = tuple[Matrix, Array, Array | None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -234,7 +234,7 @@ Blocks = BaseData
 """The earlier name of `BaseData`."""
 
 
-def slice_blocks(X: Array, y: Array, weight: Array | None, rows: int) -> list[Block]:
+def slice_blocks(X: Matrix, y: Array, weight: Array | None, rows: int) -> list[Block]:
     """Cut X, y and weights into blocks of so many rows; a single block is the arrays themselves."""
     n = X.shape[-2]
     if rows >= n:
@@ -308,7 +308,7 @@ def are_small_problems(data: BaseData, dtype: Any = None) -> bool:
     return bool(0 < _problem_bytes(X, dtype) <= MAX_PROBLEM_BYTES)
 
 
-def _problem_bytes(X: Array, dtype: Any) -> int:
+def _problem_bytes(X: Matrix, dtype: Any) -> int:
     return int(math.prod(X.shape[1:])) * item_bytes(X, dtype)
 
 
@@ -340,4 +340,5 @@ def map_small_problems(
     size = MAX_STACK_BYTES // _problem_bytes(X, dtype)
     if weight is None:
         return map_problems(lambda X, y, *rest: f(X, y, None, *rest), X, y, *more, size=size)
-    return map_problems(f, X, y, np.broadcast_to(weight, y.shape), *more, size=size)
+    weights = np.broadcast_to(np.asarray(weight), y.shape)
+    return map_problems(f, X, y, weights, *more, size=size)

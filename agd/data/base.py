@@ -19,7 +19,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, BatchColumn, Tree
+from agd._typing import Array, BatchColumn, Matrix, Tree
 from agd.data.block_size import sum_row_weights
 from agd.data.threads import no_nested_threads, single_threaded_blas
 
@@ -72,7 +72,7 @@ class BaseData:
     array([5., 5.])
     """
 
-    X: Array
+    X: Matrix
     y: Array
     weight: Array | None = None
     known_total: Array | None = None
@@ -95,7 +95,9 @@ class BaseData:
         return False
 
     @classmethod
-    def uncounted(cls, X: Array, y: Array, weight: Array | None = None, **options: Any) -> BaseData:
+    def uncounted(
+        cls, X: Matrix, y: Array, weight: Array | None = None, **options: Any
+    ) -> BaseData:
         """Take checked data, and leave their rows to be counted when `total` is first asked for."""
         kind = BaseData._kind_by_type.get(type(X))
         if kind is None:
@@ -105,7 +107,7 @@ class BaseData:
 
     @classmethod
     def of(
-        cls, X: Array, y: Array, weight: Array | None = None, *, rows: int | None = None
+        cls, X: Matrix, y: Array, weight: Array | None = None, *, rows: int | None = None
     ) -> BaseData:
         """Take checked data, and count their rows.
 
@@ -135,12 +137,17 @@ class BaseData:
             changes["known_total"] = changes.pop("total")
         old = {"X": self.X, "y": self.y, "weight": self.weight, "rows": self.rows}
         shared = {"passes": self.passes, "max_block_rows": self.max_block_rows}
-        known = self.__dict__.get("total", self.known_total)
+        known = self.__dict__.get("_total", self.known_total)
         return type(self)(**{**old, **shared, "known_total": known, **changes})
 
-    @functools.cached_property
+    @property
     def total(self) -> Array:
         """The number of rows, or the sum of their weights: what a mean over rows divides by."""
+        total: Array = self._total
+        return total
+
+    @functools.cached_property
+    def _total(self) -> Any:
         if self.known_total is not None or self.y is None:
             return self.known_total
         with np.errstate(over="ignore"):  # the screening reports weights whose sum overflows
@@ -191,7 +198,8 @@ class BaseData:
     @property
     def resident(self) -> Array:
         """An array of the kind that holds w: X itself, or an empty one like those that its chunks hold."""
-        return backends.of(self.X).resident(self.X)
+        resident: Array = backends.of(self.X).resident(self.X)
+        return resident
 
     def targets_only(self) -> BaseData:
         """Return y and the weights beside an X without columns, where a pass over them alone is cheaper.
@@ -297,9 +305,9 @@ class LazyData(BaseData):
         return True
 
     def _count_total(self) -> Array:
-        return self.sum(
-            sum_row_weights
-        )  # the number of rows may be unknown: the chunks know theirs
+        # The number of rows may be unknown: the chunks know theirs.
+        total: Array = self.sum(sum_row_weights)
+        return total
 
     def sum(self, f: Callable[..., Tree], limit: int | None = None) -> Tree:
         """Add up f(X, y, weight) over the blocks of all chunks: see `BaseData.sum`."""
@@ -314,7 +322,7 @@ class LazyData(BaseData):
 
 
 def _apply_to_chunk(
-    f: Callable[[Any], R], rows: int | None, X: Array, y: Array, weight: Array | None
+    f: Callable[[Any], R], rows: int | None, X: Matrix, y: Array, weight: Array | None
 ) -> R:
     return f(BaseData.uncounted(X, y, weight, rows=rows))
 
@@ -324,7 +332,7 @@ def _sum_chunk(
     limit: int | None,
     parallel: bool,
     max_block_rows: list[int],
-    X: Array,
+    X: Matrix,
     y: Array,
     weight: Array | None,
 ) -> Tree:

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, Matrix
 
 __all__ = [
     "entries_per_row",
@@ -37,7 +37,7 @@ MIN_BLOCK_ROWS = 64
 MAX_SPARSE_ROWS = 50_000
 
 
-def sum_row_weights(X: Array, y: Array, weight: Array | None) -> Array:
+def sum_row_weights(X: Matrix, y: Array, weight: Array | None) -> Array:
     """Count the rows of a block, or add up their weights: shape () or (...,)."""
     xp = backends.namespace(X)
     if weight is not None:
@@ -45,12 +45,12 @@ def sum_row_weights(X: Array, y: Array, weight: Array | None) -> Array:
     return xp.full((), float(y.shape[-1]), dtype=X.dtype, device=backends.device(X))
 
 
-def entries_per_row(X: Array) -> int:
+def entries_per_row(X: Matrix) -> int:
     """Return how many entries a row has, over all problems; 1 at least."""
     return max(1, math.prod((*map(int, X.shape[:-2]), int(X.shape[-1]))))
 
 
-def rows_per_block(X: Array, targets: int, limit: int | None = None, *, share: int = 0) -> int:
+def rows_per_block(X: Matrix, targets: int, limit: int | None = None, *, share: int = 0) -> int:
     """Return how many rows a block has: as many as stay in cache, where the backend's table says so.
 
     Parameters
@@ -117,7 +117,7 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: i
     return max(rows, min(size // row_bytes, most, share))
 
 
-def sparse_rows_in_cache(X: Array, targets: int, size: int) -> int:
+def sparse_rows_in_cache(X: Matrix, targets: int, size: int) -> int:
     """Return how many rows a block of a sparse matrix has.
 
     Parameters

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Batches, Namespace
+from agd._typing import Array, Batches, Matrix, Namespace, NativeArray
 from agd._validation.arrays import as_array, as_floating, has_unknown_length, match_array
 
 __all__ = ["CheckedArrays", "as_features", "check_arrays"]
@@ -29,9 +29,9 @@ class CheckedArrays(NamedTuple):
     weight : array, shape (n,) or (..., n), or None
     """
 
-    X: Array
-    y: Array
-    weight: Array | None
+    X: Any
+    y: Any
+    weight: Any
 
 
 def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
@@ -69,7 +69,7 @@ def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
     return CheckedArrays(X, y, _check_weights(X, match_array("sample_weight", sample_weight, like)))
 
 
-def _as_matrix(X: Any) -> Array:
+def _as_matrix(X: Any) -> Matrix:
     """Take X as `as_array` does, or a sparse matrix row by row."""
     if not backends.is_sparse(X):
         return as_array("X", X)
@@ -80,7 +80,7 @@ def _as_matrix(X: Any) -> Array:
     return backends.as_csr("X", X)
 
 
-def _as_floating_matrix(X: Array, xp: Namespace, where: Any) -> Array:
+def _as_floating_matrix(X: Matrix, xp: Namespace, where: Any) -> Matrix:
     """Return X in a real floating dtype, as `as_floating`; of a sparse matrix the entries have one."""
     if not backends.is_sparse(X):
         return as_floating("X", X, xp, where)
@@ -95,7 +95,7 @@ def _needs_no_conversion(X: Any, y: Any) -> bool:
     return X.ndim > 1 and X.shape[:-1] == y.shape and X.size > 0
 
 
-def _check_rows(X: Array) -> None:
+def _check_rows(X: Matrix) -> None:
     shape = tuple(X.shape)
     if X.ndim < 2:
         raise ValueError(
@@ -112,7 +112,7 @@ def _check_rows(X: Array) -> None:
         raise ValueError(f"a chunked X must have shape (n, p), got shape {shape}")
 
 
-def _check_target(X: Array, y: Array, xp: Namespace) -> Array:
+def _check_target(X: Matrix, y: Array, xp: Namespace) -> Array:
     """Check y against X's rows; several targets (n, k) beside a shared X become rows (k, n)."""
     rows, shape = tuple(X.shape)[:-1], tuple(y.shape)
     if backends.of(X).chunked:
@@ -128,7 +128,7 @@ def _check_target(X: Array, y: Array, xp: Namespace) -> Array:
     return y
 
 
-def _check_weights(X: Array, weight: Array) -> Array:
+def _check_weights(X: Matrix, weight: Array) -> Array:
     """Check weights against X's rows: (n,), or one set for each problem of a batch."""
     if backends.of(X).chunked:
         return _check_chunked_vector("sample_weight", X, weight)
@@ -146,10 +146,10 @@ def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:
     if y.ndim != 1:
         raise ValueError(f"{name} must have shape (n,) beside a chunked X, got {y.ndim} dimensions")
     if has_unknown_length(X) or has_unknown_length(y):
-        if len(X.chunks[0]) != len(y.chunks[0]):
+        counts = [_row_chunk_count(part) for part in (X, y)]
+        if counts[0] != counts[1]:
             raise ValueError(
-                f"X has {len(X.chunks[0])} row chunks of unknown size and {name} has "
-                f"{len(y.chunks[0])}: they must be cut alike"
+                f"X has {counts[0]} row chunks of unknown size and {name} has {counts[1]}: they must be cut alike"
             )
         return y
     if y.shape[0] != X.shape[0]:
@@ -159,7 +159,11 @@ def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:
     return backends.of(X).align_chunks(y, X)
 
 
-def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Array:
+def _row_chunk_count(x: NativeArray) -> int:
+    return len(x.chunks[0])
+
+
+def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Matrix:
     """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
     if X is None:
         raise ValueError("X is missing: got None, need an array")
@@ -182,7 +186,7 @@ def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Array:
     return X
 
 
-def _sparse_features(X: Any, coef: Array) -> Array:
+def _sparse_features(X: Any, coef: Array) -> Matrix:
     """Return a sparse matrix in a format, library and dtype in which it can multiply the coefficients."""
     if len(X.shape) != 2:
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, Matrix
 
 __all__ = [
     "backward",
@@ -35,7 +35,7 @@ MIN_DENSE_SHARE = 0.07
 MAX_DENSE_BLOCK_BYTES = 4 * 2**20
 
 
-def forward(X: Array, w: Array, *, outputs: bool = False) -> Array:
+def forward(X: Matrix, w: Array, *, outputs: bool = False) -> Array:
     """Return X @ w for every problem of the batch.
 
     Parameters
@@ -69,7 +69,7 @@ def forward(X: Array, w: Array, *, outputs: bool = False) -> Array:
     return xp.matmul(X, w[..., None])[..., 0]
 
 
-def backward(X: Array, r: Array, *, outputs: bool = False) -> Array:
+def backward(X: Matrix, r: Array, *, outputs: bool = False) -> Array:
     """Return X' r for every problem of the batch, shape (..., p), for r of shape (..., n).
 
     With several outputs r is (..., k, n), and the result (..., k, p).
@@ -86,11 +86,12 @@ def backward(X: Array, r: Array, *, outputs: bool = False) -> Array:
     if X.ndim == 2 and r.ndim == 1:
         return backends.of(X).matmul(xp.matrix_transpose(X), r)
     if X.ndim == 2 or outputs:
-        return r @ X
+        product: Array = r @ X
+        return product
     return xp.matmul(xp.matrix_transpose(X), r[..., None])[..., 0]
 
 
-def _sparse_backward(X: Array, r: Array) -> Array:
+def _sparse_backward(X: Matrix, r: Array) -> Array:
     xp, dtype = backends.namespace(r), r.dtype
     if dtype == xp.float32 and backends.of(X).threaded:
         r = xp.astype(r, xp.float64)  # SciPy sums entry after entry: float32 would lose digits
@@ -104,7 +105,7 @@ def _sparse_backward(X: Array, r: Array) -> Array:
     return xp.astype(product, dtype, copy=False)
 
 
-def slice_rows(X: Array, start: int | None, stop: int | None, step: int = 1) -> Array:
+def slice_rows(X: Matrix, start: int | None, stop: int | None, step: int = 1) -> Matrix:
     """Return the rows of ``range(start, stop, step)``; with a step of 1 they are a view of X."""
     if not backends.is_sparse(X):
         return X[..., start:stop:step, :]
@@ -116,38 +117,39 @@ def slice_rows(X: Array, start: int | None, stop: int | None, step: int = 1) -> 
     return backends.csr_from_parts(X, X.data[first:last], X.indices[first:last], at - at[0])
 
 
-def gather_rows(X: Array, rows: Array) -> Array:
+def gather_rows(X: Matrix, rows: Array) -> Matrix:
     """Return the rows with these indices."""
     return X[rows] if backends.is_sparse(X) else backends.namespace(X).take(X, rows, axis=-2)
 
 
-def stored_entries(X: Array) -> Array:
+def stored_entries(X: Matrix) -> Array:
     """Return an array of all entries that may be other than 0."""
-    return X.data if backends.is_sparse(X) else X
+    stored: Array = X.data if backends.is_sparse(X) else X
+    return stored
 
 
-def entry_position(X: Array, entry: Any) -> tuple[Any, ...]:
+def entry_position(X: Matrix, entry: Any) -> tuple[Any, ...]:
     """Return row and column of an entry of a sparse matrix, by its number among `stored_entries`."""
     xp = backends.namespace(X)
     return xp.searchsorted(X.indptr, entry, side="right") - 1, X.indices[entry]
 
 
-def map_entries(X: Array, f: Callable[[Array], Array]) -> Array:
+def map_entries(X: Matrix, f: Callable[[Array], Array]) -> Matrix:
     """Return f(X), entry by entry, for a function of which f(0) is 0."""
     return _with_entries(X, f(X.data)) if backends.is_sparse(X) else f(X)
 
 
-def _with_entries(X: Array, data: Array) -> Any:
+def _with_entries(X: Matrix, data: Array) -> Matrix:
     return backends.csr_from_parts(X, data, X.indices, X.indptr)
 
 
-def column_sums(X: Array) -> Array:
+def column_sums(X: Matrix) -> Array:
     """Return the sums over the rows, shape (..., p)."""
     xp = backends.namespace(X)
     return backward(X, _ones_per_row(X)) if backends.is_sparse(X) else xp.sum(X, axis=-2)
 
 
-def column_counts(X: Array, weight: Array | None) -> Array:
+def column_counts(X: Matrix, weight: Array | None) -> Array:
     """Return for each column of a sparse matrix the weight of the rows that have an entry, shape (p,)."""
     xp = backends.namespace(X)
     return backward(
@@ -155,12 +157,12 @@ def column_counts(X: Array, weight: Array | None) -> Array:
     )
 
 
-def _ones_per_row(X: Array) -> Array:
+def _ones_per_row(X: Matrix) -> Array:
     xp = backends.namespace(X)
     return xp.ones((X.shape[0],), dtype=X.dtype, device=backends.device(X))
 
 
-def max_abs_columns(X: Array) -> Array:
+def max_abs_columns(X: Matrix) -> Array:
     """Return each column's largest absolute value, shape (..., p)."""
     xp = backends.namespace(X)
     if not backends.is_sparse(X):
@@ -168,7 +170,7 @@ def max_abs_columns(X: Array) -> Array:
     return xp.reshape(map_entries(X, xp.abs).max(axis=0).toarray(), (-1,))
 
 
-def squared_row_norms(X: Array, shift: Array | None, scale: Array | None) -> Array:
+def squared_row_norms(X: Matrix, shift: Array | None, scale: Array | None) -> Array:
     """Return the squared length of the rows (x - shift) * scale, shape (..., n)."""
     xp = backends.namespace(X)
     if not backends.is_sparse(X):
@@ -184,20 +186,20 @@ def squared_row_norms(X: Array, shift: Array | None, scale: Array | None) -> Arr
     return backends.clip(product - 2.0 * across + xp.sum(weight * shift * shift, axis=-1), low=0.0)
 
 
-def shift_entries(X: Array, shift: Array, size: Array | None = None) -> Any:
+def shift_entries(X: Matrix, shift: Array, size: Array | None = None) -> Matrix:
     """Return a sparse matrix of (x_ij - shift_j) / size_j where X has an entry, and 0 elsewhere."""
     data = X.data - shift[X.indices]
     return _with_entries(X, data if size is None else data / size[X.indices])
 
 
-def scale_rows(X: Array, factor: Array) -> Array:
+def scale_rows(X: Matrix, factor: Array) -> Matrix:
     """Return the rows times a factor each."""
     if not backends.is_sparse(X):
         return X * factor[..., None]
     return _with_entries(X, X.data * factor[X.tocoo(copy=False).row])
 
 
-def gram_matrix(X: Array) -> Array:
+def gram_matrix(X: Matrix) -> Array:
     """Return X' X, an array (..., p, p)."""
     xp = backends.namespace(X)
     if not backends.is_sparse(X):
@@ -206,7 +208,8 @@ def gram_matrix(X: Array) -> Array:
         return xp.matmul(xp.matrix_transpose(X), X)
     n, p = X.shape
     if not backends.of(X).threaded or X.nnz < MIN_DENSE_SHARE * n * p:
-        return (backends.transpose(X).tocsr() @ X).toarray()
+        gram: Array = (backends.transpose(X).tocsr() @ X).toarray()
+        return gram
     rows = max(1, MAX_DENSE_BLOCK_BYTES // (p * X.dtype.itemsize))
     product = xp.zeros((p, p), dtype=X.dtype)
     for i in range(0, n, rows):

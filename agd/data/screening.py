@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss
+from agd._typing import Array, Loss, Matrix
 from agd._validation import invalid_values_text
 from agd.data.base import BaseData
 from agd.data.matrix import entry_position, stored_entries
@@ -72,7 +72,7 @@ class _BlockReport(NamedTuple):
 
 
 def screen_block(
-    loss: Loss, X: Array, y: Array, weight: Array | None, *, whole: bool = True
+    loss: Loss, X: Matrix, y: Array, weight: Array | None, *, whole: bool = True
 ) -> Array:
     """Summarise a block as a `_BlockReport`: a sum is finite only if all its terms are, and needs no temporary.
 
@@ -81,8 +81,8 @@ def screen_block(
     xp = backends.namespace(y)
     _check_row_counts(X, y, weight)
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out
-        report = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
-        return xp.asarray(report, dtype=X.dtype, device=backends.device(X))
+        empty = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
+        return xp.asarray(empty, dtype=X.dtype, device=backends.device(X))
     columns = dict.fromkeys(
         _BlockReport._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y))
     )
@@ -139,7 +139,7 @@ _EMPTY_REPORT = tuple(
 )
 
 
-def _check_row_counts(X: Array, y: Array, weight: Array | None) -> None:
+def _check_row_counts(X: Matrix, y: Array, weight: Array | None) -> None:
     """Raise if a block's parts differ in rows, which chunks of unknown size show only here."""
     for name, rows in (("y", y), ("sample_weight", weight)):
         if rows is not None and rows.shape[-1] != X.shape[-2]:
@@ -224,7 +224,7 @@ def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:
         )
     if len(classes) < 2:
         raise ValueError(
-            f"y must have two classes or more for loss {loss.name!r}, got one: {classes[0]!r}"
+            f"y must have two classes or more for loss {loss.name!r}, got one: {labels[0]!r}"
         )
     if loss.classes not in (math.inf, len(classes)):
         raise ValueError(f"y must have {loss.classes} classes for loss {loss!r}, got {classes!r}")
@@ -287,10 +287,11 @@ def _raise_first_error(
 
 
 def _locate_first(
-    which: int, is_invalid: Callable[[Array], Array], X: Array, y: Array, weight: Array | None
+    which: int, is_invalid: Callable[[Array], Array], X: Matrix, y: Array, weight: Array | None
 ) -> tuple[Array, Array, Array, int]:
     """Count the invalid values of a block; return also the index and value of the first, and the block's rows."""
-    x: Array = (stored_entries(X), y, weight)[which]
+    parts: tuple[Any, ...] = (stored_entries(X), y, weight)
+    x: Array = parts[which]
     xp = backends.namespace(x)
     if 0 in x.shape:  # a sparse block without an entry
         return xp.zeros((), dtype=xp.int32), xp.zeros((2,), dtype=xp.int32), x, int(X.shape[-2])

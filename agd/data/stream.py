@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agd import backends
-from agd._typing import Array, BatchColumn, Batches, Tree
+from agd._typing import Array, BatchColumn, Batches, Matrix, Tree
 from agd._validation import as_count, check_columns, column_names
 from agd.backends import Backend, Transfer
 from agd.data.base import ARITY, LazyData, label_positions, tree_reduce
@@ -169,7 +169,7 @@ def _is_empty(rows: Any) -> bool:
     return len(shape) > 0 and shape[0] == 0
 
 
-def check_same_kind(number: int, X: Array, like: Array) -> None:
+def check_same_kind(number: int, X: Matrix, like: Array) -> None:
     """Raise ValueError unless a batch has the library, dtype, device and number of columns of the first one."""
     kinds = [
         (backends.of(x).name, str(x.dtype), str(backends.device(x)), int(x.shape[-1]))
@@ -205,9 +205,10 @@ class StreamData(LazyData):
         """Return whether X is a stream of batches."""
         return isinstance(X, Batches)
 
-    def _batches(self) -> Iterator[tuple[Array, Array, Array | None]]:
+    def _batches(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
         """Go through the batches, with labels read as their positions where these were encoded."""
-        labels = self.y.labels
+        column: Any = self.y  # a `BatchColumn`
+        labels = column.labels
         for X, y, weight in self.X:
             if labels is not None:
                 # The name y is used again so that no second target is kept alive.
@@ -431,7 +432,7 @@ class Stream(Batches):
         rows = None if batch_rows is None else as_count("batch_rows", batch_rows)
         return cls(slice_batches((X, y, sample_weight), selection, rows), device=device)
 
-    def __iter__(self) -> Iterator[tuple[Array, Array, Array | None]]:
+    def __iter__(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
         rows, transfer = 0, self._new_transfer()
         made = self._checked_batches(self.resident, transfer)
         for batch in made if transfer is None else read_ahead(made, transfer.record_event):
@@ -543,11 +544,11 @@ def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArra
     return check_arrays(Stream.from_arrays(*parts, device=device), None)
 
 
-def _resident_of_batches(batches: Batches) -> Array:
+def _resident_of_batches(batches: Any) -> Any:
     return batches.resident
 
 
-def _context_of_batches(batches: Batches) -> AbstractContextManager[Any]:
+def _context_of_batches(batches: Any) -> AbstractContextManager[Any]:
     return backends.device_context(batches.resident)
 
 

@@ -99,7 +99,7 @@ def _mean_statistic(blocks: BaseData, loss: Loss, moments: Moments | None) -> Ar
     Of a loss with one output that is the mean of y, which the moments have where data in chunks have some.
     """
     if moments is None or loss.outputs is not None:
-        sums = blocks.targets_only().sum(functools.partial(_sum_statistic, loss))
+        sums: Array = blocks.targets_only().sum(functools.partial(_sum_statistic, loss))
         return sums / (blocks.total if loss.outputs is None else blocks.total[..., None])
     xp = backends.namespace(moments.mean_y)
     return xp.astype(moments.mean_y, blocks.total.dtype, copy=False)
@@ -214,7 +214,7 @@ def _null_model(
     # Data in chunks are not sampled: the moments know their mean.
     known = moments if blocks.lazy else None
     classes = loss.classes is not None
-    mean = _mean_statistic(blocks, loss, known) if objective.intercept or classes else None
+    mean: Any = _mean_statistic(blocks, loss, known) if objective.intercept or classes else None
     null = loss.null_model(mean) if objective.intercept else _zero_columns(objective)
     slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))
     if classes:

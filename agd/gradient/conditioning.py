@@ -395,7 +395,7 @@ def _least_curvature(read: Any, p: int, base: LinearObjective) -> float:
     G, mean = read[: p * p].reshape(p, p), read[p * p :]
     second = G + np.outer(mean, mean) + ridge_strength(base.penalty) * np.eye(p)
     hessian = hessian_with_intercept(second, mean, intercept=base.intercept)
-    return least_eigenvalue(np.eye(len(hessian)), hessian, eps)
+    return least_eigenvalue(np.eye(hessian.shape[0]), hessian, eps)
 
 
 # With more columns the Hessian's pass costs more than the power iteration that it certifies.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array
+from agd._typing import Array, HostArray
 from agd.data.arrays import ArrayData, are_small_problems, map_small_problems
 from agd.data.base import BaseData, tree_reduce
 from agd.data.block_size import item_bytes
@@ -290,25 +290,28 @@ def _of_problems(dtype: Any, blocks: BaseData) -> Sums:
     return sums if not shared else sums._replace(total=sums.total[0], rows=sums.rows[0])
 
 
-def _of_piece(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
+def _of_piece(dtype: Any, X: HostArray, y: HostArray, weight: HostArray | None) -> Sums:
     """Sum some problems; the number of rows, which they share, is written out for each."""
     if weight is not None:
         return _sums_of_block(dtype, X, y, weight)
     X, y = X.astype(dtype, copy=False), y.astype(dtype, copy=False)
     found = _about_zero(X, y) if _zero_serves(X[0], X[0].mean(axis=0)) else None
     if found is None:
-        near, near_y = backward(X, np.ones(X.shape[1], dtype=dtype)) / X.shape[1], y.mean(axis=-1)
+        ones: HostArray = np.ones(X.shape[1], dtype=dtype)
+        near, near_y = backward(X, ones) / X.shape[1], y.mean(axis=-1)
         found = _centred_block(X, y, near, near_y)
-    total, rows = (np.broadcast_to(part, len(X)) for part in found[:2])
+    parts: Any = found[:2]
+    total, rows = (np.broadcast_to(part, len(X)) for part in parts)
     return found._replace(total=total, rows=rows)
 
 
-def _about_zero(X: Array, y: Array) -> Sums | None:
+def _about_zero(X: HostArray, y: HostArray) -> Sums | None:
     """Sum some problems without a copy of X; None where 0 is a bad centre for one of them."""
     n, near_y = X.shape[-2], y.mean(axis=-1)
     found = _centred_block(X, y, np.zeros_like(X[:, 0, :]), near_y, X)
-    spread = np.linalg.diagonal(found.xx)
-    return found if (n * found.rest * found.rest <= spread).all() else None
+    xx: HostArray = found.xx
+    spread = np.linalg.diagonal(xx)
+    return found if np.all(n * found.rest * found.rest <= spread) else None
 
 
 def _centred_block(X: Array, y: Array, near: Array, near_y: Array, d: Array | None = None) -> Sums:
@@ -373,23 +376,24 @@ def _sums_of_block(
     return about_mean(known, X - near[..., None, :], y - near_y[..., None], weight)
 
 
-def _side_by_side_pays(X: Array, y: Array, weight: Array | None) -> bool:
+def _side_by_side_pays(X: HostArray, y: HostArray, weight: HostArray | None) -> bool:
     """Return whether one product of everything is sooner than three of parts (measured)."""
     if X.ndim > 2 or y.ndim > 1 or (weight is not None and weight.ndim > 1):
         return False
     return bool(X.shape[1] >= (2 if _by_columns(X) else WIDE))
 
 
-def _by_columns(X: Array) -> bool:
+def _by_columns(X: HostArray) -> bool:
     return bool(abs(X.strides[0]) < abs(X.strides[1]))
 
 
-def _side_by_side(dtype: Any, X: Array, y: Array, weight: Array | None) -> Sums:
+def _side_by_side(dtype: Any, X: HostArray, y: HostArray, weight: HostArray | None) -> Sums:
     """Centre a block and y into one array, beside a column of ones, and sum all products at once."""
     (n, p), some = X.shape, max(1, X.shape[0] // SAMPLE)
     D = np.empty((n, p + 2), dtype=dtype, order="F" if _by_columns(X) else "C")
     if weight is None:
-        total = rows = np.asarray(n, dtype=dtype)
+        total: HostArray = np.asarray(n, dtype=dtype)
+        rows: HostArray = total
         near, near_y = X[::some].mean(axis=0, dtype=dtype), y[::some].mean(dtype=dtype)
     else:
         weight = weight.astype(dtype, copy=False)

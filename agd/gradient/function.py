@@ -6,14 +6,17 @@ that the solvers see one interface.
 
 # Annotations are not deferred here: of a deferred one in a NamedTuple, pdoc cannot find the names.
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optree
 
 from agd import backends
+from agd._tree import tree_max_abs
 from agd._typing import Array, Penalty, Tree
 from agd.gradient.objective import BaseObjective
 
@@ -127,14 +130,15 @@ class FunctionObjective(BaseObjective):
 
     def added(self, params: Tree) -> Array:
         """Return the penalty, summed over the leaves, shape `batch_shape`; for one that is given."""
-        total, batch = None, len(self.batch_shape)
-        penalty: Any = self.penalty
-        for leaf in optree.tree_leaves(params):
-            xp = backends.namespace(leaf)
+        batch, penalty = len(self.batch_shape), cast("Penalty", self.penalty)
+
+        def leaf_penalty(leaf: Array) -> Array:
             part = penalty.value(leaf if leaf.ndim > batch else leaf[..., None])
-            part = xp.sum(part, axis=tuple(range(batch, part.ndim))) if part.ndim > batch else part
-            total = part if total is None else total + part
-        return total
+            if part.ndim == batch:
+                return part
+            return backends.namespace(leaf).sum(part, axis=tuple(range(batch, part.ndim)))
+
+        return functools.reduce(operator.add, map(leaf_penalty, optree.tree_leaves(params)))
 
     def penalty_value(self, params: Tree) -> Array:
         """Return the part of the objective that is left to `prox`, shape `batch_shape`."""
@@ -162,13 +166,13 @@ class FunctionObjective(BaseObjective):
         return params if self.bounds is None else self.bounds.project(params)
 
     def _apply_prox(self, leaf: Array, step: float | Array) -> Array:
-        penalty: Any = self.penalty
         scalar = leaf.ndim == len(self.batch_shape)
         x = leaf[..., None] if scalar else leaf
-        if np.ndim(step):
-            xp, array = backends.namespace(leaf), step
-            step = xp.reshape(array, (*self.batch_shape, *(1,) * (x.ndim - len(self.batch_shape))))
-        near: Array = penalty.prox(x, step)
+        if not isinstance(step, int | float) and step.ndim:
+            step = backends.namespace(leaf).reshape(
+                step, (*self.batch_shape, *(1,) * (x.ndim - len(self.batch_shape)))
+            )
+        near = cast("Penalty", self.penalty).prox(x, step)
         return near[..., 0] if scalar else near
 
     def grad_norm(self, grads: Tree, params: Tree) -> Array:
@@ -176,13 +180,7 @@ class FunctionObjective(BaseObjective):
         if self.nonsmooth:
             there = self.prox(optree.tree_map(lambda x, g: x - g, params, grads), 1.0)
             grads = optree.tree_map(lambda x, u: x - u, params, there)
-        total, batch = None, len(self.batch_shape)
-        for leaf in optree.tree_leaves(grads):
-            xp = backends.namespace(leaf)
-            size = xp.abs(leaf)
-            size = xp.max(size, axis=tuple(range(batch, leaf.ndim))) if leaf.ndim > batch else size
-            total = size if total is None else xp.maximum(total, size)
-        return total
+        return tree_max_abs(grads, len(self.batch_shape))
 
     @property
     def row_count(self) -> int | None:

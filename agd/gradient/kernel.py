@@ -192,9 +192,8 @@ class KernelLeastSquares(BaseObjective):
 
     def with_arrays(self, arrays: Any) -> KernelLeastSquares:
         """Return the same objective over other arrays."""
-        base, scaling, root, length, kernel = (None,) * 5 if arrays is None else arrays
-        known: Any = scaling
-        return KernelLeastSquares(self.base.with_arrays(base), known, root, length, kernel)
+        parts: tuple[Any, ...] = (None,) * 5 if arrays is None else arrays
+        return KernelLeastSquares(self.base.with_arrays(parts[0]), *parts[1:])
 
     def _centred_targets(self) -> Array:
         y = self.base.blocks.y - self.scaling.null_model[..., None]
@@ -212,7 +211,7 @@ class KernelLeastSquares(BaseObjective):
         """Return Z' u."""
         u = u if self.sqrt_weight is None else u * self.sqrt_weight
         xp = backends.namespace(u)
-        sums = self.base.blocks.replace(y=u, weight=None).sum(_rmatvec_block)
+        sums: Array = self.base.blocks.replace(y=u, weight=None).sum(_rmatvec_block)
         if self.base.intercept:
             sums = sums - self.scaling.mean * xp.sum(u, axis=-1)[..., None]
         return sums / self.length[..., None]

@@ -15,7 +15,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import tree_divide, tree_max_abs, tree_subtract
-from agd._typing import Array, Batches, Loss, Params, Penalty, Tree
+from agd._typing import Array, Batches, Loss, Matrix, Params, Penalty, Tree
 from agd.data import as_data
 from agd.data.arrays import are_small_problems, map_small_problems
 from agd.data.base import BaseData
@@ -69,7 +69,7 @@ def flat_loss_block(
 ) -> tuple[Array, ...]:
     """Return the same as a flat tuple, of the problems whose parameters these are."""
     value, grad = loss_block(loss, Params(coef, intercept), X, y, weight, shift)
-    return (value, grad.coef) if grad.intercept is None else (value, *grad)
+    return (value, *(part for part in grad if part is not None))
 
 
 def hessian_product_block(
@@ -115,10 +115,10 @@ MAX_COPIED_BLOCK_BYTES = 64 * 2**20
 
 
 class _DataArrays(NamedTuple):
-    X: Array
-    y: Array
+    X: Matrix | None
+    y: Array | None
     weight: Array | None
-    total: Array
+    total: Array | None
     convergence_norm: Any
 
 
@@ -172,12 +172,12 @@ class LinearObjective(BaseObjective):
     @classmethod
     def of(
         cls,
-        X: Array,
-        y: Array | None,
+        X: Any,
+        y: Any,
         *,
         loss: Loss | None = None,
         penalty: Penalty | None = None,
-        sample_weight: Array | None = None,
+        sample_weight: Any = None,
         intercept: bool = True,
     ) -> LinearObjective:
         """Make the objective of arrays that share a library, a device and a dtype.
@@ -323,9 +323,7 @@ class LinearObjective(BaseObjective):
             )
             return found
         f = functools.partial(flat_loss_block, self.loss)
-        more = (params.coef,) if params.intercept is None else tuple(params)
-        if shift is not None:
-            more = (*more, shift)
+        more = [part for part in (*params, shift) if part is not None]
         value, *grad = map_small_problems(f, self.blocks, more=more)
         return value, Params(grad[0], grad[1] if len(grad) > 1 else None)
 

@@ -90,7 +90,7 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
     base, scaling = objective.linear_objective, objective.preconditioner
     if base is None or not base.curvature_is_bounded:
         return None
-    n, b = base.blocks.X.shape[-2], batch_size
+    n, b = int(base.blocks.X.shape[-2]), batch_size
     whole = largest_curvature(objective)
     if n == b:
         return whole
@@ -100,7 +100,8 @@ def batch_curvature(objective: Any, batch_size: int) -> Array | None:
 
 def _row_curvature(base: LinearObjective, scaling: Scaling | None) -> Array:
     """Return the largest curvature of one row's loss, and the penalty's, in these coordinates."""
-    blocks, penalty, bound = base.blocks, base.penalty, base.loss.curvature_bound
+    blocks, penalty = base.blocks, base.penalty
+    bound: Any = base.loss.curvature_bound  # a number, as `batch_curvature` asked
     constant: Any = 0.0
     if base.intercept:
         constant = 1.0 if scaling is None else (scaling.intercept_scale**2)[..., None]
@@ -108,13 +109,14 @@ def _row_curvature(base: LinearObjective, scaling: Scaling | None) -> Array:
         functools.partial(_max_row_curvature, scaling, constant), limit=MAX_COPIED_BLOCK_BYTES
     )
     xp = backends.namespace(each[0])
-    largest = functools.reduce(xp.maximum, each) * (blocks.X.shape[-2] * bound) / blocks.total
+    scale: float = blocks.X.shape[-2] * bound
+    largest: Array = functools.reduce(xp.maximum, each) * scale / blocks.total
     if penalty is None or penalty.curvature_bound is None:
         return largest
-    extra: Any = penalty.curvature_bound
-    if scaling is not None:
-        extra = extra * xp.max(scaling.inv_std**2, axis=-1)
-    return largest + extra
+    extra = penalty.curvature_bound
+    if scaling is None:
+        return largest + extra
+    return largest + extra * xp.max(scaling.inv_std**2, axis=-1)
 
 
 def _max_row_curvature(

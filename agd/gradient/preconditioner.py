@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def default_gradient_tolerance(like: Array) -> float:
+def default_gradient_tolerance(like: Any) -> float:
     """Return the default tolerance of a relative gradient in the dtype of `like`: eps^(2/3)."""
     eps = float(backends.namespace(like).finfo(like.dtype).eps)
     return math.exp(math.log(eps) * 2 / 3)
@@ -275,7 +275,8 @@ class Preconditioned(BaseObjective):
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
         user = self.scaling.to_original(params)
         if self.base.convergence_norm is not None:
-            return self.scaling.relative_residual(grads, user, self.base.penalty)
+            size: Array = self.scaling.relative_residual(grads, user, self.base.penalty)
+            return size
         return self.base.grad_norm(self.scaling.restore_gradient(grads), user)
 
     @property
@@ -389,10 +390,8 @@ class Whitening(NamedTuple):
     def cast(self, like: Array) -> "Whitening":
         """Return the same in the dtype of `like`."""
         xp = backends.namespace(like)
-        parts = {"sqrt": self.sqrt, "inv_sqrt": self.inv_sqrt, "spectrum": self.spectrum}
-        return self._replace(
-            **{name: xp.astype(part, like.dtype, copy=False) for name, part in parts.items()}
-        )
+        sqrt, inv_sqrt, spectrum = (xp.astype(x, like.dtype, copy=False) for x in self[1:])
+        return self._replace(sqrt=sqrt, inv_sqrt=inv_sqrt, spectrum=spectrum)
 
     def apply(self, v: Array) -> Array:
         """Return N v, in centred and scaled coordinates, for v (..., p)."""

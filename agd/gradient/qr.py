@@ -144,7 +144,7 @@ def triangular_factor(blocks: BaseData, shift: Array, scale: Array) -> Array:
     factors = blocks.map(
         functools.partial(_factor_block, shift, scale), limit=MAX_COPIED_BLOCK_BYTES
     )
-    R = factors[0]
+    R: Array = factors[0]
     for other in factors[1:]:
         R = _merge_triangles(xp.concat([R, other], axis=-2))
     return R / xp.sqrt(total)[..., None, None]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agd import backends
+from agd._tree import tree_subtract
 from agd._typing import Array, Loss, Params
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments, hessian_with_intercept
@@ -79,8 +80,7 @@ class MomentObjective(LinearObjective):
     def corrected(self, params: Params, grad: Params) -> MomentObjective:
         """Return the objective whose gradient at `params` is `grad`, that of the data there."""
         _, ours = replace(self, linear_correction=None).value_and_grad(params)
-        linear_correction = (g if g is None else g - o for g, o in zip(grad, ours, strict=True))
-        return replace(self, linear_correction=Params(*linear_correction))
+        return replace(self, linear_correction=tree_subtract(grad, ours))
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient, as the moments have them."""
@@ -248,7 +248,8 @@ class WhitenedLeastSquares(BaseObjective):
         size: Array = xp.max(xp.abs(measure.inv_std * grads.coef), axis=-1)
         if grads.intercept is not None:
             size = xp.maximum(size, xp.abs(grads.intercept))
-        return size / measure.resolvable_gradient_scale(params)
+        resolvable: Array = measure.resolvable_gradient_scale(params)
+        return size / resolvable
 
     def _user(self, grads: Params) -> Params:
         if grads.intercept is None:

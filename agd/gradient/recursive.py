@@ -22,7 +22,7 @@ from typing import Any
 
 from agd import backends
 from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
-from agd._typing import Array, Params
+from agd._typing import Array, Loss, Params
 from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss
@@ -174,7 +174,7 @@ class OnlineObjective(LinearObjective):
 class QuadraticTail(BaseLoss):
     """A loss that is continued as a parabola where |z| is beyond a limit."""
 
-    base: Any
+    base: Loss
     limit: float
 
     def _quadratic_parts(self, z: Array, y: Array) -> tuple[Array, Array, Array]:

@@ -21,6 +21,7 @@ array([1., 1.])
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,7 @@ class BaseLoss(abc.ABC):
         """Return d²l/dz², element by element; by default a central difference of gradients."""
         xp = backends.namespace(z)
         # A step of eps^(1/3) balances the rounding error of the difference with its truncation error.
-        h = float(xp.finfo(z.dtype).eps) ** (1 / 3) * backends.clip(xp.abs(z), low=1.0)
+        h = math.cbrt(float(xp.finfo(z.dtype).eps)) * backends.clip(xp.abs(z), low=1.0)
         return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
 
     def prox(self, z: Array, y: Array, step: float) -> Array:
@@ -386,11 +387,13 @@ class AdaptedLoss(BaseLoss):
 
     def value(self, z: Array, y: Array) -> Array:
         """Return l(z, y), element by element."""
-        return self.wrapped.value(z, y)
+        losses: Array = self.wrapped.value(z, y)
+        return losses
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return dl/dz, element by element."""
-        return vars(self)["gradient"](z, y)
+        slopes: Array = vars(self)["gradient"](z, y)
+        return slopes
 
 
 @dataclass(frozen=True, repr=False)
@@ -420,7 +423,8 @@ class AdaptedPenalty(BasePenalty):
 
     def value(self, w: Array) -> Array:
         """Return the penalty of w (..., p), shape (...)."""
-        return self.wrapped.value(w)
+        penalty: Array = self.wrapped.value(w)
+        return penalty
 
 
 def as_loss(loss: Any) -> Loss:

@@ -218,7 +218,7 @@ class L2Ball(ConvexSet):
     def inside(self, w: Array) -> Array:
         """Return whether |w| is at most the radius but for rounding, shape (...)."""
         return _euclidean_norm(w)[..., 0] <= self.radius * (
-            1.0 + _rounding_slack(w) * w.shape[-1] ** 0.5
+            1.0 + _rounding_slack(w) * math.sqrt(w.shape[-1])
         )
 
     def project(self, w: Array) -> Array:

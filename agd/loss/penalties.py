@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Penalty
+from agd._typing import Array, Namespace, Penalty
 from agd._validation import as_count, as_nonnegative
 from agd.backends import namespace
 from agd.loss._stable import safe_sqrt, soft_threshold
@@ -325,14 +325,12 @@ class NuclearNorm(BasePenalty):
         if isinstance(step, int | float) and step == 0:
             return w
         u, s, vh = xp.linalg.svd(w, full_matrices=False)
-        threshold: Any = step
-        if getattr(step, "ndim", 0):
-            threshold = threshold[..., 0]
+        threshold = step if isinstance(step, int | float) or step.ndim == 0 else step[..., 0]
         shrunk = backends.clip(s - threshold * self.alpha, low=0.0)
         return (u * shrunk[..., None, :]) @ vh
 
 
-def _with_singular_values(w: Array) -> Any:
+def _with_singular_values(w: Array) -> Namespace:
     """Return the namespace of w, or say why its singular values cannot be had."""
     if w.ndim < 2:
         raise ValueError(

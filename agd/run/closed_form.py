@@ -659,7 +659,10 @@ class _ClosedFormRun:
         path = self.trajectory.at_each(scan.steps)
         dtype = self.objective.blocks.total.dtype
         xp = backends.namespace(path.coef)
-        x = Params(*(v if v is None else xp.astype(v, dtype, copy=False) for v in path[:2]))
+        intercept = path.intercept
+        if intercept is not None:
+            intercept = xp.astype(intercept, dtype, copy=False)
+        x = Params(xp.astype(path.coef, dtype, copy=False), intercept)
         observed_fields = self.view.constant.observed_fields._replace(length=True)
         with np.errstate(all="ignore"):
             value, grad = self.objective.value_and_grad(x)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, NotApplicable, Params
+from agd._typing import Array, HostArray, NotApplicable, Params
 from agd.data.base import BaseData
 from agd.gradient.cross_products import SAMPLE
 from agd.gradient.linear import LinearObjective
@@ -175,7 +175,7 @@ class HostRows:
 
     def params(self, w: Any, b: Any, intercept: bool) -> Params:
         """Return the parameters in the dtype of the data."""
-        constant = np.asarray(b, dtype=self.kind) if intercept else None
+        constant: HostArray = np.asarray(b, dtype=self.kind) if intercept else None
         return Params(w.astype(self.kind, copy=False), constant)
 
 

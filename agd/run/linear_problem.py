@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Data, Loss, Method, Params, Penalty
+from agd._typing import Array, Data, Loss, Method, Params, Penalty, Tree
 from agd._validation import as_start
 from agd.data.base import BaseData
 from agd.data.screening import Screened, screen
@@ -137,7 +137,7 @@ class Plan(NamedTuple):
         What takes a step.
     objective : Objective
         The objective in its coordinates.
-    x0 : Params
+    x0 : Params or array
         The first point in them.
     check_every : int
         How many steps run between two checks of the stopping criteria, where the user does not say.
@@ -149,7 +149,7 @@ class Plan(NamedTuple):
 
     method: Any
     objective: Any
-    x0: Params
+    x0: Tree
     check_every: int = 10
     columns: Columns | None = None
     otherwise: Any = None

@@ -336,14 +336,15 @@ class FitResult(Result):
     array([0., 1.])
     """
 
-    coef: Array
-    intercept: Array  # None without one; said in the docstring, so that users need not narrow it
+    # Arrays of the library that was fitted, and not `Array`, since users call the methods of their own.
+    coef: Any
+    intercept: Any  # None without one; said in the docstring, so that users need not narrow it
     loss: Loss
     classes: tuple[float, ...] | None
     n_passes: int | None = None
     feature_names: list[str] | None = None
 
-    def decision_function(self, X: Array) -> Array:
+    def decision_function(self, X: Any) -> Any:
         """Return the linear predictor z = X @ coef + intercept.
 
         Parameters
@@ -367,7 +368,7 @@ class FitResult(Result):
         X = as_features(X, self.coef, outputs=outputs)
         return linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
 
-    def predict(self, X: Array) -> Array:
+    def predict(self, X: Any) -> Any:
         """Return what the model expects of y: its mean, or the label of the likeliest class.
 
         Parameters
@@ -385,7 +386,7 @@ class FitResult(Result):
             return self.loss.predict(z)
         return _labels_at(self.loss.likeliest_class(z), self.classes)
 
-    def predict_proba(self, X: Array) -> Array:
+    def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, shape (..., n, classes).
 
         Parameters

@@ -23,7 +23,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, NotApplicable, Params
+from agd._typing import HostArray, NotApplicable, Params
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import Scaling
 from agd.loss import L1
@@ -165,7 +165,7 @@ def _at_vertex(base: LinearObjective, scaling: Scaling, result: Result) -> Resul
         points.append(rows.params(v))
     like = base.zeros()
 
-    def gather(parts: list[Any], zero: Array) -> Array:
+    def gather(parts: list[HostArray], zero: HostArray) -> HostArray:
         return np.reshape(np.stack(parts), zero.shape).astype(zero.dtype)
 
     coef = gather([point.coef for point in points], like.coef)
@@ -222,15 +222,16 @@ class PiecewiseLinear:
         """Take one problem of an objective over NumPy arrays, in double precision."""
         blocks, penalty = base.blocks, base.penalty
         X = blocks.X if blocks.X.ndim == 2 else blocks.X[index]
-        X, y = np.asarray(X, dtype=float), np.asarray(blocks.y[index], dtype=float)
-        weight = np.ones_like(y)
+        X = np.asarray(X, dtype=float)
+        y: HostArray = np.asarray(blocks.y[index], dtype=float)
+        weight: HostArray = np.ones_like(y)
         if blocks.weight is not None:
-            weight = np.broadcast_to(blocks.weight, blocks.y.shape)[index].astype(float)
+            weight = np.broadcast_to(np.asarray(blocks.weight), blocks.y.shape)[index].astype(float)
         weight = weight / weight.sum()
         low, high = (weight * base.loss.gradient(y + by, y) for by in (-1.0, 1.0))
         p = X.shape[-1]
         mean, scale = (
-            np.broadcast_to(a, (*base.batch_shape, p))[index]
+            np.broadcast_to(np.asarray(a), (*base.batch_shape, p))[index]
             for a in (scaling.mean, scaling.inv_std)
         )
         mean = mean.astype(float) if base.intercept else np.zeros(p)

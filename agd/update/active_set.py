@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd._tree import dot, tree_where
-from agd._typing import Array
+from agd._typing import HostArray
 from agd.update.proximal import (
     FISTA,
     CompositeFunction,
@@ -103,7 +103,7 @@ class ActiveSet(Solver):
         partition = partition_entries(composite, old, step)
         # Of many entries most are fixed one by one before the face is right: wait until it settles.
         postponed = (
-            len(old.x) > MAX_SMALL_ENTRIES
+            old.x.shape[0] > MAX_SMALL_ENTRIES
             and int(state.progress.evaluations) % EVALUATIONS_BETWEEN_TRIALS > 0
         )
         if (
@@ -116,6 +116,7 @@ class ActiveSet(Solver):
         with np.errstate(all="ignore"):
             x = solve_free(composite, objective.hessian(), old, partition)
         new = composite.at(x.astype(old.x.dtype, copy=False))
+        new_value: HostArray = new.value
         new_residual, residual = composite.proximal_step(new, step) - new.x, partition.x - old.x
         (fista_change, _), (change, noise) = (
             value_increase(composite, old_point, old),
@@ -124,7 +125,7 @@ class ActiveSet(Solver):
         residual_falls = (change <= noise) & (
             dot(new_residual, new_residual) <= MAX_RESIDUAL_RATIO**2 * dot(residual, residual)
         )
-        improved = np.isfinite(new.value) & (
+        improved = np.isfinite(new_value) & (
             ((change < -noise) & (change <= fista_change)) | residual_falls
         )
         return self._accept_minimum(composite, old, new, improved, state)
@@ -134,24 +135,24 @@ class ActiveSet(Solver):
         composite: CompositeFunction,
         old: CompositePoint,
         new: CompositePoint,
-        improved: Array,
+        improved: HostArray,
         state: FistaState,
     ) -> tuple[Any, FistaState]:
         """Go to the minimum of the face where it is better, and restart the momentum there."""
         accepted, progress = tree_where(improved, new, old), state.progress
+        change: HostArray = relative_step(new.x, old.x)
+        t: HostArray = state.t
         after = state._replace(
             value=accepted.value,
             grad=composite.unravel_grad(accepted.g),
             progress=progress._replace(
                 evaluations=progress.evaluations + 1.0,
                 stalled=progress.stalled & ~improved,
-                relative_step=np.where(
-                    improved, relative_step(new.x, old.x), progress.relative_step
-                ),
+                relative_step=np.where(improved, change, progress.relative_step),
             ),
             extrapolated=tree_where(improved, new, state.extrapolated),
             pending=state.pending & ~improved,
-            t=np.where(improved, 1.0, state.t).astype(state.t.dtype),
+            t=np.where(improved, 1.0, t).astype(t.dtype),
         )
         return composite.unravel(accepted.x), after
 
@@ -159,14 +160,16 @@ class ActiveSet(Solver):
 class Partition(NamedTuple):
     """A point, which of its entries are free, and the penalty's derivative and curvature there."""
 
-    x: Array
-    free: Array
-    slope: Array
-    curvature: Array
-    kinked: Array  # whether the penalty has a kink at 0
+    x: HostArray
+    free: HostArray
+    slope: HostArray
+    curvature: HostArray
+    kinked: HostArray  # whether the penalty has a kink at 0
 
 
-def partition_entries(composite: CompositeFunction, at: CompositePoint, step: Array) -> Partition:
+def partition_entries(
+    composite: CompositeFunction, at: CompositePoint, step: HostArray
+) -> Partition:
     """Return the point after a proximal gradient step, and the face on which it lies."""
     forward_step = at.x - step * at.g
     x = composite.prox(forward_step, step)
@@ -186,8 +189,8 @@ def partition_entries(composite: CompositeFunction, at: CompositePoint, step: Ar
 
 
 def solve_free(
-    composite: CompositeFunction, H: Array, at: CompositePoint, partition: Partition
-) -> Array:
+    composite: CompositeFunction, H: HostArray, at: CompositePoint, partition: Partition
+) -> HostArray:
     """Minimise over the free entries; fix those that reach a kink on the way, and go on with the rest."""
     x, free = partition.x.astype(np.float64), partition.free.copy()
     slope = at.g + H @ (x - at.x) + partition.slope
@@ -197,7 +200,7 @@ def solve_free(
         matrix = H[np.ix_(free_indices, free_indices)] + np.diag(partition.curvature[free_indices])
         direction[free_indices] = -solve_symmetric(matrix, slope[free_indices])
         # An entry stops at 0, where the penalty has a kink, or at the border of the penalty's set.
-        end = composite.prox(x + direction, 0.0 * at.value)
+        end: HostArray = composite.prox(x + direction, 0.0 * at.value)
         end = np.where(partition.kinked & (x * end < 0.0), 0.0, end)
         rounding = 8.0 * np.finfo(at.x.dtype).eps * (np.abs(x) + np.abs(direction))
         leaves_face = np.abs(end - (x + direction)) > rounding
@@ -212,7 +215,7 @@ def solve_free(
     return x
 
 
-def solve_symmetric(matrix: Array, rhs: Array) -> Array:
+def solve_symmetric(matrix: HostArray, rhs: HostArray) -> HostArray:
     """Solve a symmetric system; of a singular one go far along its null space, until a kink stops it."""
     # LAPACK knows nothing wider than double; what that loses of wider numbers the next step corrects.
     matrix, rhs = (part.astype(np.float64, copy=False) for part in (matrix, rhs))

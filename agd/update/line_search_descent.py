@@ -62,15 +62,19 @@ class Direction(Protocol):
 
     def init(self, g: Array) -> Any:
         """Return the memory before the first step."""
+        ...
 
     def update_memory(self, memory: Any, move: LastStep) -> Any:
         """Return the memory after a step."""
+        ...
 
     def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
         """Return a direction, for the entries that are free to move where some are not."""
+        ...
 
     def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
         """Return the first trial step along d."""
+        ...
 
 
 # Steps in a row that lower neither the value nor the gradient: then rounding is all that is left.

@@ -81,7 +81,8 @@ class CompositeFunction:
 
     def penalty(self, x: Array) -> Array:
         """Return the part that is left to the prox."""
-        return self.objective.penalty_value(self.unravel(x))
+        penalty: Array = self.objective.penalty_value(self.unravel(x))
+        return penalty
 
     def prox(self, x: Array, step: float | Array) -> Array:
         """Return argmin_u penalty(u) + |u - x|² / (2 step)."""

@@ -181,7 +181,7 @@ def in_single_precision(init: Init, update: Update) -> tuple[Init, Update]:
 AUTO: Final = "auto"
 """The learning rate that stands for 1/L; a solver resolves it, since it knows the objective."""
 
-Rate: TypeAlias = float | Array | Callable[[Array], Array] | str
+Rate: TypeAlias = float | Real | Array | Callable[[Array], Array] | str
 """A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
 
 P = ParamSpec("P")
@@ -334,8 +334,11 @@ def check_rate(learning_rate: Rate, *, auto: bool = False) -> None:
 
 def first_count(params: Tree, *, needed: bool) -> Array | None:
     """Return a counter at 0 on the device of the params, or None where none is needed."""
-    if not needed:
-        return None
+    return zero_count(params) if needed else None
+
+
+def zero_count(params: Tree) -> Array:
+    """Return a counter at 0 on the device of the params."""
     like = optree.tree_leaves(params)[0]
     xp = backends.namespace(like)
     return xp.zeros((), dtype=xp.int32, device=backends.device(like))
@@ -374,7 +377,8 @@ def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
         if _dtype_of(rate) is not None and rate.ndim:
             xp = backends.namespace(leaf)
             rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
-        return -(_match_dtype(rate, leaf) * leaf)
+        step: Array = _match_dtype(rate, leaf) * leaf
+        return -step
 
     return optree.tree_map(scaled, tree)
 

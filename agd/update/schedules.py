@@ -180,7 +180,7 @@ class cosine:  # noqa: N801 - as above
         """Return the rate at step k."""
         if _is_array(k):
             xp = backends.namespace(k)
-            fall = 0.5 * (
+            fall: Any = 0.5 * (
                 1.0 + xp.cos(math.pi * (backends.clip(k, high=float(self.steps)) / self.steps))
             )
         else:

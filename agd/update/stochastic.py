@@ -160,7 +160,7 @@ class StochasticState(NamedTuple):
     progress: Progress
     inner: Any
     scale: Array | None
-    count: Array
+    count: Any  # an array; its name is that of a method of tuples
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, Params, Penalty
+from agd._typing import Array, HostArray, Params, Penalty
 from agd._validation import as_choice, as_count, as_start
 from agd.data.matrix import backward, forward
 from agd.data.threads import map_problems
@@ -148,7 +148,7 @@ def _is_host_batch(A: Array) -> bool:
     return backends.of(A).threaded and A.ndim == 3
 
 
-def _factor_in_threads(factor: Callable[[Array], Any], A: Array) -> Any:
+def _factor_in_threads(factor: Callable[..., Any], A: Array) -> Any:
     """Factor matrices; a batch of them on the host is divided among threads."""
     if not _is_host_batch(A):
         return factor(A)
@@ -246,7 +246,7 @@ def _spectrum_from_root(moments: Moments, rule_shape: RuleShape, start: Array) -
 
 
 def _spectrum_from_hessian(
-    moments: Moments, rule_shape: RuleShape, start: Array
+    moments: Moments, rule_shape: RuleShape, start: HostArray
 ) -> tuple[Array, ...]:
     """Return the same from the Hessian A'A, in a third of the time; raise IllConditionedError if that loses digits.
 
@@ -254,16 +254,18 @@ def _spectrum_from_hessian(
     `MAX_HESSIAN_CONDITION`, as those of thousands of problems often are, none loses more than four of
     sixteen digits.
     """
-    mean, mean_y, p = moments.mean, moments.mean_y, moments.G.shape[-1]
+    mean, p = moments.mean, moments.G.shape[-1]
+    mean_y: HostArray = moments.mean_y
+    cross: HostArray
     second, cross = moments.quadratic(intercept=False)  # moments about 0, as the run has them
     ridged = second + rule_shape.alpha * np.eye(p)
     H = hessian_with_intercept(ridged, mean, intercept=rule_shape.intercept)
     goal = np.concatenate([cross, mean_y[:, None]], axis=-1) if rule_shape.intercept else cross
     e, V = _factor_in_threads(np.linalg.eigh, H)
-    if not (e[:, 0] * MAX_HESSIAN_CONDITION > e[:, -1]).all():
+    if not np.all(e[:, 0] * MAX_HESSIAN_CONDITION > e[:, -1]):
         raise IllConditionedError
     s = np.sqrt(e)
-    slope = forward(H, start) - goal
+    slope: HostArray = forward(H, start) - goal
     projected = backward(V, slope) / s
     twice_loss = moments.yy + mean_y * mean_y + np.vecdot(start, slope - goal)  # at the start
     return (
@@ -417,8 +419,9 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     x = xp.stack(parts)
     largest = float(xp.finfo(x.dtype).max)
     bound = largest / (4.0 * V.shape[-1])
-    if backends.of(x).host_accessible and not (xp.abs(x) > bound).any():
-        return list(_hessian_product(V, x))
+    if backends.of(x).host_accessible and not xp.any(xp.abs(x) > bound):
+        product = _hessian_product(V, x)
+        return [product[k] for k in range(len(parts))]
     total = _hessian_product(V, backends.clip(x, low=-bound, high=bound))
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
         xp.abs(total) > math.sqrt(largest)

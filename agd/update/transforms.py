@@ -30,6 +30,7 @@ from agd.update.rule import (
     next_count,
     rate_at,
     rule_from_direction,
+    zero_count,
     zeros,
 )
 
@@ -305,7 +306,7 @@ def scale_by_schedule(schedule: Callable[[Any], Any]) -> Rule:
         raise TypeError(f"schedule must be callable, step to factor, got {schedule!r}")
 
     def init(params: Tree) -> RuleState:
-        return RuleState(first_count(params, needed=True), ())
+        return RuleState(zero_count(params), ())
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, RuleState]:
         del params
@@ -429,7 +430,7 @@ def accumulate(rule: Rule, every: int) -> Rule:
     as_count("every", every)
 
     def init(params: Tree) -> AccumulateState:
-        return AccumulateState(first_count(params, needed=True), zeros(params), rule.init(params))
+        return AccumulateState(zero_count(params), zeros(params), rule.init(params))
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, AccumulateState]:
         total = optree.tree_map(lambda t, g: t + g, state.total, grads)
@@ -500,11 +501,12 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
         def value(name: str, k: Array, like: Array) -> Array:
             xp = backends.namespace(like)
             if callable(known[name]):
-                return known[name](xp.astype(k, like.dtype))
+                scheduled: Array = known[name](xp.astype(k, like.dtype))
+                return scheduled
             return backends.to_device_of(known[name], like, like.dtype)
 
         def init(params: Tree) -> InjectState:
-            k = first_count(params, needed=True)
+            k = zero_count(params)
             like = optree.tree_leaves(params)[0]
             return InjectState(
                 k, {name: value(name, k, like) for name in injected}, base_rule.init(params)
