@@ -410,6 +410,10 @@ class Loss(Protocol):
         """Return l(z, y) and dl/dz, from one computation of what they have in common."""
         ...
 
+    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return l(z, y), dl/dz and d²l/dz², from one computation of what they have in common."""
+        ...
+
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
         ...

@@ -161,6 +161,10 @@ class BaseLoss(abc.ABC):
         """Return l(z, y) and dl/dz; a loss whose two have a term in common computes it once."""
         return self.value(z, y), self.gradient(z, y)
 
+    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return l(z, y), dl/dz and d²l/dz²; a loss whose three have a term in common computes it once."""
+        return *self.value_and_gradient(z, y), self.hessian(z, y)
+
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
         value, gradient = self.value_and_gradient(z, y)

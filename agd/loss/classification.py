@@ -59,6 +59,12 @@ class Logistic(BaseLoss):
         above, e, share = _stable_terms(side * z)
         return above + log1p(e), side * share
 
+    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return all three, from one exponential that does not overflow."""
+        side = 1.0 - 2.0 * y
+        above, e, share = _stable_terms(side * z)
+        return above + log1p(e), side * share, e / (1.0 + e) ** 2
+
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""
         side = 1.0 - 2.0 * y

@@ -51,6 +51,11 @@ class Poisson(BaseLoss):
         mean = namespace(z).exp(z)
         return mean - y * z, mean - y
 
+    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return all three, from one exponential."""
+        mean = namespace(z).exp(z)
+        return mean - y * z, mean - y, mean
+
     def link(self, mean: Array) -> Array:
         """Return log(mean)."""
         return namespace(mean).log(mean)

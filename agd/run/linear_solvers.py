@@ -22,6 +22,7 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
+from agd.gradient.second_order import NewtonObjective
 from agd.run.diagnosis import check_dependence, explain_conditioning, few_rows_warning
 from agd.run.linear_problem import (
     LinearProblem,
@@ -39,7 +40,7 @@ from agd.update.active_set import ActiveSet
 from agd.update.conjugate_gradient import KernelCG, LinearCG
 from agd.update.descent import Accelerated
 from agd.update.directions import lbfgs
-from agd.update.newton import NewtonStep
+from agd.update.newton import MIN_CURVATURE_RATIO, Newton, NewtonStep
 from agd.update.proximal import FISTA, ProximalGradient
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "KernelConjugateGradients",
     "LinearSolver",
     "MomentSolver",
+    "NewtonOnData",
     "NormalEquations",
     "ScaledLBFGS",
     "WhitenedLBFGS",
@@ -274,6 +276,27 @@ class WhitenedLBFGS(MomentSolver):
             objective = Preconditioned(base, whitening, centre_blocks=columns.far_from_zero)
             x0, every = whitening.to_preconditioned(start), steps_between_checks(problem.resident)
             return Plan(lbfgs(LBFGS_MEMORY, whitened=True), objective, x0, every, columns)
+
+
+class NewtonOnData(LinearSolver):
+    """A smooth loss with no penalty or `L2`, of few columns: Newton's method in centred and scaled coordinates.
+
+    Columns that are nearly dependent are left to `WhitenedLBFGS`, which factors them where squaring them loses
+    what is small.
+    """
+
+    def revealed(self, problem: LinearProblem) -> Revealed:  # noqa: ARG002
+        """Return that the sums of the columns, and the first Hessian, are finite only where X is."""
+        return Revealed.X
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Centre and scale the columns; the method refuses what is not finite or badly conditioned."""
+        start = problem.start
+        base, scaling = problem.with_convergence_norm(base, problem.moments)
+        with np.errstate(all="ignore"):
+            start = null_model(base, scaling) if start is None else start
+            objective = NewtonObjective.of(base, scaling)
+            return Plan(Newton(MIN_CURVATURE_RATIO), objective, objective.from_params(start), 1)
 
 
 class FistaOnMoments(MomentSolver):

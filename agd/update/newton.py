@@ -1,6 +1,8 @@
-"""Newton's method for the squared loss, whose Hessian is known from its moments.
+"""Newton's method: for the squared loss by its moments, for other smooth losses by their Hessian.
 
-In whitened coordinates the Hessian is the identity, so that a Newton step is a gradient step of length 1.
+`NewtonStep` is for the squared loss, whose Hessian is the same everywhere: in whitened coordinates it is the
+identity, so that a step is a gradient step of length 1. `Newton` forms the Hessian anew at every point, which
+for a generalised linear model is iteratively reweighted least squares.
 """
 
 from __future__ import annotations
@@ -8,12 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from agd import backends
-from agd._typing import Array, Params, Progress
+from agd._tree import dot, tree_where
+from agd._typing import Array, NotApplicable, Params, Progress
+from agd.gradient.cross_products import accumulator
 from agd.update.solver import Solver
 
 __all__ = [
+    "Newton",
     "NewtonStep",
+    "damped_direction",
 ]
 
 # Steps in a row that do not halve the gradient: then rounding is all that is left of it.
@@ -100,3 +108,363 @@ class NewtonStep(Solver):
         return params, NewtonState(
             value, grad, progress, xp.minimum(norm, state.min_norm), without_gain
         )
+
+
+class HessianState(NamedTuple):
+    """Value, gradient and Hessian at the params, and what decides on the next step.
+
+    Attributes
+    ----------
+    value, grad, hessian : array, shapes (...), (..., d), (..., d, d)
+        Those at the params.
+    progress : Progress
+        What the loop reads.
+    largest : array, shape (...)
+        The largest entry of the Hessian's diagonal.
+    memory : array, shape (k, ...)
+        The numbers of a `StepMemory`, which the host reads and writes all at once.
+    """
+
+    value: Array
+    grad: Array
+    hessian: Array
+    progress: Progress
+    largest: Array
+    memory: Array
+
+
+class StepMemory(NamedTuple):
+    """What a step hands to the next: numbers for each problem, on the host.
+
+    Attributes
+    ----------
+    damping : numpy.ndarray
+        What is added to the Hessian's diagonal: 0 until a step is refused.
+    least_decrement : numpy.ndarray
+        The least of the squared Newton decrements so far, g' H⁻¹ g.
+    steps_without_gain : numpy.ndarray
+        Steps in a row whose gain was hidden by rounding and whose decrement was no new least.
+    iterations, evaluations, stalled, hit_nonfinite, curvature, least_curvature : numpy.ndarray
+        As of `Progress`; 1 stands for true.
+    """
+
+    damping: Any
+    least_decrement: Any
+    steps_without_gain: Any
+    iterations: Any
+    evaluations: Any
+    stalled: Any
+    hit_nonfinite: Any
+    curvature: Any
+    least_curvature: Any
+
+    @classmethod
+    def at_start(cls, shape: tuple[int, ...]) -> StepMemory:
+        """Return the memory before the first step, after one evaluation."""
+        zero = np.zeros(shape)
+        start = {"least_decrement": zero + np.inf, "evaluations": zero + 1.0}
+        return cls(**{name: start.get(name, zero) for name in cls._fields})
+
+    def on_device(self, like: Array) -> tuple[Array, Progress]:
+        """Return the numbers as one array beside `like`, and as what the loop reads of them."""
+        memory = backends.to_device_of(np.stack(self), like)
+        fields = {
+            name: memory[i, ...]
+            for i, name in enumerate(self._fields)
+            if name in Progress._fields
+        }  # fmt: skip
+        fields["stalled"], fields["hit_nonfinite"] = (
+            fields["stalled"] > 0.0, fields["hit_nonfinite"] > 0.0
+        )  # fmt: skip
+        return memory, Progress(**fields)
+
+
+class NewtonTrial(NamedTuple):
+    """A trial point and what was evaluated there.
+
+    Attributes
+    ----------
+    params, value, grad, hessian, largest : array
+        The point, and what a `HessianState` holds of it.
+    numbers : tuple of array, shapes (...)
+        The values before and after the step, the slopes along it, and its squared length.
+    """
+
+    params: Array
+    value: Array
+    grad: Array
+    hessian: Array
+    largest: Array
+    numbers: tuple[Array, ...]
+
+
+# A refused step multiplies the damping by the first and adds the second, in coordinates where the curvature is
+# about 1; an accepted one divides it by the third.
+DAMPING_GROWTH, MIN_DAMPING, DAMPING_DECAY = 10.0, 1e-3, 100.0
+# The share of the decrease that the gradient promises which a step has to bring.
+MIN_DECREASE_SHARE = 1e-4
+# A decrement that has not fallen to this share of the least is no gain.
+MIN_DECREMENT_RATIO = 0.25
+# Evaluations of one step, after which its damping is above 1e12.
+MAX_TRIALS = 16
+# Units of rounding of a value, and of an entry of the Hessian's diagonal.
+VALUE_NOISE_EPS, DIAGONAL_NOISE_EPS = 16.0, 16.0
+# Below this share of the largest, a curvature of the columns is not known well enough from their squares.
+MIN_CURVATURE_RATIO = 1e-10
+
+
+@dataclass(frozen=True)
+class Newton(Solver):
+    r"""Newton's method for a smooth convex function, damped where a whole step does not descend.
+
+    ::
+
+        x := x - (H + lambda I)^(-1) g
+
+    with g and H the gradient and the Hessian at x. lambda is 0 as long as whole steps are accepted, which
+    takes a decrease of the value by a share of what the gradient promises (Armijo's condition); where
+    rounding hides the decrease, the slope along the step has to fall. A step that is refused is tried again
+    with a larger lambda (Levenberg), which shortens it and turns it towards the gradient, so that a singular
+    Hessian needs no case of its own. Near a minimum the number of correct digits doubles with each step.
+
+    One evaluation gives value, gradient and Hessian: an accepted step costs one pass over the data, and one
+    read by the host, which takes all decisions.
+
+    Parameters
+    ----------
+    min_curvature_ratio : float
+        The least to the largest eigenvalue of the first Hessian, below which `init` raises `NotApplicable`; 0
+        takes any.
+
+    Notes
+    -----
+    Nelder and Wedderburn (1972), "Generalized linear models", JRSS A 135; Levenberg (1944), "A method for the
+    solution of certain non-linear problems in least squares"; Boyd and Vandenberghe (2004), *Convex
+    Optimization*, section 9.5. For losses with a kink in their gradient, such as Huber's, Madsen and Nielsen
+    (1990), "Finite algorithms for robust linear regression", BIT 30.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> x = np.linspace(-2.0, 2.0, 60)
+    >>> result = agd.fit(x[:, None], np.exp(1.0 + 0.5 * x), loss="poisson")
+    >>> result.method, result.nit < 10, result.coef.round(6)
+    ('Newton', True, array([0.5]))
+    """
+
+    min_curvature_ratio: float = 0.0
+
+    rescaled = True
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return "Newton"
+
+    def init(self, objective: Any, params: Array) -> HessianState:
+        """Evaluate the first point.
+
+        Raises
+        ------
+        NotApplicable
+            Where value, gradient or Hessian are not finite, or the Hessian is worse conditioned than the solver
+            is to take.
+        """
+        value, grad, hessian = objective.second_order(params)
+        if self.min_curvature_ratio > 0.0:
+            self._check_condition(value, grad, hessian)
+        xp = backends.namespace(value)
+        largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
+        memory, progress = StepMemory.at_start(tuple(value.shape)).on_device(value)
+        return HessianState(value, grad, hessian, progress, largest, memory)
+
+    def _check_condition(self, value: Array, grad: Array, hessian: Array) -> None:
+        """Raise `NotApplicable` for what is not finite, and for columns that are nearly dependent: one read."""
+        xp = backends.namespace(value)
+        finite = xp.isfinite(value) & xp.all(xp.isfinite(grad), axis=-1)
+        finite = finite & xp.all(xp.isfinite(hessian), axis=(-2, -1))
+        wide = xp.astype(hessian, accumulator(hessian), copy=False)
+        # An eigenvalue routine may raise for what is not finite.
+        curvatures = xp.linalg.eigvalsh(
+            xp.where(finite[..., None, None], wide, xp.zeros_like(wide))
+        )
+        ends = xp.stack([curvatures[..., 0], curvatures[..., -1]])
+        low, high = backends.to_numpy(ends).astype(float)
+        if not (low > self.min_curvature_ratio * high).all():
+            raise NotApplicable("the Hessian is nearly singular or not finite")
+
+    def step(
+        self, objective: Any, params: Array, state: HessianState
+    ) -> tuple[Array, HessianState]:
+        """Go to an acceptable point, with as much damping as that takes; stall where there is none."""
+        like = state.value
+        noise = VALUE_NOISE_EPS * float(backends.namespace(like).finfo(like.dtype).eps)
+        point = (params, state.value, state.grad, state.hessian, state.largest)
+        damping = state.memory[0, ...]
+        search: TrialRecord | None = None
+        for _ in range(MAX_TRIALS):
+            trial = _evaluate_trial(objective, params, state, damping)
+            numbers, memory = _read_numbers(trial, state)
+            search = _judge_trial(search, numbers, memory, noise)
+            if search.newly_accepted.all():
+                point = trial[:5]
+            elif search.newly_accepted.any():
+                mask = backends.to_device_of(search.newly_accepted, like)
+                point = tree_where(mask, trial[:5], point)
+            if search.ended.all():
+                break
+            damping = backends.to_device_of(search.damping, like)
+        assert search is not None  # noqa: S101 - at least one trial was made
+        memory, progress = search.outcome(noise).on_device(like)
+        params, value, grad, hessian, largest = point
+        return params, HessianState(value, grad, hessian, progress, largest, memory)
+
+
+class TrialRecord(NamedTuple):
+    """The trials of one step so far, on the host; every field has the shape of the batch.
+
+    Attributes
+    ----------
+    numbers : numpy.ndarray, shape (6, ...)
+        Those of each problem's last trial that counts: values, slopes, squared length, largest curvature.
+    memory : StepMemory
+        What the step began with.
+    damping : numpy.ndarray
+        That of the next trial; of a problem whose search has ended, that of its last.
+    trials : numpy.ndarray
+        How many trials each problem took.
+    accepted, newly_accepted, ended, nonfinite : numpy.ndarray of bool
+        Whether a trial was accepted, and by the last; whether no other is to be made; whether one was not finite.
+    """
+
+    numbers: Any
+    memory: StepMemory
+    damping: Any
+    trials: Any
+    accepted: Any
+    newly_accepted: Any
+    ended: Any
+    nonfinite: Any
+
+    def outcome(self, noise: float) -> StepMemory:
+        """Return what the step hands to the next."""
+        value, slope, new_value, _, square, _ = self.numbers
+        memory, decrement = self.memory, -slope
+        hidden = np.abs(new_value - value) <= noise * np.abs(value)
+        gain = decrement < MIN_DECREMENT_RATIO * memory.least_decrement
+        without_gain = np.where(hidden & ~gain, memory.steps_without_gain + 1.0, 0.0)
+        curvature = np.maximum(decrement / square - self.damping, 0.0)
+        curvature = np.where(self.accepted & np.isfinite(curvature), curvature, 0.0)
+        least = memory.least_curvature
+        lower = (curvature > 0.0) & ((curvature < least) | (least == 0.0))
+        damping = np.where(self.accepted, self.damping / DAMPING_DECAY, self.damping)
+        return StepMemory(
+            damping=np.where(damping < MIN_DAMPING / DAMPING_DECAY**2, 0.0, damping),
+            least_decrement=np.fmin(memory.least_decrement, decrement),
+            steps_without_gain=without_gain,
+            iterations=memory.iterations + self.accepted,
+            evaluations=memory.evaluations + self.trials,
+            stalled=1.0 * (~self.accepted | (without_gain >= MAX_STEPS_WITHOUT_GAIN)),
+            hit_nonfinite=1.0 * self.nonfinite,
+            curvature=np.maximum(memory.curvature, curvature),
+            least_curvature=np.where(lower, curvature, least),
+        )
+
+
+def damped_direction(hessian: Array, grad: Array, largest: Array, damping: Array) -> Array:
+    """Return -(H + lambda I)⁻¹ g for each problem, with at least as much damping as rounding asks for.
+
+    What rounding makes of a singular Hessian is not definite. As much as its entries are uncertain is added to the
+    diagonal, which changes the step by no more than rounding does, and makes the system one that can be solved.
+
+    Parameters
+    ----------
+    hessian : array, shape (..., d, d)
+        H, which has no negative eigenvalues but for rounding.
+    grad : array, shape (..., d)
+        g.
+    largest : array, shape (...)
+        The largest entry of the diagonal of H.
+    damping : array, shape (...)
+        lambda.
+
+    Returns
+    -------
+    array, shape (..., d)
+        The direction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> damped_direction(np.ones((2, 2)), np.ones(2), np.asarray(1.0), np.asarray(0.0)).round(6)
+    array([-0.5, -0.5])
+    """
+    xp, d = backends.namespace(hessian), int(grad.shape[-1])
+    eps = float(xp.finfo(hessian.dtype).eps)
+    shift = damping + DIAGONAL_NOISE_EPS * d * eps * xp.maximum(
+        largest, xp.zeros_like(largest) + eps
+    )
+    # LAPACK knows nothing wider than double, and single precision loses digits that the Hessian has.
+    wide = accumulator(hessian)
+    eye = xp.eye(d, dtype=wide, device=backends.device(hessian))
+    damped = (
+        xp.astype(hessian, wide, copy=False)
+        + eye * xp.astype(shift, wide, copy=False)[..., None, None]
+    )
+    solution = xp.linalg.solve(damped, xp.astype(grad, wide, copy=False)[..., None])
+    return -xp.astype(solution[..., 0], grad.dtype, copy=False)
+
+
+def _evaluate_trial(
+    objective: Any, params: Array, state: HessianState, damping: Array
+) -> NewtonTrial:
+    """Evaluate the point one damped step ahead."""
+    xp = backends.namespace(params)
+    direction = damped_direction(state.hessian, state.grad, state.largest, damping)
+    point = params + direction
+    value, grad, hessian = objective.second_order(point)
+    largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
+    slopes = dot(state.grad, direction), dot(grad, direction)
+    numbers = (state.value, slopes[0], value, slopes[1], dot(direction, direction), largest)
+    return NewtonTrial(point, value, grad, hessian, largest, numbers)
+
+
+def _read_numbers(trial: NewtonTrial, state: HessianState) -> tuple[Any, StepMemory]:
+    """Read the numbers of a trial, and the memory of the steps before, in one transfer."""
+    xp = backends.namespace(trial.value)
+    read = backends.to_numpy(xp.concat([xp.stack(trial.numbers), state.memory])).astype(float)
+    n = len(trial.numbers)
+    return read[:n], StepMemory(*read[n:])
+
+
+def _judge_trial(
+    search: TrialRecord | None, numbers: Any, memory: StepMemory, noise: float
+) -> TrialRecord:
+    """Return the record of a search after a trial with these numbers."""
+    value, slope, new_value, new_slope, _, largest = numbers
+    finite = np.isfinite(new_value) & np.isfinite(new_slope) & np.isfinite(largest)
+    enough = new_value <= value + MIN_DECREASE_SHARE * slope
+    # Near a minimum rounding hides the decrease; for a quadratic the slopes say the same, and do not cancel.
+    hidden = np.abs(new_value - value) <= noise * np.abs(value)
+    slope_falls = new_slope <= (2.0 * MIN_DECREASE_SHARE - 1.0) * slope
+    decreases = np.where(hidden, slope_falls | (enough & (new_value < value)), enough)
+    good = finite & (slope < 0.0) & decreases
+    # Where the gradient promises no more than rounding, no shorter step will show a decrease.
+    hopeless = ~good & finite & (np.abs(slope) <= noise * np.abs(value))
+    if search is None:
+        damping = np.where(good, memory.damping, DAMPING_GROWTH * memory.damping + MIN_DAMPING)
+        one = np.ones_like(memory.damping)
+        return TrialRecord(numbers, memory, damping, one, good, good, good | hopeless, ~finite)
+    running = ~search.ended
+    newly = good & running
+    return TrialRecord(
+        numbers=np.where(running, numbers, search.numbers),
+        memory=search.memory,
+        damping=np.where(running & ~good, DAMPING_GROWTH * search.damping + MIN_DAMPING, search.damping),
+        trials=search.trials + running,
+        accepted=search.accepted | newly,
+        newly_accepted=newly,
+        ended=search.ended | newly | (running & hopeless),
+        nonfinite=np.where(running, ~finite, search.nonfinite),
+    )  # fmt: skip

@@ -31,6 +31,7 @@ SOLVERS = {
     "active_set": "accelerated proximal gradient and faces on the moments",
     "fista_moments": "accelerated proximal gradient on the moments",
     "fista": "accelerated proximal gradient",
+    "newton": "Newton",
     "lbfgs_whitened": "L-BFGS (memory 10), strong Wolfe, whitened",
     "lbfgs_sampled": "L-BFGS (memory 10), strong Wolfe, whitened, begun on 5,262 rows",
     "lbfgs_scaled": "L-BFGS (memory 10), strong Wolfe",
@@ -47,6 +48,8 @@ numpy, 20 x 40                | normal_qr | normal  | active_set    | fista     
 numpy, 20 x 256               | normal_qr | normal  | active_set    | fista         | active_set
 numpy, 20 x 257               | normal_qr | normal  | fista         | fista         | fista
 numpy, 1100 x 257             | normal    | normal  | fista_moments | fista_moments | fista_moments
+numpy, 1600 x 50              | normal    | normal  | active_set    | fista_moments | active_set
+numpy, 1601 x 50              | normal    | normal  | active_set    | fista_moments | active_set
 numpy, 12 x 2001              | cg_rows   | cg_rows | fista         | fista         | fista
 numpy, 12 x 2001 uneven       | cg        | cg_rows | fista         | fista         | fista
 numpy, 2010 x 2001            | cg        | cg      | fista         | fista         | fista
@@ -79,23 +82,25 @@ torch, 12 x 2001              | cg_rows   | cg_rows | fista         | fista     
 # With any other loss the penalties with a prox are alike, and so are most kinds of data.
 OTHER_LOSSES_TABLE = """
 kind of data                  | losses                  | none           | L2             | prox
-numpy, 60 x 5                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 15 x 5                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+numpy, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
+numpy, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
 numpy, 20 x 40                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 numpy, 20 x 256               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 numpy, 20 x 257               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 numpy, 1100 x 257             | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+numpy, 1600 x 50              | huber, log_loss, poisson | newton         | newton         | proximal
+numpy, 1601 x 50              | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 numpy, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal
 numpy, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal
 numpy, 12 x 2001 uneven       | huber, log_loss          | accelerated    | accelerated    | proximal
 numpy, 12 x 2001 uneven       | poisson                  | backtracking   | backtracking   | proximal
 numpy, 2010 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal
 numpy, 2010 x 2001            | poisson                  | backtracking   | backtracking   | proximal
-float32, 60 x 5               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+float32, 60 x 5               | huber, log_loss, poisson | newton         | newton         | proximal
 float32, 12 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal
 float32, 12 x 2001            | poisson                  | backtracking   | backtracking   | proximal
-batch, 3 x 60 x 5             | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-targets, 60 x 5 -> 3          | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+batch, 3 x 60 x 5             | huber, log_loss, poisson | newton         | newton         | proximal
+targets, 60 x 5 -> 3          | huber, log_loss, poisson | newton         | newton         | proximal
 sparse, 1100 x 256, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 sparse, 1100 x 257, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal
 sparse, 1100 x 257, 30 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
@@ -106,18 +111,18 @@ stream, 15 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfg
 stream, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal
 stream, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal
 stream, 42100 x 50            | huber, log_loss, poisson | lbfgs_sampled  | lbfgs_sampled  | proximal
-dask, 60 x 5                  | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-dask, 15 x 5                  | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+dask, 60 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal
+dask, 15 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal
 dask, 20 x 40                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 dask, 12 x 2001               | huber, log_loss          | accelerated    | accelerated    | proximal
 dask, 12 x 2001               | poisson                  | backtracking   | backtracking   | proximal
-strict, 60 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-strict, 15 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+strict, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal
+strict, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal
 strict, 20 x 40               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
 strict, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal
 strict, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal
-torch, 60 x 5                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-torch, 15 x 5                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
+torch, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
+torch, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
 torch, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal
 torch, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal
 """
@@ -196,6 +201,8 @@ DATA_KINDS = {
     "numpy, 20 x 256": DataKind(numpy_data, (20, 256)),
     "numpy, 20 x 257": DataKind(numpy_data, (20, 257)),
     "numpy, 1100 x 257": DataKind(numpy_data, (1100, 257)),
+    "numpy, 1600 x 50": DataKind(numpy_data, (1600, 50)),
+    "numpy, 1601 x 50": DataKind(numpy_data, (1601, 50)),
     "numpy, 12 x 2001": DataKind(numpy_data, (12, 2001)),
     "numpy, 12 x 2001 uneven": DataKind(uneven_data, (12, 2001)),
     "numpy, 2010 x 2001": DataKind(numpy_data, (2010, 2001)),
