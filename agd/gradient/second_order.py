@@ -58,6 +58,8 @@ def second_order(base: LinearObjective, shift: Array, params: Params) -> tuple[A
 
     Parameters
     ----------
+    base : LinearObjective
+        The objective, with none or an `L2` penalty.
     shift : array, shape (p,) or (..., p)
         What the columns are centred by, as of `value_and_grad_centred`. A dense X is centred in each block,
         so that columns far from zero lose no digits; of a sparse X the sums are centred.

@@ -147,7 +147,7 @@ def newton_pays(t: Traits) -> bool:
     operations = t.entries * t.columns
     return (
         t.penalty == "quadratic"
-        and not t.sparse
+        and not (t.sparse or t.several_outputs)
         and t.rows >= t.columns
         and operations <= MAX_HESSIAN_OPERATIONS
     )

@@ -305,12 +305,12 @@ class Newton(Solver):
         search: TrialRecord | None = None
         for _ in range(MAX_TRIALS):
             trial = _evaluate_trial(objective, params, state, damping)
-            numbers, memory = _read_numbers(trial, state)
-            search = _judge_trial(search, numbers, memory, noise)
+            numbers, before = _read_numbers(trial, state)
+            search = _judge_trial(search, numbers, before, noise)
             if search.newly_accepted.all():
                 point = trial[:5]
             elif search.newly_accepted.any():
-                mask = backends.to_device_of(search.newly_accepted, like)
+                mask = backends.to_device_of(1.0 * search.newly_accepted, like) > 0.0
                 point = tree_where(mask, trial[:5], point)
             if search.ended.all():
                 break
