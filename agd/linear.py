@@ -117,10 +117,13 @@ def fit(
 
         Squared loss with a penalty that is handled by its prox, or a set:
 
-        - ``"active_set"``, "accelerated proximal gradient and faces on the moments": one problem whose
-          numbers the host can read at no cost, p <= 256, and a penalty that acts entry by entry. Steps on
-          the moments, each followed by the minimum over the entries that are free; refined on the data.
-          Moments that the dtype cannot hold fall back to ``"fista"``.
+        - ``"semismooth_newton"``, "semismooth Newton on the moments": one problem, p <= 256, a penalty that
+          acts entry by entry, and `stop`, `init` and `callback` left out. The host reads the moments at once,
+          and solves for the entries that are at no kink of the penalty until these stay the same; refined on
+          the data. Where that does not lead to the minimum it falls back to ``"active_set"``.
+        - ``"active_set"``, "accelerated proximal gradient and faces on the moments": likewise, where the host
+          can read numbers at no cost. Steps on the moments, each followed by the minimum over the entries
+          that are free; refined on the data. Falls back to ``"fista_moments"``.
         - ``"fista_moments"``, "accelerated proximal gradient on the moments": p <= 2,000 and n >= 4 p.
           Falls back to ``"fista"`` likewise.
         - ``"fista"``, "accelerated proximal gradient": otherwise; FISTA on the data.

@@ -297,6 +297,12 @@ def frame_to_array(name: str, frame: Any) -> Any:
     return frame.to_dask_array()
 
 
+def _numpy_clip(x: Any, low: Any, high: Any) -> Any:
+    """Clip by two ufuncs: the namespace's own function takes ten times as long on small arrays."""
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
 def _is_numpy_number(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
@@ -317,6 +323,7 @@ TABLE: tuple[Backend, ...] = (
         block_bytes=lambda _: CACHE_BLOCK_BYTES,
         pack=_numpy_pack,
         matmul=_numpy_matmul,
+        clip=_numpy_clip,
         threaded=True,
         mutable=True,
         host_accessible=True,

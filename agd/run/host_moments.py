@@ -24,7 +24,7 @@ __all__ = ["EPS64", "DataGradient", "HostRows", "ResidentRows", "RowMoments", "R
 
 EPS64 = float(np.finfo(np.float64).eps)
 # Products of so many rows or entries at most are computed at once; those of more are cut into blocks.
-MAX_HOST_ROWS, MAX_HOST_ENTRIES = 10_000, 2**17
+MAX_HOST_ROWS, MAX_HOST_ENTRIES = 2**15, 2**18
 
 
 class RowMoments(NamedTuple):

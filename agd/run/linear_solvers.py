@@ -330,6 +330,12 @@ class FistaOnMoments(MomentSolver):
 class ActiveSetOnMoments(FistaOnMoments):
     """The same with steps that go on to the minimum over the entries that are free."""
 
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """Scale the columns; raise `NotApplicable` where the host cannot read numbers at no cost."""
+        if not problem.traits.host_accessible:
+            raise NotApplicable
+        return super().plan(problem, base)
+
     def method(self) -> Any:
         """Return what takes a step."""
         return ActiveSet()

@@ -36,6 +36,9 @@ from agd.update.newton import NewtonStep
 __all__ = [
     "BatchedNormalEquations",
     "DirectNormalEquations",
+    "HostScaling",
+    "extreme_curvatures",
+    "relative_tolerance",
 ]
 
 
@@ -51,16 +54,15 @@ PROBES = 4
 IRREGULAR = "columns that are constant, dependent or of extreme size"
 
 
-def _gradient_tolerance(kind: Any) -> float:
-    return (
-        GRADIENT_TOLERANCE
-        if kind == np.float64
-        else default_gradient_tolerance(np.zeros((), dtype=kind))
-    )
+def relative_tolerance(kind: Any) -> float:
+    """Return the default tolerance of a relative gradient in a dtype, as NumPy knows it."""
+    if kind == np.float64:
+        return GRADIENT_TOLERANCE
+    return default_gradient_tolerance(np.zeros((), dtype=kind))
 
 
 def _rounding_share(kind: Any) -> float:
-    return ROUNDING_SHARE if kind == np.float64 else 2.0 * EPS32 / _gradient_tolerance(kind)
+    return ROUNDING_SHARE if kind == np.float64 else 2.0 * EPS32 / relative_tolerance(kind)
 
 
 def _least_square(eps: float) -> float:
@@ -130,6 +132,10 @@ class HostScaling(NamedTuple):
         reach = np.abs(self.shift) + self.root
         rounded = float(np.add.reduce(reach * np.abs(w))) + abs(b)
         return self.unit + _rounding_share(self.kind) * rounded
+
+    def round_params(self, w: Any, b: float) -> tuple[Any, float]:
+        """Return parameters as the data's dtype holds them."""
+        return w.astype(self.kind).astype(float), float(self.kind.type(b))
 
     def grad_norm(self, grad: Any, slope: float, w: Any, b: float) -> float:
         """Return the relative size of a gradient, less what rounding of the params makes of it."""
@@ -245,7 +251,7 @@ def _fit_one(rows: Rows, problem: LinearProblem) -> FitResult:
         step = scaling.scale * inverse.solve(scaling.scale * point.grad)
         point = _take_step(point, step, scaling, rows, ridge, intercept)
     after = scaling.grad_norm(*_gradient_arguments(point))
-    if not (before > _gradient_tolerance(kind) >= after and math.isfinite(point.value)):
+    if not (before > relative_tolerance(kind) >= after and math.isfinite(point.value)):
         raise NotApplicable("a step that does not lead to the minimum")
     jac = point.grad + scaling.shift * point.slope if intercept else point.grad
     end = point._replace(grad=jac)
@@ -270,7 +276,7 @@ def _take_step(
     if intercept:
         b = b - point.slope + float(np.add.reduce(scaling.shift * step))
     if scaling.kind != np.float64:  # evaluate the point that is returned
-        w, b = w.astype(scaling.kind).astype(float), float(scaling.kind.type(b))
+        w, b = scaling.round_params(w, b)
     value, grad, slope = rows.evaluate(w, b, intercept)
     if ridge:
         value, grad = value + 0.5 * ridge * float(np.add.reduce(w * w)), grad + ridge * w
@@ -302,9 +308,9 @@ def _certificate(
     kind: Any,
 ) -> Certificate:
     """Say what is known of the end; of many columns the curvatures are computed when they are asked for."""
-    tolerance = _gradient_tolerance(kind)
+    tolerance = relative_tolerance(kind)
     if isinstance(inverse, _Factor):
-        return Deferred(size, tolerance, ends=functools.partial(_ends, C))
+        return Deferred(size, tolerance, ends=functools.partial(extreme_curvatures, C))
     low, high = inverse.ends
     ridge, intercept = problem.traits.ridge, problem.intercept
     least, distance = _least_eigenvalue(m, ridge, intercept), None
@@ -318,7 +324,7 @@ def _certificate(
     )  # fmt: skip
 
 
-def _ends(C: Any) -> tuple[float, float]:
+def extreme_curvatures(C: Any) -> tuple[float, float]:
     """Return the least and the largest curvature of one problem."""
     e = np.linalg.eigvalsh(C)
     return float(e[0]), float(e[-1])
@@ -556,7 +562,7 @@ def _batched_grad_norm(point: _BatchedPoint, whitening: _BatchedWhitening) -> An
     return size / (whitening.unit + ROUNDING_SHARE * rounded)
 
 
-def _extreme_curvatures(C: Any) -> tuple[Any, Any]:
+def extreme_curvatures_of_each(C: Any) -> tuple[Any, Any]:
     """Return the least and the largest curvature of each problem."""
     e = np.linalg.eigh(C)[0]
     return e[:, 0], e[:, -1]
@@ -578,6 +584,6 @@ def _batched_result(
         status=np.full(count, int(Status.CONVERGED)), success=np.ones(count, dtype=bool),
         message=f"{count} of {count} {Status.CONVERGED.advice}",
         history=history, n_sync=2, method=METHOD_NAME,
-        certificate=Deferred(fits.after, GRADIENT_TOLERANCE, ends=functools.partial(_extreme_curvatures, fits.C)),
+        certificate=Deferred(fits.after, GRADIENT_TOLERANCE, ends=functools.partial(extreme_curvatures_of_each, fits.C)),
         coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
     )  # fmt: skip

@@ -41,6 +41,7 @@ from agd.run.normal_equations import (
     BatchedNormalEquations,
     DirectNormalEquations,
 )
+from agd.run.semismooth_newton import SemismoothNewton
 from agd.run.smoothing import Smoothing
 
 __all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
@@ -77,7 +78,8 @@ SOLVERS: dict[str, SolverRow] = {
     "normal": SolverRow(NormalEquations(), "lbfgs_scaled"),
     "cg_kernel": SolverRow(KernelConjugateGradients(), "cg"),
     "cg": SolverRow(ConjugateGradients()),
-    "active_set": SolverRow(ActiveSetOnMoments(), "fista"),
+    "semismooth_newton": SolverRow(SemismoothNewton(), "active_set"),
+    "active_set": SolverRow(ActiveSetOnMoments(), "fista_moments"),
     "fista_moments": SolverRow(FistaOnMoments(), "fista"),
     "fista": SolverRow(FISTA_ON_DATA),
     "proximal_gradient": SolverRow(PROXIMAL_GRADIENT),
@@ -126,8 +128,10 @@ def select_solver(traits: Traits) -> str:
             return _normal_equations(t)
         return "cg_kernel" if n < p and not t.lazy else "cg"
     if t.penalty_needs_prox and t.quadratic:
-        one_on_host = t.host_accessible and t.batch_shape == ()
-        if t.penalty == "separable" and one_on_host and p <= MAX_ACTIVE_SET_COLUMNS:
+        one = t.batch_shape == () and p <= MAX_ACTIVE_SET_COLUMNS
+        if t.penalty == "separable" and one and t.default_settings and t.moments_on_host:
+            return "semismooth_newton"
+        if t.penalty == "separable" and one and t.host_accessible:
             return "active_set"
         return "fista_moments" if moderate and n >= MIN_ROWS_PER_COLUMN * p else "fista"
     if t.penalty_needs_prox:

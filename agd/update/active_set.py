@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -157,6 +157,14 @@ class ActiveSet(Solver):
         return composite.unravel(accepted.x), after
 
 
+class SeparableProx(Protocol):
+    """A penalty as its prox, in the coordinates of the vectors that it is given."""
+
+    def prox(self, x: HostArray, step: Any, /) -> HostArray:
+        """Return argmin_u penalty(u) + |u - x|² / (2 step)."""
+        ...
+
+
 class Partition(NamedTuple):
     """A point, which of its entries are free, and the penalty's derivative and curvature there."""
 
@@ -167,9 +175,7 @@ class Partition(NamedTuple):
     kinked: HostArray  # whether the penalty has a kink at 0
 
 
-def partition_entries(
-    composite: CompositeFunction, at: CompositePoint, step: HostArray
-) -> Partition:
+def partition_entries(composite: SeparableProx, at: CompositePoint, step: HostArray) -> Partition:
     """Return the point after a proximal gradient step, and the face on which it lies."""
     forward_step = at.x - step * at.g
     x = composite.prox(forward_step, step)
@@ -189,7 +195,7 @@ def partition_entries(
 
 
 def solve_free(
-    composite: CompositeFunction, H: HostArray, at: CompositePoint, partition: Partition
+    composite: SeparableProx, H: HostArray, at: CompositePoint, partition: Partition
 ) -> HostArray:
     """Minimise over the free entries; fix those that reach a kink on the way, and go on with the rest."""
     x, free = partition.x.astype(np.float64), partition.free.copy()

@@ -12,6 +12,7 @@ MAX_OPERATIONS = {
     "squared, seven points": 80,
     "squared, 1,000 x 20": 80,
     "ridge, 1,000 x 20": 80,
+    "lasso, 1,000 x 20": 100,
     "squared, 1,000 problems of 100 x 5": 100,
 }
 
