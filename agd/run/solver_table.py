@@ -128,12 +128,7 @@ def select_solver(traits: Traits) -> str:
             return _normal_equations(t)
         return "cg_kernel" if n < p and not t.lazy else "cg"
     if t.penalty_needs_prox and t.quadratic:
-        one = t.batch_shape == () and p <= MAX_ACTIVE_SET_COLUMNS
-        if t.penalty == "separable" and one and t.default_settings and t.moments_on_host:
-            return "semismooth_newton"
-        if t.penalty == "separable" and one and t.host_accessible:
-            return "active_set"
-        return "fista_moments" if moderate and n >= MIN_ROWS_PER_COLUMN * p else "fista"
+        return _proximal_least_squares(t, moderate=moderate)
     if t.penalty_needs_prox:
         return "proximal_gradient"
     if moderate and newton_pays(t):
@@ -155,6 +150,16 @@ def newton_pays(t: Traits) -> bool:
         and t.rows >= t.columns
         and operations <= MAX_HESSIAN_OPERATIONS
     )
+
+
+def _proximal_least_squares(t: Traits, *, moderate: bool) -> str:
+    """Return the solver of the squared loss with a penalty that has a prox."""
+    if t.penalty == "separable" and t.batch_shape == () and t.columns <= MAX_ACTIVE_SET_COLUMNS:
+        if t.default_settings and t.moments_on_host:
+            return "semismooth_newton"
+        if t.host_accessible:
+            return "active_set"
+    return "fista_moments" if moderate and t.rows >= MIN_ROWS_PER_COLUMN * t.columns else "fista"
 
 
 def _normal_equations(t: Traits) -> str:
