@@ -10,8 +10,9 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 __all__ = [
     "Array",
@@ -148,6 +149,8 @@ HostArray: TypeAlias = Any
 
 NativeArray: TypeAlias = Any
 """An array of a library that is known where it is used, so that its own methods are called."""
+
+R = TypeVar("R")
 
 Tree: TypeAlias = Any
 """A dict, list, tuple or NamedTuple of arrays, nested as one likes; a single array is a tree too."""
@@ -324,6 +327,26 @@ class Data(Protocol):
 
     def take(self, rows: Array) -> Self:
         """Return the data of these rows, which have to be in memory."""
+        ...
+
+    def merge_chunks(self, f: Callable[[Any], R], merge: Callable[[list[R]], R]) -> R:
+        """Merge f(chunk) over the chunks, each as data in memory: one pass; data in memory are one chunk."""
+        ...
+
+    def targets_only(self) -> Data:
+        """Return y and the weights beside an X without columns, where a pass over them alone is cheaper."""
+        ...
+
+    def encode_labels(self, labels: tuple[float, ...]) -> Self:
+        """Return the data with each label in y replaced by its position among the ascending `labels`."""
+        ...
+
+    def halve_blocks(self) -> bool:
+        """Let blocks have half the rows that they have now; return whether they had more than a few."""
+        ...
+
+    def single_threaded_blas(self) -> AbstractContextManager[None]:
+        """Return a context in which BLAS has no threads of its own, where other threads share the blocks."""
         ...
 
 

@@ -154,7 +154,7 @@ def fit(
         learning rate 1/L. Of the squared loss with no penalty or `L2` the whole run of ``"gd"``, and of
         ``"momentum"`` and ``"nesterov"`` with a constant rate, is known in closed form, and no step is
         taken where that is sooner (row ``"closed_form"``, else ``"iterations"``). Any other key of
-        ``agd.update.RULES`` or ``agd.update.SOLVERS`` serves as well (``"fista"`` and
+        ``agd.update.RULES`` or ``agd.update.MINIMIZERS`` serves as well (``"fista"`` and
         ``"proximal_gradient"`` handle penalties with a prox, ``"projected_gradient"`` sets), a rule such as
         ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.
     stop : Stop or Criterion, optional

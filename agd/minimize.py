@@ -101,7 +101,7 @@ def minimize(
         `fun`, and 2-point elsewhere; ``result.gradient`` says which.
     method : str, Rule, Method or None
         ``"lbfgs"`` (and None, "BFGS", "L-BFGS-B"), which within bounds is projected L-BFGS and with a
-        penalty that has a prox accelerated proximal gradient; another name in ``agd.update.SOLVERS`` or ``agd.update.RULES``;
+        penalty that has a prox accelerated proximal gradient; another name in ``agd.update.MINIMIZERS`` or ``agd.update.RULES``;
         a rule such as ``agd.update.adam(0.1)``; or an object such as ``agd.update.cg()``. None of the
         names needs a step. ``result.method`` says what was done.
     bounds : sequence of pairs, object with lb and ub, or tree of these, optional

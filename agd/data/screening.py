@@ -45,7 +45,7 @@ class Screened(NamedTuple):
         The smallest positive weight over the sum of the weights.
     n_sync : int
         Reads by the host.
-    whole : bool
+    features_checked : bool
         Whether the values of X were checked too.
     """
 
@@ -53,7 +53,7 @@ class Screened(NamedTuple):
     classes: tuple[float, ...] | None
     min_weight_share: float
     n_sync: int
-    whole: bool = True
+    features_checked: bool = True
 
 
 class _BlockReport(NamedTuple):
@@ -72,7 +72,7 @@ class _BlockReport(NamedTuple):
 
 
 def screen_block(
-    loss: Loss, X: Matrix, y: Array, weight: Array | None, *, whole: bool = True
+    loss: Loss, X: Matrix, y: Array, weight: Array | None, *, check_X: bool = True
 ) -> Array:
     """Summarise a block as a `_BlockReport`: a sum is finite only if all its terms are, and needs no temporary.
 
@@ -87,7 +87,7 @@ def screen_block(
         _BlockReport._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y))
     )
     columns["y"] = xp.sum(y)
-    if whole:
+    if check_X:
         columns["X"] = xp.sum(stored_entries(X))
     if weight is None:
         one = columns["low"] + 1.0
@@ -155,7 +155,7 @@ def _count_flags(mask: Array) -> Array:
 
 
 def screen(
-    blocks: BaseData, loss: Loss, reports: Array | None = None, *, whole: bool = True
+    blocks: BaseData, loss: Loss, reports: Array | None = None, *, check_X: bool = True
 ) -> Screened:
     """Check the values of X, y and the weights; encode the labels of classes as numbers from 0.
 
@@ -167,7 +167,7 @@ def screen(
         It declares its domain and its number of classes.
     reports : array, optional
         The results of `screen_block` for each block, stacked, where another pass computed them on its way.
-    whole : bool
+    check_X : bool
         Whether to check X, which takes as long as a step does, and not only y and the weights.
 
     Returns
@@ -183,8 +183,8 @@ def screen(
     """
     if reports is None:
         with np.errstate(all="ignore"):  # an overflow is reported below
-            of = blocks if whole else blocks.targets_only()
-            rows = of.map(functools.partial(screen_block, loss, whole=whole))
+            of = blocks if check_X else blocks.targets_only()
+            rows = of.map(functools.partial(screen_block, loss, check_X=check_X))
         reports = backends.namespace(rows[0]).stack(rows)
     xp = backends.namespace(reports)
     # The same in every column of its row.
@@ -205,13 +205,15 @@ def screen(
         if report.outside.sum() > 0:
             kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
             _raise_first_error(blocks, 1, "y", kind, loss.outside)
-        return Screened(blocks, None, min_weight_share, 1, whole)
+        return Screened(blocks, None, min_weight_share, 1, check_X)
     if _has_many_classes(loss):
         classes = _check_labels(loss, np.unique(read[:-1, len(_EMPTY_REPORT) :]).tolist())
         numbered = classes == tuple(range(len(classes)))
         encoded = blocks if numbered else blocks.encode_labels(classes)
-        return Screened(encoded, classes, min_weight_share, 1, whole)
-    return _encode_classes(blocks, loss, report, min_weight_share)._replace(whole=whole)
+        return Screened(encoded, classes, min_weight_share, 1, check_X)
+    return _encode_classes(blocks, loss, report, min_weight_share)._replace(
+        features_checked=check_X
+    )
 
 
 def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:

@@ -387,7 +387,7 @@ def _by_columns(X: HostArray) -> bool:
     return bool(abs(X.strides[0]) < abs(X.strides[1]))
 
 
-def _side_by_side(dtype: Any, X: HostArray, y: HostArray, weight: HostArray | None) -> Sums:
+def _side_by_side(dtype: Any, X: HostArray, y: HostArray, weight: HostArray) -> Sums:
     """Centre a block and y into one array, beside a column of ones, and sum all products at once."""
     (n, p), some = X.shape, max(1, X.shape[0] // SAMPLE)
     D = np.empty((n, p + 2), dtype=dtype, order="F" if _by_columns(X) else "C")

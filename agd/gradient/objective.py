@@ -96,6 +96,11 @@ class BaseObjective:
         return None
 
     @property
+    def least_curvature(self) -> tuple[float, float] | None:
+        """The Hessian's least eigenvalue, in these coordinates and in the user's, where it is known beforehand."""
+        return None
+
+    @property
     def row_count(self) -> int | None:
         """The number of rows that mini-batches are drawn from; None where there are none in memory."""
         return None

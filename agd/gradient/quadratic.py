@@ -141,7 +141,7 @@ class WhitenedLeastSquares(BaseObjective):
         Those of the data.
     compensated : bool
         Whether the gradient is summed in twice the precision, for badly conditioned columns.
-    least : tuple of float, optional
+    least_curvature : tuple of float, optional
         The least curvature in centred and scaled coordinates and in (w, b), where they are known.
 
     Examples
@@ -163,7 +163,7 @@ class WhitenedLeastSquares(BaseObjective):
     whitening: Whitening
     moments: Moments
     compensated: bool = False
-    least: tuple[float, float] | None = None
+    least_curvature: tuple[float, float] | None = None
 
     @property
     def worth_compiling(self) -> bool:

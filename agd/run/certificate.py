@@ -23,7 +23,6 @@ from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.hessian import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import hessian_with_intercept
-from agd.gradient.quadratic import WhitenedLeastSquares
 from agd.loss import L2
 from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
@@ -112,9 +111,8 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
     LeastCurvature
         Its arrays are still on the device.
     """
-    if isinstance(objective, WhitenedLeastSquares):
-        known = objective.least
-        return LeastCurvature() if known is None else LeastCurvature("Hessian", known)
+    if objective.least_curvature is not None:
+        return LeastCurvature("Hessian", objective.least_curvature)
     base, coordinates = objective.linear_objective, objective.preconditioner
     if base is None or base.nonsmooth or base.outputs is not None:
         return LeastCurvature()

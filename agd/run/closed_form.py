@@ -38,8 +38,7 @@ from agd.run.stopping import (
     Criterion,
     Deadline,
     GradTol,
-    MaxEval,
-    MaxIter,
+    RunClock,
     Stop,
     StoppingMonitor,
 )
@@ -159,13 +158,14 @@ class CheckSchedule(NamedTuple):
     @classmethod
     def of(cls, criterion: Criterion, last: int, every: int) -> CheckSchedule:
         """Return the checks of a run with these criteria, up to the step `last`."""
-        last, limits = min(last, MAX_STEPS), set()
-        for part in criterion.parts():
-            if isinstance(part, MaxIter):
-                limits.add(part.limit)
-            elif isinstance(part, MaxEval):  # one evaluation at the first point, and one a step
-                limits.add(part.limit - 1)
-        ends = np.asarray(sorted({n for n in limits if 0 < n < last} | {last}), dtype=np.int64)
+        last = min(last, MAX_STEPS)
+        # One evaluation at the first point, and one a step; all steps together take no time.
+        start = RunClock(
+            iterations=0, calls=1, seconds=0.0, epoch=1, steps_into_epoch=0, calls_per_step=1,
+            seconds_per_step=math.inf,
+        )  # fmt: skip
+        limits = {part.steps_left(start) for part in criterion.parts()}
+        ends = np.asarray(sorted({int(n) for n in limits if 0 < n < last} | {last}), dtype=np.int64)
         starts = np.concatenate([[0], ends[:-1]])
         every = min(every, MAX_STEPS)
         counts = -(-(ends - starts) // every)

@@ -65,7 +65,7 @@ def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]
         return result, ""
     problem.check_after(result)
     screened = problem.screened_data
-    result = as_fit_result(result, screened, problem.loss)
+    result = as_fit_result(result, screened, problem.loss, problem.solver)
     result = _explain_status(result, plan.objective, plan.method, screened.min_weight_share)
     check_range(result, plan.objective, plan.method, given=problem.start is not None)
     return rank_warning(result, plan)

@@ -193,6 +193,8 @@ class LinearProblem:
         What the last check of the values found; None before one.
     moments : Moments or None
         Those of lazy data, which the same pass as the check sums.
+    solver : str or None
+        The row of ``agd.run.SOLVERS`` that has the problem now; None before a choice.
     """
 
     data: Data
@@ -206,6 +208,7 @@ class LinearProblem:
     default_settings: bool = False
     screened: Screened | None = None
     moments: Moments | None = None
+    solver: str | None = None
 
     @functools.cached_property
     def uncounted(self) -> LinearObjective:
@@ -287,8 +290,8 @@ class LinearProblem:
         with np.errstate(over="ignore"):  # the check reports weights whose sum overflows
             blocks = BaseData.of(*self.data)
         if revealed is Revealed.X_AND_Y:
-            return Screened(blocks, None, 1.0, 0, whole=False)
-        return screen(blocks, self.loss, whole=revealed is Revealed.NOTHING)
+            return Screened(blocks, None, 1.0, 0, features_checked=False)
+        return screen(blocks, self.loss, check_X=revealed is Revealed.NOTHING)
 
     @property
     def screened_data(self) -> Screened:
@@ -303,17 +306,19 @@ class LinearProblem:
         Before a first check, and after one of every value, there is nothing to do.
         """
         before = self.screened
-        if before is None or before.whole:
+        if before is None or before.features_checked:
             return
         after = screen(before.blocks, self.loss)
         # Labels are 0 and 1 by now: what they stand for is known from the first check alone.
         labelled = after if before.classes is None else before
-        self.screened = labelled._replace(n_sync=before.n_sync + after.n_sync, whole=True)
+        self.screened = labelled._replace(
+            n_sync=before.n_sync + after.n_sync, features_checked=True
+        )
 
     def mark_checked(self) -> None:
         """Note that a solver's own pass has seen that all values are finite."""
         if self.screened is not None:
-            self.screened = self.screened._replace(whole=True)
+            self.screened = self.screened._replace(features_checked=True)
 
     @functools.cached_property
     def start(self) -> Params | None:

@@ -353,7 +353,7 @@ def _direct_result(
         # The moments and each evaluation are read, and before them what tells of the weights.
         history=history, n_sync=calls + (problem.data.weight is not None), method=METHOD_NAME,
         certificate=certificate, coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
-        n_passes=rows.n_passes,
+        n_passes=rows.n_passes, solver=problem.solver,
     )  # fmt: skip
 
 
@@ -585,5 +585,5 @@ def _batched_result(
         message=f"{count} of {count} {Status.CONVERGED.advice}",
         history=history, n_sync=2, method=METHOD_NAME,
         certificate=Deferred(fits.after, GRADIENT_TOLERANCE, ends=functools.partial(extreme_curvatures_of_each, fits.C)),
-        coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
+        coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None, solver=problem.solver,
     )  # fmt: skip

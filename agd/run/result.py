@@ -326,6 +326,9 @@ class FitResult(Result):
     feature_names : list of str, or None
         The names of X's columns, where it was a frame with such names. Rows to predict for that have
         names as well must have these, in this order.
+    solver : str, or None
+        The row of ``agd.run.SOLVERS`` that served: the one that `agd.run.select_solver` names, or one that
+        follows it. None where no table chooses, as for `agd.Online`.
 
     Examples
     --------
@@ -334,6 +337,8 @@ class FitResult(Result):
     >>> result = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
     >>> result.predict(np.asarray([[0.0], [3.0]]))
     array([0., 1.])
+    >>> result.solver
+    'lbfgs_whitened'
     """
 
     # Arrays of the library that was fitted, and not `Array`, since users call the methods of their own.
@@ -343,6 +348,7 @@ class FitResult(Result):
     classes: tuple[float, ...] | None
     n_passes: int | None = None
     feature_names: list[str] | None = None
+    solver: str | None = None
 
     def decision_function(self, X: Any) -> Any:
         """Return the linear predictor z = X @ coef + intercept.
@@ -419,7 +425,9 @@ def _labels_at(number: Array, labels: tuple[float, ...]) -> Array:
     return result
 
 
-def as_fit_result(result: Result, screened: Screened, loss: Loss) -> FitResult:
+def as_fit_result(
+    result: Result, screened: Screened, loss: Loss, solver: str | None = None
+) -> FitResult:
     """Return the result of a run over screened data as that of a linear model.
 
     Parameters
@@ -430,6 +438,8 @@ def as_fit_result(result: Result, screened: Screened, loss: Loss) -> FitResult:
         The data, as they were screened.
     loss : Loss
         The loss that was minimised.
+    solver : str, optional
+        The row of ``agd.run.SOLVERS`` that served.
 
     Returns
     -------
@@ -441,5 +451,5 @@ def as_fit_result(result: Result, screened: Screened, loss: Loss) -> FitResult:
     params, blocks = result.x, screened.blocks
     return FitResult(
         **values, coef=params.coef, intercept=params.intercept, loss=loss, classes=screened.classes,
-        n_passes=blocks.passes[0] if blocks.lazy else None,
+        n_passes=blocks.passes[0] if blocks.lazy else None, solver=solver,
     )  # fmt: skip

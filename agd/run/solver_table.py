@@ -172,8 +172,8 @@ def _normal_equations(t: Traits) -> str:
     return "normal_batched" if small and t.moments_on_host else "normal"
 
 
-def candidates(problem: LinearProblem) -> Iterator[FitSolver]:
-    """Yield the solvers that may serve a problem, each after the one that it falls back for.
+def candidates(problem: LinearProblem) -> Iterator[tuple[str, FitSolver]]:
+    """Yield the names and the solvers that may serve a problem, each after the one that it falls back for.
 
     Parameters
     ----------
@@ -182,8 +182,9 @@ def candidates(problem: LinearProblem) -> Iterator[FitSolver]:
     """
     name: str | None = select_solver(problem.traits) if problem.method is None else "closed_form"
     while name is not None:
-        solver, name = SOLVERS[name]
-        yield solver
+        row = SOLVERS[name]
+        yield name, row.solver
+        name = row.fallback
 
 
 def solve(problem: LinearProblem) -> Solution:
@@ -199,7 +200,8 @@ def solve(problem: LinearProblem) -> Solution:
     ValueError
         For values that are not finite, and targets outside the loss's domain.
     """
-    for solver in candidates(problem):
+    for name, solver in candidates(problem):
+        problem.solver = name
         with contextlib.suppress(NotApplicable):
             return solver.fit(problem)
     raise RuntimeError("the last row of a chain of solvers serves every problem")

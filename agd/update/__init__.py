@@ -29,7 +29,7 @@ from agd.update.directions import (
 from agd.update.line_search import Backtracking, StrongWolfe
 from agd.update.perturbed import Perturbed
 from agd.update.proximal import FISTA, ProjectedGradient, ProximalGradient
-from agd.update.registry import METHODS, RULES, SOLVERS, get_solver, resolve, solver
+from agd.update.registry import METHODS, MINIMIZERS, RULES, SOLVERS, get_solver, resolve, solver
 from agd.update.rule import Rule, apply_updates
 from agd.update.rules import *
 from agd.update.schedules import *
@@ -41,6 +41,7 @@ from agd.update.transforms import *
 __all__ = [
     "FISTA",
     "METHODS",
+    "MINIMIZERS",
     "RULES",
     "SOLVERS",
     "SVRG",

@@ -30,7 +30,7 @@ from agd.update.rule import Rule
 from agd.update.solver import Solver, as_solver
 from agd.update.stochastic import SVRG, sgd
 
-__all__ = ["METHODS", "RULES", "SOLVERS", "get_solver", "resolve", "solver"]
+__all__ = ["METHODS", "MINIMIZERS", "RULES", "SOLVERS", "get_solver", "resolve", "solver"]
 
 
 def _accelerated() -> Solver:
@@ -54,7 +54,7 @@ RULES: dict[str, Callable[..., Rule]] = {
 METHODS = RULES
 """The earlier name of `RULES`."""
 
-SOLVERS: dict[str, Callable[..., Solver]] = {
+MINIMIZERS: dict[str, Callable[..., Solver]] = {
     "lbfgs": lbfgs,
     "projected_lbfgs": projected_lbfgs,
     "cg": cg,
@@ -72,6 +72,9 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "svrg": _svrg,
 }
 """Solvers by the names that ``agd.fit`` and ``agd.minimize`` take; each finds its own step."""
+
+SOLVERS = MINIMIZERS
+"""The earlier name of `MINIMIZERS`."""
 
 # Names that SciPy gives to solvers that agd has.
 ALIASES: dict[str, str] = {"l-bfgs-b": "lbfgs", "l-bfgs": "lbfgs", "bfgs": "lbfgs"}
@@ -121,7 +124,7 @@ def get_solver(method: str | Rule | Method, problem: Problem) -> Solver:
     Parameters
     ----------
     method : str, Rule or Method
-        A key of `SOLVERS` or `RULES`, a rule, or an object with ``init`` and ``step``; ``"auto"`` for a
+        A key of `MINIMIZERS` or `RULES`, a rule, or an object with ``init`` and ``step``; ``"auto"`` for a
         linear model.
     problem : Problem
         What is to be minimised.
@@ -162,15 +165,17 @@ def _model_solver(name: str, loss: Loss, problem: Problem) -> Solver:
             return Accelerated(backtracking=loss.curvature_bound is None)
         # A step of FISTA evaluates a quadratic once, any other function twice (measured).
         return FISTA() if isinstance(loss, Squared) else ProximalGradient()
-    if name in SOLVERS:
-        solver = SOLVERS[name]()
+    if name in MINIMIZERS:
+        solver = MINIMIZERS[name]()
         if not (loss.smooth or solver.stochastic):
             raise ValueError(
                 f"method {name!r} needs a smooth loss, which {loss.name!r} is not: use method='auto', or a "
                 f"rule with a learning rate, such as agd.update.adam(0.01), which follows subgradients"
             )
         return _rescaled(solver)
-    return _solver_for_rule(RULES[as_choice("method", name, ("auto", *RULES, *SOLVERS))](), problem)
+    return _solver_for_rule(
+        RULES[as_choice("method", name, ("auto", *RULES, *MINIMIZERS))](), problem
+    )
 
 
 def _function_solver(name: str, problem: Problem) -> Solver:
@@ -183,10 +188,10 @@ def _function_solver(name: str, problem: Problem) -> Solver:
             f"method {name!r} is SciPy's and not here, where methods follow the gradient: leave method out "
             f"for 'lbfgs', which takes differences of fun where no gradient is known"
         )
-    if key not in SOLVERS and key not in RULES:
-        key = as_choice("method", name, (*SOLVERS, *RULES))
-    if key in SOLVERS:
-        return SOLVERS[key]()
+    if key not in MINIMIZERS and key not in RULES:
+        key = as_choice("method", name, (*MINIMIZERS, *RULES))
+    if key in MINIMIZERS:
+        return MINIMIZERS[key]()
     rule = RULES[key]()
     return _solver_for_rule(rule, problem) if rule.auto_rate else Adapted(rule)
 
@@ -224,7 +229,7 @@ def _rescaled(solver: Any) -> Solver:
 
 def _able_solvers(problem: Problem, able: Callable[[Solver], bool]) -> str:
     """Return the names of the solvers that are able to, as an error lists them."""
-    made = {name: make() for name, make in SOLVERS.items()}
+    made = {name: make() for name, make in MINIMIZERS.items()}
     names = [n for n, s in made.items() if able(s) and (problem.rows or not s.stochastic)]
     return ", ".join(map(repr, (["auto"] if problem.loss is not None else []) + names))
 
@@ -235,7 +240,7 @@ def resolve(method: str | Rule | Method, loss: Loss, *, prox: bool = False) -> S
     Parameters
     ----------
     method : str, Rule or Method
-        ``"auto"``, a key of `RULES` or of `SOLVERS`, a rule, or an object with ``init`` and ``step``.
+        ``"auto"``, a key of `RULES` or of `MINIMIZERS`, a rule, or an object with ``init`` and ``step``.
     loss : Loss
         It says whether 1/L is a step that is safe everywhere.
     prox : bool
@@ -271,7 +276,7 @@ def solver(
     Parameters
     ----------
     method : str, Rule or Method
-        A key of `SOLVERS`, a rule's name (its rate is then adapted), a rule (taken as it is), or an
+        A key of `MINIMIZERS`, a rule's name (its rate is then adapted), a rule (taken as it is), or an
         object with ``init`` and ``step``.
     prox, bounds : bool
         Whether the objective has a penalty that is left to its prox, and whether it has bounds.

@@ -202,7 +202,7 @@ def test_counts_where_the_function_leaves_its_library(xp):
     assert found.nfev == fun.calls
 
 
-@pytest.mark.parametrize("method", sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"}))
+@pytest.mark.parametrize("method", sorted(set(agd.update.MINIMIZERS) - {"sgd", "svrg"}))
 @pytest.mark.parametrize("jac", ["callable", "2-point"])
 def test_every_method_counts_its_calls(method, jac):
     fun, grad = CountedFunction(known_minima.beale), CountedFunction(known_minima.beale_grad)
@@ -216,7 +216,7 @@ def test_every_method_counts_its_calls(method, jac):
         assert (fun.calls - 3 * found.njev) in range(0, 2 * found.njev + 1, 2)
 
 
-@pytest.mark.parametrize("method", sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"}))
+@pytest.mark.parametrize("method", sorted(set(agd.update.MINIMIZERS) - {"sgd", "svrg"}))
 @pytest.mark.parametrize("stop", [agd.StepTol(1e-7), agd.ValueTol(1e-14)])
 def test_a_refused_trial_is_no_step_and_no_convergence(method, stop):
     stop = stop | agd.MaxIter(2000)

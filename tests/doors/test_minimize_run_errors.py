@@ -22,7 +22,7 @@ from helpers.quadratic_bowl import (
 )
 
 QUICK = "accelerated"
-METHODS = sorted(set(agd.update.SOLVERS) - {"sgd", "svrg"})
+METHODS = sorted(set(agd.update.MINIMIZERS) - {"sgd", "svrg"})
 
 
 # -- what is not finite ---------------------------------------------------------------------------

@@ -324,7 +324,7 @@ def measured_rate_case() -> Case:
 
 # The loop over the memory is unrolled: a short memory compiles in a quarter of the time.
 SHORT = {"lbfgs": update.lbfgs(3), "projected_lbfgs": update.projected_lbfgs(3)}
-SOLVERS = {name: SHORT.get(name) or make() for name, make in update.SOLVERS.items()}
+DEFAULT_SOLVERS = {name: SHORT.get(name) or make() for name, make in update.MINIMIZERS.items()}
 OTHERS = {
     "Descent": update.Descent(update.momentum(0.02)),
     "Stochastic": update.Stochastic(update.momentum(0.02), batch_size=4),
@@ -347,7 +347,10 @@ CASES = {
     **{f"loss {name}": loss_case(case) for name, case in known_values.LOSSES.items()},
     **{f"penalty {name}": penalty_case(case) for name, case in known_values.PENALTIES.items()},
     **{f"search {name}": search_case(search) for name, search in SEARCHES.items()},
-    **{f"method {name}": suitable_case(method) for name, method in (SOLVERS | OTHERS).items()},
+    **{
+        f"method {name}": suitable_case(method)
+        for name, method in (DEFAULT_SOLVERS | OTHERS).items()
+    },
     "method Descent auto": measured_rate_case(),
     **{
         f"method Adapted {name}": solver_case(

@@ -57,7 +57,7 @@ FITS = {
     "dependent, huber": {"size": 0.0, "loss": "huber"},
     **{
         f"{name}, {loss}": {"method": name, "loss": loss, "stop": FEW}
-        for name in sorted({*agd.update.METHODS, *agd.update.SOLVERS} - {"auto"})
+        for name in sorted({*agd.update.METHODS, *agd.update.MINIMIZERS} - {"auto"})
         for loss in ("squared_error", "huber")
     },
     "sgd": {"method": agd.update.sgd(batch_size=8), "stop": FEW},

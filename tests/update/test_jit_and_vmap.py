@@ -53,13 +53,13 @@ def test_nothing_public_is_left_out():
         "sum_and_slope",
         "value_and_slope",
     }
-    doors = {"METHODS", "RULES", "SOLVERS", "Rule", "Solver", "apply_updates"}
+    doors = {"METHODS", "MINIMIZERS", "RULES", "SOLVERS", "Rule", "Solver", "apply_updates"}
     doors |= {"get_solver", "resolve", "solver"}
     doors |= {"BestEpoch", "Trajectory"}  # a whole run at once: no step to embed
     rest = set(update.__all__) - doors - {*RULES, *known_values.TRANSFORMS, *SCHEDULES}
     searches = {name for name in rest if hasattr(getattr(update, name), "start")}
     assert searches == {name.partition(" ")[0] for name in SEARCHES}
-    known = [*(make() for make in update.SOLVERS.values()), *OTHERS.values(), *ADAPTED.values()]
+    known = [*(make() for make in update.MINIMIZERS.values()), *OTHERS.values(), *ADAPTED.values()]
     for name in rest - searches:
         made = getattr(update, name)
         if isinstance(made, type):

@@ -11,7 +11,7 @@ import agd
 from agd import update
 from agd.gradient import FunctionObjective, choose_gradient
 from agd.run import run
-from agd.update import SOLVERS, StrongWolfe
+from agd.update import MINIMIZERS, StrongWolfe
 from helpers import known_minima
 
 TOL = 1e-6
@@ -105,7 +105,7 @@ def test_what_each_method_must_solve(method, name):
 def test_each_solver_has_a_budget():
     elsewhere = {"projected_lbfgs", "fista", "proximal_gradient", "projected_gradient"}
     elsewhere |= {"sgd", "svrg", "saga", "perturbed"}
-    assert set(SOLVERS) - elsewhere == set(BUDGETS)
+    assert set(MINIMIZERS) - elsewhere == set(BUDGETS)
 
 
 def test_lbfgs_takes_no_more_than_scipy():

@@ -50,7 +50,7 @@ def test_an_object_keeps_what_it_declares():
 
 
 def test_a_solver_is_not_adapted_again():
-    for make in agd.update.SOLVERS.values():
+    for make in agd.update.MINIMIZERS.values():
         assert isinstance(make(), Solver)
         assert as_solver(make()) == make()
     adapted = as_solver(FixedStep())
