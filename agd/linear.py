@@ -29,6 +29,7 @@ from agd._validation import (
 )
 from agd.data import as_data
 from agd.data.base import BaseData
+from agd.data.checks import encode_text
 from agd.data.screening import screen
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
@@ -80,7 +81,8 @@ def fit(
         read row by row and never made dense: CSR as it is, CSC from a copy to CSR, other formats too,
         with a warning.
     y : array, shape (n,), (..., n), or (n, k)
-        The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side.
+        The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side. Labels of
+        classes may be any numbers, or text.
     loss : str or Loss
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, another key
         of ``agd.loss.LOSSES``, or an object such as ``agd.loss.Huber(delta=1.35)``.
@@ -224,6 +226,7 @@ def fit(
     penalty = as_target_penalty(penalty)
     check_callback(callback)
     solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
+    y, text = (y, None) if chosen.classes is None else encode_text(y)
     data = as_data(X, y, sample_weight, device)
     problem = LinearProblem(
         data, chosen, penalty, intercept, as_stop(stop), init, callback,
@@ -237,6 +240,8 @@ def fit(
         reads[0] or names is not None
     ):  # a kernel that reads nothing by this door has counted for itself
         result = replace(result, n_sync=reads[0] or result.n_sync, feature_names=names)
+    if text is not None:
+        result = replace(result, classes=text)
     if warns_of_status(result):
         warn_unconverged(result.message)
     if rank_warning:

@@ -15,7 +15,7 @@ from agd import backends
 from agd._typing import Array, Batches, Matrix, Namespace, NativeArray
 from agd._validation.arrays import as_array, as_floating, has_unknown_length, match_array
 
-__all__ = ["CheckedArrays", "as_features", "check_arrays"]
+__all__ = ["CheckedArrays", "as_features", "check_arrays", "encode_text"]
 
 
 class CheckedArrays(NamedTuple):
@@ -161,6 +161,37 @@ def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:
 
 def _row_chunk_count(x: NativeArray) -> int:
     return len(x.chunks[0])
+
+
+def encode_text(y: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """Return labels that are text as their positions among the sorted labels, and these labels.
+
+    Parameters
+    ----------
+    y : array_like
+        The targets of a loss of classes.
+
+    Returns
+    -------
+    y : array_like
+        Numbers; the y that was given where it is not text.
+    labels : tuple of str, or None
+        The labels; None for a y of numbers, or of other objects, which are refused elsewhere.
+
+    Examples
+    --------
+    >>> encode_text(["no", "yes", "no"])
+    (array([0., 1., 0.]), ('no', 'yes'))
+    """
+    if y is None:
+        return y, None
+    y = as_array("y", y)
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "OUT":
+        return y, None
+    if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y.flat):
+        return y, None
+    labels, positions = np.unique(y, return_inverse=True)
+    return positions.reshape(y.shape).astype(float), tuple(map(str, labels))
 
 
 def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Matrix:

@@ -318,7 +318,7 @@ class FitResult(Result):
         The constant term; None if the model has none. Of a loss with k outputs (..., k).
     loss : Loss
         The loss that was minimised.
-    classes : tuple of float, or None
+    classes : tuple of float or str, or None
         For a loss of classes, their labels, ascending.
     n_passes : int, or None
         Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
@@ -345,7 +345,7 @@ class FitResult(Result):
     coef: Any
     intercept: Any  # None without one; said in the docstring, so that users need not narrow it
     loss: Loss
-    classes: tuple[float, ...] | None
+    classes: tuple[Any, ...] | None
     n_passes: int | None = None
     feature_names: list[str] | None = None
     solver: str | None = None
@@ -385,7 +385,7 @@ class FitResult(Result):
         Returns
         -------
         array, shape (..., n)
-            Predictions, in the units (or labels) of y.
+            Predictions, in the units (or labels) of y; labels that are text in a NumPy array.
         """
         z = self.decision_function(X)
         if self.classes is None:
@@ -415,11 +415,14 @@ class FitResult(Result):
         return self.loss.class_probabilities(self.decision_function(X))
 
 
-def _labels_at(number: Array, labels: tuple[float, ...]) -> Array:
-    """Return the label at each position, in the dtype of the positions."""
+def _labels_at(number: Array, labels: tuple[Any, ...]) -> Array:
+    """Return the label at each position, in the dtype of the positions; text as an array of NumPy's."""
+    if isinstance(labels[0], str):
+        text: Array = np.asarray(labels)[backends.to_numpy(number).astype(int)]
+        return text
     # By comparisons: a lazy array takes no entries of another by its values.
     xp, zero = backends.namespace(number), 0.0 * number
-    result = zero + labels[0]
+    result: Array = zero + labels[0]
     for position, label in enumerate(labels[1:], start=1):
         result = xp.where(number == position, zero + label, result)
     return result

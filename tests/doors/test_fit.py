@@ -201,6 +201,20 @@ def test_labels_of_any_two_numbers(xp):
         np.testing.assert_array_equal(proba[:, 1] > 0.5, predicted == high)
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray, lambda y: np.asarray(y, dtype=object)])
+def test_labels_may_be_text(kind, xp):
+    X, targets, _ = made()
+    y = targets["log_loss"]
+    labels = kind(["yes" if label else "no" for label in y])
+    known = agd.fit(xp.asarray(X), xp.asarray(y), loss="log_loss", penalty=L2(0.1))
+    found = agd.fit(xp.asarray(X), labels, loss="log_loss", penalty=L2(0.1))
+    np.testing.assert_array_equal(xp.to_numpy(found.coef), xp.to_numpy(known.coef))
+    assert found.classes == ("no", "yes")
+    predicted = found.predict(xp.asarray(X))
+    second = xp.to_numpy(known.predict(xp.asarray(X))) == 1.0
+    np.testing.assert_array_equal(predicted, np.where(second, "yes", "no"))
+
+
 def test_regressions_have_no_probabilities():
     X, targets, _ = made()
     with pytest.raises(AttributeError, match="'squared_error' has no classes"):

@@ -89,7 +89,8 @@ def test_weights(weight, message):
             r"y has 2 values of a third class beside 0.0 and 2.0 .*the first at y\[1\] = 1.0",
         ),
         ("log_loss", np.linspace(0, 1, 6), "a third class"),
-        ("log_loss", ["a", "b"] * 3, "y must be numbers"),
+        ("huber", ["a", "b"] * 3, "y must be numbers"),
+        ("log_loss", [b"a", b"b"] * 3, "y must be numbers"),
         (
             "poisson",
             changed(Y, 4, -2.0),
