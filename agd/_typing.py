@@ -384,6 +384,11 @@ class Loss(Protocol):
         ...
 
     @property
+    def shift_invariant(self) -> bool:
+        """Whether a constant added to all outputs of z leaves the loss as it is."""
+        ...
+
+    @property
     def has_recession_direction(self) -> bool:
         """Whether, for some y, l decreases for ever as z grows, so that a fit may have no minimum."""
         ...

@@ -383,6 +383,21 @@ class LinearObjective(BaseObjective):
         step = expand_step(step, outputs=self.outputs is not None)
         return Params(self.penalty.prox(params.coef, step), params.intercept)
 
+    def report(self, params: Params, grads: Params) -> tuple[Params, Params]:
+        """Return parameters and gradient as a result has them: the shortest of the parameters that are equal.
+
+        Where a constant added to all outputs changes nothing, that is the one whose intercepts, and without
+        a penalty also the coefficients of each column, have mean 0 over the outputs.
+        """
+        if not self.loss.shift_invariant:
+            return params, grads
+        xp, (coef, intercept) = backends.namespace(params.coef), params
+        if self.penalty is None:
+            coef = coef - xp.mean(coef, axis=-2, keepdims=True)
+        if intercept is not None:
+            intercept = intercept - xp.mean(intercept, axis=-1, keepdims=True)
+        return Params(coef, intercept), grads
+
     def grad_norm(self, grads: Params, params: Params) -> Array:
         """Return how far the params are from stationary, as `convergence_norm` says, shape (...).
 

@@ -346,9 +346,8 @@ class Preconditioned(BaseObjective):
         Of a set, D times a point at its edge may lie outside by rounding: the nearest point within
         is returned.
         """
-        return self.base.prox(self.scaling.to_original(v), 0.0), self.scaling.restore_gradient(
-            grads
-        )
+        near = self.base.prox(self.scaling.to_original(v), 0.0)
+        return self.base.report(near, self.scaling.restore_gradient(grads))
 
     def arrays(self) -> Tree:
         """Return the arrays that a compiled step takes."""

@@ -78,6 +78,9 @@ class BaseLoss(abc.ABC):
         How many outputs z has on its last axis: z and the gradient are then (..., n, k) beside values and
         y of shape (..., n). None for a loss of one output, whose z has the shape of y. Infinity, as of
         `classes`, where the labels have yet to tell.
+    shift_invariant : bool
+        Whether a constant added to all outputs of z leaves the loss as it is, so that of many equal models
+        the shortest is reported: intercepts, and without a penalty coefficients, of mean 0 over the outputs.
     has_recession_direction : bool
         Whether, for some y, l decreases for ever as z goes to infinity, as a logarithm of a probability
         does. Rows that a plane separates then leave a fit without a minimum.
@@ -114,6 +117,7 @@ class BaseLoss(abc.ABC):
     curvature: float | None = None
     classes: float | None = None
     outputs: float | None = None
+    shift_invariant: bool = False
     has_recession_direction: bool = False
     user_defined: bool = True
     domain: str = "any number"
