@@ -123,9 +123,10 @@ def _distinct_labels(y: Array) -> Array:
     ordered = xp.sort(xp.reshape(y, (-1,)))
     infinite = xp.zeros_like(ordered) + math.inf
     repeated = xp.concat([ordered[:1] != ordered[:1], ordered[1:] == ordered[:-1]])
-    distinct = xp.sort(xp.where(repeated, infinite, ordered))[: MAX_CLASSES + 1]
-    rest = MAX_CLASSES + 1 - int(distinct.shape[0])
-    return xp.concat([distinct, xp.full((rest,), math.inf, dtype=y.dtype, device=where)])
+    count = min(MAX_CLASSES + 1, int(ordered.shape[0]))
+    distinct = xp.sort(xp.where(repeated, infinite, ordered))[:count]
+    filling = xp.full((MAX_CLASSES + 1 - count,), math.inf, dtype=y.dtype, device=where)
+    return xp.concat([distinct, filling])
 
 
 _EMPTY_REPORT = tuple(
