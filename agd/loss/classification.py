@@ -1,15 +1,17 @@
-"""Losses for two classes; y is 0 for the first class and 1 for the second."""
+"""Losses for classes, which y numbers from 0."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from agd._typing import Array
-from agd.backends import namespace
+from agd._validation import as_count
+from agd.backends import device, namespace
 from agd.loss._stable import log1p, one_if_positive, positive_and_negative_part, sum_of_log1p
 from agd.loss.base import BaseLoss
 
-__all__ = ["Logistic"]
+__all__ = ["Logistic", "Softmax"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,117 @@ def _stable_terms(s: Array) -> tuple[Array, Array, Array]:
 def _sigmoid(s: Array) -> Array:
     """Return 1 / (1 + exp(-s)), without overflow."""
     return _stable_terms(s)[2]
+
+
+@dataclass(frozen=True)
+class Softmax(BaseLoss):
+    r"""Softmax loss: the negative log likelihood of one class of several, by multinomial logistic regression.
+
+    For y in {0, ..., k - 1} and a predictor z of k outputs, with the probabilities p = softmax(z)::
+
+        l(z, y) = log Σ_j exp(z_j) - z_y = -log p_y,    p_j = exp(z_j) / Σ_i exp(z_i)
+
+    The gradient is p_j - [j = y], and the second derivatives p_i [i = j] - p_i p_j, whose largest eigenvalue is
+    at most 1/2. A constant that is added to all outputs changes nothing, so that the model has more parameters
+    than the data determine. ``agd.fit`` returns the shortest of the equal models: its intercepts sum to 0 over
+    the classes, and without a penalty so do the coefficients of each column. With `L2` they do so by themselves;
+    other penalties decide between the coefficients by their value.
+
+    Parameters
+    ----------
+    classes : int, optional
+        k, of two or more. By default as many as y has labels, of which ``agd.fit`` takes any numbers.
+
+    Notes
+    -----
+    Böhning (1992), "Multinomial logistic regression algorithm", Annals of the Institute of Statistical
+    Mathematics 44, has the bound on the second derivatives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Softmax(3).value(np.asarray([[0.0, 0.0, 0.0], [1000.0, 0.0, 0.0]]), np.asarray([2.0, 0.0]))
+    array([1.09861229, 0.        ])
+    """
+
+    name = "softmax"
+    curvature_bound = 0.5
+    shift_invariant = True
+    has_recession_direction = True
+    domain = "the number of a class, from 0"
+
+    classes: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse a number of classes below two; there is one output for each class."""
+        if self.classes != math.inf:
+            as_count("classes", self.classes, least=2)
+        vars(self).update(outputs=self.classes)
+
+    def with_classes(self, count: int) -> Softmax:
+        """Return the loss of this many classes."""
+        return replace(self, classes=count)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss of each row, shape (..., n)."""
+        return self.value_and_gradient(z, y)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return p - [j = y], shape (..., n, k)."""
+        return self.value_and_gradient(z, y)[1]
+
+    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for all classes
+        """Return diag(p) - p p', shape (..., n, k, k)."""
+        xp, p = namespace(z), self.inverse_link(z)
+        eye = xp.eye(p.shape[-1], dtype=p.dtype, device=device(p))
+        return p[..., None] * (eye - p[..., None, :])
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from exponentials that do not overflow; no digit of 1 - p_y cancels."""
+        xp, chosen = namespace(z), self.statistic(y)
+        shifted = z - xp.max(z, axis=-1, keepdims=True)
+        e = xp.exp(shifted)
+        e_chosen = e * chosen
+        others = e - e_chosen
+        rest, own = (xp.sum(x, axis=-1, keepdims=True) for x in (others, e_chosen))
+        total, z_chosen = rest + own, xp.sum(shifted * chosen, axis=-1, keepdims=True)
+        # Where the row's own class is likely, its probability is 1 but for the rest of the classes.
+        likely = own > 0.5
+        small = xp.log1p(rest / xp.where(likely, own, xp.ones_like(own)))
+        value = xp.where(likely, small, xp.log(total) - z_chosen)
+        return value[..., 0], (others - chosen * rest) / total
+
+    def statistic(self, y: Array) -> Array:
+        """Return 1 for the class of each row and 0 for the others, shape (..., n, k)."""
+        xp = namespace(y)
+        numbers = xp.arange(int(self.classes), dtype=y.dtype, device=device(y))
+        return xp.astype(y[..., None] == numbers, y.dtype)
+
+    def link(self, mean: Array) -> Array:
+        """Return the outputs, of sum 0, of the probabilities `mean` (..., k)."""
+        xp = namespace(mean)
+        z = xp.log(mean)
+        return z - xp.mean(z, axis=-1, keepdims=True)
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return softmax(z), the probabilities of the classes."""
+        xp = namespace(z)
+        e = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
+        return e / xp.sum(e, axis=-1, keepdims=True)
+
+    def class_shares(self, mean: Array) -> Array:
+        """Return the shares of the classes, which the mean of `statistic` is."""
+        return mean
+
+    def likeliest_class(self, z: Array) -> Array:
+        """Return the number of the class with the largest output, in the dtype of z."""
+        xp = namespace(z)
+        return xp.astype(xp.argmax(z, axis=-1), z.dtype)
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Return softmax(z)."""
+        return self.inverse_link(z)
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is not the number of a class."""
+        return (y < 0.0) | (y >= self.classes) | (y != namespace(y).floor(y))

@@ -24,7 +24,7 @@ from helpers import known_values
 from helpers.property_testing import assume, given, st
 
 LOSSES = pytest.mark.parametrize(
-    "loss", [c.loss for c in known_values.LOSSES.values()], ids=known_values.LOSSES
+    "loss", [c.loss for c in known_values.ONE_OUTPUT.values()], ids=known_values.ONE_OUTPUT
 )
 PATIENCE = 600.0  # seconds after which a wait for another thread is a failure, never a result
 MOST = 300_000  # entries of X: some blocks of it, whatever its columns

@@ -18,7 +18,7 @@ from helpers import known_values
 from helpers.property_testing import given, st
 
 LOSSES = pytest.mark.parametrize(
-    "loss", [c.loss for c in known_values.LOSSES.values()], ids=known_values.LOSSES
+    "loss", [c.loss for c in known_values.ONE_OUTPUT.values()], ids=known_values.ONE_OUTPUT
 )
 
 
@@ -68,7 +68,7 @@ def close(a, b, rtol=1e-10, atol=1e-12):
         np.testing.assert_allclose(a[1].intercept, b[1].intercept, rtol=rtol, atol=atol * size)
 
 
-@pytest.mark.parametrize("case", known_values.LOSSES.values(), ids=known_values.LOSSES)
+@pytest.mark.parametrize("case", known_values.ONE_OUTPUT.values(), ids=known_values.ONE_OUTPUT)
 @given(data=st.data(), dtype=st.sampled_from(["float64", "float32"]))
 def test_value_and_slope_together_are_the_two_apart(case, data, dtype):
     most = 80.0 if dtype == "float32" else 700.0  # beyond, exp(z) is infinite
@@ -282,7 +282,7 @@ def test_under_jit_vmap_grad_and_scan():
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(0)
     X, y = jnp.asarray(rng.normal(size=(30, 3))), jnp.asarray((rng.normal(size=30) > 0) * 1.0)
-    for case in known_values.LOSSES.values():
+    for case in known_values.ONE_OUTPUT.values():
         objective = LinearObjective.of(X, y, loss=case.loss, penalty=L2(0.1))
         params = Params(jnp.asarray(rng.normal(size=3)), jnp.asarray(0.3))
         value, grad = objective.value_and_grad(params)

@@ -12,7 +12,7 @@ from agd import loss, update
 class LossCase(NamedTuple):
     loss: Any
     targets: tuple[float, ...]  # what y may be in this loss
-    known: tuple[float, float, float, float]  # z, y, value, slope, by hand
+    known: tuple[Any, float, float, Any]  # z, y, value, slope, by hand
 
 
 LOSSES = {
@@ -21,7 +21,14 @@ LOSSES = {
     "Quantile": LossCase(loss.Quantile(0.75), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.5, 0.25)),
     "Logistic": LossCase(loss.Logistic(), (0.0, 1.0), (0.0, 1.0, np.log(2.0), -0.5)),
     "Poisson": LossCase(loss.Poisson(), (0.0, 1.0, 7.0), (0.0, 3.0, 1.0, -2.0)),
+    "Softmax": LossCase(
+        loss.Softmax(3),
+        (0.0, 1.0, 2.0),
+        ((0.0, 0.0, 0.0), 1.0, np.log(3.0), (1 / 3, -2 / 3, 1 / 3)),
+    ),
 }
+# What tests of a predictor with the shape of y run over; tests/loss/test_softmax.py has the others.
+ONE_OUTPUT = {name: case for name, case in LOSSES.items() if case.loss.outputs is None}
 
 
 class PenaltyCase(NamedTuple):

@@ -16,6 +16,7 @@ import optree
 from agd import backends, loss, update
 from agd._tree import tree_where
 from agd.gradient import Bounds, FunctionObjective, LinearObjective
+from agd.gradient.linear import linear_predictor
 from helpers import known_values
 
 RNG = np.random.default_rng
@@ -69,7 +70,8 @@ def schedule_case(schedule: Any) -> Case:
 
 def loss_case(case: Any) -> Case:
     rng = RNG(2)
-    X, w, b = rng.normal(size=(3, 6, 2)), rng.normal(size=(3, 2)), rng.normal(size=3)
+    outputs = () if case.loss.outputs is None else (case.loss.outputs,)
+    X, w, b = (rng.normal(size=size) for size in ((3, 6, 2), (3, *outputs, 2), (3, *outputs)))
     y = rng.choice(np.asarray(case.targets), size=(3, 6))
 
     def call(X, y, weight, w, b):
@@ -78,7 +80,7 @@ def loss_case(case: Any) -> Case:
         )
         params = objective.zeros()._replace(coef=w, intercept=b)
         value, grad = objective.value_and_grad(params)
-        z, found = X @ w + b, case.loss
+        z, found = linear_predictor(params, X, outputs=bool(outputs)), case.loss
         return (
             (found.value(z, y), found.slope(z, y), found.value_and_slope(z, y)),
             (found.predict(z), found.link(found.predict(z)), found.outside(y)),

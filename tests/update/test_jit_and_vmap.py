@@ -176,11 +176,11 @@ def test_single_precision_stays_and_so_does_every_shape(name):
         assert [(x.dtype, x.shape) for x in after] == [(x.dtype, x.shape) for x in before]
 
 
-@pytest.mark.parametrize("name", known_values.LOSSES)
+@pytest.mark.parametrize("name", known_values.ONE_OUTPUT)
 @pytest.mark.backend("torch")
 def test_torch_grad_of_a_loss_is_its_slope(name):
     torch = pytest.importorskip("torch")
-    case = known_values.LOSSES[name]
+    case = known_values.ONE_OUTPUT[name]
     z = torch.linspace(-2.0, 2.0, 9, dtype=torch.float64)
     y = torch.asarray(np.resize(np.asarray(case.targets), 9))
     found = torch.func.vmap(torch.func.grad(case.loss.value))(z, y)
