@@ -34,6 +34,7 @@ __all__ = [
     "Progress",
     "State",
     "StepState",
+    "Stepper",
     "Tree",
     "get_progress",
 ]
@@ -130,6 +131,7 @@ class Namespace(Protocol):
     nan: float
     bool: Any
     int32: Any
+    int64: Any
     float32: Any
     float64: Any
     linalg: LinearAlgebra
@@ -659,6 +661,19 @@ class State(Protocol):
 def get_progress(state: Any) -> Progress:
     """Return a state's progress; an empty one for a user's own solver whose state has only value and grad."""
     return state.progress if isinstance(state, State) else Progress()
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """The least that a user's own method has; ``agd.update.solver.as_solver`` completes it."""
+
+    def init(self, objective: Any, params: Tree) -> Any:
+        """Return the state at the first point."""
+        ...
+
+    def step(self, objective: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+        """Return the next point and the state there."""
+        ...
 
 
 class Method(Protocol):

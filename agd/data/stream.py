@@ -124,7 +124,7 @@ class _BatchReader:
 def check_fresh_iterators(batches: Callable[[], Any]) -> None:
     """Raise TypeError for a function that returns one iterator for every pass: the second pass would get nothing."""
     made = batches()
-    if hasattr(made, "__next__") and made is batches():
+    if isinstance(made, Iterator) and made is batches():
         raise TypeError(
             f"batches() must return a new iterator each time, got the same {type(made).__name__} twice"
         )
@@ -301,7 +301,7 @@ class Stream(Batches):
     def __init__(
         self, batches: Iterable[Any] | Callable[[], Iterable[Any]], *, device: str | None = None
     ) -> None:
-        if hasattr(batches, "__next__"):
+        if isinstance(batches, Iterator):
             raise TypeError(
                 "batches must be such that they can be gone through more than once, got an iterator "
                 f"({type(batches).__name__}): give a list, an object with __iter__, or the function that "

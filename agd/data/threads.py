@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +58,7 @@ def thread_count() -> int:
     """
     if _in_worker.get():
         return 1
-    count = getattr(os, "process_cpu_count", _processor_count)() or 1
+    count = _processor_count() or 1
     for name in THREAD_VARIABLES:
         text = os.environ.get(name, "").partition(",")[0].strip()  # OpenMP gives one for each level
         if text.isdecimal() and int(text) > 0:
@@ -108,9 +109,13 @@ def _blas_controller() -> Any:
 
 
 def _processor_count() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
+    """Return how many processors this process may use; None where the system does not say."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count()
+    try:
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    except AttributeError:  # macOS and Windows have none
+        return os.cpu_count()
 
 
 def parallel_map(f: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:

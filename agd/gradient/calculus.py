@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import optree
 
 from agd import backends
@@ -96,7 +97,7 @@ def _is_value(found: Any, x: Tree) -> bool:
     """Return whether what came back is a number rather than a tree like x."""
     if isinstance(found, (dict, list, tuple)) or found is None:
         return False
-    shape = tuple(getattr(found, "shape", ()))
+    shape = tuple(np.shape(found))
     same = not isinstance(x, (dict, list, tuple)) and shape == tuple(x.shape) != ()
     return not same and all(length == 1 for length in shape)
 

@@ -202,7 +202,7 @@ def _check_leaf(
     name: str, given: Any, leaf: Array, expected: Array, tol: float, size: float
 ) -> LeafCheck:
     shape = tuple(leaf.shape)
-    if hasattr(given, "shape") and tuple(given.shape) != shape:
+    if backends.is_array(given) and tuple(given.shape) != shape:
         return _failed_entries(name, f"wrong shape: {tuple(given.shape)}, {name} has {shape}")
     try:
         a = as_float64(as_gradient(given, leaf))

@@ -231,7 +231,7 @@ class Result:
         """Return a field by its name, as SciPy's results do."""
         if name not in self.keys():
             raise KeyError(name)
-        return getattr(self, name)
+        return vars(self)[name]
 
     def __iter__(self) -> Iterator[str]:
         """Go through the names of the fields: ``dict(result)``, ``"x" in result``."""
@@ -338,7 +338,7 @@ class FitResult(Result):
     >>> result.predict(np.asarray([[0.0], [3.0]]))
     array([0., 1.])
     >>> result.solver
-    'lbfgs_whitened'
+    'newton'
     """
 
     # Arrays of the library that was fitted, and not `Array`, since users call the methods of their own.

@@ -219,7 +219,7 @@ def _fit_one(rows: Rows, problem: LinearProblem) -> FitResult:
         status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
         history=_history(log), n_sync=1 + passes + (problem.data.weight is not None), method=METHOD_NAME,
         certificate=certificate, coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
-        n_passes=rows.n_passes,
+        n_passes=rows.n_passes, solver=problem.solver,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import max_abs, ravel, tree_where
-from agd._typing import Array, Method, Progress, Tree, get_progress
+from agd._typing import Array, Method, Progress, Stepper, Tree, get_progress
 from agd._validation import as_count, as_positive
 from agd.update.directions import steepest_descent
 from agd.update.rule import Rule
@@ -158,7 +158,7 @@ class Perturbed(Solver):
     def _check_method(self) -> None:
         if self.method is None:
             return
-        if isinstance(self.method, (str, type, Rule)) or not hasattr(self.method, "step"):
+        if isinstance(self.method, (str, type, Rule)) or not isinstance(self.method, Stepper):
             raise TypeError(
                 f"method must be a method such as agd.update.directions() or "
                 f"agd.update.Descent(agd.update.adam(0.1)), got {self.method!r}"

@@ -47,7 +47,7 @@ def _svrg() -> Solver:
 
 RULES: dict[str, Callable[..., Rule]] = {
     "gd": rules.gradient_descent,
-    **{name: getattr(module, name) for module in (rules, adaptive) for name in module.__all__},
+    **{name: vars(module)[name] for module in (rules, adaptive) for name in module.__all__},
 }
 """Rules by the names that ``agd.fit`` and ``agd.minimize`` take; ``"gd"`` is `gradient_descent`."""
 

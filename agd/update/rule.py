@@ -89,8 +89,10 @@ def is_value_type(value: Any) -> bool:
         return all(is_value_type(part) for part in value)
     if isinstance(value, Rule):
         return value.factory is not None and is_value_type((value.name, value.hyperparameters))
-    made: Any = getattr(type(value), "__dataclass_params__", None)
-    if made is None or not made.frozen:
+    if not dataclasses.is_dataclass(value):
+        return False
+    kind: Any = type(value)
+    if not kind.__dataclass_params__.frozen:
         return False
     fields = (field for field in dataclasses.fields(value) if field.compare)
     return all(is_value_type(getattr(value, field.name)) for field in fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agd._typing import State, Tree
+from agd._typing import State, Stepper, Tree
 
 if TYPE_CHECKING:
     from agd.update.rule import Rule
@@ -212,7 +212,7 @@ def as_solver(method: Any) -> Solver:
     """
     if isinstance(method, Solver):
         return method
-    if isinstance(method, type) or not (hasattr(method, "init") and hasattr(method, "step")):
+    if isinstance(method, type) or not isinstance(method, Stepper):
         raise TypeError(
             f"method must be a name, a rule such as agd.update.adam(0.1) or an object with init and "
             f"step, got {method!r}"

@@ -82,7 +82,8 @@ def drawn_rows(objective: Any, size: int, batches: int, seed: int, first: int, n
 def _on_device_of(host: Any, objective: Any) -> Array:
     """Move host data to where the objective's arrays are."""
     like = next(a for a in optree.tree_leaves(objective.arrays()) if backends.is_array(a))
-    return backends.to_device_of(host, like, getattr(backends.namespace(like), str(host.dtype)))
+    xp = backends.namespace(like)
+    return backends.to_device_of(host, like, xp.int32 if host.dtype == np.int32 else xp.int64)
 
 
 def full_value_and_grad(objective: Any, params: Tree) -> tuple[Array, Tree]:
