@@ -108,6 +108,10 @@ def fit(
         - ``"normal_batched"``, the same: several problems of at most 131,072 entries and p <= 16 each, with
           1 MiB of moments at most where they are not NumPy arrays. Falls back to ``"normal"`` likewise, and with
           weights or in single precision.
+        - ``"normal_dual"``, "normal equations of the rows": one problem in dense NumPy arrays of n < p and
+          256 < p <= 2,000, with `stop`, `init` and `callback` left out. An equation for each row in place of one
+          for each column; without a penalty the shortest answer. Rows that are dependent or badly conditioned
+          fall back to ``"normal"``.
         - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge p <= 256 where entries are few.
           One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
           data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
@@ -123,6 +127,9 @@ def fit(
           acts entry by entry, and `stop`, `init` and `callback` left out. The host reads the moments at once,
           and solves for the entries that are at no kink of the penalty until these stay the same; refined on
           the data. Where that does not lead to the minimum it falls back to ``"active_set"``.
+        - ``"working_sets"``, "proximal Newton on working sets": one problem in dense NumPy arrays of p > 256,
+          likewise, and one of agd's penalties without arrays. Minimises over few columns at a time by their
+          moments, and looks at all of them between. Falls back to ``"fista"``.
         - ``"active_set"``, "accelerated proximal gradient and faces on the moments": likewise, where the host
           can read numbers at no cost. Steps on the moments, each followed by the minimum over the entries
           that are free; refined on the data. Falls back to ``"fista_moments"``.

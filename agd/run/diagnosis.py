@@ -60,9 +60,9 @@ def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]
     ValueError
         For values of X that are not finite, and for what the dtype cannot hold.
     """
-    result, plan, rank_warning = solution
+    result, plan, rank_warning, warning = solution
     if plan is None or rank_warning is None:
-        return result, ""
+        return result, warning
     problem.check_after(result)
     screened = problem.screened_data
     result = as_fit_result(result, screened, problem.loss, problem.solver)

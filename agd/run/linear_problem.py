@@ -166,11 +166,14 @@ class Solution(NamedTuple):
         What was run; None where the result is complete, with nothing left to explain.
     rank_warning : callable or None
         From the result and the plan to the result, completed, and what to warn of: the rank of X.
+    warning : str
+        The same warning of a complete result.
     """
 
     result: Any
     plan: Plan | None = None
     rank_warning: Callable[[Any, Plan], tuple[Any, str]] | None = None
+    warning: str = ""
 
 
 @dataclass

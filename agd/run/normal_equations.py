@@ -105,8 +105,12 @@ class HostScaling(NamedTuple):
     @classmethod
     def of(cls, m: RowMoments, ridge: float, kind: Any) -> HostScaling:
         """Scale; raise `NotApplicable` for columns that are constant, or lost by squaring."""
+        return cls.of_columns(m, m.G.diagonal(), ridge, kind)
+
+    @classmethod
+    def of_columns(cls, m: RowMoments, variance: Any, ridge: float, kind: Any) -> HostScaling:
+        """Return the same for variances (p,) of the columns; the second moments are not looked at."""
         eps = EPS64 if kind == np.float64 else EPS32
-        variance = m.G.diagonal()
         spread = np.sqrt(variance)
         # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
         if not (spread > 64.0 * eps * np.abs(m.mean)).all():

@@ -41,8 +41,10 @@ from agd.run.normal_equations import (
     BatchedNormalEquations,
     DirectNormalEquations,
 )
+from agd.run.row_space import DualNormalEquations
 from agd.run.semismooth_newton import SemismoothNewton
 from agd.run.smoothing import Smoothing
+from agd.run.working_sets import WorkingSets
 
 __all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
 
@@ -74,11 +76,13 @@ class SolverRow(NamedTuple):
 
 SOLVERS: dict[str, SolverRow] = {
     "normal_direct": SolverRow(DirectNormalEquations(), "normal"),
+    "normal_dual": SolverRow(DualNormalEquations(), "normal"),
     "normal_batched": SolverRow(BatchedNormalEquations(), "normal"),
     "normal": SolverRow(NormalEquations(), "lbfgs_scaled"),
     "cg_kernel": SolverRow(KernelConjugateGradients(), "cg"),
     "cg": SolverRow(ConjugateGradients()),
     "semismooth_newton": SolverRow(SemismoothNewton(), "active_set"),
+    "working_sets": SolverRow(WorkingSets(), "fista"),
     "active_set": SolverRow(ActiveSetOnMoments(), "fista_moments"),
     "fista_moments": SolverRow(FistaOnMoments(), "fista"),
     "fista": SolverRow(FISTA_ON_DATA),
@@ -154,7 +158,10 @@ def newton_pays(t: Traits) -> bool:
 
 def _proximal_least_squares(t: Traits, *, moderate: bool) -> str:
     """Return the solver of the squared loss with a penalty that has a prox."""
-    if t.penalty == "separable" and t.batch_shape == () and t.columns <= MAX_ACTIVE_SET_COLUMNS:
+    one = t.penalty == "separable" and t.batch_shape == ()
+    if one and t.columns > MAX_ACTIVE_SET_COLUMNS and t.default_settings and t.numpy:
+        return "working_sets"
+    if one and t.columns <= MAX_ACTIVE_SET_COLUMNS:
         if t.default_settings and t.moments_on_host:
             return "semismooth_newton"
         if t.host_accessible:
@@ -166,6 +173,9 @@ def _normal_equations(t: Traits) -> str:
     """Return the solver on the host where the moments are few numbers, which it reads in one transfer."""
     if not t.default_settings:
         return "normal"
+    wide = t.rows < t.columns and t.columns > MAX_ACTIVE_SET_COLUMNS
+    if t.batch_shape == () and t.numpy and wide:
+        return "normal_dual"
     if t.batch_shape == ():
         return "normal_direct" if t.moments_on_host else "normal"
     small = t.entries <= MAX_SMALL_ENTRIES * max(1, t.problems) and t.columns <= MAX_BATCHED_COLUMNS

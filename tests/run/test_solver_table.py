@@ -322,8 +322,11 @@ def test_the_solver_is_that_of_the_table(kind, loss):
 
 # Only the normal equations whose moments the host holds have a solver that is left out when a stopping
 # test is given. It reports the same name, so that only the work shows whether it ran.
+# Wide NumPy arrays of many columns, of which the default is the dual form, are held to it elsewhere.
 NORMAL_EQUATIONS = [
-    kind for kind in DATA_KINDS if EXPECTED[kind, "squared_error"]["none"].startswith("normal")
+    kind
+    for kind in DATA_KINDS
+    if EXPECTED[kind, "squared_error"]["none"].startswith("normal") and kind != "numpy, 20 x 257"
 ]
 
 
