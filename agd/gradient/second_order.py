@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from agd import backends
 from agd._tree import dot, tree_max_abs
@@ -18,7 +17,8 @@ from agd.data.arrays import are_small_problems, map_small_problems
 from agd.data.matrix import backward, gram_matrix, scale_rows
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, linear_predictor
 from agd.gradient.objective import BaseObjective
-from agd.gradient.preconditioner import Scaling
+from agd.gradient.preconditioner import Scaling, batched_matvec
+from agd.loss.penalties import ridge_strength
 
 __all__ = ["NewtonObjective", "second_order", "second_order_block"]
 
@@ -54,12 +54,12 @@ def second_order_block(
 
 
 def second_order(base: LinearObjective, shift: Array, params: Params) -> tuple[Array, Array, Array]:
-    """Return value, gradient and Hessian at parameters of columns less a shift, from one pass.
+    """Sum loss, gradient and Hessian over the rows, at parameters of columns less a shift: one pass.
 
     Parameters
     ----------
     base : LinearObjective
-        The objective, with none or an `L2` penalty.
+        The objective; its penalty is left out.
     shift : array, shape (p,) or (..., p)
         What the columns are centred by, as of `value_and_grad_centred`. A dense X is centred in each block,
         so that columns far from zero lose no digits; of a sparse X the sums are centred.
@@ -69,22 +69,18 @@ def second_order(base: LinearObjective, shift: Array, params: Params) -> tuple[A
     Returns
     -------
     value : array, shape (...)
-        The objective.
+        The sum of the losses.
     grad : array, shape (..., d)
         Its gradient; d counts the intercept, which comes last.
     hessian : array, shape (..., d, d)
         Its Hessian, in which a row counts 0 where the loss is not convex.
     """
     centred = params.intercept is not None and not base.blocks.sparse
-    sums = _sum_blocks(base, params, shift, centred=centred)
-    total = base.blocks.total
-    value, slope, hessian = sums[0] / total, sums[1], sums[2]
-    if params.intercept is not None:
-        slope, hessian = _with_intercept_sums(sums, None if centred else shift)
-    grad, hessian = slope / total[..., None], hessian / total[..., None, None]
-    if base.penalty is None or not base.penalty.smooth:
-        return value, grad, hessian
-    return _with_ridge(base, params, value, grad, hessian)
+    value, slope, hessian, *intercept_sums = _sum_blocks(base, params, shift, centred=centred)
+    if not intercept_sums:
+        return value, slope, hessian
+    grad, hessian = _with_intercept_sums(slope, hessian, intercept_sums, None if centred else shift)
+    return value, grad, hessian
 
 
 def _sum_blocks(
@@ -108,24 +104,11 @@ def _sum_blocks(
     return sums
 
 
-def _with_ridge(
-    base: LinearObjective, params: Params, value: Array, grad: Array, hessian: Array
-) -> tuple[Array, Array, Array]:
-    """Add an `L2` penalty, which the intercept is free of."""
-    penalty: Any = base.penalty
-    xp, extra = backends.namespace(grad), penalty.gradient(params.coef)
-    curvature = xp.zeros_like(extra) + penalty.curvature_bound
-    if params.intercept is not None:
-        zero = xp.zeros_like(extra[..., :1])
-        extra, curvature = (xp.concat([part, zero], axis=-1) for part in (extra, curvature))
-    eye = xp.eye(grad.shape[-1], dtype=grad.dtype, device=backends.device(grad))
-    ridge = eye * curvature[..., None, :]
-    return value + penalty.value(params.coef), grad + extra, hessian + ridge
-
-
-def _with_intercept_sums(sums: tuple[Array, ...], shift: Array | None) -> tuple[Array, Array]:
+def _with_intercept_sums(
+    slope: Array, hessian: Array, intercept_sums: list[Array], shift: Array | None
+) -> tuple[Array, Array]:
     """Join the sums of `second_order_block` to a gradient and a Hessian, less a shift where there is one."""
-    _, slope, hessian, slope_sum, cross, curvature_sum = sums
+    slope_sum, cross, curvature_sum = intercept_sums
     xp = backends.namespace(slope)
     if shift is not None:
         slope = slope - shift * slope_sum[..., None]
@@ -154,6 +137,10 @@ class NewtonObjective(BaseObjective):
         The coordinates.
     scale : array, shape (..., d)
         The factors of the coefficients and of the intercept.
+    scale_products : array, shape (..., d, d)
+        The products of two of them, over the sum of the weights of the rows.
+    ridge : array, shape (..., d, d), or None
+        The Hessian of an `L2` penalty in these coordinates, which is diagonal.
 
     Examples
     --------
@@ -170,6 +157,8 @@ class NewtonObjective(BaseObjective):
     base: LinearObjective
     scaling: Scaling
     scale: Array
+    scale_products: Array
+    ridge: Array | None
 
     @classmethod
     def of(cls, base: LinearObjective, scaling: Scaling) -> NewtonObjective:
@@ -180,7 +169,14 @@ class NewtonObjective(BaseObjective):
         if base.intercept:
             unit = 0.0 * zero[..., :1] + scaling.intercept_scale[..., None]
             scale = xp.concat([scale, unit], axis=-1)
-        return cls(base, scaling, scale)
+        products = scale[..., :, None] * scale[..., None, :]
+        alpha, ridge = ridge_strength(base.penalty), None
+        if alpha > 0.0:
+            eye = xp.eye(scale.shape[-1], dtype=scale.dtype, device=backends.device(scale))
+            free = xp.zeros_like(scale[..., :1]) if base.intercept else scale[..., :0]
+            factors = xp.concat([scale[..., : zero.shape[-1]], free], axis=-1)
+            ridge = eye * (alpha * factors * factors)[..., None, :]
+        return cls(base, scaling, scale, products / base.blocks.total[..., None, None], ridge)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -221,8 +217,13 @@ class NewtonObjective(BaseObjective):
         """Return the value (...), the gradient (..., d) and the Hessian (..., d, d), from one pass."""
         params = self._params(self.scale * x)
         value, grad, hessian = second_order(self.base, self.scaling.mean, params)
-        across = self.scale[..., :, None] * self.scale[..., None, :]
-        return value, self.scale * grad, across * hessian
+        total = self.base.blocks.total
+        value, grad = value / total, self.scale * grad / total[..., None]
+        hessian = self.scale_products * hessian
+        if self.ridge is None:
+            return value, grad, hessian
+        slope = batched_matvec(self.ridge, x)
+        return value + 0.5 * dot(slope, x), grad + slope, hessian + self.ridge
 
     def value_and_grad(self, x: Array) -> tuple[Array, Array]:
         """Return the value and the gradient; the Hessian costs a pass as well."""

@@ -63,9 +63,14 @@ class Logistic(BaseLoss):
 
     def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return all three, from one exponential that does not overflow."""
-        side = 1.0 - 2.0 * y
-        above, e, share = _stable_terms(side * z)
-        return above + log1p(e), side * share, e / (1.0 + e) ** 2
+        xp, side = namespace(z), 1.0 - 2.0 * y
+        s = side * z
+        size = xp.abs(s)
+        e = xp.exp(-size)
+        near = 1.0 / (1.0 + e)  # the probability of the likelier class, and that of the other
+        far = e * near
+        value = 0.5 * (s + size) + log1p(e)
+        return value, side * xp.where(s > 0.0, near, far), near * far
 
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""

@@ -144,6 +144,8 @@ class StepMemory(NamedTuple):
         The least of the squared Newton decrements so far, g' H⁻¹ g.
     steps_without_gain : numpy.ndarray
         Steps in a row whose gain was hidden by rounding and whose decrement was no new least.
+    grad_square : numpy.ndarray
+        The squared length of the gradient; NaN before the first step.
     iterations, evaluations, stalled, hit_nonfinite, curvature, least_curvature : numpy.ndarray
         As of `Progress`; 1 stands for true.
     """
@@ -151,6 +153,7 @@ class StepMemory(NamedTuple):
     damping: Any
     least_decrement: Any
     steps_without_gain: Any
+    grad_square: Any
     iterations: Any
     evaluations: Any
     stalled: Any
@@ -162,7 +165,11 @@ class StepMemory(NamedTuple):
     def at_start(cls, shape: tuple[int, ...]) -> StepMemory:
         """Return the memory before the first step, after one evaluation."""
         zero = np.zeros(shape)
-        start = {"least_decrement": zero + np.inf, "evaluations": zero + 1.0}
+        start = {
+            "least_decrement": zero + np.inf,
+            "grad_square": zero + np.nan,
+            "evaluations": zero + 1.0,
+        }
         return cls(**{name: start.get(name, zero) for name in cls._fields})
 
     def on_device(self, like: Array) -> tuple[Array, Progress]:
@@ -173,10 +180,13 @@ class StepMemory(NamedTuple):
             for i, name in enumerate(self._fields)
             if name in Progress._fields
         }  # fmt: skip
-        fields["stalled"], fields["hit_nonfinite"] = (
-            fields["stalled"] > 0.0, fields["hit_nonfinite"] > 0.0
-        )  # fmt: skip
-        return memory, Progress(**fields)
+        flags = memory[FLAGS, ...] > 0.0
+        return memory, Progress(
+            **{**fields, "stalled": flags[0, ...], "hit_nonfinite": flags[1, ...]}
+        )
+
+
+FLAGS = slice(StepMemory._fields.index("stalled"), StepMemory._fields.index("hit_nonfinite") + 1)
 
 
 class NewtonTrial(NamedTuple):
@@ -187,7 +197,8 @@ class NewtonTrial(NamedTuple):
     params, value, grad, hessian, largest : array
         The point, and what a `HessianState` holds of it.
     numbers : tuple of array, shapes (...)
-        The values before and after the step, the slopes along it, and its squared length.
+        The values before and after the step, the slopes along it, its squared length, the largest curvature
+        after it and the squared length of the gradient there.
     """
 
     params: Array
@@ -205,6 +216,8 @@ DAMPING_GROWTH, MIN_DAMPING, DAMPING_DECAY = 10.0, 1e-3, 100.0
 MIN_DECREASE_SHARE = 1e-4
 # A decrement that has not fallen to this share of the least is no gain.
 MIN_DECREMENT_RATIO = 0.25
+# A step whose decrease rounding hides is taken if it leaves at most this share of the gradient's length.
+MAX_GRADIENT_RATIO = 0.5
 # Evaluations of one step, after which its damping is above 1e12.
 MAX_TRIALS = 16
 # Units of rounding of a value, and of an entry of the Hessian's diagonal.
@@ -282,8 +295,7 @@ class Newton(Solver):
     def _check_condition(self, value: Array, grad: Array, hessian: Array) -> None:
         """Raise `NotApplicable` for what is not finite, and for columns that are nearly dependent: one read."""
         xp = backends.namespace(value)
-        finite = xp.isfinite(value) & xp.all(xp.isfinite(grad), axis=-1)
-        finite = finite & xp.all(xp.isfinite(hessian), axis=(-2, -1))
+        finite = xp.isfinite(value + xp.sum(grad, axis=-1) + xp.sum(hessian, axis=(-2, -1)))
         wide = xp.astype(hessian, accumulator(hessian), copy=False)
         # An eigenvalue routine may raise for what is not finite.
         curvatures = xp.linalg.eigvalsh(
@@ -326,8 +338,8 @@ class TrialRecord(NamedTuple):
 
     Attributes
     ----------
-    numbers : numpy.ndarray, shape (6, ...)
-        Those of each problem's last trial that counts: values, slopes, squared length, largest curvature.
+    numbers : numpy.ndarray, shape (7, ...)
+        Those of each problem's last trial that counts, as of `NewtonTrial`.
     memory : StepMemory
         What the step began with.
     damping : numpy.ndarray
@@ -349,7 +361,7 @@ class TrialRecord(NamedTuple):
 
     def outcome(self, noise: float) -> StepMemory:
         """Return what the step hands to the next."""
-        value, slope, new_value, _, square, _ = self.numbers
+        value, slope, new_value, _, square, _, grad_square = self.numbers
         memory, decrement = self.memory, -slope
         hidden = np.abs(new_value - value) <= noise * np.abs(value)
         gain = decrement < MIN_DECREMENT_RATIO * memory.least_decrement
@@ -363,6 +375,7 @@ class TrialRecord(NamedTuple):
             damping=np.where(damping < MIN_DAMPING / DAMPING_DECAY**2, 0.0, damping),
             least_decrement=np.fmin(memory.least_decrement, decrement),
             steps_without_gain=without_gain,
+            grad_square=np.where(self.accepted, grad_square, memory.grad_square),
             iterations=memory.iterations + self.accepted,
             evaluations=memory.evaluations + self.trials,
             stalled=1.0 * (~self.accepted | (without_gain >= MAX_STEPS_WITHOUT_GAIN)),
@@ -426,7 +439,8 @@ def _evaluate_trial(
     value, grad, hessian = objective.second_order(point)
     largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
     slopes = dot(state.grad, direction), dot(grad, direction)
-    numbers = (state.value, slopes[0], value, slopes[1], dot(direction, direction), largest)
+    squares = dot(direction, direction), dot(grad, grad)
+    numbers = (state.value, slopes[0], value, slopes[1], squares[0], largest, squares[1])
     return NewtonTrial(point, value, grad, hessian, largest, numbers)
 
 
@@ -442,13 +456,15 @@ def _judge_trial(
     search: TrialRecord | None, numbers: Any, memory: StepMemory, noise: float
 ) -> TrialRecord:
     """Return the record of a search after a trial with these numbers."""
-    value, slope, new_value, new_slope, _, largest = numbers
+    value, slope, new_value, new_slope, _, largest, grad_square = numbers
     finite = np.isfinite(new_value) & np.isfinite(new_slope) & np.isfinite(largest)
     enough = new_value <= value + MIN_DECREASE_SHARE * slope
-    # Near a minimum rounding hides the decrease; for a quadratic the slopes say the same, and do not cancel.
+    # Near a minimum rounding hides the decrease; for a quadratic the slopes say the same, and do not cancel. A
+    # direction of little curvature hides the slope as well; then the gradient has to become shorter.
     hidden = np.abs(new_value - value) <= noise * np.abs(value)
     slope_falls = new_slope <= (2.0 * MIN_DECREASE_SHARE - 1.0) * slope
-    decreases = np.where(hidden, slope_falls | (enough & (new_value < value)), enough)
+    shorter = grad_square <= MAX_GRADIENT_RATIO**2 * memory.grad_square
+    decreases = np.where(hidden, slope_falls | shorter | (enough & (new_value < value)), enough)
     good = finite & (slope < 0.0) & decreases
     # Where the gradient promises no more than rounding, no shorter step will show a decrease.
     hopeless = ~good & finite & (np.abs(slope) <= noise * np.abs(value))

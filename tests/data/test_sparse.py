@@ -68,7 +68,8 @@ def test_auto_gives_the_answer_of_the_dense_data(loss, penalty, options):
     found, want = both(X, targets[loss], loss=loss, penalty=penalty, **more)
     close(found, want)
     assert found.success
-    assert found.method == want.method
+    # Newton's method is for dense columns, which are centred without losing a digit.
+    assert found.method == want.method or want.method == "Newton"
     assert type(found.coef) is np.ndarray
 
 
