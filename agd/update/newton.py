@@ -461,13 +461,14 @@ def _judge_trial(
     enough = new_value <= value + MIN_DECREASE_SHARE * slope
     # Near a minimum rounding hides the decrease; for a quadratic the slopes say the same, and do not cancel. A
     # direction of little curvature hides the slope as well; then the gradient has to become shorter.
-    hidden = np.abs(new_value - value) <= noise * np.abs(value)
+    negligible = np.abs(slope) <= noise * np.abs(value)
+    hidden = negligible | (np.abs(new_value - value) <= noise * np.abs(value))
     slope_falls = new_slope <= (2.0 * MIN_DECREASE_SHARE - 1.0) * slope
     shorter = grad_square <= MAX_GRADIENT_RATIO**2 * memory.grad_square
     decreases = np.where(hidden, slope_falls | shorter | (enough & (new_value < value)), enough)
     good = finite & (slope < 0.0) & decreases
     # Where the gradient promises no more than rounding, no shorter step will show a decrease.
-    hopeless = ~good & finite & (np.abs(slope) <= noise * np.abs(value))
+    hopeless = ~good & finite & negligible
     if search is None:
         damping = np.where(good, memory.damping, DAMPING_GROWTH * memory.damping + MIN_DAMPING)
         one = np.ones_like(memory.damping)
