@@ -119,7 +119,7 @@ def fit(
     ] = "",
     weight: Annotated[str, typer.Option(help="A column of weights for the rows.")] = "",
     loss: Annotated[
-        str, typer.Option(help="squared_error, huber, log_loss or poisson.")
+        str, typer.Option(help=f"One of {', '.join(agd.loss.LOSSES)}.")
     ] = "squared_error",
     delta: Annotated[float | None, typer.Option(help="Where huber turns linear.")] = None,
     l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
@@ -178,7 +178,8 @@ def predict(
 ) -> None:
     """Predict for the rows of a table: a CSV with a column `prediction`.
 
-    For log_loss the prediction is the class, and a column `probability` has that of the second class.
+    For classes the prediction is the label, and a column `probability` has that of the second class; of
+    more than two classes, that of the predicted one.
     """
     import pyarrow as pa
     import pyarrow.csv

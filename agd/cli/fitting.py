@@ -216,7 +216,7 @@ def write_outputs(options: FitOptions, name: str, model: Model, result: Any) -> 
 def _target_values(options: FitOptions, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
     """Return the target as numbers, and the labels of a target that is text."""
     if loss.classes is not None and table.is_text(options.target):
-        return table.labels(options.target)
+        return table.labels(options.target, loss)
     return table.numbers(options.target), None
 
 
@@ -265,7 +265,9 @@ def make_model(
         target=options.target,
         features=names,
         coefficients=agd.backends.to_numpy(result.coef).astype(float).tolist(),
-        intercept=None if constant is None else float(agd.backends.to_numpy(constant)),
+        intercept=None
+        if constant is None
+        else agd.backends.to_numpy(constant).astype(float).tolist(),
         loss={"name": result.loss.name, **asdict(result.loss)},
         penalty=None if penalty is None else {"name": "l2", **asdict(penalty)},
         classes=labels if result.classes is None or labels else list(result.classes),
@@ -284,7 +286,7 @@ def _model_scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[
     prediction = model.predict(X)["prediction"]
     s = np.ones_like(y) if weight is None else weight
     if model.classes is not None:
-        truth = np.where(y == y.max(), *reversed(model.classes))
+        truth = np.asarray(model.classes)[np.unique(y, return_inverse=True)[1]]
         return {"accuracy": float(np.average(prediction == truth, weights=s))}
     if loss.name == "poisson":
         constant = np.full_like(y, np.average(y, weights=s))

@@ -29,24 +29,24 @@ class Model:
         The column that was fitted.
     features : list of str
         The columns that it was fitted from.
-    coefficients : list of float
-        One for each feature, in the table's units.
-    intercept : float or None
-        The constant term.
+    coefficients : list of float, or list of such lists
+        One for each feature, in the table's units; of a loss of several outputs a list for each class.
+    intercept : float, list of float or None
+        The constant term; of a loss of several outputs one for each class.
     loss : dict
         The loss's name and parameters.
     penalty : dict or None
         The penalty's name and parameters.
     classes : list or None
-        The labels of two classes, text or numbers.
+        The labels of the classes, text or numbers.
     fit : dict
         How it was fitted: method, status, steps, loss, rows.
     """
 
     target: str
     features: list[str]
-    coefficients: list[float]
-    intercept: float | None
+    coefficients: list[Any]
+    intercept: float | list[float] | None
     loss: dict[str, Any]
     penalty: dict[str, Any] | None
     classes: list[Any] | None
@@ -97,30 +97,39 @@ class Model:
 
     def _check_content(self, path: Path) -> None:
         """Raise if a field is not what `save` writes: a file may have been edited, or be malicious."""
-        coefficients: Any = self.coefficients
-        constant = [] if self.intercept is None else [self.intercept]
-        if not isinstance(coefficients, list) or not all(
-            map(_is_finite, [*coefficients, *constant])
-        ):
-            raise ValueError(f"{path}: coefficients and intercept must be finite numbers")
-        names: Any = self.features
-        if not isinstance(names, list) or {type(name) for name in names} - {str}:
-            raise ValueError(f"{path}: features must be a list of names")
-        if not names or len(names) != len(coefficients) or len(set(names)) != len(names):
-            raise ValueError(
-                f"{path}: has {len(names)} features ({len(set(names))} names) and "
-                f"{len(coefficients)} coefficients; need one for each"
-            )
         try:
             loss = self._make_loss()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"loss {self.loss!r} is unknown to agd {agd.__version__}"
             raise ValueError(f"{path}: {reason}") from error
-        class_count = 0 if loss.classes is None else 2
+        several, constant = loss.outputs is not None, self.intercept
+        rows: Any = self.coefficients if several else [self.coefficients]
+        constants: Any = [] if constant is None else constant if several else [constant]
+        lists = [rows, constants, *(rows if isinstance(rows, list) else [])]
+        if not all(isinstance(part, list) for part in lists) or not all(
+            map(_is_finite, [*constants, *(number for row in rows for number in row)])
+        ):
+            raise ValueError(f"{path}: coefficients and intercept must be finite numbers")
+        names: Any = self.features
+        if not isinstance(names, list) or {type(name) for name in names} - {str}:
+            raise ValueError(f"{path}: features must be a list of names")
+        counts = {len(row) for row in rows}
+        if not names or counts != {len(names)} or len(set(names)) != len(names):
+            raise ValueError(
+                f"{path}: has {len(names)} features ({len(set(names))} names) and "
+                f"{' or '.join(map(str, sorted(counts)))} coefficients; need one for each"
+            )
+        class_count = 0 if loss.classes is None else loss.classes
         classes: Any = [] if self.classes is None else self.classes
         if not isinstance(classes, list) or len(classes) != class_count:
             raise ValueError(
                 f"{path}: loss {loss.name!r} has {class_count} classes, got {self.classes!r}"
+            )
+        if several and {len(rows), *([] if constant is None else [len(constants)])} != {
+            class_count
+        }:
+            raise ValueError(
+                f"{path}: coefficients and intercept must be those of {class_count} classes"
             )
 
     def _make_loss(self) -> Any:
@@ -128,14 +137,19 @@ class Model:
         return agd.loss.LOSSES[self.loss["name"]](**parameters)
 
     def predict(self, X: Any) -> dict[str, Any]:
-        """Return the predictions for rows X (n, p) as columns; for classes also the second's probability."""
+        """Return the predictions for rows X (n, p) as columns.
+
+        For two classes there is also the probability of the second, for more that of the predicted one.
+        """
         loss = self._make_loss()
-        z = X @ np.asarray(self.coefficients) + (self.intercept or 0.0)
+        constant = 0.0 if self.intercept is None else np.asarray(self.intercept)
+        z = X @ np.asarray(self.coefficients).T + constant
         if self.classes is None:
             return {"prediction": loss.predict(z)}
+        probability = loss.predict(z)
         return {
-            "prediction": np.where(z > 0.0, *reversed(self.classes)),
-            "probability": loss.predict(z),
+            "prediction": np.asarray(self.classes)[loss.likeliest_class(z).astype(int)],
+            "probability": probability if loss.outputs is None else probability.max(axis=-1),
         }
 
 

@@ -7,6 +7,8 @@ import math
 import sys
 from typing import Any
 
+import numpy as np
+
 from agd.cli.wording import in_option_names
 
 __all__ = [
@@ -66,16 +68,23 @@ def print_fit(fitted: Any, *, as_json: bool) -> None:
     model, result = fitted.model, fitted.result
     print(f"{model.target} from {_count_phrase(len(model.features), 'column')} of ", end="")
     print(f"{fitted.path.name}, {_count_phrase(fitted.rows, 'row')}, loss {model.loss['name']}")
-    if model.classes is not None:
-        print(
-            f"log odds of {_class_label(model.classes[1])} against {_class_label(model.classes[0])}"
-        )
-    print()
     names = [*model.features, *([] if model.intercept is None else ["(intercept)"])]
-    values = [*model.coefficients, *([] if model.intercept is None else [model.intercept])]
     width = max(map(len, names))
-    for name, value in zip(names, values, strict=True):
-        print(f"  {name:<{width}}  {value: .10g}")
+    coefficients = np.asarray(model.coefficients)
+    constants = [] if model.intercept is None else [np.asarray(model.intercept)]
+    numbers = [np.atleast_1d(value).tolist() for value in (*coefficients.T, *constants)]
+    if coefficients.ndim == 2:
+        print("log odds of the classes, up to a constant that all share\n")
+        labels = "".join(f"  {_class_label(label):<17}" for label in model.classes)
+        print(f"  {'':<{width}} {labels}".rstrip())
+    elif model.classes is not None:
+        print(
+            f"log odds of {_class_label(model.classes[1])} against {_class_label(model.classes[0])}\n"
+        )
+    else:
+        print()
+    for name, values in zip(names, numbers, strict=True):
+        print(f"  {name:<{width}}" + "".join(f"  {value: <17.10g}" for value in values).rstrip())
     print()
     lines = {
         "loss": f"{result.fun:.10g}",
@@ -101,7 +110,9 @@ def _fit_as_dict(fitted: Any) -> dict[str, Any]:
     model, result = fitted.model, fitted.result
     return {
         "target": model.target,
-        "coefficients": dict(zip(model.features, model.coefficients, strict=True)),
+        "coefficients": dict(
+            zip(model.features, np.asarray(model.coefficients).T.tolist(), strict=True)
+        ),
         "intercept": model.intercept,
         "classes": model.classes,
         "loss": {**model.loss, "value": result.fun},

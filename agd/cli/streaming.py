@@ -29,12 +29,13 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
     """Fit a table in batches on a backend; as `fit_table`, but of a file that is read while it is fitted."""
     features = options.feature_names()
     options.check_column_roles(features)
+    loss = options.make_loss()
     table = table_batches(
         path,
         options.target,
         features=features,
         weight=options.weight or None,
-        text=options.make_loss().classes is not None,
+        text_loss=loss if loss.classes is not None else None,
     )
 
     def batches() -> Iterator[tuple[Any, ...]]:
@@ -47,7 +48,7 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
             stream = agd.Stream(batches)
             result = agd.fit(
                 stream,
-                loss=options.make_loss(),
+                loss=loss,
                 penalty=options.make_penalty(),
                 intercept=options.intercept,
                 method=options.make_method(),
@@ -72,7 +73,7 @@ def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, flo
         s = weights[0] if weights else np.ones_like(y)
         prediction = model.predict(X)["prediction"]
         if model.classes is not None:
-            truth = np.where(y == result.classes[1], *reversed(model.classes))
+            truth = np.asarray(model.classes)[np.searchsorted(result.classes, y)]
             sums += [float(s @ (prediction == truth)), 0.0]
         elif loss.name == "poisson":
             null_prediction = np.full_like(y, mean)

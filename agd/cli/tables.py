@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
 
-from agd.data.tables import FORMAT_BY_SUFFIX, is_text_type
+from agd._typing import Loss
+from agd.data.tables import FORMAT_BY_SUFFIX, check_class_count, is_text_type
 
 __all__ = ["Table", "read_table"]
 
@@ -127,8 +128,8 @@ class Table:
             values[:, i] = self.numbers(name, hint)
         return values
 
-    def labels(self, name: str) -> tuple[Any, list[str]]:
-        """Return a text column of two classes as 0 and 1, and the sorted classes."""
+    def labels(self, name: str, loss: Loss) -> tuple[Any, list[str]]:
+        """Return a text column of classes, as many as the loss has, as numbers from 0, and the sorted classes."""
         column = self.data.column(name)
         cells = column.to_pylist()
         for row, cell in enumerate(cells, start=1):
@@ -136,12 +137,7 @@ class Table:
                 raise ValueError(f"{self.path}: row {row}: column {name!r} is empty here")
         values = np.asarray(cells)
         classes, codes = np.unique(values, return_inverse=True)
-        if len(classes) != 2:
-            examples = ", ".join(repr(str(c)) for c in classes[:4])
-            raise ValueError(
-                f"{self.path}: column {name!r} must have two classes for log_loss, got "
-                f"{len(classes)} ({examples})"
-            )
+        check_class_count(self.path, name, loss, list(map(str, classes)), len(classes))
         return codes.astype(float), [str(c) for c in classes]
 
 

@@ -21,6 +21,7 @@ from agd.data.base import BaseData
 from agd.data.matrix import entry_position, stored_entries
 
 __all__ = [
+    "MAX_CLASSES",
     "Screened",
     "screen",
     "screen_block",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from agd._typing import Loss
 from agd._validation import as_choice, as_count
+from agd.data.screening import MAX_CLASSES
 
 __all__ = [
     "DEFAULT_BATCH_ROWS",
@@ -172,7 +175,7 @@ class TableBatches:
     rows : int
         The most rows in a batch.
     labels : list of str, or None
-        The two classes of a target that is text, which is 0 for the first and 1 for the second.
+        The sorted classes of a target that is text, which is numbered by them from 0.
     """
 
     data: Any
@@ -216,14 +219,14 @@ def table_batches(
     features: Sequence[str] | None = None,
     weight: str | None = None,
     batch_rows: int = DEFAULT_BATCH_ROWS,
-    text: bool = False,
+    text_loss: Loss | None = None,
 ) -> TableBatches:
     """Open a table that is gone through in batches; the other parameters as of `Stream.from_files`.
 
     Parameters
     ----------
-    text : bool
-        Whether the target may be text of two classes, which a pass over that column finds.
+    text_loss : Loss, optional
+        The loss of classes for which the target may be text; a pass over that column finds its labels.
 
     Returns
     -------
@@ -254,14 +257,14 @@ def table_batches(
     roles = [("target", target), *(("weight", name) for name in taken[1:])]
     roles += [("features", name) for name in chosen]
     _check_distinct_roles(roles)
-    data = unify_column_types(data, roles, text=text)
+    data = unify_column_types(data, roles, text=text_loss is not None)
     with name_file_in_errors(data.files):
         empty = data.head(1, columns=[target]).num_rows == 0
     if empty:
         raise ValueError(f"{several[0]}: has no rows")
     labels = None
-    if text and is_text_type(data.schema.field(target).type):
-        labels = _read_classes(several[0], data, target)
+    if text_loss is not None and is_text_type(data.schema.field(target).type):
+        labels = _read_classes(several[0], data, target, text_loss)
     return TableBatches(data, chosen, taken, rows, labels)
 
 
@@ -307,12 +310,12 @@ def _as_float64(column: Any) -> Any:
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _read_classes(path: Any, data: Any, name: str) -> list[str]:
-    """Return the two classes of a column of text, sorted, from a pass over it alone."""
+def _read_classes(path: Any, data: Any, name: str, loss: Loss) -> list[str]:
+    """Return the classes of a column of text, sorted, from a pass over it alone."""
     import pyarrow as pa
 
     seen: set[str] = set()
-    rows = 0
+    most, rows = max_class_count(loss), 0
     with name_file_in_errors(data.files):
         for batch in data.to_batches(columns=[name]):
             column = batch.column(0).cast(pa.string())
@@ -322,22 +325,38 @@ def _read_classes(path: Any, data: Any, name: str) -> list[str]:
                 raise ValueError(f"{path}: row {rows + empty}: column {name!r} is empty here")
             seen.update(labels)
             rows += len(column)
-            if len(seen) > 2:  # to know how many more there are would take the memory of them all
+            if (
+                len(seen) > most
+            ):  # to know how many more there are would take the memory of them all
                 break
-    if len(seen) != 2:
-        some = ", ".join(map(repr, sorted(seen)[:4]))
-        count = "3 or more" if len(seen) > 2 else len(seen)
-        raise ValueError(
-            f"{path}: column {name!r} must have two classes for log_loss, got {count} ({some})"
-        )
+    count = f"{most + 1:,} or more" if len(seen) > most else len(seen)
+    check_class_count(path, name, loss, sorted(seen), count)
     return sorted(seen)
 
 
+def max_class_count(loss: Loss) -> int:
+    """Return the most labels that a target may have for a loss of classes."""
+    return MAX_CLASSES if loss.classes in (None, math.inf) else int(loss.classes or 0)
+
+
+def check_class_count(path: Any, name: str, loss: Loss, labels: list[str], count: Any) -> None:
+    """Raise ValueError unless a column of text has as many labels as the loss may have classes."""
+    any_number = loss.classes == math.inf
+    most = max_class_count(loss)
+    if (2 if any_number else most) <= len(labels) <= most:
+        return
+    need = f"two classes or more, and at most {most:,}," if any_number else "two classes"
+    some = ", ".join(map(repr, labels[:4]))
+    raise ValueError(
+        f"{path}: column {name!r} must have {need} for {loss.name}, got {count} ({some})"
+    )
+
+
 def _encode_labels(column: Any, labels: list[str]) -> Any:
-    """Return a column of two classes as 0 and 1."""
+    """Return a column of classes as their positions among the labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     names = column.cast(pa.string())
-    second = pc.equal(names, labels[1])  # pyright: ignore[reportAttributeAccessIssue]
-    return second.to_numpy(zero_copy_only=False).astype(float)
+    positions = pc.index_in(names, value_set=pa.array(labels))  # pyright: ignore[reportAttributeAccessIssue]
+    return positions.to_numpy(zero_copy_only=False).astype(float)

@@ -13,6 +13,7 @@ from helpers.command_line_errors import single_error_line
 pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
 
+import agd
 from agd.cli.models import Model
 
 
@@ -127,6 +128,36 @@ def test_text_classes_come_back_as_text(cli, tmp_path):
         assert (float(row["probability"]) > 0.5) == (row["prediction"] == "spam")
     shown = np.mean([row["prediction"] == truth for row, truth in zip(rows, y, strict=True)])
     assert shown > 0.7
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]], ids=["memory", "stream"])
+@pytest.mark.parametrize("text", [True, False])
+def test_several_classes_by_softmax(cli, tmp_path, stream, text):
+    table, model = tmp_path / "t.csv", tmp_path / "m.json"
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 2))
+    number = np.argmax(x @ rng.normal(size=(2, 3)) + rng.gumbel(size=(90, 3)), axis=1)
+    labels = np.asarray(["ash", "beech", "oak"] if text else [3, 5, 10])[number]
+    lines = [f"{a!r},{b!r},{label}\n" for (a, b), label in zip(x.tolist(), labels, strict=True)]
+    table.write_text("a,b,tree\n" + "".join(lines))
+    fit = ["fit", table, "--target", "tree", "--loss", "softmax", "--l2", 0.01]
+    code, out, _ = cli(*fit, "--save", model, *stream)
+    assert code == 0
+    found = agd.fit(x, labels, loss="softmax", penalty=agd.loss.L2(0.01))
+    loaded = Model.load(model)
+    np.testing.assert_allclose(loaded.coefficients, found.coef, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(loaded.intercept, found.intercept, rtol=1e-6, atol=1e-9)
+    assert loaded.classes == list(found.classes)
+    accuracy = np.mean(found.predict(x) == labels)
+    assert f"  accuracy  {accuracy:.6g}\n" in out
+    assert all(word in out for word in (("'ash'", "'oak'") if text else ("3  ", "10\n")))
+    rows = list(csv.DictReader(cli("predict", model, table)[1].splitlines()))
+    predicted = [row["prediction"] if text else float(row["prediction"]) for row in rows]
+    np.testing.assert_array_equal(predicted, found.predict(x))
+    probability = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(probability, found.predict_proba(x).max(axis=1), rtol=1e-6)
+    shown = json.loads(cli(*fit, "--json", *stream)[1])
+    np.testing.assert_allclose(shown["coefficients"]["b"], found.coef[:, 1], rtol=1e-6)
 
 
 def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_path):

@@ -12,6 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from agd.cli.tables import read_table
+from agd.loss import Logistic
 
 
 def write(folder, name, data):
@@ -117,14 +118,14 @@ def test_types_are_found_beyond_the_first_block(tmp_path):
 def test_two_classes_as_text(tmp_path):
     path = write(tmp_path, "t.csv", "a,y,z,v\n1,no,a,p\n2,yes,b,\n3,no,c,q\n")
     with pytest.raises(ValueError, match="row 2: column 'v' is empty here"):
-        read_table(path).labels("v")
-    codes, classes = read_table(path).labels("y")
+        read_table(path).labels("v", Logistic())
+    codes, classes = read_table(path).labels("y", Logistic())
     assert codes.tolist() == [0.0, 1.0, 0.0]
     assert classes == ["no", "yes"]
     with pytest.raises(
         ValueError, match=r"column 'z' must have two classes.*got 3 \('a', 'b', 'c'\)"
     ):
-        read_table(path).labels("z")
+        read_table(path).labels("z", Logistic())
 
 
 def test_a_missing_column_is_named_with_the_nearest(tmp_path):
