@@ -84,8 +84,9 @@ def fit(
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side. Labels of
         classes may be any numbers, or text.
     loss : str or Loss
-        ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"poisson"``, another key
-        of ``agd.loss.LOSSES``, or an object such as ``agd.loss.Huber(delta=1.35)``.
+        ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"softmax"`` (any number of
+        classes), ``"poisson"``, another key of ``agd.loss.LOSSES``, or an object such as
+        ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
         What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
         that the coefficients must lie in, such as ``agd.loss.NonNegative()``; it spares the intercept.
