@@ -22,7 +22,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Tree
+from agd._typing import Array, Scalar, Tree
 
 __all__ = [
     "TreeLayout",
@@ -32,6 +32,7 @@ __all__ = [
     "max_abs",
     "ravel",
     "safe_divide",
+    "scale_vector",
     "sign",
     "tree_add",
     "tree_axpy",
@@ -140,8 +141,14 @@ def ravel(tree: Tree, batch: int = 0) -> tuple[Array, Callable[[Array], Tree]]:
     >>> unravel(2.0 * x)["b"]
     array(6.)
     """
+    if backends.has_known_type(tree) and tree.ndim == batch + 1:  # a vector is its own layout
+        return tree, _identity
     layout = TreeLayout.of(tree, batch)
     return layout.ravel(tree), layout.unravel
+
+
+def _identity(x: Array) -> Array:
+    return x
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -155,8 +162,10 @@ def max_abs(x: Array) -> Array:
     return xp.max(xp.abs(x), axis=-1)
 
 
-def safe_divide(a: Array, b: Array) -> Array:
+def safe_divide(a: Scalar, b: Scalar) -> Scalar:
     """Return a / b, and 0 where b is 0."""
+    if type(b) is float:
+        return a / b if b else 0.0
     xp = backends.namespace(b)
     zero = b == 0.0
     return xp.where(zero, xp.zeros_like(b), a / xp.where(zero, xp.ones_like(b), b))
@@ -194,6 +203,13 @@ def tree_add(a: Tree, b: Tree) -> Tree:
 def tree_subtract(a: Tree, b: Tree) -> Tree:
     """Return a - b."""
     return optree.tree_map(lambda u, v: u - v, a, b)
+
+
+def scale_vector(c: Scalar, x: Array) -> Array:
+    """Return c times a vector (..., n), where the factors c (...) may be on the host."""
+    if isinstance(c, np.ndarray) and not isinstance(x, np.ndarray):
+        c = backends.to_device_of(c, x)
+    return align_axes(c, x) * x if np.ndim(c) else c * x
 
 
 def tree_scale(c: Array, tree: Tree) -> Tree:
@@ -255,19 +271,31 @@ def tree_equal(a: Tree, b: Tree, batch: int = 0) -> Array:
     )
 
 
-def tree_where(condition: Array, yes: Tree, no: Tree) -> Tree:
+def tree_where(condition: Scalar, yes: Tree, no: Tree) -> Tree:
     """Take each problem's leaves from `yes` where its condition holds, from `no` elsewhere.
 
     A leaf without the axes of the batch is one that the problems share, such as a rule's count of steps:
-    it is taken from `yes`.
+    it is taken from `yes`. A condition that the host knows, a bool or a NumPy array, costs nothing where it
+    is the same for all problems, and travels to the device of the leaves elsewhere.
     """
+    if isinstance(condition, bool | np.bool_):
+        return yes if condition else no
+    if isinstance(condition, np.ndarray):
+        if condition.all():
+            return yes
+        if not condition.any():
+            return no
     xp, batch = backends.namespace(condition), tuple(condition.shape)
     if not batch:
         return optree.tree_map(lambda a, b: xp.where(condition, a, b), yes, no)
 
     def select_leaf(a: Array, b: Array) -> Array:
-        if tuple(a.shape)[: len(batch)] != batch:
+        if tuple(np.shape(a))[: len(batch)] != batch:
             return a
+        if isinstance(condition, np.ndarray) and not isinstance(a, np.ndarray):
+            leaf_namespace = backends.namespace(a)
+            mask = backends.to_device_of(condition, a, leaf_namespace.bool)
+            return leaf_namespace.where(align_axes(mask, a), a, b)
         return xp.where(align_axes(condition, a), a, b)
 
     return optree.tree_map(select_leaf, yes, no)

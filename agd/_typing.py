@@ -32,6 +32,7 @@ __all__ = [
     "Params",
     "Penalty",
     "Progress",
+    "Scalar",
     "State",
     "StepState",
     "Stepper",
@@ -153,6 +154,9 @@ NativeArray: TypeAlias = Any
 """An array of a library that is known where it is used, so that its own methods are called."""
 
 R = TypeVar("R")
+
+Scalar: TypeAlias = Any
+"""A number for each problem that decisions are made on: a Python float or bool, or an array of the batch's shape."""
 
 Tree: TypeAlias = Any
 """A dict, list, tuple or NamedTuple of arrays, nested as one likes; a single array is a tree too."""
@@ -633,8 +637,8 @@ class Progress(NamedTuple):
         """Return the same counts, neither stalled nor at values that are not finite: for a new objective."""
         stalled, nonfinite = self.stalled, self.hit_nonfinite
         return self._replace(
-            stalled=None if stalled is None else stalled & ~stalled,
-            hit_nonfinite=None if nonfinite is None else nonfinite & ~nonfinite,
+            stalled=None if stalled is None else stalled ^ stalled,
+            hit_nonfinite=None if nonfinite is None else nonfinite ^ nonfinite,
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from agd._typing import Array, HostArray, Matrix, Namespace
 from agd.backends.backend import Backend
+from agd.backends.floats import FLOATS
 from agd.backends.sparse import SPARSE, is_sparse
 from agd.backends.table import TABLE
 
@@ -26,6 +27,7 @@ __all__ = [
     "device",
     "device_context",
     "dtype_name",
+    "has_known_type",
     "is_array",
     "namespace",
     "of",
@@ -41,7 +43,8 @@ compat: Any = array_api_compat
 _ROWS = [*TABLE, *SPARSE]
 
 # An array's namespace and row are looked up several times a step, and depend on its type alone.
-_NAMESPACE_BY_TYPE: dict[type, Namespace] = {}
+_FLOATS: Any = FLOATS
+_NAMESPACE_BY_TYPE: dict[type, Namespace] = {float: _FLOATS, bool: _FLOATS}
 _ROW_BY_TYPE: dict[type, Backend] = {}
 
 # How often `to_numpy` was called in the innermost `count_host_reads`, as the list's one entry.
@@ -53,8 +56,9 @@ def namespace(*arrays: Matrix) -> Namespace:
 
     Parameters
     ----------
-    *arrays : array
-        Arrays of one library. A sparse matrix has the namespace of its entries, and comes alone.
+    *arrays : array or float
+        Arrays of one library. A sparse matrix has the namespace of its entries, and comes alone; so does
+        a Python number, whose namespace is `FLOATS`.
 
     Returns
     -------
@@ -150,6 +154,11 @@ def is_array(x: Any) -> TypeGuard[Array]:
     return any(row.owns(x) for row in TABLE)
 
 
+def has_known_type(x: Any) -> bool:
+    """Return whether x is an array of a type that `of` has met: a test that costs next to nothing."""
+    return type(x) in _ROW_BY_TYPE
+
+
 def clip(x: Array, low: float | Array | None = None, high: float | Array | None = None) -> Array:
     """Return x clipped to [low, high] without a host read; NaN stays NaN.
 
@@ -174,6 +183,10 @@ def clip(x: Array, low: float | Array | None = None, high: float | Array | None 
     >>> clip(np.asarray([-1.0, 0.5, 3.0]), 0.0, 1.0)
     array([0. , 0.5, 1. ])
     """
+    number: Any = x
+    if type(number) is float:
+        clipped: Array = FLOATS.clip(number, low, high)
+        return clipped
     row_clip = of(x).clip
     return namespace(x).clip(x, low, high) if row_clip is None else row_clip(x, low, high)
 
@@ -248,8 +261,13 @@ def dtype_name(dtype: Any) -> str:
 
 
 @contextlib.contextmanager
-def count_host_reads() -> Iterator[list[int]]:
+def count_host_reads(*, shared: bool = False) -> Iterator[list[int]]:
     """Count the calls of `to_numpy` in this context, without those in a nested count.
+
+    Parameters
+    ----------
+    shared : bool
+        Whether the calls are those of the enclosing count, too.
 
     Yields
     ------
@@ -265,11 +283,14 @@ def count_host_reads() -> Iterator[list[int]]:
     [2]
     """
     count = [0]
+    outer = _HOST_READS.get()
     token = _HOST_READS.set(count)
     try:
         yield count
     finally:
         _HOST_READS.reset(token)
+        if shared and outer is not None:
+            outer[0] += count[0]
 
 
 def device_context(x: Matrix) -> AbstractContextManager[Any]:

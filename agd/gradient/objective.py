@@ -115,6 +115,11 @@ class BaseObjective:
             grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
         return tree_max_abs(grads, len(self.batch_shape))
 
+    def evaluate(self, params: Tree, /) -> tuple[Array, Tree, Array]:
+        """Return the value, the gradient, and how far the params are from stationary (`grad_norm`)."""
+        value, grad = self.value_and_grad(params)
+        return value, grad, self.grad_norm(grad, params)
+
     def penalty_value(self, params: Tree, /) -> Array:
         """Return the part of the objective that is left to `prox`, shape `batch_shape`: here 0."""
         like = optree.tree_leaves(params)[0]

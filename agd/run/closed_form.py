@@ -17,7 +17,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, NotApplicable, Params, Progress, StepState
+from agd._typing import Array, NotApplicable, Params, Progress
 from agd.gradient.conditioning import (
     MAX_NORMAL_COLUMNS,
     MAX_SPECTRUM_COLUMNS,
@@ -111,8 +111,7 @@ def observation_columns(
     size = size if params.intercept is None else xp.maximum(size, xp.abs(params.intercept))
     share = moved / xp.where(size > 0.0, size, xp.ones_like(size))
     state = TrajectoryState(value, grad, Progress(relative_step=share))
-    step_state = StepState(params, state, value == value, xp.zeros_like(value))  # noqa: PLR0124
-    return observe(objective, observed_fields, step_state, value, grad, (params, None))
+    return observe(objective, observed_fields, params, state, (value, grad), (params, None))
 
 
 @dataclass(frozen=True)

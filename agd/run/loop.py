@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import optree
 
 from agd import backends
 from agd._tree import as_scalar
@@ -22,6 +23,7 @@ from agd._validation import as_bool
 from agd.gradient.objective import as_objective
 from agd.run.certificate import find_least_curvature, make_certificate
 from agd.run.compiled_step import CompiledStep
+from agd.run.host_step import HostStep
 from agd.run.observation import Observation, ObservedFields
 from agd.run.result import HistoryLog, Result, Status
 from agd.run.stopping import Criterion, GradTol, RunProgress, Stop, StoppingMonitor, Test, as_stop
@@ -92,10 +94,12 @@ def run(
     """
     a_run = _Run(method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences)
     a_run.switch_to_central()
+    if a_run.method.host_scalars:  # an observation costs nothing
+        check_every = 1
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
     while not a_run.monitor.done.all():
         a_run.advance(every)
-        stepped = a_run.monitor.advanced.any()
+        stepped = bool(np.any(a_run.monitor.advanced))
         a_run.switch_to_central()
         if callback is not None and stepped and _asks_to_end(callback, a_run.report):
             a_run.monitor.end(Status.CALLBACK)
@@ -141,15 +145,16 @@ class _Run:
         differences: FiniteDifferences | None = None,
     ) -> None:
         self.start_time = time.monotonic()
-        self.method: Any = as_solver(method)
+        self.method: Any = as_solver(method).with_host_scalars()
         self.objective, self.stop = objective, stop
         # With mini-batches an epoch counts as an iteration, since an observation costs a pass over the data.
         self.epoch: int | None = self.method.period(objective) if self.method.stochastic else None
         self.differences = differences
         self.rounding_limit: RoundingTol | None = None
         criterion = self._criterion(x0, grad_tol)
-        self.compiled_step = CompiledStep(self.method, objective, x0)
-        self.least_curvature = find_least_curvature(objective, self.compiled_step.step_state.state)
+        kind = HostStep if self.method.host_scalars else CompiledStep
+        self.compiled_step: Any = kind(self.method, objective, x0)
+        self.least_curvature = find_least_curvature(objective, self.compiled_step.state)
         self.compiled_step.observed_fields = ObservedFields(
             leaves=self.per_leaf, length=self.least_curvature.is_known
         )
@@ -158,7 +163,7 @@ class _Run:
         self.curvature_pair = self.least_curvature.resolve(arrays)
         # Calls of the function before the objective was replaced, and the evaluations that they were.
         self.earlier_calls = {"value_calls": 0, "grad_calls": 0}
-        self.earlier_evaluations = np.zeros_like(self.observation.evaluations)
+        self.earlier_evaluations = 0.0 * self.observation.evaluations
         calls = self.count_calls("value_calls")
         seconds = time.monotonic() - self.start_time
         self.monitor = StoppingMonitor(
@@ -189,11 +194,12 @@ class _Run:
         # An observation of a mini-batch method evaluates the whole objective once more.
         observations = self.compiled_step.n_sync if self.method.minibatch_state else 0
         evaluations = self.observation.evaluations - self.earlier_evaluations + observations
-        calls_each = {
-            "value_calls": self.objective.value_calls,
-            "grad_calls": self.objective.grad_calls,
-        }
-        calls = evaluations * calls_each[name]
+        by_values = name == "value_calls"
+        calls = evaluations * (
+            self.objective.value_calls if by_values else self.objective.grad_calls
+        )
+        if type(calls) is float:
+            return self.earlier_calls[name] + math.ceil(round(calls, 6))
         # Mini-batches count as shares of a call; their sum is rounded up.
         return self.earlier_calls[name] + np.ceil(np.round(calls, 6)).astype(int)
 
@@ -236,7 +242,7 @@ class _Run:
         ended_before = self.monitor.done
         self.monitor.update(self.observation, calls, time.monotonic() - self.start_time)
         self._freeze_ended(ended_before)
-        self.history_log.add(self.observation, calls, keep=bool(self.monitor.advanced.any()))
+        self.history_log.add(self.observation, calls, keep=bool(np.any(self.monitor.advanced)))
 
     def _freeze_ended(self, ended_before: Any) -> None:
         if (self.monitor.done != ended_before).any() and not self.monitor.done.all():
@@ -244,10 +250,11 @@ class _Run:
 
     def report(self) -> Result:
         """Put together the result so far."""
-        observation, status = self.observation, self.monitor.status
+        observation = self.compiled_step.complete(self.observation)
+        status = self.monitor.status
         single = status.ndim == 0
-        nit = observation.iterations.astype(int)
-        x, jac = self.compiled_step.report()
+        nit = np.asarray(observation.iterations).astype(int)
+        x, jac = optree.tree_map(_as_array, self.compiled_step.report())
         return Result(
             x=x,
             fun=as_scalar(observation.value),
@@ -270,6 +277,11 @@ class _Run:
                 self.least_curvature.source,
             ),
         )
+
+
+def _as_array(x: Any) -> Any:
+    """Return NumPy's numbers as arrays without axes, and any array as it is."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def status_message(status: Any, nit: Any) -> str:

@@ -15,13 +15,13 @@ from agd import backends
 from agd._tree import tree_max_abs, tree_subtract
 from agd._typing import Array, Progress, Tree, get_progress
 
-__all__ = ["Observation", "ObservedFields", "observe"]
+__all__ = ["Observation", "ObservedFields", "observe", "observed_gradient"]
 
 # Fields of a solver's `Progress`; only those that the solver keeps are read.
 OPTIONAL_FIELDS = (
     "iterations", "evaluations", "stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"
 )  # fmt: skip
-COMMON_FIELDS = ("value", "grad_norm", "size", "moved", "finite", "steps")
+COMMON_FIELDS = ("value", "grad_norm", "size", "moved")
 
 
 class Observation(NamedTuple):
@@ -73,7 +73,12 @@ class Observation(NamedTuple):
 
     @classmethod
     def read(
-        cls, columns: Any, state: Any, observed_fields: ObservedFields, per_step: int
+        cls,
+        columns: Any,
+        state: Any,
+        observed_fields: ObservedFields,
+        per_step: int,
+        steps: Any = None,
     ) -> Observation:
         """Name the columns that `observe` stacked for such a state.
 
@@ -87,6 +92,8 @@ class Observation(NamedTuple):
             The further columns.
         per_step : int
             Evaluations a step, for a state that does not count them.
+        steps : numpy.ndarray, shape (...), optional
+            Steps of the loop; 0 by default.
 
         Returns
         -------
@@ -101,6 +108,9 @@ class Observation(NamedTuple):
         )
         columns_by_name = dict(zip(names, columns, strict=False))
         zero = np.zeros_like(columns_by_name["value"])
+        columns_by_name["steps"] = zero if steps is None else steps
+        finite = np.isfinite(columns_by_name["value"]) & np.isfinite(columns_by_name["grad_norm"])
+        columns_by_name["finite"] = np.asarray(finite, dtype=np.float64)
         columns_by_name.setdefault("iterations", columns_by_name["steps"])
         columns_by_name.setdefault("evaluations", 1.0 + per_step * columns_by_name["steps"])
         for name in ("stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"):
@@ -126,9 +136,9 @@ def _known_fields(progress: Progress) -> dict[str, Array]:
 def observe(
     objective: Any,
     observed_fields: ObservedFields,
-    step_state: Any,
-    value: Array,
-    grad: Tree,
+    params: Tree,
+    state: Any,
+    measured: tuple[Array, Tree],
     previous: Any,
 ) -> Array:
     """Stack what the host reads into one small array, shape (k, ...); `Observation.read` names it.
@@ -139,9 +149,11 @@ def observe(
         What is minimised.
     observed_fields : ObservedFields
         The columns beside those that are always observed.
-    step_state : StepState
-        The point and the solver's state there.
-    value, grad : array, tree
+    params : tree of arrays
+        The point.
+    state : NamedTuple
+        The solver's state there.
+    measured : tuple of array, tree
         The objective and its gradient there.
     previous : tuple of tree, array or None
         The params and the number of iterations before the last step.
@@ -151,20 +163,36 @@ def observe(
     array, shape (k, ...)
         The columns.
     """
-    progress = get_progress(step_state.state)
-    size, moved = _step_size(value, step_state.params, progress, previous)
-    grad_norm = objective.grad_norm(grad, step_state.params)
-    xp = backends.namespace(value)
-    finite = step_state.active & xp.isfinite(value) & xp.isfinite(grad_norm)
-    columns = [value, grad_norm, size, moved, finite, step_state.count]
+    value, grad = measured
+    progress = get_progress(state)
+    size, moved = _step_size(value, params, progress, previous)
+    columns = [value, objective.grad_norm(grad, params), size, moved]
     columns += _known_fields(progress).values()
     if observed_fields.length or observed_fields.leaves:
-        residual = _leaf_residuals(objective, step_state.params, grad)
-        if observed_fields.length:
-            columns.append(_euclidean_length(residual, value))
-        if observed_fields.leaves:
-            columns += [tree_max_abs(leaf, value.ndim) for leaf in optree.tree_leaves(residual)]
+        columns += _gradient_columns(objective, observed_fields, params, grad, value.ndim)
+    xp = backends.namespace(value)
     return xp.stack([xp.astype(column, value.dtype, copy=False) for column in columns])
+
+
+def observed_gradient(
+    objective: Any, observed_fields: ObservedFields, params: Tree, grad: Tree
+) -> Array:
+    """Stack the optional columns of the gradient alone, shape (k, ...): its length, and each leaf's size."""
+    batch = len(objective.batch_shape)
+    columns = _gradient_columns(objective, observed_fields, params, grad, batch)
+    return backends.namespace(columns[0]).stack(columns)
+
+
+def _gradient_columns(
+    objective: Any, observed_fields: ObservedFields, params: Tree, grad: Tree, batch: int
+) -> list[Array]:
+    residual = _leaf_residuals(objective, params, grad)
+    columns = []
+    if observed_fields.length:
+        columns.append(_euclidean_length(residual, tree_max_abs(residual, batch)))
+    if observed_fields.leaves:
+        columns += [tree_max_abs(leaf, batch) for leaf in optree.tree_leaves(residual)]
+    return columns
 
 
 def _step_size(

@@ -136,7 +136,7 @@ class HistoryLog:
         if self._count + 1 >= len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
         entry = (row.iterations, row.value, row.grad_norm, row.moved, calls)
-        self._rows[self._count] = np.stack(entry)
+        self._rows[self._count] = entry
         self._count += keep
         self._has_pending = not keep
 

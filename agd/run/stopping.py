@@ -180,7 +180,11 @@ class _Any(_Composite):
         """Return the status of the first that holds."""
         status = self.operands[0].evaluate(progress)
         for operand in self.operands[1:]:
-            status = np.where(status == RUNNING, operand.evaluate(progress), status)
+            other = operand.evaluate(progress)
+            if isinstance(status, int):
+                status = other if status == RUNNING else status
+            else:
+                status = np.where(status == RUNNING, other, status)
         return status
 
     @property
@@ -228,7 +232,10 @@ class Test(Criterion):
 
     def evaluate(self, progress: RunProgress) -> Any:
         """Return the test's status where it holds, else -1."""
-        return np.where(self.holds(progress), int(self.status), RUNNING)
+        holds = self.holds(progress)
+        if isinstance(holds, bool):  # one problem, whose observation is in Python floats
+            return int(self.status) if holds else RUNNING
+        return np.where(holds, int(self.status), RUNNING)
 
     def parts(self) -> Iterator[Test]:
         """Give itself."""
@@ -369,7 +376,10 @@ _NUMBER = optree.tree_structure(_ZERO)  # the structure of a single number
 
 def _larger_limit(atol: Any, rtol: float, size: Any) -> Any:
     """Return the larger of the absolute and the relative limit; an unknown size has none."""
-    return np.fmax(atol, rtol * size) if rtol else atol
+    if not rtol:
+        return atol
+    limit = np.fmax(atol, rtol * size)
+    return float(limit) if type(size) is float else limit
 
 
 @dataclass(frozen=True, repr=False)
@@ -490,7 +500,9 @@ class StepTol(_ChangeTol):
 
     def holds(self, progress: RunProgress) -> Any:
         """Return where the last step that was taken is within its limit."""
-        size = np.where(progress.observation.size > 0.0, progress.observation.size, 1.0)
+        size = progress.observation.size
+        xp = backends.namespace(size)
+        size = xp.where(size > 0.0, size, xp.ones_like(size))
         moved = progress.observation.moved * size
         return progress.advanced & (moved <= _larger_limit(self.atol, self.rtol, size))
 
@@ -521,9 +533,9 @@ class ValueTol(_ChangeTol):
 
     def holds(self, progress: RunProgress) -> Any:
         """Return where the change since the previous observation is within its limit."""
-        change = np.abs(progress.observation.value - progress.previous.value)
+        change = abs(progress.observation.value - progress.previous.value)
         return progress.advanced & (
-            change <= _larger_limit(self.atol, self.rtol, np.abs(progress.observation.value))
+            change <= _larger_limit(self.atol, self.rtol, abs(progress.observation.value))
         )
 
 
@@ -741,12 +753,17 @@ class StoppingMonitor:
             # Below the first limit steps drown in rounding; at the second no more are taken.
             self.rounding_floor = -np.fmax(1.0, np.abs(first.value)) / eps
             self.unbounded_below = self.rounding_floor / eps
+        if type(first.value) is float:
+            self.rounding_floor = float(self.rounding_floor)
+            self.unbounded_below = float(self.unbounded_below)
         self.calls, self.seconds, self.seconds_per_step = calls, seconds, 0.0
         shape = np.shape(first.value)
-        self.consecutive_increases = np.zeros(shape, dtype=int)
+        self.consecutive_increases: Any = np.zeros(shape, dtype=int) if shape else 0
         self.increasing_since, self.last_step = first.iterations, first.steps
         self.status = np.full(shape, RUNNING)
-        self.advanced = np.zeros(shape, dtype=bool)
+        self.advanced: Any = np.zeros(shape, dtype=bool)
+        if type(first.value) is float:
+            self.advanced = False
         self._end(first.finite == 0, Status.NON_FINITE)
         self.check(first)
 
@@ -757,16 +774,16 @@ class StoppingMonitor:
 
     def update(self, observation: Observation, calls: Any, seconds: float) -> None:
         """Take in a new observation, and check the problems that still run."""
-        previous = self.previous
-        steps = np.max(observation.steps - previous.steps)
-        self.seconds_per_step = (seconds - self.seconds) / max(float(steps), 1.0)
+        previous, xp = self.previous, backends.namespace(observation.value)
+        steps = _largest(observation.steps - previous.steps)
+        self.seconds_per_step = (seconds - self.seconds) / max(steps, 1.0)
         self.calls, self.seconds = calls, seconds
         self.advanced = observation.iterations > previous.iterations
-        self.last_step = np.where(self.advanced, observation.steps, self.last_step)
+        self.last_step = xp.where(self.advanced, observation.steps, self.last_step)
         increased = self.advanced & (observation.value > previous.value)
-        not_decreased = increased | ~self.advanced
-        since = np.where(not_decreased, self.increasing_since, observation.iterations)
-        count = np.where(not_decreased, self.consecutive_increases + increased, 0)
+        not_decreased = increased | xp.logical_not(self.advanced)
+        since = xp.where(not_decreased, self.increasing_since, observation.iterations)
+        count = xp.where(not_decreased, self.consecutive_increases + increased, 0)
         self.increasing_since, self.consecutive_increases = since, count
         self.check(observation)
         self.previous = observation
@@ -780,7 +797,7 @@ class StoppingMonitor:
             status = self.criterion.evaluate(
                 RunProgress(tested, self.previous, first, advanced, self.calls, self.seconds)
             )
-            rise = (DIVERGENCE_FACTOR - 1.0) * np.abs(first.value)
+            rise = (DIVERGENCE_FACTOR - 1.0) * abs(first.value)
             far_above = (observation.value > first.value + rise) & (
                 observation.grad_norm > DIVERGENCE_FACTOR * first.grad_norm
             )
@@ -803,7 +820,7 @@ class StoppingMonitor:
     def reopen(self, where: Any, observation: Observation) -> None:
         """Check some problems again, from an observation at the same points; no step has led to it."""
         self.status = np.where(where, RUNNING, self.status)
-        self.advanced = np.zeros_like(self.advanced)
+        self.advanced = self.advanced ^ self.advanced
         self.previous = observation
         self.check(observation)
 
@@ -822,13 +839,15 @@ class StoppingMonitor:
         int
             1 or more.
         """
+        if check_every == 1:
+            return 1
         running = ~self.done
         clock = RunClock(
-            iterations=np.max(self.previous.iterations[running]),
-            calls=np.max(self.calls[running]),
+            iterations=_largest(self.previous.iterations, running),
+            calls=_largest(self.calls, running),
             seconds=self.seconds,
             epoch=self.epoch,
-            steps_into_epoch=int(np.max(self.previous.steps)) % self.epoch,
+            steps_into_epoch=int(_largest(self.previous.steps)) % self.epoch,
             calls_per_step=calls_per_step,
             seconds_per_step=self.seconds_per_step,
         )
@@ -840,14 +859,21 @@ class StoppingMonitor:
         self._end(np.ones(np.shape(self.status), dtype=bool), status)
 
     def _end(self, where: Any, status: Any) -> None:
-        if where.any():
+        if where is not False and np.any(where):
             self.status = np.where(where & ~self.done, status, self.status)
+
+
+def _largest(x: Any, where: Any = None) -> float:
+    """Return the largest entry of an array, among those that a mask selects; a number is returned as it is."""
+    if np.ndim(x) == 0:
+        return float(x)
+    return float(np.max(x if where is None else x[where]))
 
 
 def _hide_possible_saddles(observation: Observation, advanced: Any) -> tuple[Observation, Any]:
     """Hide from the tests of convergence the problems whose point may yet be a saddle."""
     may_be_saddle = observation.may_be_saddle != 0
-    if not np.any(may_be_saddle):
+    if may_be_saddle is False or not np.any(may_be_saddle):
         return observation, advanced
     grad_norm = np.where(may_be_saddle, np.inf, observation.grad_norm)
     leaves = (

@@ -6,15 +6,23 @@ public function that joins it with a line search.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from agd import backends
-from agd._tree import dot, safe_divide
-from agd._typing import Array
+from agd._tree import dot, safe_divide, scale_vector, tree_where
+from agd._typing import Array, Scalar
 from agd._validation import as_count, as_positive, as_real
-from agd.update.line_search import Backtracking, LineSearch, StrongWolfe, search_name
-from agd.update.line_search_descent import LastStep, LineSearchDescent
+from agd.update.line_search import (
+    Backtracking,
+    LineSearch,
+    StrongWolfe,
+    rounding_unit,
+    search_name,
+)
+from agd.update.line_search_descent import Evaluation, LineSearchDescent, Move
 
 __all__ = [
     "barzilai_borwein",
@@ -28,15 +36,35 @@ __all__ = [
 
 
 class Pairs(NamedTuple):
-    """The last changes of point and gradient, oldest first, shape (..., memory, n); 0 where none is."""
+    """The last changes of point and gradient, s_i and y_i, oldest first; 0 where none is.
 
-    S: Array
-    Y: Array
+    With R the upper triangle of s_i · y_j, i <= j. A pair that leaves takes the first row and column of
+    each matrix with it, and R's inverse is then that of what is left.
+
+    Attributes
+    ----------
+    basis : array, shape (..., 2k + 1, n)
+        s_1, y_1, ..., s_k, y_k and the gradient g.
+    products : scalars, shape (..., 2k + 1)
+        The inner products of these with g.
+    inverse : scalars, shape (..., k, k)
+        The inverse of R.
+    sy : scalars, shape (..., k)
+        s_i · y_i.
+    YY : scalars, shape (..., k, k)
+        y_i · y_j.
+    """
+
+    basis: Array
+    products: Scalar
+    inverse: Scalar
+    sy: Scalar
+    YY: Scalar
 
 
 @dataclass(frozen=True)
 class LBFGSDirection:
-    """The direction -H g of `lbfgs`.
+    """The direction -H g of `lbfgs`, in the compact form: a combination of the pairs and the gradient.
 
     Parameters
     ----------
@@ -44,48 +72,128 @@ class LBFGSDirection:
         How many pairs are kept.
     whitened : bool
         Whether the Hessian is near the identity, so that -g is Newton's step before anything is known.
+
+    Notes
+    -----
+    Byrd, Nocedal and Schnabel (1994), "Representations of quasi-Newton matrices and their use in limited
+    memory methods".
     """
 
     memory: int = 20
     whitened: bool = False
 
+    convergence = None
+
     def __post_init__(self) -> None:
         """Refuse an empty memory."""
         as_count("memory", self.memory)
 
-    def init(self, g: Array) -> Pairs:
-        """Return an empty memory."""
-        xp = backends.namespace(g)
-        shape = (*g.shape[:-1], self.memory, g.shape[-1])
-        zeros = xp.zeros(shape, dtype=g.dtype, device=backends.device(g))
-        return Pairs(zeros, zeros)
+    def init(self, g: Array, gg: Scalar) -> Pairs:
+        """Return an empty memory.
 
-    def update_memory(self, memory: Pairs, move: LastStep) -> Pairs:
-        """Keep a pair whose curvature is positive, and forget the oldest."""
-        xp = backends.namespace(move.s)
-        eps = float(xp.finfo(move.s.dtype).eps)
-        usable = (dot(move.s, move.y) > eps * dot(move.y, move.y))[..., None, None]
-        updated = []
-        for old, new in ((memory.S, move.s), (memory.Y, move.y)):
-            rolled = xp.concat([old[..., 1:, :], new[..., None, :]], axis=-2)
-            updated.append(xp.where(usable, rolled, old))
-        return Pairs(*updated)
-
-    def direction(self, memory: Pairs, move: LastStep, g: Array, free: Array | None) -> Array:
-        """Return -H g by the two loops, over the free entries where a bound holds others."""
+        It grows for one problem on the host, and has its full size where problems differ or a change of
+        shape would be compiled anew.
+        """
         xp = backends.namespace(g)
-        S, Y, q = memory.S, memory.Y, g
-        if free is not None:
-            mask = xp.astype(free, g.dtype)
-            S, Y, q = S * mask[..., None, :], Y * mask[..., None, :], g * mask
-        curvature = dot(S, Y)
-        rho = xp.where(
-            curvature > 0.0,
-            safe_divide(xp.ones_like(curvature), curvature),
-            xp.zeros_like(curvature),
+        if type(gg) is float:
+            where: dict[str, Any] = {}
+            scalars: Any = np
+            dtype, gg = np.float64, np.asarray(gg)
+            k = self.memory if backends.of(g).compiles else 0
+        else:
+            scalars, k, dtype = backends.namespace(gg), self.memory, gg.dtype
+            where = {"device": backends.device(gg)}
+        batch = tuple(gg.shape)
+        zeros = xp.zeros((*batch, 2 * k, g.shape[-1]), dtype=g.dtype, device=backends.device(g))
+        none = scalars.zeros((*batch, 2 * k), dtype=dtype, **where)
+        matrix = scalars.zeros((*batch, k, k), dtype=dtype, **where)
+        return Pairs(
+            basis=xp.concat([zeros, g[..., None, :]], axis=-2),
+            products=scalars.concat([none, gg[..., None]], axis=-1),
+            inverse=matrix,
+            sy=none[..., :k],
+            YY=matrix,
         )
+
+    def stored_vectors(self, memory: Pairs) -> Array:
+        """Return the pairs."""
+        return memory.basis[..., :-1, :]
+
+    def update_memory(self, memory: Pairs, move: Move) -> Pairs:
+        """Keep a pair whose curvature is positive, and forget the oldest."""
+        end = move.end
+        usable = end.sy > rounding_unit(end.vectors) * end.yy
+        if isinstance(usable, bool):  # one problem on the host
+            return self._with_pair(memory, end) if usable else _without_pair(memory, end)
+        updated: Pairs = tree_where(
+            usable, self._with_pair(memory, end), _without_pair(memory, end)
+        )
+        return updated
+
+    def _with_pair(self, memory: Pairs, end: Evaluation) -> Pairs:
+        scalars, xp = backends.namespace(memory.sy), backends.namespace(memory.basis)
+        first = int(memory.sy.shape[-1] == self.memory)  # of the pairs that stay
+        products = end.products
+        one = backends.namespace(end.sy).ones_like(end.sy)
+        sy, sg, yy, yg, gg, per_sy = map(
+            _last_axis, (end.sy, end.sg, end.yy, end.yg, end.gg, safe_divide(one, end.sy))
+        )
+        # The column of the inverse under the new one of R, by substitution.
+        column = -(memory.inverse @ products[..., 0::2, 1:2])[..., 0] * per_sy
+        with_y = products[..., 1::2, 1]
+        inverse = _bordered(memory.inverse, column, 0.0 * column, per_sy)
+        return Pairs(
+            basis=xp.concat(
+                [memory.basis[..., 2 * first : -1, :], end.vectors[..., :3, :]], axis=-2
+            ),
+            products=scalars.concat([products[..., 2 * first :, 2], sg, yg, gg], axis=-1),
+            inverse=inverse[..., first:, first:],
+            sy=scalars.concat([memory.sy, sy], axis=-1)[..., first:],
+            YY=_bordered(memory.YY, with_y, with_y, yy)[..., first:, first:],
+        )
+
+    def direction(self, memory: Pairs, move: Move) -> tuple[Array, Scalar]:
+        """Return -H g, a combination of the pairs and the gradient, and its slope."""
+        k, g = memory.sy.shape[-1], move.end.g
+        if k == 0:
+            return -g, -move.end.gg
+        scalars = backends.namespace(memory.sy)
+        with_g = memory.products
+        yy = memory.YY[..., -1, -1]
+        scale = scalars.where(yy > 0.0, safe_divide(memory.sy[..., -1], yy), scalars.ones_like(yy))[
+            ..., None
+        ]
+        a = (memory.inverse @ with_g[..., 0:-1:2, None])[..., 0]
+        inner = (memory.YY @ a[..., None])[..., 0] - with_g[..., 1:-1:2]
+        transposed = scalars.matrix_transpose(memory.inverse)
+        along_s = (transposed @ (memory.sy * a + scale * inner)[..., None])[..., 0]
+        pairs = scalars.stack([along_s, -scale * a], axis=-1)
+        pairs = scalars.reshape(pairs, (*pairs.shape[:-2], 2 * k))
+        coefficients = -scalars.concat([pairs, scale], axis=-1)
+        slope: Scalar = scalars.sum(coefficients * with_g, axis=-1)
+        if type(move.end.gg) is float:
+            slope = float(slope)
+        if isinstance(coefficients, np.ndarray) and not isinstance(g, np.ndarray):
+            coefficients = backends.to_device_of(coefficients, g)
+        elif coefficients.dtype != g.dtype:
+            coefficients = backends.namespace(g).astype(coefficients, g.dtype)
+        return (coefficients[..., None, :] @ memory.basis)[..., 0, :], slope
+
+    def bounded_direction(self, memory: Pairs, move: Move, free: Array) -> Array:
+        """Return -H g by the two loops over the free entries, where bounds stop the others."""
+        g = move.end.g
+        xp = backends.namespace(g)
+        mask = xp.astype(free, g.dtype)
+        basis = memory.basis * mask[..., None, :]
+        S, Y, q = basis[..., 0:-1:2, :], basis[..., 1:-1:2, :], g * mask
+        k = S.shape[-2]
+        if k == 0:
+            return -q
+        curvature = dot(S, Y)
+        one = xp.ones_like(curvature)
+        rho = xp.where(curvature > 0.0, safe_divide(one, curvature), xp.zeros_like(curvature))
         alphas = []
-        for i in reversed(range(self.memory)):
+        for i in reversed(range(k)):
             alpha = rho[..., i] * dot(S[..., i, :], q)
             q = q - alpha[..., None] * Y[..., i, :]
             alphas.append(alpha)
@@ -97,15 +205,37 @@ class LBFGSDirection:
             r = r + (alpha - beta)[..., None] * S[..., i, :]
         return -r
 
-    def first_step(self, memory: Pairs, move: LastStep, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Pairs, move: Move, value: Scalar) -> Scalar:
         """Return 1, the step of Newton's method; a unit move while nothing is known."""
-        xp = backends.namespace(g)
+        xp = backends.namespace(value)
         if self.whitened:
             return xp.ones_like(value)
-        size = xp.sqrt(dot(d, d))
-        unit = safe_divide(xp.ones_like(size), size)
-        has_pairs = dot(memory.S[..., -1, :], memory.Y[..., -1, :]) > 0.0
-        return xp.where(has_pairs, xp.ones_like(size), xp.minimum(unit, xp.ones_like(size)))
+        if memory.sy.shape[-1] == 0:
+            return _unit_step(move.end.gg)
+        return xp.where(memory.sy[..., -1] > 0.0, xp.ones_like(value), _unit_step(move.end.gg))
+
+
+def _without_pair(memory: Pairs, end: Evaluation) -> Pairs:
+    """Return the memory with the new gradient, and no new pair."""
+    xp, scalars = backends.namespace(memory.basis), backends.namespace(memory.sy)
+    gg = _last_axis(end.gg)
+    return memory._replace(
+        basis=xp.concat([memory.basis[..., :-1, :], end.vectors[..., 2:3, :]], axis=-2),
+        products=scalars.concat([end.products[..., 2], gg], axis=-1),
+    )
+
+
+def _last_axis(x: Scalar) -> Scalar:
+    """Give a scalar for each problem a last axis of length 1; a Python float becomes a NumPy array."""
+    return np.asarray([x]) if type(x) is float else x[..., None]
+
+
+def _bordered(matrix: Scalar, column: Scalar, row: Scalar, corner: Scalar) -> Scalar:
+    """Return a matrix with one more column and row."""
+    xp = backends.namespace(matrix)
+    upper = xp.concat([matrix, column[..., None]], axis=-1)
+    lower = xp.concat([row, corner], axis=-1)[..., None, :]
+    return xp.concat([upper, lower], axis=-2)
 
 
 def lbfgs(
@@ -214,39 +344,54 @@ class ConjugateDirection:
 
     eta: float | None
 
-    def init(self, g: Array) -> Any:
+    convergence = None
+
+    def init(self, g: Array, gg: Scalar) -> Any:
         """Return the memory: none, the last move holds all."""
         return ()
 
-    def update_memory(self, memory: Any, move: LastStep) -> Any:
+    def stored_vectors(self, memory: Any) -> Array | None:
+        """Return None: no vectors are stored."""
+        return None
+
+    def update_memory(self, memory: Any, move: Move) -> Any:
         """Return the memory: none."""
         return ()
 
-    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
-        """Return -g + beta d."""
-        beta = _polak_ribiere(move, g) if self.eta is None else _hager_zhang(move, g, self.eta)
-        return beta[..., None] * move.direction - g
+    def direction(self, memory: Any, move: Move) -> tuple[Array, Scalar]:
+        """Return -g + beta d, and its slope."""
+        beta, slope = self._coefficients(move)
+        return scale_vector(beta, move.direction) - move.end.g, slope
 
-    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
+    def _coefficients(self, move: Move) -> tuple[Scalar, Scalar]:
+        """Return beta, and the slope along -g + beta d."""
+        beta = _polak_ribiere(move) if self.eta is None else _hager_zhang(move, self.eta)
+        return beta, beta * safe_divide(move.end.sg, move.step) - move.end.gg
+
+    def bounded_direction(self, memory: Any, move: Move, free: Array) -> Array:
+        """Return the same direction: where it leaves the bounds, it is cut there."""
+        return self.direction(memory, move)[0]
+
+    def first_step(self, memory: Any, move: Move, value: Scalar) -> Scalar:
         """Return a step of the same first-order decrease as the last; a unit move at first."""
-        xp = backends.namespace(g)
-        size = xp.sqrt(dot(d, d))
-        unit = safe_divide(xp.ones_like(size), size)
-        scaled_step = move.step * safe_divide(move.slope, dot(g, d))
-        return xp.where(move.step > 0.0, scaled_step, xp.minimum(unit, xp.ones_like(size)))
+        xp = backends.namespace(value)
+        _, slope = self._coefficients(move)
+        scaled_step = move.step * safe_divide(move.slope, slope)
+        return xp.where(move.step > 0.0, scaled_step, _unit_step(move.end.gg))
 
 
-def _polak_ribiere(move: LastStep, g: Array) -> Array:
-    return backends.clip(safe_divide(dot(g, move.y), dot(move.old_grad, move.old_grad)), low=0.0)
+def _polak_ribiere(move: Move) -> Scalar:
+    return backends.clip(safe_divide(move.end.yg, move.old_gg), low=0.0)
 
 
-def _hager_zhang(move: LastStep, g: Array, eta: float) -> Array:
-    xp = backends.namespace(g)
-    d, y = move.direction, move.y
-    curvature = dot(d, y)
-    beta = safe_divide(dot(y, g) - 2.0 * safe_divide(dot(y, y), curvature) * dot(d, g), curvature)
-    bounded_norm = backends.clip(xp.sqrt(dot(move.old_grad, move.old_grad)), high=eta)
-    return xp.maximum(beta, -safe_divide(xp.ones_like(beta), xp.sqrt(dot(d, d)) * bounded_norm))
+def _hager_zhang(move: Move, eta: float) -> Scalar:
+    xp, end = backends.namespace(move.step), move.end
+    # Of the direction d = s / t.
+    dy, dg = safe_divide(end.sy, move.step), safe_divide(end.sg, move.step)
+    length = safe_divide(xp.sqrt(end.ss), move.step)
+    beta = safe_divide(end.yg - 2.0 * safe_divide(end.yy, dy) * dg, dy)
+    bounded_norm = backends.clip(xp.sqrt(move.old_gg), high=eta)
+    return xp.maximum(beta, -safe_divide(xp.ones_like(beta), length * bounded_norm))
 
 
 def cg(search: LineSearch | None = None) -> LineSearchDescent:
@@ -339,10 +484,10 @@ def hager_zhang(eta: float = 0.4, search: LineSearch | None = None) -> LineSearc
 MAX_STEP, MIN_STEP = 1e20, 1e-20
 
 
-def _unit_step(d: Array) -> Array:
-    """Return the step of length 1 along d, or 1 where d is shorter: where nothing is known."""
-    xp = backends.namespace(d)
-    size = xp.sqrt(dot(d, d))
+def _unit_step(gg: Scalar) -> Scalar:
+    """Return the step of length 1 along -g, or 1 where g is shorter: where nothing is known."""
+    xp = backends.namespace(gg)
+    size = xp.sqrt(gg)
     return xp.minimum(safe_divide(xp.ones_like(size), size), xp.ones_like(size))
 
 
@@ -350,29 +495,39 @@ def _unit_step(d: Array) -> Array:
 class _NegativeGradient:
     """The direction -g, without a memory."""
 
-    def init(self, g: Array) -> Any:
+    convergence: str | None = field(default=None, init=False, repr=False)
+
+    def init(self, g: Array, gg: Scalar) -> Any:
         """Return the memory: none."""
         return ()
 
-    def update_memory(self, memory: Any, move: LastStep) -> Any:
+    def stored_vectors(self, memory: Any) -> Array | None:
+        """Return None: no vectors are stored."""
+        return None
+
+    def update_memory(self, memory: Any, move: Move) -> Any:
         """Return the memory: none."""
         return ()
 
-    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
-        """Return -g."""
-        return -g
+    def direction(self, memory: Any, move: Move) -> tuple[Array, Scalar]:
+        """Return -g, and its slope."""
+        return -move.end.g, -move.end.gg
+
+    def bounded_direction(self, memory: Any, move: Move, free: Array) -> Array:
+        """Return -g: where it leaves the bounds, it is cut there."""
+        return -move.end.g
 
 
 @dataclass(frozen=True)
 class SteepestDirection(_NegativeGradient):
     """-g, and at first twice the step that was taken last, so that steps can grow again."""
 
-    convergence = "line search"
+    convergence: str | None = field(default="line search", init=False, repr=False)
 
-    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: Move, value: Scalar) -> Scalar:
         """Return the first trial."""
-        xp = backends.namespace(g)
-        return xp.where(move.step > 0.0, 2.0 * move.step, _unit_step(d))
+        xp = backends.namespace(value)
+        return xp.where(move.step > 0.0, 2.0 * move.step, _unit_step(move.end.gg))
 
 
 @dataclass(frozen=True)
@@ -387,25 +542,24 @@ class SpectralDirection(_NegativeGradient):
 
     kind: int = 1
 
-    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
+    def first_step(self, memory: Any, move: Move, value: Scalar) -> Scalar:
         """Return the first trial; where the curvature seen is not positive, a unit move."""
-        xp = backends.namespace(g)
-        curvature = dot(move.s, move.y)
+        xp, end = backends.namespace(value), move.end
         if self.kind == 1:
-            step = safe_divide(dot(move.s, move.s), curvature)
+            step = safe_divide(end.ss, end.sy)
         else:
             # Where s and y are all but perpendicular this vanishes: not below a tenth of |s| / |y|.
-            yy = dot(move.y, move.y)
             step = xp.maximum(
-                safe_divide(curvature, yy), 0.1 * xp.sqrt(safe_divide(dot(move.s, move.s), yy))
+                safe_divide(end.sy, end.yy), 0.1 * xp.sqrt(safe_divide(end.ss, end.yy))
             )
-        return xp.where(curvature > 0.0, backends.clip(step, MIN_STEP, MAX_STEP), _unit_step(d))
+        step = backends.clip(step, MIN_STEP, MAX_STEP)
+        return xp.where(end.sy > 0.0, step, _unit_step(end.gg))
 
 
 class ValueGap(NamedTuple):
     """How far below the present value the least one is thought to be, shape (...)."""
 
-    delta: Array
+    delta: Scalar
 
 
 @dataclass(frozen=True)
@@ -420,24 +574,22 @@ class PolyakDirection(_NegativeGradient):
 
     least: float | None = None
 
-    def init(self, g: Array) -> ValueGap:
+    def init(self, g: Array, gg: Scalar) -> ValueGap:
         """Return the estimate with which the first step is a unit move."""
-        return ValueGap(dot(g, g) * _unit_step(g))
+        return ValueGap(gg * _unit_step(gg))
 
-    def update_memory(self, memory: ValueGap, move: LastStep) -> ValueGap:
+    def update_memory(self, memory: ValueGap, move: Move) -> ValueGap:
         """Double the estimate where the value fell by half of it, and halve it elsewhere."""
         xp = backends.namespace(move.decrease)
         reached = move.decrease >= 0.5 * memory.delta
         return ValueGap(xp.where(reached, 2.0 * memory.delta, 0.5 * memory.delta))
 
-    def first_step(
-        self, memory: ValueGap, move: LastStep, value: Array, g: Array, d: Array
-    ) -> Array:
+    def first_step(self, memory: ValueGap, move: Move, value: Scalar) -> Scalar:
         """Return the first trial."""
-        xp = backends.namespace(g)
+        xp, gg = backends.namespace(value), move.end.gg
         gap = memory.delta if self.least is None else value - self.least
-        step = safe_divide(gap, dot(g, g))
-        return xp.where(step > 0.0, backends.clip(step, MIN_STEP, MAX_STEP), _unit_step(d))
+        step = safe_divide(gap, gg)
+        return xp.where(step > 0.0, backends.clip(step, MIN_STEP, MAX_STEP), _unit_step(gg))
 
 
 def steepest_descent(search: LineSearch | None = None) -> LineSearchDescent:

@@ -2,9 +2,10 @@
 
 A search is a state machine on a few numbers for each problem, not a loop: `start` names the first trial
 step, and `step` takes the value and the derivative at a trial and says whether it is accepted, or which
-trial to make next; `agd.update.line_search_descent` evaluates the trials. So a search runs inside
-``jax.jit``, ``jax.lax.while_loop`` or ``torch.func.vmap``, every problem of a batch is at its own stage, and
-nothing waits for the host.
+trial to make next; `agd.update.line_search_descent` evaluates the trials. It is written once against the
+namespace of its numbers: these are Python floats for one problem, NumPy arrays for a batch on the host, and
+traced arrays inside ``jax.jit``, ``jax.lax.while_loop`` or ``torch.func.vmap``, where nothing waits for the
+host.
 
 >>> import numpy as np
 >>> from agd.update import StrongWolfe
@@ -19,12 +20,12 @@ True
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from agd import backends
-from agd._tree import sign
-from agd._typing import Array
+from agd._typing import Scalar
 from agd._validation import as_count, as_positive
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "has_sufficient_decrease",
     "initial_state",
     "is_finite_trial",
+    "rounding_unit",
     "search_name",
     "select_trial",
 ]
@@ -47,9 +49,9 @@ __all__ = [
 class TrialPoint(NamedTuple):
     """A trial: the step, and the value and the slope along the direction there."""
 
-    step: Array
-    value: Array
-    slope: Array
+    step: Scalar
+    value: Scalar
+    slope: Scalar
 
 
 class LineSearchState(NamedTuple):
@@ -77,24 +79,27 @@ class LineSearchState(NamedTuple):
         How many were made.
     least : array
         Steps shorter than this do not change the point.
+    eps : array
+        The rounding of the dtype in which the values are computed.
     improved, accepted, exhausted : array of bool
         What became of the last trial: it is the new `low`; it is taken; or no trial is left, and
         `low` is taken where that is any step at all.
     """
 
-    step: Array
-    taken: Array
+    step: Scalar
+    taken: Scalar
     origin: TrialPoint
-    reference: Array
+    reference: Scalar
     low: TrialPoint
     high: TrialPoint
-    bracketed: Array
-    width: Array
-    trials: Array
-    least: Array
-    improved: Array
-    accepted: Array
-    exhausted: Array
+    bracketed: Scalar
+    width: Scalar
+    trials: Scalar
+    least: Scalar
+    eps: Scalar
+    improved: Scalar
+    accepted: Scalar
+    exhausted: Scalar
 
 
 class LineSearch(Protocol):
@@ -107,22 +112,22 @@ class LineSearch(Protocol):
 
     def start(
         self,
-        value: Array,
-        slope: Array,
-        first: Array,
-        least: Array | None = None,
-        reference: Array | None = None,
+        value: Scalar,
+        slope: Scalar,
+        first: Scalar,
+        least: Scalar | None = None,
+        reference: Scalar | None = None,
     ) -> LineSearchState:
         """Return the state before the first trial."""
         ...
 
-    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
+    def step(self, state: LineSearchState, value: Scalar, slope: Scalar) -> LineSearchState:
         """Return the state after the trial at ``state.step``."""
         ...
 
 
 def initial_state(
-    value: Array, slope: Array, first: Array, least: Array | None, reference: Array | None
+    value: Scalar, slope: Scalar, first: Scalar, least: Scalar | None, reference: Scalar | None
 ) -> LineSearchState:
     """Return the state of any search before its first trial."""
     xp = backends.namespace(value)
@@ -140,13 +145,21 @@ def initial_state(
         width=zero + xp.inf,
         trials=zero,
         least=zero if least is None else least,
+        eps=xp.full_like(value, rounding_unit(value)),
         improved=no,
         accepted=no,
         exhausted=no,
     )
 
 
-def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint) -> Array:
+def rounding_unit(x: Scalar) -> float:
+    """Return the rounding of an array's dtype; that of double precision for a Python float."""
+    if type(x) is float:
+        return sys.float_info.epsilon
+    return float(backends.namespace(x).finfo(x.dtype).eps)
+
+
+def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint) -> Scalar:
     """Say whether the value fell enough; where rounding hides the fall, ask the slopes.
 
     Near a minimum f(t) - f(0) is smaller than the rounding of f. There the condition in slopes,
@@ -154,7 +167,7 @@ def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint
     """
     xp = backends.namespace(trial.value)
     enough = trial.value <= state.reference + c1 * trial.step * state.origin.slope
-    noise = 16.0 * float(xp.finfo(trial.value.dtype).eps) * xp.abs(state.origin.value)
+    noise = 16.0 * state.eps * xp.abs(state.origin.value)
     hidden_by_rounding = xp.abs(trial.value - state.origin.value) <= noise
     derivative_falls = trial.slope <= (2.0 * c1 - 1.0) * state.origin.slope
     return xp.where(
@@ -162,18 +175,18 @@ def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint
     )
 
 
-def is_finite_trial(trial: TrialPoint) -> Array:
+def is_finite_trial(trial: TrialPoint) -> Scalar:
     """Return whether value and slope are finite."""
     xp = backends.namespace(trial.value)
     return xp.isfinite(trial.value) & xp.isfinite(trial.slope)
 
 
-def constant_like(like: Array, number: float) -> Array:
+def constant_like(like: Scalar, number: float) -> Scalar:
     """Return an array of one number."""
     return backends.namespace(like).full_like(like, number)
 
 
-def select_trial(condition: Array, yes: TrialPoint, no: TrialPoint) -> TrialPoint:
+def select_trial(condition: Scalar, yes: TrialPoint, no: TrialPoint) -> TrialPoint:
     """Take each problem's trial from `yes` where its condition holds, from `no` elsewhere."""
     xp = backends.namespace(condition)
     return TrialPoint(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
@@ -241,11 +254,11 @@ class Backtracking:
 
     def start(
         self,
-        value: Array,
-        slope: Array,
-        first: Array,
-        least: Array | None = None,
-        reference: Array | None = None,
+        value: Scalar,
+        slope: Scalar,
+        first: Scalar,
+        least: Scalar | None = None,
+        reference: Scalar | None = None,
     ) -> LineSearchState:
         """Return the state before the first trial.
 
@@ -267,12 +280,14 @@ class Backtracking:
         """
         return initial_state(value, slope, first, least, reference)
 
-    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
+    def step(self, state: LineSearchState, value: Scalar, slope: Scalar) -> LineSearchState:
         """Take the value and the slope at ``state.step``, and accept it or name a shorter one."""
         xp = backends.namespace(value)
         trial = TrialPoint(state.step, value, slope)
         finite = is_finite_trial(trial)
         accepted = finite & has_sufficient_decrease(self.c1, state, trial)
+        if accepted is True:  # one problem on the host: where to go next need not be computed
+            return _accepted_state(state, trial)
         t = trial.step
         curvature = xp.where(
             finite, value - state.origin.value - state.origin.slope * t, constant_like(t, 1.0)
@@ -290,7 +305,9 @@ class Backtracking:
         )
         shorter = xp.where(finite, shorter, 0.1 * t)
         trials = state.trials + 1.0
-        exhausted = ~accepted & ((trials >= self.max_trials) | (shorter <= state.least))
+        exhausted = xp.logical_not(accepted) & (
+            (trials >= self.max_trials) | (shorter <= state.least)
+        )
         return state._replace(
             step=xp.where(accepted | exhausted, t, shorter),
             taken=xp.where(accepted, t, state.taken),
@@ -348,23 +365,25 @@ class StrongWolfe:
 
     def start(
         self,
-        value: Array,
-        slope: Array,
-        first: Array,
-        least: Array | None = None,
-        reference: Array | None = None,
+        value: Scalar,
+        slope: Scalar,
+        first: Scalar,
+        least: Scalar | None = None,
+        reference: Scalar | None = None,
     ) -> LineSearchState:
         """Return the state before the first trial; parameters as in `Backtracking.start`."""
         return initial_state(value, slope, first, least, reference)
 
-    def step(self, state: LineSearchState, value: Array, slope: Array) -> LineSearchState:
+    def step(self, state: LineSearchState, value: Scalar, slope: Scalar) -> LineSearchState:
         """Take the value and the slope at ``state.step``, and accept it or name the next trial."""
         xp = backends.namespace(value)
         trial = TrialPoint(state.step, value, slope)
         finite = is_finite_trial(trial)
         low_enough = finite & has_sufficient_decrease(self.c1, state, trial)
         accepted = low_enough & (xp.abs(slope) <= -self.c2 * state.origin.slope)
-        rejected = ~low_enough | (value >= state.low.value) & (state.low.step > 0.0)
+        if accepted is True:  # one problem on the host: where to go next need not be computed
+            return _accepted_state(state, trial)
+        rejected = xp.logical_not(low_enough) | (value >= state.low.value) & (state.low.step > 0.0)
         # A trial above the line, or past the minimum, closes the bracket; else it is the new low end.
         bracket_side = xp.where(
             state.bracketed, state.high.step - state.low.step, constant_like(slope, 1.0)
@@ -375,12 +394,12 @@ class StrongWolfe:
         bracketed = state.bracketed | rejected | passed_minimum
         extrapolated = _extrapolate(state.low, trial)
         width = xp.abs(high.step - low.step)
-        step = xp.where(bracketed, _interpolate(low, high), extrapolated)
+        step = xp.where(bracketed, _interpolate(low, high, state.eps), extrapolated)
         shrinks_slowly = bracketed & state.bracketed & (width > 0.66 * state.width)
         step = xp.where(shrinks_slowly, 0.5 * (low.step + high.step), step)
         trials = state.trials + 1.0
         out_of_trials = (trials >= self.max_trials) | (bracketed & (width <= state.least))
-        exhausted = ~accepted & (out_of_trials | ~xp.isfinite(step))
+        exhausted = xp.logical_not(accepted) & (out_of_trials | xp.logical_not(xp.isfinite(step)))
         final_step = xp.where(accepted, trial.step, low.step)
         return state._replace(
             step=xp.where(accepted | exhausted, state.step, step),
@@ -390,13 +409,25 @@ class StrongWolfe:
             bracketed=bracketed,
             width=xp.where(bracketed, width, state.width),
             trials=trials,
-            improved=~rejected,
+            improved=xp.logical_not(rejected),
             accepted=accepted,
             exhausted=exhausted,
         )
 
 
-def _extrapolate(low: TrialPoint, trial: TrialPoint) -> Array:
+def _accepted_state(state: LineSearchState, trial: TrialPoint) -> LineSearchState:
+    """Return the last state of a search whose trial is accepted."""
+    return state._replace(
+        taken=trial.step,
+        low=trial,
+        trials=state.trials + 1.0,
+        improved=True,
+        accepted=True,
+        exhausted=False,
+    )
+
+
+def _extrapolate(low: TrialPoint, trial: TrialPoint) -> Scalar:
     """Go on past a trial that still falls: to where the secant of the slopes is 0, within bounds."""
     xp = backends.namespace(trial.step)
     advance = trial.step - low.step
@@ -412,7 +443,7 @@ def _extrapolate(low: TrialPoint, trial: TrialPoint) -> Array:
     return trial.step + advance * backends.clip(secant, 1.1, 4.0)
 
 
-def _interpolate(low: TrialPoint, high: TrialPoint) -> Array:
+def _interpolate(low: TrialPoint, high: TrialPoint, eps: Scalar) -> Scalar:
     """Return the minimiser of the cubic through both ends, kept within the middle of the bracket."""
     xp = backends.namespace(low.step)
     length = high.step - low.step
@@ -424,14 +455,15 @@ def _interpolate(low: TrialPoint, high: TrialPoint) -> Array:
     # In units of the largest, of which no square overflows.
     unit = xp.maximum(xp.abs(theta), xp.maximum(xp.abs(low.slope), xp.abs(slope)))
     unit = xp.where(unit > 0.0, unit, constant_like(unit, 1.0))
-    discriminant = (theta / unit) ** 2 - (low.slope / unit) * (slope / unit)
-    gamma = unit * xp.sqrt(backends.clip(discriminant, low=0.0)) * sign(h)
+    discriminant = (theta / unit) * (theta / unit) - (low.slope / unit) * (slope / unit)
+    gamma = unit * xp.sqrt(backends.clip(discriminant, low=0.0))
+    gamma = xp.where(h > 0.0, gamma, -gamma)
     denominator = 2.0 * gamma - low.slope + slope
     cubic = (gamma - low.slope + theta) / xp.where(
         denominator != 0.0, denominator, constant_like(denominator, 1.0)
     )
     # Where rounding hides the difference of the values, the slopes alone still tell.
-    noise = 16.0 * float(xp.finfo(value.dtype).eps) * xp.abs(low.value)
+    noise = 16.0 * eps * xp.abs(low.value)
     derivative_change = slope - low.slope
     secant = -low.slope / xp.where(
         derivative_change != 0.0, derivative_change, constant_like(derivative_change, 1.0)

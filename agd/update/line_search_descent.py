@@ -1,17 +1,23 @@
 """Line search descent: a direction, as far along it as a line search says, one evaluation a step.
 
 `agd.update.directions` has the directions (L-BFGS, conjugate gradients, steepest descent) and
-`agd.update.line_search` the searches.
+`agd.update.line_search` the searches. An evaluation asks the array library for a handful of operations: the
+trial point, the inner products of the vectors that a direction is made of, and one combination of them. All
+decisions are made on scalars. The loop of `agd.run` keeps these on the host (`with_host_scalars`), as Python
+floats for one problem and NumPy arrays for a batch, after one read an evaluation; otherwise they are arrays
+beside the vectors, and a step can be traced.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from agd import backends
-from agd._tree import dot, max_abs, ravel, safe_divide, tree_where
-from agd._typing import Array, Progress, Tree
+from agd._tree import dot, ravel, safe_divide, scale_vector, tree_where
+from agd._typing import Array, Progress, Scalar, Tree
 from agd.update.line_search import (
     Backtracking,
     LineSearch,
@@ -19,61 +25,114 @@ from agd.update.line_search import (
     TrialPoint,
     check_search,
     is_finite_trial,
+    rounding_unit,
 )
 from agd.update.solver import Solver
 
 __all__ = [
     "Direction",
-    "LastStep",
+    "Evaluation",
     "LineSearchDescent",
+    "Move",
 ]
 
 
-class LastStep(NamedTuple):
-    """The last accepted step, as vectors; all are 0 where none was taken.
+class Evaluation(NamedTuple):
+    """What is known of a point that was evaluated: vectors beside the data, and scalars of shape (...).
 
     Attributes
     ----------
-    s, y : array, shape (..., n)
-        The change of the point, and of the gradient.
-    step : array, shape (...)
-        The step that was taken along the direction.
-    slope : array, shape (...)
-        The slope at the start of it.
-    direction : array, shape (..., n)
-        The direction it was taken along.
-    before : array, shape (..., n)
-        The gradient before it.
-    fall : array, shape (...)
-        The decrease of the value.
+    vectors : array, shape (..., 4, n)
+        The move s that led to the point, the change y of the gradient along it, the gradient g and the
+        point x.
+    value, grad_norm, size, move_size : scalar
+        The objective, the size of its gradient as the objective measures it, and the largest entries of
+        x and of s.
+    ss, sy, sg, yy, yg, gg : scalar
+        The inner products of s, y and g.
+    products : scalars, shape (..., r, 3)
+        Those of the direction's stored vectors with s, y and g.
     """
 
-    s: Array
-    y: Array
-    step: Array
-    slope: Array
+    vectors: Array
+    value: Scalar
+    grad_norm: Scalar
+    size: Scalar
+    move_size: Scalar
+    ss: Scalar
+    sy: Scalar
+    sg: Scalar
+    yy: Scalar
+    yg: Scalar
+    gg: Scalar
+    products: Scalar
+
+    @property
+    def g(self) -> Array:
+        """The gradient, shape (..., n)."""
+        return self.vectors[..., 2, :]
+
+    @property
+    def x(self) -> Array:
+        """The point, shape (..., n)."""
+        return self.vectors[..., 3, :]
+
+
+class Move(NamedTuple):
+    """The last accepted step; its scalars are 0 where none was taken.
+
+    Attributes
+    ----------
+    step, slope, decrease, old_gg : scalar, shape (...)
+        The step that was taken along the direction, the slope at the start of it, the decrease of the
+        value, and g · g before it.
+    direction : array, shape (..., n)
+        The direction that the step was taken along.
+    end : Evaluation
+        The point that it led to.
+    """
+
+    step: Scalar
+    slope: Scalar
+    decrease: Scalar
+    old_gg: Scalar
     direction: Array
-    old_grad: Array
-    decrease: Array
+    end: Evaluation
 
 
 class Direction(Protocol):
-    """A direction of descent and the first trial step along it; all vectors are (..., n)."""
+    """A direction of descent and the first trial step along it.
 
-    def init(self, g: Array) -> Any:
-        """Return the memory before the first step."""
+    It is a combination of stored vectors, with coefficients that come from their inner products.
+    """
+
+    @property
+    def convergence(self) -> str | None:
+        """By which name a certificate predicts the contraction; None where theory has no factor."""
         ...
 
-    def update_memory(self, memory: Any, move: LastStep) -> Any:
+    def init(self, g: Array, gg: Scalar) -> Any:
+        """Return the memory before the first step; `gg` is g · g, a scalar of the kind that is used."""
+        ...
+
+    def stored_vectors(self, memory: Any) -> Array | None:
+        """Return the stored vectors (..., r, n) whose inner products the direction needs; None without any."""
+        ...
+
+    def update_memory(self, memory: Any, move: Move) -> Any:
         """Return the memory after a step."""
         ...
 
-    def direction(self, memory: Any, move: LastStep, g: Array, free: Array | None) -> Array:
-        """Return a direction, for the entries that are free to move where some are not."""
+    def direction(self, memory: Any, move: Move) -> tuple[Array, Scalar]:
+        """Return a direction d, and the slope g · d along it."""
         ...
 
-    def first_step(self, memory: Any, move: LastStep, value: Array, g: Array, d: Array) -> Array:
-        """Return the first trial step along d."""
+    def bounded_direction(self, memory: Any, move: Move, free: Array) -> Array:
+        """Return a direction over the entries that are free to move, where bounds stop the others."""
+        ...
+
+    def first_step(self, memory: Any, move: Move, value: Scalar) -> Scalar:
+        """Return the first trial step."""
         ...
 
 
@@ -81,36 +140,44 @@ class Direction(Protocol):
 MAX_STEPS_WITHOUT_GAIN = 10
 # Line searches in a row that run out of trials.
 MAX_EXHAUSTED_SEARCHES = 4
+# Trials of a search after which it is asked which steps are too short to change the point.
+MIN_TRIALS_BEFORE_LEAST_STEP = 4
+# A slope below this share of |d| |g| is rounding: the memory has lost the direction.
+MIN_SLOPE_SHARE = 1e-10
 
 
 class BestPoint(NamedTuple):
-    """The lowest value so far with its point and gradient, and the smallest gradient so far.
+    """The point of lowest value so far, and the smallest gradient so far.
 
     `steps_without_gain` counts the steps since one of the two fell. A step may raise the value: by
     rounding, or where the search is not monotone.
     """
 
-    value: Array
-    grad_size: Array
-    steps_without_gain: Array
-    x: Array
-    g: Array
+    point: Evaluation
+    min_grad_norm: Scalar
+    steps_without_gain: Scalar
 
 
 class LineSearchDescentState(NamedTuple):
-    """Value and gradient at the params, the direction, its search, and the direction's memory."""
+    """Value and gradient at the params, the direction, its search, and the direction's memory.
 
-    value: Array
+    `current` is the evaluation at the params and `low` the one at the best trial of the search.
+    """
+
+    value: Scalar
     grad: Tree
     progress: Progress
+    grad_norm: Scalar
+    size: Scalar
+    current: Evaluation
+    low: Evaluation
     direction: Array
     search: LineSearchState
-    low_grad: Array
-    recent: Array
+    recent: tuple[Scalar, ...]
     best: BestPoint
     memory: Any
-    steepest: Array
-    exhausted_searches: Array
+    steepest: Scalar
+    exhausted_searches: Scalar
 
 
 @dataclass(frozen=True)
@@ -125,6 +192,8 @@ class LineSearchDescent(Solver):
         How far.
     label : str
         What a result calls it.
+    host_scalars : bool
+        Whether scalars are read to the host, once an evaluation, and decisions made there.
 
     Raises
     ------
@@ -135,6 +204,8 @@ class LineSearchDescent(Solver):
     direction: Direction
     search: LineSearch
     label: str
+    # A field stands for an attribute of the base class.
+    host_scalars: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no line search."""
@@ -148,37 +219,55 @@ class LineSearchDescent(Solver):
     @property
     def convergence(self) -> str | None:
         """By which name a certificate predicts the contraction; None where theory has no factor."""
-        return getattr(self.direction, "convergence", None)
+        return self.direction.convergence
 
     @property
     def handles_bounds(self) -> bool:
         """Whether it keeps to an objective's bounds: a search that only shortens steps does."""
         return isinstance(self.search, Backtracking)
 
+    def with_host_scalars(self) -> LineSearchDescent:
+        """Return the same method with its scalars on the host."""
+        return replace(self, host_scalars=True)
+
     def init(self, objective: Any, params: Tree, memory: Any = None) -> LineSearchDescentState:
         """Evaluate the objective at the first point, and begin the first search."""
-        value, grad = objective.value_and_grad(params)
-        xp = backends.namespace(value)
-        x, _ = ravel(params, value.ndim)
-        g, _ = ravel(grad, value.ndim)
-        zeros, zero = xp.zeros_like(g), xp.zeros_like(value)
-        no = xp.zeros_like(value, dtype=xp.bool)
-        reset = no if memory is not None else ~no
-        memory = self.direction.init(g) if memory is None else memory
-        recent = value[..., None] + xp.zeros(
-            (*value.shape, self.search.memory), dtype=value.dtype, device=backends.device(value)
-        )
-        no_step = LastStep(zeros, zeros, zero, zero, zeros, zeros, zero)
-        d, search, steepest = self._begin_search(
-            objective, params, (x, value, g), memory, no_step, recent, reset=reset
-        )
-        best = BestPoint(value, max_abs(g), zero, x, g)
+        value, grad, grad_norm = objective.evaluate(params)
+        batch = value.ndim
+        x, _ = ravel(params, batch)
+        g, _ = ravel(grad, batch)
+        zeros = backends.namespace(g).zeros_like(g)
+        stored = None if memory is None else self.direction.stored_vectors(memory)
+        vectors = backends.namespace(g).stack([zeros, zeros, g, x], axis=-2)
+        current, _ = self._measure(vectors, (value, grad_norm), stored)
+        xp = backends.namespace(current.value)
+        zero = xp.zeros_like(current.value)
+        no = xp.zeros_like(current.value, dtype=xp.bool)
+        reset = xp.logical_not(no) if memory is None else no
+        memory = self.direction.init(g, current.gg) if memory is None else memory
+        if stored is None:  # the later evaluations have the products of the memory's vectors
+            current = current._replace(products=_no_products(self.direction, memory, current))
         progress = Progress(
             zero, zero + 1.0, no, no, curvature=zero, least_curvature=zero, relative_step=zero
         )
-        return LineSearchDescentState(
-            value, grad, progress, d, search, g, recent, best, memory, steepest, zero
+        state = LineSearchDescentState(
+            value=current.value,
+            grad=grad,
+            progress=progress,
+            grad_norm=current.grad_norm,
+            size=current.size,
+            current=current,
+            low=current,
+            direction=zeros,
+            search=self.search.start(current.value, zero, zero + 1.0, zero),
+            recent=(current.value,) * self.search.memory,
+            best=BestPoint(current, current.grad_norm, zero),
+            memory=memory,
+            steepest=reset,
+            exhausted_searches=zero,
         )
+        move = Move(zero, zero, zero, current.gg, zeros, current)
+        return self._begin_search(objective, params, state, move, reset)
 
     def resume_state(
         self, objective: Any, params: Tree, state: LineSearchDescentState
@@ -191,119 +280,218 @@ class LineSearchDescent(Solver):
         self, objective: Any, params: Tree, state: LineSearchDescentState
     ) -> tuple[Tree, LineSearchDescentState]:
         """Evaluate the trial; take it, or go on searching."""
-        xp = backends.namespace(state.value)
-        batch = state.value.ndim
+        batch = np.ndim(state.value)
         x, unravel = ravel(params, batch)
-        g, unravel_grad = ravel(state.grad, batch)
-        d, old = state.direction, state.search
-        value, grad = objective.value_and_grad(unravel(x + old.step[..., None] * d))
-        trial_grad, _ = ravel(grad, batch)
-        trial = TrialPoint(old.step, value, dot(trial_grad, d))
-        search = self.search.step(old, trial.value, trial.slope)
-        low_grad = tree_where(search.improved, trial_grad, state.low_grad)
-        is_accepted = search.accepted | (search.exhausted & (search.taken > 0.0))
-        new_x = tree_where(is_accepted, x + search.taken[..., None] * d, x)
-        new_g = tree_where(is_accepted, tree_where(search.accepted, trial_grad, low_grad), g)
-        new_value = xp.where(
-            is_accepted, xp.where(search.accepted, value, search.low.value), state.value
+        trial, least = self._evaluate_trial(objective, x, unravel, state)
+        old = state.search if least is None else state.search._replace(least=least)
+        xp = backends.namespace(trial.value)
+        slope = safe_divide(trial.sg, old.step)
+        search = self.search.step(old, trial.value, slope)
+        # The memory has lost the direction where the slope is rounding: no step along it is taken.
+        length = safe_divide(xp.sqrt(trial.ss * state.current.gg), old.step)
+        downhill = state.steepest | (old.origin.slope < -MIN_SLOPE_SHARE * length)
+        lost = (old.trials == 0.0) & xp.isfinite(length) & xp.logical_not(downhill)
+        accepted = search.accepted & xp.logical_not(lost)
+        exhausted, taken = (
+            search.exhausted | lost,
+            xp.where(lost, xp.zeros_like(search.taken), search.taken),
         )
-        decrease = state.value - new_value
-        move = LastStep(new_x - x, new_g - g, search.taken, old.origin.slope, d, g, decrease)
+        low = tree_where(search.improved, trial, state.low)
+        is_accepted = accepted | (exhausted & (taken > 0.0))
+        point = tree_where(is_accepted, tree_where(accepted, trial, low), state.current)
+        move = Move(
+            taken,
+            old.origin.slope,
+            state.value - point.value,
+            state.current.gg,
+            state.direction,
+            point,
+        )
         # If the search fails, the memory is reset and the search is tried once more, along -g.
-        search_failed = search.exhausted & ~is_accepted
-        best = _update_best(state.best, is_accepted, new_value, new_x, new_g)
+        search_failed = exhausted & xp.logical_not(is_accepted)
+        best = _update_best(state.best, is_accepted, point)
         # Searches that run out of trials one after the other, with hardly a gain, say that the derivative
         # along the direction is not that of f.
         exhausted_searches = xp.where(
-            search.accepted,
-            xp.zeros_like(value),
-            state.exhausted_searches + xp.astype(search.exhausted, value.dtype),
+            accepted,
+            xp.zeros_like(state.exhausted_searches),
+            xp.where(exhausted, state.exhausted_searches + 1.0, state.exhausted_searches),
         )
         stagnated = (exhausted_searches >= MAX_EXHAUSTED_SEARCHES) | (
             best.steps_without_gain >= MAX_STEPS_WITHOUT_GAIN * self.search.memory
         )
-        old_progress = state.progress
-        stalled = old_progress.stalled | (search_failed & state.steepest) | stagnated
-        # A stalled run ends at its best point.
-        new_x, new_g = tree_where(stalled, best.x, new_x), tree_where(stalled, best.g, new_g)
-        new_value = xp.where(stalled, best.value, new_value)
-        starts_search = (is_accepted | search_failed) & ~stalled
-        nonfinite = old_progress.hit_nonfinite | ~is_finite_trial(trial)
-        progress = old_progress._replace(
-            iterations=old_progress.iterations + xp.astype(is_accepted, value.dtype),
-            evaluations=old_progress.evaluations + 1.0,
-            stalled=stalled,
-            # A search that ran out of trials where values are not finite has met them, whatever it gained.
-            hit_nonfinite=nonfinite & ~(search.accepted & (best.steps_without_gain == 0.0)),
-            relative_step=xp.where(
-                is_accepted,
-                safe_divide(max_abs(move.s), max_abs(new_x)),
-                old_progress.relative_step,
-            ),
+        stalled = state.progress.stalled | (search_failed & state.steepest) | stagnated
+        nonfinite = state.progress.hit_nonfinite | xp.logical_not(
+            is_finite_trial(TrialPoint(old.step, trial.value, slope))
         )
+        # A search that ran out of trials where values are not finite has met them, whatever it gained.
+        gained = accepted & (best.steps_without_gain == 0.0)
+        progress = _count_step(state.progress, is_accepted, point)._replace(
+            stalled=stalled, hit_nonfinite=nonfinite & xp.logical_not(gained)
+        )
+        point = tree_where(stalled, best.point, point)  # a stalled run ends at its best point
+        _, unravel_grad = ravel(state.grad, batch)
+        new_params = unravel(point.x)
         after = state._replace(
-            value=new_value,
-            grad=unravel_grad(new_g),
+            value=point.value,
+            grad=unravel_grad(point.g),
             progress=progress,
+            grad_norm=point.grad_norm,
+            size=point.size,
+            current=point,
+            low=low,
             search=search,
-            low_grad=low_grad,
             best=best,
             exhausted_searches=exhausted_searches,
         )
-        new_params = unravel(new_x)
+        starts_search = (is_accepted | search_failed) & xp.logical_not(stalled)
+        if _known_false(starts_search):
+            return new_params, after
         return new_params, self._next_direction(
-            objective,
-            new_params,
-            (new_x, new_value, new_g),
-            after,
-            move,
-            is_accepted,
-            search_failed,
-            starts_search,
+            objective, new_params, after, move, is_accepted, search_failed, starts_search
         )
+
+    def _evaluate_trial(
+        self, objective: Any, x: Array, unravel: Any, state: LineSearchDescentState
+    ) -> tuple[Evaluation, Scalar | None]:
+        """Evaluate the objective at the search's trial; return also the least step that changes the point.
+
+        Few searches ask for that step, which is None where the host knows that none does.
+        """
+        s = scale_vector(state.search.step, state.direction)
+        point = x + s
+        value, grad, grad_norm = objective.evaluate(unravel(point))
+        g, _ = ravel(grad, value.ndim)
+        vectors = backends.namespace(g).stack([s, g - state.current.g, g, point], axis=-2)
+        least = None
+        if not _known_false(state.search.trials >= MIN_TRIALS_BEFORE_LEAST_STEP):
+            least = _least_step(x, state.direction)
+        stored = self.direction.stored_vectors(state.memory)
+        return self._measure(vectors, (value, grad_norm), stored, least)
+
+    def _measure(
+        self,
+        vectors: Array,
+        measured: tuple[Any, Any],
+        stored: Array | None,
+        least: Array | None = None,
+    ) -> tuple[Evaluation, Scalar | None]:
+        """Return the evaluation with its inner products, on the host after one read if scalars are kept there."""
+        value, grad_norm = measured
+        backend = backends.of(vectors)
+        products = backend.compile(_inner_products) if self.host_scalars else _inner_products
+        sizes, gram, stored_products = products(None, vectors, stored)
+        columns: list[Any] = [value, grad_norm, sizes, gram, stored_products, least]
+        if self.host_scalars:
+            columns = _read_columns(columns)
+        if self.host_scalars and value.ndim == 0:
+            *numbers, stored_products, step = columns
+            value, grad_norm, sizes, gram = (a.tolist() for a in numbers)
+            (ss, sy, sg), (_, yy, yg), (_, _, gg) = gram
+            move_size, _, _, size = sizes
+            step = None if step is None else float(step)
+        else:
+            value, grad_norm, sizes, gram, stored_products, step = columns
+            ss, sy, sg = (gram[..., 0, i] for i in range(3))
+            yy, yg, gg = gram[..., 1, 1], gram[..., 1, 2], gram[..., 2, 2]
+            move_size, size = sizes[..., 0], sizes[..., 3]
+        return Evaluation(
+            vectors, value, grad_norm, size, move_size, ss, sy, sg, yy, yg, gg, stored_products
+        ), step
 
     def _next_direction(
         self,
         objective: Any,
         params: Tree,
-        current: tuple[Array, Array, Array],
         state: LineSearchDescentState,
-        move: LastStep,
-        is_accepted: Array,
-        search_failed: Array,
-        starts_search: Array,
+        move: Move,
+        is_accepted: Scalar,
+        search_failed: Scalar,
+        starts_search: Scalar,
     ) -> LineSearchDescentState:
         """Begin a new direction and search for the problems whose last search is over."""
-        if backends.of(state.value).known_true(~starts_search):
-            return state
-        xp = backends.namespace(state.value)
-        _, value, g = current
-        reset = self.direction.init(g)
-        updated = self.direction.update_memory(state.memory, move)
-        memory = tree_where(search_failed, reset, tree_where(is_accepted, updated, state.memory))
-        recent = xp.concat([state.recent[..., 1:], value[..., None]], axis=-1)
-        recent = tree_where(is_accepted, recent, state.recent)
-        d, search, steepest = self._begin_search(
-            objective, params, current, memory, move, recent, reset=search_failed
+        xp, current = backends.namespace(state.value), state.current
+        # Where no step was taken, the scalars of the last one must not make a direction.
+        zero = xp.zeros_like(move.step)
+        products = (current.ss, current.sy, current.sg, current.yy, current.yg)
+        ss, sy, sg, yy, yg = (xp.where(is_accepted, product, zero) for product in products)
+        move = move._replace(end=current._replace(ss=ss, sy=sy, sg=sg, yy=yy, yg=yg))
+        memory = state.memory
+        if not _known_false(is_accepted):
+            memory = tree_where(is_accepted, self.direction.update_memory(memory, move), memory)
+        if not _known_false(search_failed):
+            memory = tree_where(search_failed, self.direction.init(current.g, current.gg), memory)
+        recent = tree_where(is_accepted, (*state.recent[1:], state.value), state.recent)
+        begun = self._begin_search(
+            objective, params, state._replace(memory=memory, recent=recent), move, search_failed
         )
-        curvature = safe_divide(dot(move.s, move.y), dot(move.s, move.s))
-        curvature = xp.where(is_accepted, curvature, xp.zeros_like(curvature))
-        progress = state.progress
-        least = progress.least_curvature
-        least = xp.where((least == 0.0) & is_accepted, curvature, least)
-        progress = progress._replace(
-            curvature=xp.maximum(progress.curvature, curvature),
-            least_curvature=xp.where(is_accepted, xp.minimum(least, curvature), least),
+        begun = begun._replace(progress=_measure_curvature(state.progress, is_accepted, move.end))
+        direction, search, low, steepest = tree_where(
+            starts_search,
+            (begun.direction, begun.search, begun.low, begun.steepest),
+            (state.direction, state.search, state.low, state.steepest),
         )
-        return state._replace(
-            progress=progress,
-            direction=tree_where(starts_search, d, state.direction),
-            search=tree_where(starts_search, search, state.search),
-            low_grad=tree_where(starts_search, g, state.low_grad),
-            recent=recent,
-            memory=memory,
-            steepest=xp.where(starts_search, steepest, state.steepest),
-        )
+        return begun._replace(direction=direction, search=search, low=low, steepest=steepest)
+
+    def _begin_search(
+        self,
+        objective: Any,
+        params: Tree,
+        state: LineSearchDescentState,
+        move: Move,
+        reset: Scalar,
+    ) -> LineSearchDescentState:
+        """Return the state with the direction at the current point, and the search along it."""
+        current = state.current
+        xp = backends.namespace(current.value)
+        first_step = self.direction.first_step(state.memory, move, current.value)
+        usable = xp.isfinite(first_step) & (first_step > 0.0)
+        one = xp.ones_like(current.value)
+        first_step = xp.where(usable, first_step, one)
+        if objective.nonsmooth:
+            d, slope, steepest = self._bounded_direction(
+                objective, params, state, move, reset, first_step
+            )
+            first_step = one  # to the far end of what the bounds allow, and no further
+        else:
+            d, slope = self.direction.direction(state.memory, move)
+            steepest = reset | xp.logical_not(slope < 0.0)
+            if not _known_false(steepest):
+                d = tree_where(steepest, -current.g, d)
+            slope = xp.where(steepest, -current.gg, slope)
+        highest = state.recent[0]
+        for value in state.recent[1:]:
+            highest = xp.maximum(highest, value)
+        search = self.search.start(current.value, slope, first_step, 0.0 * one, highest)
+        if self.host_scalars:  # the values have the rounding of the arrays' dtype
+            search = search._replace(eps=rounding_unit(current.vectors))
+        return state._replace(direction=d, search=search, low=current, steepest=steepest)
+
+    def _bounded_direction(
+        self,
+        objective: Any,
+        params: Tree,
+        state: LineSearchDescentState,
+        move: Move,
+        reset: Scalar,
+        first_step: Scalar,
+    ) -> tuple[Array, Scalar, Scalar]:
+        """Return a direction that ends within the bounds, its slope, and whether it is -g, projected."""
+        current, batch = state.current, np.ndim(state.value)
+        xp, g = backends.namespace(current.value), current.g
+        free = _projected_move(objective, params, -g, batch) != 0.0
+        d = self.direction.bounded_direction(state.memory, move, free)
+        d = self._cut_at_bounds(objective, params, d, (state.memory, move, g, free))
+        gradient_step = _projected_move(objective, params, -scale_vector(first_step, g), batch)
+        columns: list[Any] = [dot(g, d), dot(d, d), dot(g, gradient_step)]
+        if self.host_scalars:
+            columns = _read_columns(columns)
+            columns = [c if batch else float(c) for c in columns]
+        slope, dd, gradient_slope = columns
+        # Not downhill, or hardly: rounding has the better of the memory.
+        steepest = reset | xp.logical_not(slope < -MIN_SLOPE_SHARE * xp.sqrt(dd * current.gg))
+        d = tree_where(steepest, gradient_step, d)
+        return d, xp.where(steepest, gradient_slope, slope), steepest
 
     def _cut_at_bounds(
         self, objective: Any, params: Tree, d: Array, context: tuple[Any, ...]
@@ -320,71 +508,102 @@ class LineSearchDescent(Solver):
         cut_entries = (projected != x + d) & (g * d < 0.0)
         if backends.of(g).known_true(~xp.any(cut_entries, axis=-1)):
             return projected - x
-        free_direction = self.direction.direction(memory, move, g, free & ~cut_entries)
+        free_direction = self.direction.bounded_direction(memory, move, free & ~cut_entries)
         requested = xp.where(cut_entries, d, xp.zeros_like(d))
         fraction = safe_divide(dot(projected - x, requested), dot(requested, requested))[..., None]
         combined = xp.where(cut_entries, d, fraction * d + (1.0 - fraction) * free_direction)
         return _projected_move(objective, params, combined, batch)
 
-    def _begin_search(
-        self,
-        objective: Any,
-        params: Tree,
-        current: tuple[Array, Array, Array],
-        memory: Any,
-        move: LastStep,
-        recent: Array,
-        reset: Array,
-    ) -> tuple[Array, LineSearchState, Array]:
-        """Return the direction at the current point, its line search, and whether it is the negative gradient."""
-        x, value, g = current
-        xp = backends.namespace(value)
-        free = None
-        if objective.nonsmooth:
-            free = _projected_move(objective, params, -g, value.ndim) != 0.0
-        d = self.direction.direction(memory, move, g, free)
-        negative_gradient = -g
-        if objective.nonsmooth:
-            d = self._cut_at_bounds(objective, params, d, (memory, move, g, free))
-            size = self.direction.first_step(memory, move, value, g, -g)
-            negative_gradient = _projected_move(objective, params, -size[..., None] * g, value.ndim)
-        slope, gradient_derivative = dot(g, d), dot(g, negative_gradient)
-        # Not downhill, or hardly: rounding has the better of the memory.
-        rounding_level = 1e-10 * xp.sqrt(dot(d, d) * dot(g, g))
-        steepest = reset | ~(slope < -rounding_level)
-        d = tree_where(steepest, negative_gradient, d)
-        slope = xp.where(steepest, gradient_derivative, slope)
-        first_step = self.direction.first_step(memory, move, value, g, d)
-        first_step = xp.where(
-            xp.isfinite(first_step) & (first_step > 0.0), first_step, xp.ones_like(first_step)
-        )
-        if objective.nonsmooth:
-            first_step = xp.ones_like(
-                first_step
-            )  # to the far end of what the bounds allow, and no further
-        # Steps below this change no entry of x.
-        eps = float(xp.finfo(value.dtype).eps)
-        lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), safe_divide(xp.abs(x), xp.abs(d)))
-        least = eps * xp.min(lengths, axis=-1)
-        least = xp.where(xp.isfinite(least), least, xp.zeros_like(least))
-        search = self.search.start(value, slope, first_step, least, xp.max(recent, axis=-1))
-        return d, search, steepest
+
+def _known_false(flags: Scalar) -> bool:
+    """Return whether the host knows that no flag is true, at no cost."""
+    if isinstance(flags, bool):
+        return not flags
+    return isinstance(flags, np.bool_ | np.ndarray) and not np.any(flags)
 
 
-def _update_best(
-    best: BestPoint, is_accepted: Array, value: Array, x: Array, g: Array
-) -> BestPoint:
+def _inner_products(
+    _: None, vectors: Array, stored: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """Return the largest entries of s, y, g and x, the products of s, y and g, and of stored vectors with them."""
+    xp = backends.namespace(vectors)
+    sizes = xp.max(xp.abs(vectors), axis=-1)
+    columns = xp.matrix_transpose(vectors[..., :3, :])
+    gram = vectors[..., :3, :] @ columns
+    return sizes, gram, None if stored is None else stored @ columns
+
+
+def _no_products(direction: Direction, memory: Any, current: Evaluation) -> Scalar:
+    """Return products of 0 with the stored vectors, in the kind of the scalars."""
+    stored = direction.stored_vectors(memory)
+    if stored is None:
+        return None
+    gg, shape = current.gg, (*stored.shape[:-1], 3)
+    if isinstance(gg, float | np.ndarray):
+        return np.zeros(shape, dtype=np.asarray(gg).dtype)
+    return backends.namespace(gg).zeros(shape, dtype=gg.dtype, device=backends.device(gg))
+
+
+def _read_columns(columns: list[Any]) -> list[Any]:
+    """Read scalars of several shapes (..., *) to the host in one transfer, in double precision."""
+    arrays = [a for a in columns if a is not None]
+    if backends.of(arrays[0]).host_accessible:
+        backends.to_numpy(arrays[0])  # counts the read
+        return [None if a is None else np.asarray(a, dtype=np.float64) for a in columns]
+    xp = backends.namespace(arrays[0])
+    dtype = xp.result_type(*(a.dtype for a in arrays))
+    problems = tuple(arrays[0].shape)
+    flat = [xp.reshape(a, (*problems, -1)) for a in arrays]
+    flat = [a if a.dtype == dtype else xp.astype(a, dtype) for a in flat]
+    host = np.asarray(backends.to_numpy(xp.concat(flat, axis=-1)), dtype=np.float64)
+    ends = np.cumsum([a.shape[-1] for a in flat])[:-1]
+    parts = iter(np.split(host, ends, axis=-1))
+    return [None if a is None else next(parts).reshape(a.shape) for a in columns]
+
+
+def _least_step(x: Array, d: Array) -> Array:
+    """Return the step along d below which no entry of x changes, shape (...)."""
+    xp = backends.namespace(d)
+    eps = float(xp.finfo(d.dtype).eps)
+    lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), safe_divide(xp.abs(x), xp.abs(d)))
+    least = eps * xp.min(lengths, axis=-1)
+    return xp.where(xp.isfinite(least), least, xp.zeros_like(least))
+
+
+def _count_step(progress: Progress, is_accepted: Scalar, point: Evaluation) -> Progress:
+    """Return the progress after one more evaluation, and a step where it was accepted."""
+    xp = backends.namespace(point.value)
+    relative_step = safe_divide(point.move_size, point.size)
+    return progress._replace(
+        iterations=xp.where(is_accepted, progress.iterations + 1.0, progress.iterations),
+        evaluations=progress.evaluations + 1.0,
+        relative_step=xp.where(is_accepted, relative_step, progress.relative_step),
+    )
+
+
+def _measure_curvature(progress: Progress, is_accepted: Scalar, end: Evaluation) -> Progress:
+    """Return the progress with the curvature along the step that was accepted last, s · y / s · s."""
+    xp = backends.namespace(end.value)
+    curvature = safe_divide(end.sy, end.ss)
+    curvature = xp.where(is_accepted, curvature, xp.zeros_like(curvature))
+    least = progress.least_curvature
+    least = xp.where((least == 0.0) & is_accepted, curvature, least)
+    return progress._replace(
+        curvature=xp.maximum(progress.curvature, curvature),
+        least_curvature=xp.where(is_accepted, xp.minimum(least, curvature), least),
+    )
+
+
+def _update_best(best: BestPoint, is_accepted: Scalar, point: Evaluation) -> BestPoint:
     """Keep the lowest value and the smallest gradient; count the steps that lowered neither."""
-    xp = backends.namespace(value)
-    lower, grad_size = is_accepted & (value < best.value), max_abs(g)
-    smaller = is_accepted & (grad_size < best.grad_size)
+    xp = backends.namespace(point.value)
+    lower = is_accepted & (point.value < best.point.value)
+    smaller = is_accepted & (point.grad_norm < best.min_grad_norm)
     count = xp.where(is_accepted, best.steps_without_gain + 1.0, best.steps_without_gain)
     return BestPoint(
-        value=xp.where(lower, value, best.value),
-        grad_size=xp.where(smaller, grad_size, best.grad_size),
+        point=tree_where(lower, point, best.point),
+        min_grad_norm=xp.where(smaller, point.grad_norm, best.min_grad_norm),
         steps_without_gain=xp.where(lower | smaller, xp.zeros_like(count), count),
-        x=tree_where(lower, x, best.x),
-        g=tree_where(lower, g, best.g),
     )
 
 

@@ -122,7 +122,8 @@ def value_increase(
 
 def relative_step(new: Array, old: Array) -> Array:
     """Return the largest change of an entry, as a share of the largest entry."""
-    return safe_divide(max_abs(new - old), max_abs(new))
+    share: Array = safe_divide(max_abs(new - old), max_abs(new))
+    return share
 
 
 # The constant of Armijo's condition: the share of the first-order decrease that a step must bring.

@@ -78,6 +78,15 @@ class Solver:
         """The rule that it moves by; None for a solver without one."""
         return None
 
+    @property
+    def host_scalars(self) -> bool:
+        """Whether the scalars of its state are on the host: Python floats, or NumPy arrays for a batch."""
+        return False
+
+    def with_host_scalars(self) -> Solver:
+        """Return the solver that keeps its scalars on the host, where it has that form; else itself."""
+        return self
+
     def init(self, objective: Any, params: Tree) -> Any:
         """Return the state at the first point; it has the fields `value` and `grad`."""
         raise NotImplementedError(f"{type(self).__name__} must define init(objective, params)")
