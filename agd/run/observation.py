@@ -108,6 +108,9 @@ class Observation(NamedTuple):
         )
         columns_by_name = dict(zip(names, columns, strict=False))
         zero = np.zeros_like(columns_by_name["value"])
+        if get_progress(state).relative_step is None:
+            size = columns_by_name["size"]
+            columns_by_name["moved"] = columns_by_name["moved"] / np.where(size > 0.0, size, 1.0)
         columns_by_name["steps"] = zero if steps is None else steps
         finite = np.isfinite(columns_by_name["value"]) & np.isfinite(columns_by_name["grad_norm"])
         columns_by_name["finite"] = np.asarray(finite, dtype=np.float64)
@@ -198,19 +201,21 @@ def _gradient_columns(
 def _step_size(
     value: Array, params: Tree, progress: Progress, previous: Any
 ) -> tuple[Array, Array]:
-    """Return the largest parameter, and how far the last step moved any, as a share of it."""
-    xp = backends.namespace(value)
+    """Return the largest parameter, and how far the last step moved any.
+
+    That is a share of the largest parameter where the solver keeps it, and a length elsewhere, which the
+    host divides.
+    """
     old_params, old_iterations = previous
-    size = xp.maximum(xp.zeros_like(value), tree_max_abs(params, value.ndim))
+    size = tree_max_abs(params, value.ndim)
     moved = progress.relative_step
     if moved is not None:
         return size, moved
-    change = tree_subtract(params, old_params)
-    moved = xp.maximum(xp.zeros_like(value), tree_max_abs(change, value.ndim))
-    moved = moved / xp.where(size > 0.0, size, xp.ones_like(size))
+    moved = tree_max_abs(tree_subtract(params, old_params), value.ndim)
     if old_iterations is None:
         return size, moved
     # A trial that a line search refused is no step: how far it moved says nothing.
+    xp = backends.namespace(value)
     return size, xp.where(progress.iterations > old_iterations, moved, moved + xp.nan)
 
 

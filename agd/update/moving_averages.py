@@ -53,6 +53,8 @@ def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = 
     def divide(u: Array, s: Array) -> Array:
         xp = backends.namespace(s)
         root = xp.sqrt(s + eps) if eps_in_sqrt else xp.sqrt(s) + eps
+        if eps > float(xp.finfo(s.dtype).smallest_normal):  # no root is 0
+            return u / root
         return xp.where(root > 0.0, u / xp.where(root > 0.0, root, 1.0 + 0.0 * root), 0.0 * u)
 
     return optree.tree_map(divide, tree, squares)

@@ -376,6 +376,8 @@ def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
 
     def scaled(leaf: Array) -> Array:
         rate = rate_at(learning_rate, count, leaf)
+        if isinstance(rate, float):
+            return -rate * leaf
         if _dtype_of(rate) is not None and rate.ndim:
             xp = backends.namespace(leaf)
             rate = xp.reshape(rate, (*rate.shape, *(1,) * (leaf.ndim - rate.ndim)))
