@@ -218,7 +218,7 @@ def fit(
     -----
     The host reads from the device once to check the data, with ``method="auto"`` once for the moments or
     once or twice for the columns' spectrum (and then after each of the few whitened steps), and once every
-    ``stop.check_every`` steps; ``n_sync`` counts these reads. (On CUDA, torch's own ``eigh`` and ``svd`` wait for their status
+    ``stop.check_every`` steps, or once an evaluation by a method with a line search; ``n_sync`` counts these reads. (On CUDA, torch's own ``eigh`` and ``svd`` wait for their status
     as well.)
 
     Examples

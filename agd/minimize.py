@@ -148,9 +148,8 @@ def minimize(
 
     Notes
     -----
-    Each step evaluates `fun` and its gradient together, once, at the trial point of a line search that is
-    itself a state machine (``agd.update.StrongWolfe``): so batches, compiled steps and devices need no
-    answer from the host between two looks. ``nit`` counts accepted steps, ``nfev`` calls of `fun`. For
+    Each step evaluates `fun` and its gradient together, once, at the trial point of a line search, and the
+    host then reads a handful of numbers, once, and decides (``agd.update.StrongWolfe``). ``nit`` counts accepted steps, ``nfev`` calls of `fun`. For
     `fun` differentiated by PyTorch that includes the one which finds out whether autograd can follow it.
 
     On JAX the steps are compiled where `fun` can be traced. One that branches on a value

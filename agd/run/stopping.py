@@ -595,7 +595,8 @@ class Stop:
     check_every : int, optional
         How many steps run between two observations: value, gradient norm and finite flag are read
         together, in one transfer from the device. A run can thus be up to ``check_every - 1`` steps longer than
-        it had to be. By default (None) 10, and 1 where ``agd.minimize`` runs on NumPy arrays.
+        it had to be. By default (None) 10, and 1 where ``agd.minimize`` runs on NumPy arrays and for methods
+        with a line search, which read these numbers at each evaluation.
     when : Criterion, optional
         Another test, or several joined by & and |, such as
         ``GradTol(1e-8) & ValueTol(1e-12) | Deadline(seconds=10)``.

@@ -547,9 +547,17 @@ def _no_products(direction: Direction, memory: Any, current: Evaluation) -> Scal
 def _read_columns(columns: list[Any]) -> list[Any]:
     """Read scalars of several shapes (..., *) to the host in one transfer, in double precision."""
     arrays = [a for a in columns if a is not None]
-    if backends.of(arrays[0]).host_accessible:
-        backends.to_numpy(arrays[0])  # counts the read
-        return [None if a is None else np.asarray(a, dtype=np.float64) for a in columns]
+    row = backends.of(arrays[0])
+    if (
+        row.host_accessible or row.chunked
+    ):  # nothing is gained by packing them, and one read is counted
+        arrays = row.persist(arrays)
+        backends.to_numpy(arrays[0])
+        computed = iter(arrays)
+        return [
+            None if a is None else np.asarray(row.to_numpy(next(computed)), dtype=np.float64)
+            for a in columns
+        ]
     xp = backends.namespace(arrays[0])
     dtype = xp.result_type(*(a.dtype for a in arrays))
     problems = tuple(arrays[0].shape)

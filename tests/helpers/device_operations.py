@@ -81,6 +81,31 @@ def whole_fits() -> dict[str, Callable[[], Any]]:
     }
 
 
+def operations_of_steps(method: Any, **stop: Any) -> float:
+    """Return the operations of one evaluation by a method in 20 variables, the function's own apart."""
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(20, 20))
+    H = torch.asarray(root @ root.T + np.eye(20))
+    x0 = torch.asarray(rng.normal(size=20))
+
+    def value(x: Any) -> Any:
+        return 0.5 * (x @ (H @ x))
+
+    def gradient(x: Any) -> Any:
+        return H @ x
+
+    of_function = operation_count(lambda: (value(x0), gradient(x0)))
+    results: list[Any] = []
+    limits = agd.Stop(max_iter=40, **stop)
+    total = operation_count(
+        lambda: results.append(agd.minimize(value, x0, jac=gradient, method=method, stop=limits))
+    )
+    return total / results[0].nfev - of_function
+
+
 def main() -> None:
     """Print the operations of each fit by the functions that ask for them, most first."""
     for title, call in whole_fits().items():
