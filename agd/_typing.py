@@ -148,7 +148,11 @@ Matrix: TypeAlias = Any
 """X: a dense array, or a sparse matrix of SciPy or CuPy in CSR format, which have few members in common."""
 
 HostArray: TypeAlias = Any
-"""An array of NumPy, whose own methods are called."""
+"""An array of NumPy, whose own methods are called.
+
+What is made by NumPy and given to a function that takes an `Array` is annotated with this type: pyright does
+not take NumPy's overloaded operators for those of the protocol.
+"""
 
 NativeArray: TypeAlias = Any
 """An array of a library that is known where it is used, so that its own methods are called."""

@@ -30,6 +30,9 @@ class BaseObjective:
     ----------
     bounds : Bounds or None
         What each entry of the params may be; None where any number is allowed.
+    least_curvature : tuple of float, or None
+        The Hessian's least eigenvalue, in the objective's coordinates and in the user's; None where it is not
+        known beforehand.
     value_calls, grad_calls : int
         How many calls of a user's function and of its gradient one `value_and_grad` makes.
 
@@ -47,6 +50,7 @@ class BaseObjective:
     """
 
     bounds: Any = None
+    least_curvature: tuple[float, float] | None = None
     value_calls: int = 1
     grad_calls: int = 1
 
@@ -93,11 +97,6 @@ class BaseObjective:
     @property
     def preconditioner(self) -> Any:
         """The change of coordinates from (w, b); None for an objective of (w, b) or of no linear model."""
-        return None
-
-    @property
-    def least_curvature(self) -> tuple[float, float] | None:
-        """The Hessian's least eigenvalue, in these coordinates and in the user's, where it is known beforehand."""
         return None
 
     @property

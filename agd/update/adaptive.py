@@ -1,6 +1,7 @@
-"""Rules with a rate for each parameter, from the size of its gradients: AdaGrad, RMSProp, Adam and kin.
+"""Adaptive gradient methods, which scale each parameter by its past gradients: AdaGrad, RMSProp, Adam and variants.
 
-Each is a direction, made of the moving averages in ``agd.update.moving_averages``, times a rate.
+Each rule is a direction, computed from the exponential moving averages of ``agd.update.moving_averages``, times the
+learning rate. `agd.update.Descent` and `agd.update.sgd` apply the rules to an objective.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def adagrad(
     *,
     eps_in_sqrt: bool = False,
 ) -> Rule:
-    r"""AdaGrad: each parameter's rate falls with the squares that its gradients have added up to.
+    r"""AdaGrad: the gradient divided by the root of the accumulated sum of its squares.
 
     ::
 
@@ -70,11 +71,11 @@ def adagrad(
     learning_rate : float, array or schedule
         lr.
     initial_accumulator : float
-        s before the first update, 0 or more.
+        The initial value of s, 0 or more.
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     eps_in_sqrt : bool
-        Whether the denominator is sqrt(s + eps) instead.
+        Whether `eps` is added under the square root: the denominator is then sqrt(s + eps).
 
     Returns
     -------
@@ -118,7 +119,7 @@ def rmsprop(
     *,
     eps_in_sqrt: bool = False,
 ) -> Rule:
-    r"""RMSProp: AdaGrad with a running mean of squares, which forgets.
+    r"""RMSProp: AdaGrad with an exponential moving average of the squares in place of their sum.
 
     ::
 
@@ -130,11 +131,11 @@ def rmsprop(
     learning_rate : float, array or schedule
         lr.
     decay : float
-        The share of s that an update keeps, in [0, 1).
+        The decay rate of the moving average s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     eps_in_sqrt : bool
-        Whether the denominator is sqrt(s + eps) instead.
+        Whether `eps` is added under the square root: the denominator is then sqrt(s + eps).
 
     Returns
     -------
@@ -169,7 +170,7 @@ def rmsprop(
 
 
 class AdaDeltaMemory(NamedTuple):
-    """Running means of the squared gradients, and of the squared steps."""
+    """Moving averages of the squared gradients, and of the squared steps."""
 
     squares: Tree
     steps: Tree
@@ -177,7 +178,7 @@ class AdaDeltaMemory(NamedTuple):
 
 @named_rule
 def adadelta(learning_rate: Rate = 1.0, rho: float = 0.9, eps: float = 1e-6) -> Rule:
-    r"""AdaDelta: RMSProp with the size of recent steps as its rate, so that units agree.
+    r"""AdaDelta: RMSProp scaled by the root mean square of past steps, so that a step has the units of w.
 
     ::
 
@@ -189,11 +190,11 @@ def adadelta(learning_rate: Rate = 1.0, rho: float = 0.9, eps: float = 1e-6) -> 
     Parameters
     ----------
     learning_rate : float, array or schedule
-        lr; 1 is the paper's.
+        lr; the paper has 1.
     rho : float
-        The share of s and d that an update keeps, in [0, 1).
+        The decay rate of the moving averages s and d, in [0, 1).
     eps : float
-        What gets the first step going, 0 or more.
+        A constant that is added under both roots, 0 or more: it decides the size of the first step.
 
     Returns
     -------
@@ -243,7 +244,7 @@ def _adam_direction(
 def _adam_with_decay(
     learning_rate: Rate, b1: float, b2: float, eps: float, weight_decay: float = 0.0
 ) -> Rule:
-    """Make Adam, or AdamW where the weights decay beside the gradient step."""
+    """Make Adam, or with a weight decay AdamW."""
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
     def direction(
@@ -257,7 +258,7 @@ def _adam_with_decay(
 
 @named_rule
 def adam(learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
-    r"""Adam: momentum over the root of a running mean of squares, both freed from their start at 0.
+    r"""Adam: the ratio of bias-corrected estimates of the gradient's mean and root mean square.
 
     With k the number of this update, from 1::
 
@@ -270,9 +271,9 @@ def adam(learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: fl
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
 
     Returns
     -------
@@ -307,24 +308,24 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
 ) -> Rule:
-    r"""AdamW: Adam, with the weights' decay beside the adaptive step rather than inside it.
+    r"""AdamW: Adam with decoupled weight decay, which is not scaled by the gradients.
 
     ::
 
         w := w - lr (m' / (sqrt(s') + eps) + weight_decay w)
 
-    with m' and s' as in `adam`. Every parameter decays, an intercept too.
+    with m' and s' as in `adam`. All parameters decay, including an intercept.
 
     Parameters
     ----------
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     weight_decay : float
-        The decay, 0 or more; it is multiplied by lr.
+        The coefficient of the decay, 0 or more; it is multiplied by lr.
 
     Returns
     -------
@@ -355,7 +356,7 @@ def adamw(
 def nadam(
     learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> Rule:
-    r"""NAdam: Adam with Nesterov's look ahead.
+    r"""NAdam: Adam with Nesterov momentum.
 
     ::
 
@@ -368,9 +369,9 @@ def nadam(
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
 
     Returns
     -------
@@ -385,7 +386,7 @@ def nadam(
     Notes
     -----
     Dozat (2016), "Incorporating Nesterov momentum into Adam"; the same as optax.nadam.
-    torch.optim.NAdam also lets b1 grow with the steps.
+    torch.optim.NAdam also increases b1 with the number of steps.
 
     Examples
     --------
@@ -413,25 +414,25 @@ def lamb(
     eps: float = 1e-6,
     weight_decay: float = 0.0,
 ) -> Rule:
-    r"""LAMB: AdamW whose step in every leaf is in proportion to the leaf's size.
+    r"""LAMB: AdamW whose step in each leaf of the tree has the norm of that leaf, times the rate.
 
     ::
 
         u = m' / (sqrt(s') + eps) + weight_decay w
         w := w - lr |w| / |u| u
 
-    leaf by leaf, with m' and s' as in `adam`, and u itself where a norm is 0.
+    for each leaf, with m' and s' as in `adam`; where a norm is 0, the ratio of the norms is taken to be 1.
 
     Parameters
     ----------
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     weight_decay : float
-        The decay, 0 or more.
+        The coefficient of the decay, 0 or more.
 
     Returns
     -------
@@ -467,7 +468,7 @@ def lamb(
 
 
 def _scale_to_param(step: Array, param: Array) -> Array:
-    """Scale a direction to the norm of its leaf, LAMB's trust ratio; leave it where either norm is 0."""
+    """Scale a direction to the norm of its leaf by LAMB's trust ratio, which is 1 where either norm is 0."""
     xp = backends.namespace(step)
     param_norm, step_norm = xp.sum(param * param) ** 0.5, xp.sum(step * step) ** 0.5
     defined = (param_norm > 0.0) & (step_norm > 0.0)
@@ -476,7 +477,7 @@ def _scale_to_param(step: Array, param: Array) -> Array:
 
 
 class AMSGradMemory(NamedTuple):
-    """Adam's two moving averages, and the largest unbiased mean of squares so far."""
+    """Adam's two moving averages, and the entrywise maximum of the bias-corrected mean of squares."""
 
     estimates: MomentEstimates
     largest: Tree
@@ -486,7 +487,7 @@ class AMSGradMemory(NamedTuple):
 def amsgrad(
     learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> Rule:
-    r"""AMSGrad: Adam whose denominator never falls, so that its rates never rise.
+    r"""AMSGrad: Adam with a non-decreasing denominator, so that the effective rates never increase.
 
     ::
 
@@ -499,9 +500,9 @@ def amsgrad(
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
 
     Returns
     -------
@@ -516,7 +517,7 @@ def amsgrad(
     Notes
     -----
     Reddi, Kale and Kumar (2018), "On the convergence of Adam and beyond"; the same as optax.amsgrad.
-    torch.optim.Adam(amsgrad=True) takes the maximum before the correction for the start at 0.
+    torch.optim.Adam(amsgrad=True) takes the maximum before the bias correction.
 
     Examples
     --------
@@ -546,7 +547,7 @@ def amsgrad(
 def adamax(
     learning_rate: Rate = 2e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> Rule:
-    r"""AdaMax: Adam with the largest recent gradient in the place of the root mean square.
+    r"""AdaMax: Adam with an exponentially weighted infinity norm in place of the root mean square.
 
     ::
 
@@ -559,9 +560,9 @@ def adamax(
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
 
     Returns
     -------
@@ -605,7 +606,7 @@ def adamax(
 def radam(
     learning_rate: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> Rule:
-    r"""RAdam: Adam that waits with the division until the mean of squares can be trusted.
+    r"""RAdam: rectified Adam, which uses momentum alone until the variance of the mean of squares is bounded.
 
     With rho = 2 / (1 - b2) - 1 and rho_k = rho - 2 k b2^k / (1 - b2^k)::
 
@@ -620,9 +621,9 @@ def radam(
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
 
     Returns
     -------
@@ -667,24 +668,24 @@ def yogi(
     eps: float = 1e-3,
     initial_accumulator: float = 1e-6,
 ) -> Rule:
-    r"""Yogi: Adam whose mean of squares moves by steps of g² whatever its size.
+    r"""Yogi: Adam whose estimate of the squares changes by at most (1 - b2) g² in a step.
 
     ::
 
         s := s - (1 - b2) sign(s - g²) g²
 
-    and the rest as in `adam`.
+    with m and the step as in `adam`.
 
     Parameters
     ----------
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m and of s that an update keeps, in [0, 1).
+        The decay rates of the moving averages m and s, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     initial_accumulator : float
-        m and s before the first update, 0 or more.
+        The initial value of m and s, 0 or more.
 
     Returns
     -------
@@ -728,18 +729,18 @@ def _entrywise_max(a: Array, b: Array) -> Array:
 
 
 def _quotient(a: Array, b: Array) -> Array:
-    """Return a / b, and 0 where b is 0: with eps = 0, a parameter that never had a gradient."""
+    """Return a / b, and 0 where b is 0, as for a parameter whose gradient has always been 0 if eps is 0."""
     xp = backends.namespace(b)
     return xp.where(b > 0.0, a / xp.where(b > 0.0, b, xp.ones_like(b)), 0.0 * a)
 
 
 def _rectify(limit: float, b2: float, count: Array, mean: Array, step: Array) -> Array:
-    """Return r_k step where the variance of the mean of squares is bounded, the mean before that."""
+    """Return r_k times the step where the variance of the mean of squares is bounded, else the mean."""
     xp = backends.namespace(mean)
     k = xp.astype(count, mean.dtype)
     rho = limit - 2.0 * k * b2**k / (1.0 - b2**k)
     bounded = rho >= 5.0
-    # Both branches are computed: where the mean is taken, the root must not be of a negative number.
+    # `where` evaluates both branches, so that the unused square root must not be of a negative number.
     safe = xp.where(bounded, rho, 5.0 + 0.0 * rho)
     square = (safe - 4.0) * (safe - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * safe)
     return xp.where(bounded, xp.sqrt(square) * step, mean)

@@ -1,6 +1,7 @@
-"""Rules with one rate for all parameters: gradient descent, momentum, and rules of the gradient's sign.
+"""First-order rules with one learning rate for all parameters: gradient descent, momentum, and sign-based rules.
 
-Each is a direction and the memory that it needs; `rule_from_direction` multiplies it by the rate.
+Each rule is a direction with its state; `rule_from_direction` multiplies the direction by the learning rate.
+`agd.update.Descent` and `agd.update.sgd` apply the rules to an objective.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["gradient_descent", "lion", "momentum", "nesterov", "rprop", "sign_de
 
 @named_rule
 def gradient_descent(learning_rate: Rate = AUTO) -> Rule:
-    r"""Gradient descent, the article's rule.
+    r"""Gradient descent with a fixed step or a schedule.
 
     ::
 
@@ -39,8 +40,8 @@ def gradient_descent(learning_rate: Rate = AUTO) -> Rule:
     Parameters
     ----------
     learning_rate : float, array, schedule or "auto"
-        lr. An array holds a rate for each problem of the batch, which are the leading axes of every
-        leaf. ``"auto"`` is 1/L, for a method that knows the objective.
+        lr. An array has one rate for each problem of a batch, whose axes are the leading axes of every leaf.
+        ``"auto"`` stands for 1/L, with L the largest curvature, which a method that knows the objective computes.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def gradient_descent(learning_rate: Rate = AUTO) -> Rule:
 
 
 def _momentum_rule(learning_rate: Rate, beta: float, *, nesterov: bool) -> Rule:
-    """Make heavy-ball momentum, or Nesterov's, whose direction is the velocity that follows."""
+    """Make heavy-ball momentum, or Nesterov's, whose direction is beta v + g with the new velocity v."""
     check_number("beta", beta, 0.0, 1.0, open_end=True)
 
     def add(velocity: Tree, grads: Tree) -> Tree:
@@ -84,7 +85,7 @@ def _momentum_rule(learning_rate: Rate, beta: float, *, nesterov: bool) -> Rule:
 
 @named_rule
 def momentum(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
-    r"""Heavy-ball momentum: steps add up to a velocity that friction wears down.
+    r"""Heavy-ball momentum: the step is an exponentially weighted sum of past gradients.
 
     ::
 
@@ -96,7 +97,7 @@ def momentum(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     learning_rate : float, array, schedule or "auto"
         lr, as in `gradient_descent`.
     beta : float
-        The share of the velocity that a step keeps, in [0, 1).
+        The momentum coefficient, in [0, 1).
 
     Returns
     -------
@@ -111,8 +112,8 @@ def momentum(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     Notes
     -----
     Polyak (1964), "Some methods of speeding up the convergence of iteration methods". The rate
-    multiplies the velocity, as in optax.sgd(momentum=beta) and torch.optim.SGD, so a schedule acts on
-    earlier gradients too.
+    multiplies the velocity, as in optax.sgd(momentum=beta) and torch.optim.SGD, so a schedule scales the
+    contributions of earlier gradients too.
 
     Examples
     --------
@@ -127,7 +128,7 @@ def momentum(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
 
 @named_rule
 def nesterov(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
-    r"""Nesterov's momentum: the step is taken with the velocity that the next one would have.
+    r"""Nesterov's accelerated gradient: momentum whose step extrapolates the velocity by one update.
 
     ::
 
@@ -139,7 +140,7 @@ def nesterov(learning_rate: Rate = AUTO, beta: float = 0.9) -> Rule:
     learning_rate : float, array, schedule or "auto"
         lr, as in `gradient_descent`.
     beta : float
-        The share of the velocity that a step keeps, in [0, 1).
+        The momentum coefficient, in [0, 1).
 
     Returns
     -------
@@ -173,7 +174,7 @@ def _signs(tree: Tree) -> Tree:
 
 @named_rule
 def sign_descent(learning_rate: Rate = 1e-3) -> Rule:
-    r"""Sign descent: every parameter moves by the same amount.
+    r"""Sign descent: every parameter changes by the learning rate, against the sign of its gradient.
 
     ::
 
@@ -213,7 +214,7 @@ def sign_descent(learning_rate: Rate = 1e-3) -> Rule:
 def lion(
     learning_rate: Rate = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
 ) -> Rule:
-    r"""Lion: the sign of a momentum that looks further ahead than the one it keeps.
+    r"""Lion: the sign of an interpolation between the gradient and its moving average.
 
     ::
 
@@ -226,14 +227,14 @@ def lion(
     learning_rate : float, array or schedule
         lr.
     b1, b2 : float
-        The shares of m in the step and in the memory, in [0, 1).
+        The weights of m in the step and in the update of m, in [0, 1).
     weight_decay : float
-        The decay, 0 or more.
+        The coefficient of the decay, 0 or more.
 
     Returns
     -------
     Rule
-        The rule; with a decay its ``update`` needs the params.
+        The rule; with a positive decay its ``update`` needs the params.
 
     Raises
     ------
@@ -262,7 +263,7 @@ def lion(
 
 
 class RpropState(NamedTuple):
-    """Every parameter's step size, and its last move before the sign: 0 after a change of sign."""
+    """The step size of each parameter, and its last step, which is 0 after a change of the gradient's sign."""
 
     sizes: Tree
     last: Tree
@@ -276,22 +277,22 @@ def rprop(
     least: float = 1e-6,
     most: float = 50.0,
 ) -> Rule:
-    r"""Rprop: every parameter's step grows while its gradient keeps its sign, and shrinks when not.
+    r"""Rprop: resilient backpropagation, with a step size for each parameter from the signs of its gradients.
 
     ::
 
-        d := clip(grow d, least, most)     if g keeps the sign of the last move
-             clip(shrink d, least, most)   if it changes: then there is no move, and none is kept
+        d := clip(grow d, least, most)     if g has the sign of the last step's gradient
+             clip(shrink d, least, most)   if its sign has changed; then this step is 0
         w := w - d sign(g)
 
     Parameters
     ----------
     learning_rate : float
-        d before the first update.
+        The initial value of d.
     shrink, grow : float
-        The factors, in (0, 1) and from 1 on.
+        The factors of d, below 1 and at least 1.
     least, most : float
-        The limits of d.
+        The bounds of d.
 
     Returns
     -------
@@ -307,7 +308,7 @@ def rprop(
     -----
     Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation learning: the
     RPROP algorithm"; for full gradients, not for mini-batches. The same as torch.optim.Rprop; the
-    moves of optax.rprop (0.2.8) come one update late.
+    steps of optax.rprop (0.2.8) lag by one update.
 
     Examples
     --------
@@ -327,12 +328,14 @@ def rprop(
         return RpropState(filled(params, learning_rate), zeros(params))
 
     def resized(size: Array, last: Array, g: Array) -> Array:
-        xp, same = backends.namespace(g), last * g
-        factor = xp.where(same > 0.0, grow + 0.0 * size, shrink + 0.0 * size)
-        return xp.where(same == 0.0, size, backends.clip(factor * size, low=least, high=most))
+        xp, agreement = backends.namespace(g), last * g
+        factor = xp.where(agreement > 0.0, grow + 0.0 * size, shrink + 0.0 * size)
+        # At the first update, and after a change of sign, the last step is 0 and the size stays as it is.
+        return xp.where(agreement == 0.0, size, backends.clip(factor * size, low=least, high=most))
 
     def move(size: Array, last: Array, g: Array) -> Array:
         xp = backends.namespace(g)
+        # The last step went past a minimum along this coordinate: wait for the gradient at a smaller size.
         return xp.where(last * g < 0.0, 0.0 * g, size * sign(g))
 
     def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, RpropState]:

@@ -1,7 +1,7 @@
-"""Schedules: step k -> learning rate. k counts from 0, the first update.
+"""Learning rate schedules: functions from the number k of the update, counted from 0, to the learning rate.
 
-A schedule is a hashable object that is called with k, a Python number or an array of any library, and
-gives the rate; it runs inside ``jax.jit`` and reads nothing on the host.
+A schedule is a hashable callable of k, a Python number or an array of any library. It can be traced by ``jax.jit``
+and never reads a value on the host. The rules of ``agd.update`` take one in place of a constant rate.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ def _is_array(k: Step) -> bool:
 def _select_value(condition: Any, yes: Any, no: Any, k: Step) -> Any:
     if not _is_array(k):
         return yes if condition else no
+    # Adding an array of zeros makes arrays of both values, since some namespaces' `where` takes no numbers.
     zero = backends.namespace(k).zeros_like(k)
     return backends.namespace(k).where(condition, yes + zero, no + zero)
 
 
 @dataclass(frozen=True)
 class constant:  # noqa: N801 - called like the functions of optax and PyTorch
-    """The same rate at every step, lr(k) = value.
+    """A constant rate, lr(k) = value.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ class constant:  # noqa: N801 - called like the functions of optax and PyTorch
 
     def __call__(self, k: Step) -> Any:
         """Return the rate at step k."""
+        # The sum gives the rate the dtype and the device of k.
         return self.value if not _is_array(k) else self.value + 0.0 * k
 
 
@@ -68,11 +70,11 @@ class exponential:  # noqa: N801 - as above
     init : float
         The first rate.
     rate : float
-        What the rate is multiplied by every `steps` steps; above 0.
+        The factor by which the rate is multiplied every `steps` steps; above 0.
     steps : int
-        The steps that one factor takes.
+        The number of steps over which the rate changes by one factor.
     staircase : bool
-        Whether k / steps is rounded down, so that the rate falls in steps.
+        Whether k / steps is rounded down, so that the rate is piecewise constant.
 
     Notes
     -----
@@ -112,7 +114,7 @@ class inverse_scaling:  # noqa: N801 - as above
     init : float
         The first rate.
     power : float
-        How fast it falls; 0 or more. Robbins and Monro's conditions hold for 0.5 < power <= 1.
+        The exponent, 0 or more. Robbins and Monro's conditions hold for 0.5 < power <= 1.
 
     Notes
     -----
@@ -140,7 +142,7 @@ class inverse_scaling:  # noqa: N801 - as above
 
 @dataclass(frozen=True)
 class cosine:  # noqa: N801 - as above
-    """Half a cosine from `init` down to `floor` init, then constant.
+    """Cosine annealing from `init` to `floor` init, then a constant rate.
 
     ::
 
@@ -151,9 +153,9 @@ class cosine:  # noqa: N801 - as above
     init : float
         The first rate.
     steps : int
-        The steps that the fall takes.
+        The number of steps of the annealing.
     floor : float
-        The share of `init` that is left at the end, 0 or more.
+        The final rate as a share of `init`, 0 or more.
 
     Notes
     -----
@@ -190,16 +192,16 @@ class cosine:  # noqa: N801 - as above
 
 @dataclass(frozen=True)
 class warm_up:  # noqa: N801 - as above
-    """A linear rise to a rate or a schedule, lr(k) = init + (then(0) - init) k / steps for k < steps.
+    """Linear warm-up to a rate or a schedule, lr(k) = init + (then(0) - init) k / steps for k < steps.
 
-    After that the schedule takes over, counting from 0.
+    From step `steps` on the rate is then(k - steps).
 
     Parameters
     ----------
     then : float or schedule
-        The rate after the rise, or the schedule that follows it.
+        The rate after the warm-up, or the schedule that follows it.
     steps : int
-        The steps that the rise takes.
+        The number of steps of the warm-up.
     init : float
         The first rate.
 
@@ -230,18 +232,18 @@ class warm_up:  # noqa: N801 - as above
         """Return the rate at step k."""
         peak = self.then(0 * k) if callable(self.then) else self.then
         rise = self.init + (peak - self.init) * (k / self.steps)
-        late = self.then(_is_above(k - self.steps)) if callable(self.then) else self.then
+        late = self.then(_clip_to_zero(k - self.steps)) if callable(self.then) else self.then
         return _select_value(k < self.steps, rise, late, k)
 
 
-def _is_above(k: Step) -> Any:
-    """Return max(k, 0): a schedule is not asked for steps before its first, even where unused."""
+def _clip_to_zero(k: Step) -> Any:
+    """Return max(k, 0): where k is an array, both branches are evaluated, and a schedule is defined for k >= 0."""
     return backends.clip(k, low=0.0) if _is_array(k) else max(k, 0)
 
 
 @dataclass(frozen=True, init=False)
 class piecewise:  # noqa: N801 - as above
-    """Piecewise constant: the rate is multiplied by a factor from each boundary on.
+    """A piecewise constant rate, which is multiplied by a factor at each boundary.
 
     ::
 
@@ -252,7 +254,7 @@ class piecewise:  # noqa: N801 - as above
     init : float
         The first rate.
     factors : mapping of int to float
-        A factor, 0 or more, for each boundary.
+        The factor, 0 or more, of each boundary, a number of steps.
 
     Notes
     -----
