@@ -124,7 +124,7 @@ def _with_intercept_sums(
 
 @dataclass(frozen=True)
 class NewtonObjective(BaseObjective):
-    """A linear model's smooth objective with its Hessian, in centred and scaled coordinates.
+    """A linear model's objective with the Hessian of its smooth part, in centred and scaled coordinates.
 
     Points and gradients are vectors of d entries, those of the coefficients and then that of the intercept,
     so that a Newton step is one solution of a system of d equations.
@@ -132,7 +132,7 @@ class NewtonObjective(BaseObjective):
     Attributes
     ----------
     base : LinearObjective
-        The objective of (w, b), with none or an `L2` penalty.
+        The objective of (w, b), with none, an `L2` penalty or one that has a prox.
     scaling : Scaling
         The coordinates.
     scale : array, shape (..., d)
@@ -170,7 +170,7 @@ class NewtonObjective(BaseObjective):
             unit = 0.0 * zero[..., :1] + scaling.intercept_scale[..., None]
             scale = xp.concat([scale, unit], axis=-1)
         products = scale[..., :, None] * scale[..., None, :]
-        alpha, ridge = ridge_strength(base.penalty), None
+        alpha, ridge = 0.0 if base.nonsmooth else ridge_strength(base.penalty), None
         if alpha > 0.0:
             eye = xp.eye(scale.shape[-1], dtype=scale.dtype, device=backends.device(scale))
             free = xp.zeros_like(scale[..., :1]) if base.intercept else scale[..., :0]
@@ -230,15 +230,31 @@ class NewtonObjective(BaseObjective):
         value, grad, _ = self.second_order(x)
         return value, grad
 
+    @property
+    def nonsmooth(self) -> bool:
+        """Whether the penalty is left to `prox`."""
+        return self.base.nonsmooth
+
+    def penalty_value(self, x: Array) -> Array:
+        """Return the part of the objective that is left to `prox`, shape (...); else 0."""
+        return self.base.penalty_value(self._params(self.scale * x))
+
     def grad_norm(self, grads: Array, params: Array) -> Array:
-        """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it."""
-        if self.base.convergence_norm is not None:
+        """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it.
+
+        Where the penalty has a prox, it is the size of x - prox(x - g, 1).
+        """
+        relative = self.base.convergence_norm is not None
+        if relative and not self.nonsmooth:
             size: Array = tree_max_abs(grads, grads.ndim - 1) / self.scaling.gradient_scale
             return size
+        if relative:
+            user = self.scaling.to_original(self._params(params))
+            return self.scaling.relative_residual(self._params(grads), user, self.base.penalty)
         x, g = self.report(params, grads)
         return self.base.grad_norm(g, x)
 
     def report(self, x: Array, grads: Array) -> tuple[Params, Params]:
-        """Return parameters and gradient in the user's coordinates."""
-        params = self.scaling.to_original(self._params(x))
+        """Return parameters and gradient in the user's coordinates, the parameters within the penalty's set."""
+        params = self.base.prox(self.scaling.to_original(self._params(x)), 0.0)
         return params, self.scaling.restore_gradient(self._params(grads))

@@ -42,6 +42,7 @@ from agd.update.descent import Accelerated
 from agd.update.directions import lbfgs
 from agd.update.newton import MIN_CURVATURE_RATIO, Newton, NewtonStep
 from agd.update.proximal import FISTA, ProximalGradient
+from agd.update.proximal_newton import ProximalNewton
 
 __all__ = [
     "ActiveSetOnMoments",
@@ -53,6 +54,7 @@ __all__ = [
     "MomentSolver",
     "NewtonOnData",
     "NormalEquations",
+    "ProximalNewtonOnData",
     "ScaledLBFGS",
     "WhitenedLBFGS",
     "loop_settings",
@@ -296,7 +298,20 @@ class NewtonOnData(LinearSolver):
         with np.errstate(all="ignore"):
             start = null_model(base, scaling) if start is None else start
             objective = NewtonObjective.of(base, scaling)
-            return Plan(Newton(MIN_CURVATURE_RATIO), objective, objective.from_params(start), 1)
+            start = base.prox(start, 0.0)  # the nearest point that the penalty allows
+            return Plan(self.method(), objective, objective.from_params(start), 1)
+
+    def method(self) -> Any:
+        """Return what takes a step."""
+        return Newton(MIN_CURVATURE_RATIO)
+
+
+class ProximalNewtonOnData(NewtonOnData):
+    """The same with a penalty that acts entry by entry, handled by its prox."""
+
+    def method(self) -> Any:
+        """Return what takes a step."""
+        return ProximalNewton()
 
 
 class FistaOnMoments(MomentSolver):

@@ -33,6 +33,7 @@ from agd.run.linear_solvers import (
     KernelConjugateGradients,
     NewtonOnData,
     NormalEquations,
+    ProximalNewtonOnData,
     ScaledLBFGS,
     WhitenedLBFGS,
 )
@@ -86,6 +87,7 @@ SOLVERS: dict[str, SolverRow] = {
     "active_set": SolverRow(ActiveSetOnMoments(), "fista_moments"),
     "fista_moments": SolverRow(FistaOnMoments(), "fista"),
     "fista": SolverRow(FISTA_ON_DATA),
+    "proximal_newton": SolverRow(ProximalNewtonOnData(), "proximal_gradient"),
     "proximal_gradient": SolverRow(PROXIMAL_GRADIENT),
     "newton": SolverRow(NewtonOnData(), "lbfgs_whitened"),
     "lbfgs_whitened": SolverRow(WhitenedLBFGS(), "lbfgs_scaled"),
@@ -134,7 +136,7 @@ def select_solver(traits: Traits) -> str:
     if t.penalty_needs_prox and t.quadratic:
         return _proximal_least_squares(t, moderate=moderate)
     if t.penalty_needs_prox:
-        return "proximal_gradient"
+        return "proximal_newton" if proximal_newton_pays(t) else "proximal_gradient"
     if moderate and newton_pays(t):
         return "newton"
     if moderate:
@@ -153,6 +155,17 @@ def newton_pays(t: Traits) -> bool:
         and not (t.sparse or t.several_outputs)
         and t.rows >= t.columns
         and operations <= MAX_HESSIAN_OPERATIONS
+    )
+
+
+def proximal_newton_pays(t: Traits) -> bool:
+    """Return whether a few Hessians, each with a model to minimise on the host, cost less than many steps."""
+    one_on_host = t.numpy and t.batch_shape == () and not t.several_outputs
+    return (
+        one_on_host
+        and t.penalty == "separable"
+        and t.columns <= MAX_ACTIVE_SET_COLUMNS
+        and t.entries * t.columns <= MAX_HESSIAN_OPERATIONS
     )
 
 

@@ -19,9 +19,13 @@ from agd.gradient.cross_products import accumulator
 from agd.update.solver import Solver
 
 __all__ = [
+    "HessianState",
     "Newton",
     "NewtonStep",
+    "StepMemory",
+    "TrialRecord",
     "damped_direction",
+    "judge_trial",
 ]
 
 # Steps in a row that do not halve the gradient: then rounding is all that is left of it.
@@ -318,7 +322,7 @@ class Newton(Solver):
         for _ in range(MAX_TRIALS):
             trial = _evaluate_trial(objective, params, state, damping)
             numbers, before = _read_numbers(trial, state)
-            search = _judge_trial(search, numbers, before, noise)
+            search = judge_trial(search, numbers, before, noise)
             if search.newly_accepted.all():
                 point = trial[:5]
             elif search.newly_accepted.any():
@@ -452,7 +456,7 @@ def _read_numbers(trial: NewtonTrial, state: HessianState) -> tuple[Any, StepMem
     return read[:n], StepMemory(*read[n:])
 
 
-def _judge_trial(
+def judge_trial(
     search: TrialRecord | None, numbers: Any, memory: StepMemory, noise: float
 ) -> TrialRecord:
     """Return the record of a search after a trial with these numbers."""
