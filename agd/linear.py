@@ -140,6 +140,10 @@ def fit(
 
         Other losses:
 
+        - ``"proximal_newton"``, "proximal Newton": one problem in NumPy arrays, p <= 256 and n p² <= 4,000,000,
+          with a penalty that acts entry by entry. Each step takes one pass, and minimises the quadratic model
+          of the loss together with the penalty. Values that are not finite fall back to
+          ``"proximal_gradient"``.
         - ``"proximal_gradient"``, "proximal gradient": with a penalty that is handled by its prox, or a
           set; steps of Barzilai and Borwein.
         - ``"newton"``, "Newton": with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse. Each step

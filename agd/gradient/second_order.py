@@ -236,8 +236,11 @@ class NewtonObjective(BaseObjective):
         return self.base.nonsmooth
 
     def penalty_value(self, x: Array) -> Array:
-        """Return the part of the objective that is left to `prox`, shape (...); else 0."""
-        return self.base.penalty_value(self._params(self.scale * x))
+        """Return the part of the objective that is left to `prox`, shape (...); else 0.
+
+        A point at the edge of a set may lie outside by rounding: the nearest point within counts.
+        """
+        return self.base.penalty_value(self.base.prox(self._params(self.scale * x), 0.0))
 
     def grad_norm(self, grads: Array, params: Array) -> Array:
         """Return the gradient's size: relative here, or absolute in (w, b), as the base measures it.

@@ -159,7 +159,7 @@ class HostPoint(NamedTuple):
         p = len(scale)
         near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
         residual = np.append(x[:p] - near / scale, g[p:])
-        added = float(penalty.value(scale * x[:p]))
+        added = float(penalty.value(penalty.prox(scale * x[:p], 0.0 * scale)))
         return cls(x, g, H, float(state.value), added, residual)
 
     def model_minimum(self, scale: HostArray, penalty: Any, damping: float) -> HostArray:

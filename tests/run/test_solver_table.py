@@ -37,6 +37,7 @@ METHOD_NAMES = {
     "lbfgs_scaled": "L-BFGS (memory 10), strong Wolfe",
     "accelerated": "accelerated gradient descent, centred and scaled",
     "backtracking": "accelerated gradient descent, step by backtracking, centred and scaled",
+    "proximal_newton": "proximal Newton",
     "proximal": "proximal gradient (Barzilai-Borwein, memory 10)",
 }
 
@@ -79,52 +80,52 @@ torch, 15 x 5                 | normal    | normal  | fista         | fista     
 torch, 12 x 2001              | cg_rows   | cg_rows | fista         | fista         | fista
 """
 
-# With any other loss the penalties with a prox are alike, and so are most kinds of data.
+# With any other loss the penalties that act entry by entry are alike, and so are most kinds of data.
 OTHER_LOSSES_TABLE = """
-kind of data                  | losses                  | none           | L2             | prox
-numpy, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
-numpy, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
-numpy, 20 x 40                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 20 x 256               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 20 x 257               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 1100 x 257             | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 1600 x 50              | huber, log_loss, poisson | newton         | newton         | proximal
-numpy, 1601 x 50              | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-numpy, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal
-numpy, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal
-numpy, 12 x 2001 uneven       | huber, log_loss          | accelerated    | accelerated    | proximal
-numpy, 12 x 2001 uneven       | poisson                  | backtracking   | backtracking   | proximal
-numpy, 2010 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal
-numpy, 2010 x 2001            | poisson                  | backtracking   | backtracking   | proximal
-float32, 60 x 5               | huber, log_loss, poisson | newton         | newton         | proximal
-float32, 12 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal
-float32, 12 x 2001            | poisson                  | backtracking   | backtracking   | proximal
-batch, 3 x 60 x 5             | huber, log_loss, poisson | newton         | newton         | proximal
-targets, 60 x 5 -> 3          | huber, log_loss, poisson | newton         | newton         | proximal
-sparse, 1100 x 256, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-sparse, 1100 x 257, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal
-sparse, 1100 x 257, 30 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-sparse, 60 x 257, 10 %        | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal
-sparse, 2010 x 2001, 1 %      | huber, log_loss, poisson | lbfgs_scaled   | lbfgs_scaled   | proximal
-stream, 60 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-stream, 15 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-stream, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal
-stream, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal
-stream, 42100 x 50            | huber, log_loss, poisson | lbfgs_sampled  | lbfgs_sampled  | proximal
-dask, 60 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal
-dask, 15 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal
-dask, 20 x 40                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-dask, 12 x 2001               | huber, log_loss          | accelerated    | accelerated    | proximal
-dask, 12 x 2001               | poisson                  | backtracking   | backtracking   | proximal
-strict, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal
-strict, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal
-strict, 20 x 40               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal
-strict, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal
-strict, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal
-torch, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
-torch, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal
-torch, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal
-torch, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal
+kind of data                  | losses                  | none           | L2             | L1, NonNegative | GroupL1
+numpy, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+numpy, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+numpy, 20 x 40                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
+numpy, 20 x 256               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
+numpy, 20 x 257               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+numpy, 1100 x 257             | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+numpy, 1600 x 50              | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+numpy, 1601 x 50              | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+numpy, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+numpy, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal        | proximal
+numpy, 12 x 2001 uneven       | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+numpy, 12 x 2001 uneven       | poisson                  | backtracking   | backtracking   | proximal        | proximal
+numpy, 2010 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+numpy, 2010 x 2001            | poisson                  | backtracking   | backtracking   | proximal        | proximal
+float32, 60 x 5               | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+float32, 12 x 2001            | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+float32, 12 x 2001            | poisson                  | backtracking   | backtracking   | proximal        | proximal
+batch, 3 x 60 x 5             | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+targets, 60 x 5 -> 3          | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+sparse, 1100 x 256, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+sparse, 1100 x 257, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal        | proximal
+sparse, 1100 x 257, 30 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+sparse, 60 x 257, 10 %        | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal        | proximal
+sparse, 2010 x 2001, 1 %      | huber, log_loss, poisson | lbfgs_scaled   | lbfgs_scaled   | proximal        | proximal
+stream, 60 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+stream, 15 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+stream, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+stream, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal        | proximal
+stream, 42100 x 50            | huber, log_loss, poisson | lbfgs_sampled  | lbfgs_sampled  | proximal        | proximal
+dask, 60 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+dask, 15 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+dask, 20 x 40                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+dask, 12 x 2001               | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+dask, 12 x 2001               | poisson                  | backtracking   | backtracking   | proximal        | proximal
+strict, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+strict, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+strict, 20 x 40               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+strict, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+strict, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal        | proximal
+torch, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+torch, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+torch, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
+torch, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal        | proximal
 """
 
 LOSSES = ("squared_error", "huber", "log_loss", "poisson")
@@ -244,8 +245,9 @@ def expected_solvers() -> dict[tuple[str, str], dict[str, str]]:
     expected = {}
     for kind, *solvers in table_rows(SQUARED_LOSS_TABLE):
         expected[kind, "squared_error"] = dict(zip(PENALTIES, solvers, strict=True))
-    for kind, losses, none, ridge, proximal in table_rows(OTHER_LOSSES_TABLE):
-        row = {"none": none, "L2": ridge, **dict.fromkeys(PROXIMAL_PENALTIES, proximal)}
+    for kind, losses, none, ridge, separable, coupled in table_rows(OTHER_LOSSES_TABLE):
+        solvers = (none, ridge, separable, coupled, separable)
+        row = dict(zip(PENALTIES, solvers, strict=True))
         for loss in losses.split(", "):
             assert (kind, loss) not in expected, f"{kind} | {loss} stands twice in the tables"
             expected[kind, loss] = row
