@@ -173,18 +173,18 @@ class Softmax(BaseLoss):
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from exponentials that do not overflow; no digit of 1 - p_y cancels."""
-        xp, chosen = namespace(z), self.statistic(y)
-        shifted = z - xp.max(z, axis=-1, keepdims=True)
-        e = xp.exp(shifted)
-        e_chosen = e * chosen
-        others = e - e_chosen
-        rest, own = (xp.sum(x, axis=-1, keepdims=True) for x in (others, e_chosen))
-        total, z_chosen = rest + own, xp.sum(shifted * chosen, axis=-1, keepdims=True)
+        xp = namespace(z)
+        z = xp.moveaxis(z, -1, 0)  # sums over the classes then add whole rows of memory
+        numbers = xp.arange(int(self.classes), dtype=y.dtype, device=device(y))
+        own = xp.reshape(numbers, (-1, *(1,) * (z.ndim - 1))) == y
+        z, zero = z - xp.max(z, axis=0), xp.zeros_like(z)
+        e, z_own = xp.exp(z), xp.sum(xp.where(own, z, zero), axis=0)
+        e_own, rest = xp.exp(z_own), xp.sum(xp.where(own, zero, e), axis=0)
         # Where the row's own class is likely, its probability is 1 but for the rest of the classes.
-        likely = own > 0.5
-        small = xp.log1p(rest / xp.where(likely, own, xp.ones_like(own)))
-        value = xp.where(likely, small, xp.log(total) - z_chosen)
-        return value[..., 0], (others - chosen * rest) / total
+        likely, total = e_own > 0.5, rest + e_own
+        small = xp.log1p(rest / xp.where(likely, e_own, xp.ones_like(e_own)))
+        value = xp.where(likely, small, xp.log(total) - z_own)
+        return value, xp.moveaxis(xp.where(own, -rest, e) / total, 0, -1)
 
     def statistic(self, y: Array) -> Array:
         """Return 1 for the class of each row and 0 for the others, shape (..., n, k)."""
