@@ -145,13 +145,17 @@ class Softmax(BaseLoss):
     has_recession_direction = True
     domain = "the number of a class, from 0"
 
-    classes: float = math.inf
+    classes: float | None = math.inf
 
     def __post_init__(self) -> None:
         """Refuse a number of classes below two; there is one output for each class."""
         if self.classes != math.inf:
             as_count("classes", self.classes, least=2)
         vars(self).update(outputs=self.classes)
+
+    @property
+    def _class_count(self) -> int:
+        return int(self.classes or 0)
 
     def with_classes(self, count: int) -> Softmax:
         """Return the loss of this many classes."""
@@ -175,7 +179,7 @@ class Softmax(BaseLoss):
         """Return both, from exponentials that do not overflow; no digit of 1 - p_y cancels."""
         xp = namespace(z)
         z = xp.moveaxis(z, -1, 0)  # sums over the classes then add whole rows of memory
-        numbers = xp.arange(int(self.classes), dtype=y.dtype, device=device(y))
+        numbers = xp.arange(self._class_count, dtype=y.dtype, device=device(y))
         own = xp.reshape(numbers, (-1, *(1,) * (z.ndim - 1))) == y
         z, zero = z - xp.max(z, axis=0), xp.zeros_like(z)
         e, z_own = xp.exp(z), xp.sum(xp.where(own, z, zero), axis=0)
@@ -189,7 +193,7 @@ class Softmax(BaseLoss):
     def statistic(self, y: Array) -> Array:
         """Return 1 for the class of each row and 0 for the others, shape (..., n, k)."""
         xp = namespace(y)
-        numbers = xp.arange(int(self.classes), dtype=y.dtype, device=device(y))
+        numbers = xp.arange(self._class_count, dtype=y.dtype, device=device(y))
         return xp.astype(y[..., None] == numbers, y.dtype)
 
     def link(self, mean: Array) -> Array:
@@ -219,4 +223,4 @@ class Softmax(BaseLoss):
 
     def outside(self, y: Array) -> Array:
         """Return where y is not the number of a class."""
-        return (y < 0.0) | (y >= self.classes) | (y != namespace(y).floor(y))
+        return (y < 0.0) | (y >= (self.classes or 0.0)) | (y != namespace(y).floor(y))

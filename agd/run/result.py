@@ -417,12 +417,14 @@ class FitResult(Result):
 
 def _labels_at(number: Array, labels: tuple[Any, ...]) -> Array:
     """Return the label at each position, in the dtype of the positions; text as an array of NumPy's."""
+    result: Array
     if isinstance(labels[0], str):
-        text: Array = np.asarray(labels)[backends.to_numpy(number).astype(int)]
-        return text
+        text: Any = np.asarray(labels)[backends.to_numpy(number).astype(int)]
+        result = text
+        return result
     # By comparisons: a lazy array takes no entries of another by its values.
     xp, zero = backends.namespace(number), 0.0 * number
-    result: Array = zero + labels[0]
+    result = zero + labels[0]
     for position, label in enumerate(labels[1:], start=1):
         result = xp.where(number == position, zero + label, result)
     return result
