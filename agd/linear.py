@@ -146,8 +146,9 @@ def fit(
           ``"proximal_gradient"``.
         - ``"proximal_gradient"``, "proximal gradient": with a penalty that is handled by its prox, or a
           set; steps of Barzilai and Borwein.
-        - ``"newton"``, "Newton": with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse. Each step
-          takes one pass, for value, gradient and Hessian together. Columns that are nearly dependent, and
+        - ``"newton"``, "Newton": with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss
+          of one output, as all but softmax are. Each step takes one pass, for value, gradient and Hessian
+          together. Columns that are nearly dependent, and
           values that are not finite, fall back to ``"lbfgs_whitened"``.
         - ``"lbfgs_whitened"``, "L-BFGS ... whitened": p as for ``"normal"``. With many rows on the host or
           in chunks it begins where a fit of a subsample ends ("begun on ... rows"). Moments that the dtype

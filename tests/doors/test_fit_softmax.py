@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import agd
-from agd.loss import L1, L2, Box, ElasticNet, Softmax
+from agd.loss import L1, L2, Box, ElasticNet, GroupL1, NonNegative, Softmax
 
 K = 3
 TIGHT = agd.Stop(grad_tol=1e-10)
@@ -214,6 +214,26 @@ def test_a_method_that_the_user_names(method):
     found = agd.fit(X, y, loss="softmax", penalty=L2(0.1), method=rule, stop=stop)
     assert found.success
     np.testing.assert_allclose(found.coef, known.coef, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "solver"),
+    [
+        (L2(0.1), "lbfgs_whitened"),
+        (L1(0.05), "proximal_gradient"),
+        (GroupL1(0.05, (0, 0, 1, 1)), "proximal_gradient"),
+        (NonNegative(), "proximal_gradient"),
+    ],
+    ids=str,
+)
+def test_the_solver_is_that_of_losses_with_several_outputs(penalty, solver):
+    X, y, _ = made()
+    found = agd.fit(X, y, loss="softmax", penalty=penalty)
+    assert found.solver == solver
+    assert found.success
+    total = sum(float(penalty.value(row)) for row in found.coef)
+    mean = -np.log(found.predict_proba(X)[np.arange(len(y)), y.astype(int)]).mean()
+    assert found.fun == pytest.approx(mean + total, rel=1e-10)
 
 
 def test_a_warm_start_begins_at_the_earlier_result():
