@@ -274,7 +274,7 @@ class Certificate:
 
 
 class Deferred(Certificate):
-    """A certificate whose curvatures are computed when one of them is first read.
+    """A certificate whose curvatures, and bound on the distance, are computed when they are first read.
 
     Parameters
     ----------
@@ -282,21 +282,32 @@ class Deferred(Certificate):
         As of `Certificate`.
     ends : callable, optional
         Returns the least and the largest eigenvalue of the Hessian.
+    distance_bound : callable, optional
+        Returns `distance`.
     """
 
     _DEFERRED = ("curvature", "largest_step", "least_curvature", "condition")
 
     def __init__(
-        self, *args: Any, ends: Callable[[], tuple[Any, Any]] | None = None, **known: Any
+        self,
+        *args: Any,
+        ends: Callable[[], tuple[Any, Any]] | None = None,
+        distance_bound: Callable[[], float | None] | None = None,
+        **known: Any,
     ) -> None:
         super().__init__(*args, **known)
+        if distance_bound is not None:
+            self.__dict__["_distance_bound"] = distance_bound
+            del self.__dict__["distance"]
         if ends is not None:
             self.__dict__.update(_ends=ends, source="Hessian")
             for name in self._DEFERRED:
                 del self.__dict__[name]
 
     def __getattribute__(self, name: str) -> Any:
-        """Compute the curvatures before the first of them is read; the class has a default for each."""
+        """Compute what is deferred before it is first read; the class has a default for each."""
+        if name == "distance" and name not in (known := super().__getattribute__("__dict__")):
+            known["distance"] = known["_distance_bound"]()
         if name in Deferred._DEFERRED and name not in (
             known := super().__getattribute__("__dict__")
         ):

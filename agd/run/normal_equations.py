@@ -151,7 +151,7 @@ class _Spectrum:
     """The inverse of the Hessian of few columns by its eigenvectors, which are known for the certificate too."""
 
     def __init__(self, C: Any, m: RowMoments, scaling: HostScaling, max_condition: float) -> None:  # noqa: ARG002
-        e, V = np.linalg.eigh(C)
+        e, V = np.linalg.eigh(C) if len(C) > 1 else (C[0], np.ones((1, 1)))
         low, high = float(e[0]), float(e[-1])
         if not low * max_condition**2 > high:
             raise NotApplicable(IRREGULAR)
@@ -316,16 +316,25 @@ def _certificate(
     if isinstance(inverse, _Factor):
         return Deferred(size, tolerance, ends=functools.partial(extreme_curvatures, C))
     low, high = inverse.ends
-    ridge, intercept = problem.traits.ridge, problem.intercept
-    least, distance = _least_eigenvalue(m, ridge, intercept), None
-    if least > 0.0:  # even where the gradient is 0 the point is a rounded one
-        eps = EPS64 if kind == np.float64 else EPS32
-        largest = max(float(np.abs(end.w).max()), abs(end.b))
-        distance = math.hypot(*end.grad.tolist(), end.slope) / least + eps * largest
-    return Certificate(
+    bound = functools.partial(
+        _distance_bound, m, problem.traits.ridge, problem.intercept, end, float(np.finfo(kind).eps)
+    )
+    return Deferred(
         size, tolerance, curvature=high, largest_step=2.0 / high,
-        least_curvature=low, condition=high / low, distance=distance, source="Hessian",
+        least_curvature=low, condition=high / low, source="Hessian", distance_bound=bound,
     )  # fmt: skip
+
+
+def _distance_bound(
+    m: RowMoments, ridge: float, intercept: bool, end: _EvaluatedPoint, eps: float
+) -> float | None:
+    """Return a bound on the distance to the minimum, from the least curvature in the user's coordinates."""
+    least = _least_eigenvalue(m, ridge, intercept)
+    if not least > 0.0:
+        return None
+    # Even where the gradient is 0 the point is a rounded one.
+    largest = max(float(np.abs(end.w).max()), abs(end.b))
+    return math.hypot(*end.grad.tolist(), end.slope) / least + eps * largest
 
 
 def extreme_curvatures(C: Any) -> tuple[float, float]:
