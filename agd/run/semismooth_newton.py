@@ -47,6 +47,8 @@ MAX_STEPS, MIN_STEP_LENGTH = 100, 2.0**-12
 # The minimum of a face takes a linear system for each entry that meets a kink on the way: it is not sought of more
 # columns, unless so many steps of halved length have not led to the end.
 MAX_EXACT_COLUMNS, MAX_HALVED_STEPS = 128, 30
+# A point that is larger than the gradient at 0 by more lies along columns that are dependent: its value is rounding.
+MAX_GROWTH = 1e6
 # A short and a long difference by which the prox is differentiated.
 ROOT_EPS, SHARE = math.sqrt(float(np.finfo(np.float64).eps)), 2.0**-8
 # Penalties of which it is known that they act on arrays of every library.
@@ -171,6 +173,9 @@ class QuadraticModel:
             matrix.flat[:: len(free) + 1] += 1.0 / np.where(linear, exact, derivative) - 1.0
         point = z.copy()
         point[free] -= np.linalg.solve(matrix, residual)
+        scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
+        if not float(np.abs(point).max()) <= MAX_GROWTH * scale:
+            raise np.linalg.LinAlgError("the free columns are dependent")
         return point
 
 

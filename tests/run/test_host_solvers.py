@@ -80,6 +80,17 @@ def test_working_sets_lead_to_the_minimum(seed, shape, penalty, intercept, weigh
     assert violation(X.astype(float), y.astype(float), penalty, found, weight) <= close * size
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 1e-2, 0.1])
+def test_working_sets_of_more_columns_than_rows_are_no_trap(alpha):
+    rng = np.random.default_rng(56)
+    X = rng.normal(size=(30, 300))
+    y = X @ rng.normal(size=300) + 0.1 * rng.normal(size=30)
+    found = agd.fit(X, y, penalty=L1(alpha))
+    assert found.solver == "working_sets"  # 64 columns of 30 rows are dependent
+    assert np.count_nonzero(found.coef) <= 30
+    assert violation(X, y, L1(alpha), found) <= 1e-8
+
+
 def test_working_sets_are_what_many_columns_get():
     X, y = correlated((80, 400), 0, 0.0)
     found = agd.fit(X, y, penalty=L1(0.1))
