@@ -125,9 +125,11 @@ def lanczos(
         blocks, k = _stored_vectors(xp, blocks, q), k + 1
         w = product(q)
         alphas.append(_as_float(xp.sum(q * w)))
+        # Without `persist` the graph of a lazy vector would grow with every step.
         w = row.persist(_orthogonalise(w, blocks))
         betas.append(_as_float(xp.sqrt(xp.sum(w * w))))
         size = max(abs(alphas[-1]) + betas[-1], size)
+        # A beta of rounding alone means that H maps the space to itself: all that the start can reach is known.
         last = betas[-1] <= 10.0 * eps * size or k >= min(n, max_steps) or not math.isfinite(size)
         if last or k == look:
             look += max(MIN_LANCZOS_STEPS, look // 4)
@@ -155,6 +157,7 @@ def _orthogonalise(w: Array, blocks: list[Array]) -> Array:
 
 def _ritz_pairs(alphas: list[float], betas: list[float]) -> tuple[Any, Any, Any]:
     """Return the eigenvalues and eigenvectors of the tridiagonal matrix, and the residuals."""
+    # On the host: the tridiagonal matrix is small, and its entries are read there anyway.
     off = np.diag(betas[:-1], 1)
     tridiagonal = np.diag(alphas) + off + off.T
     if not np.isfinite(tridiagonal).all():
@@ -253,6 +256,7 @@ def _from_products(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     """Form the Hessian column by column; only its symmetric part is kept."""
     xp, n = backends.namespace(like), layout.size
     order = xp.arange(n, device=backends.device(like))
+    # Unit vectors by comparison, since arrays cannot be written to in every library.
     units = (xp.astype(order == j, like.dtype) for j in range(n))
     hessian = as_float64(
         xp.stack([layout.ravel(f.product(layout.unravel(unit))) for unit in units])
@@ -387,11 +391,13 @@ def slope_along(f: Callable[[Tree], Tree], x: Tree, v: Tree, power: float) -> Tr
     xp = backends.namespace(point)
     one = xp.ones_like(along[0])
     size, longest = xp.maximum(xp.max(xp.abs(point)), one), xp.max(xp.abs(along))
+    # A zero direction would divide by zero; any t gives it a derivative of 0.
     still = longest == 0.0
     t = eps**power * size / xp.where(still, one, longest)
     ahead, behind = f(layout.unravel(point + t * along)), f(layout.unravel(point - t * along))
 
     def quotient(a: Array, b: Array) -> Array:
+        # Leaves may have several dtypes, and t has the widest.
         return (a - b) / xp.astype(2.0 * t, a.dtype)
 
     return optree.tree_map(quotient, ahead, behind)

@@ -32,6 +32,7 @@ def positive_and_negative_part(s: Array) -> tuple[Array, Array]:
     (array([2., 0.]), array([ 0., -3.]))
     """
     xp = backends.namespace(s)
+    # Without differentiation the faster of the two forms serves: see the module's docstring.
     if backends.of(s).autodiff is None:
         return xp.maximum(s, 0.0), xp.minimum(s, 0.0)
     above, zero = s > 0.0, xp.zeros_like(s)
@@ -121,6 +122,7 @@ def sum_of_log1p(u: Array) -> Array:
     parts = min(MAX_FACTORS, 1 << (n.bit_length() // 2))
     width = n // parts
     rest = xp.sum(xp.log1p(u[..., parts * width :]), axis=-1)
+    # Each round combines the two halves of the entries. `a * b` is new, so that u += a leaves the caller's array alone.
     while parts > 1:
         parts //= 2
         a, b = u[..., : parts * width], u[..., parts * width : 2 * parts * width]
@@ -140,4 +142,5 @@ def safe_sqrt(squares: Array) -> Array:
     """Return the square root of nonnegative numbers, with derivative 0 rather than infinity at 0."""
     xp = backends.namespace(squares)
     positive = squares > 0.0
+    # Automatic differentiation would multiply the infinite derivative of the root at 0 by 0, which is NaN.
     return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.ones_like(squares))), squares)

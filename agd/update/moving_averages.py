@@ -1,4 +1,4 @@
-"""Exponential moving averages of gradients and of their squares: the algebra of Adam and its kin.
+"""Exponential moving averages of gradients and of their squares, from which Adam and its variants are composed.
 
 The rules in ``agd.update.rules`` and ``agd.update.adaptive`` compose their directions of these functions.
 """
@@ -48,7 +48,7 @@ def squared(tree: Tree) -> Tree:
 
 
 def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:
-    """Divide by sqrt(squares) + eps; 0 / 0 is 0, as for a parameter that never had a gradient."""
+    """Divide by sqrt(squares) + eps; 0 / 0 is 0, as for a parameter whose gradient has always been 0."""
 
     def divide(u: Array, s: Array) -> Array:
         xp = backends.namespace(s)
@@ -61,12 +61,12 @@ def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = 
 
 
 def check_eps(eps: float) -> None:
-    """Refuse an eps that is no number of 0 or more."""
+    """Raise unless eps is a number of 0 or more."""
     check_number("eps", eps, 0.0, math.inf, open_end=True)
 
 
 def check_decay_rates(**rates: float) -> None:
-    """Refuse decay rates of running means, given by their names, that are not in [0, 1)."""
+    """Raise unless the decay rates of moving averages, given by name, are in [0, 1)."""
     for name, rate in rates.items():
         check_number(name, rate, 0.0, 1.0, open_end=True)
 
@@ -86,14 +86,14 @@ def debias(decay: float, mean: Tree, k: Array) -> Tree:
 
 
 class MomentEstimates(NamedTuple):
-    """Running means of the gradients, and of their squares (or sizes)."""
+    """Moving averages of the gradients and of their squares, or for AdaMax of their absolute values."""
 
     mean: Tree
     squares: Tree
 
 
 def update_estimates(b1: float, b2: float, grads: Tree, memory: MomentEstimates) -> MomentEstimates:
-    """Return both running means after one more gradient."""
+    """Return both moving averages after one more gradient."""
     return MomentEstimates(
         moving_average(b1, memory.mean, grads), moving_average(b2, memory.squares, squared(grads))
     )
@@ -111,20 +111,20 @@ def adam_rule(
     direction: AdamDirection,
     start: float = 0.0,
 ) -> Rule:
-    """Make a rule of Adam's kin from its direction, whose memory begins as `MomentEstimates`.
+    """Make a variant of Adam from its direction, whose state starts as `MomentEstimates`.
 
     Parameters
     ----------
     learning_rate : float, array or schedule
         The rate.
     b1, b2 : float
-        The shares of the two running means that an update keeps, in [0, 1).
+        The decay rates of the two moving averages, in [0, 1).
     eps : float
-        What keeps the quotient finite, 0 or more.
+        A constant that is added to the denominator so that it is not 0; 0 or more.
     direction : callable
         As for `agd.update.rule.rule_from_direction`; the number of the update corrects the bias.
     start : float
-        Every entry of both means before the first update.
+        The initial value of all entries of both averages.
     """
     check_decay_rates(b1=b1, b2=b2)
     check_eps(eps)

@@ -68,6 +68,7 @@ def residual_polynomial(
         residual_factor, progress_factor = _matrix_powers(tau, steps)
     else:
         residual_factor, progress_factor = _momentum_powers(beta, nesterov, tau, steps)
+    # For k = 0 the formulas may give 0 times infinity, and the answer is known.
     first = steps.k == 0.0
     return xp.where(first, xp.ones_like(residual_factor), residual_factor), xp.where(
         first, xp.zeros_like(progress_factor), progress_factor
@@ -88,6 +89,7 @@ def _signed_power(odd: Array, like: Array) -> Array:
 def _matrix_powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
     """Return (1 - tau)^k and 1 - (1 - tau)^k."""
     xp = backends.namespace(tau)
+    # By logarithms, so that neither a large k nor a small tau costs digits of 1 - (1 - tau)^k.
     exponent = steps.k * _log_distance(tau)
     alternates = steps.odd & (tau > 1.0)
     size = xp.exp(exponent)
@@ -140,6 +142,7 @@ def _complex_eigenvalues(matrix: _StepMatrix, negated: Array, steps: Steps) -> A
     trace = matrix.trace
     xp = backends.namespace(trace)
     is_complex = matrix.disc < 0.0
+    # Where the eigenvalues are real, a discriminant of 1 stands in, so that no branch makes NaN.
     half = 0.5 * xp.sqrt(xp.where(is_complex, -matrix.disc, xp.ones_like(trace)))
     middle = 0.5 * xp.abs(trace)
     psi = xp.atan2(half, middle)
@@ -155,6 +158,7 @@ def _characteristic_roots(matrix: _StepMatrix, tau: Array) -> tuple[Array, Array
     xp = backends.namespace(tau)
     gap = xp.sqrt(backends.clip(matrix.disc, low=0.0))
     large = 0.5 * (matrix.B + gap)
+    # The smaller root by the product of both, which is tau: B - gap would cancel.
     return tau / large, large, gap
 
 
@@ -190,6 +194,7 @@ def _geometric_sum(size: Array, gap: Array, steps: Steps) -> Array:
     one = xp.ones_like(size)
     gap_ratio = gap / xp.where(size > 0.0, size, one)  # 1 - ratio, from 0 to 2
     distinct = gap_ratio > 0.0
+    # Of a double eigenvalue the sum has k terms of 1.
     return xp.where(
         distinct,
         _matrix_powers(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one),
@@ -199,6 +204,7 @@ def _geometric_sum(size: Array, gap: Array, steps: Steps) -> Array:
 
 def as_steps(epochs: Any, like: Array) -> Steps:
     """Return whole numbers of steps, counted on the host, beside an array."""
+    # On the host, where the counts are integers: a float above 2^53 does not tell odd from even.
     odd = backends.to_device_of(epochs % 2 == 1, like, backends.namespace(like).bool)
     return Steps(backends.to_device_of(epochs, like), odd)
 

@@ -140,6 +140,7 @@ def safe_inverse(x: Array) -> Array:
     """Return 1 / x, and 0 where x is 0."""
     xp = backends.namespace(x)
     some = x > 0.0
+    # The inner `where` keeps the division that is not used from a warning.
     return xp.where(some, 1.0 / xp.where(some, x, xp.ones_like(x)), xp.zeros_like(x))
 
 
@@ -173,6 +174,7 @@ def _least_squares_root(moments: Moments, rule_shape: RuleShape) -> tuple[Array,
     rest = backends.clip(moments.yy - xp.sum(a * a, axis=-1), low=0.0)
     rows = [root[..., :, None] * (Qt * spread[..., None, :])]
     goals = [a]
+    # Further terms of the loss are further rows of A: the Hessian A'A, of the squared condition, is never formed.
     if rule_shape.alpha:
         eye = math.sqrt(rule_shape.alpha) * xp.eye(p, **like)
         rows.append(eye + xp.zeros_like(G))
@@ -180,6 +182,7 @@ def _least_squares_root(moments: Moments, rule_shape: RuleShape) -> tuple[Array,
     rows.append(mean[..., None, :])
     goals.append(mean_y[..., None])
     A = xp.concat(rows, axis=-2)
+    # About the means the intercept cancels: it acts in the row of the mean alone.
     if rule_shape.intercept:
         constant = xp.concat(
             [xp.zeros_like(A[..., :-1, :1]), xp.ones_like(A[..., -1:, :1])], axis=-2
@@ -241,6 +244,7 @@ def _spectrum_from_root(moments: Moments, rule_shape: RuleShape, start: Array) -
     s = _clear_rounding(s, A.shape[-1] * float(xp.finfo(A.dtype).eps))
     residual = forward(A, start) - a
     projected = backward(U, residual)
+    # Computed as a vector: the difference of two squared lengths would cancel near the minimum.
     orthogonal = residual - forward(U, projected)
     return s, xp.matrix_transpose(Vt), projected, rest + xp.sum(orthogonal * orthogonal, axis=-1)
 
@@ -418,11 +422,13 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     xp = backends.namespace(V)
     x = xp.stack(parts)
     largest = float(xp.finfo(x.dtype).max)
+    # No entry of V exceeds 1, so that a sum of products with entries below this bound cannot overflow.
     bound = largest / (4.0 * V.shape[-1])
     if backends.of(x).host_accessible and not xp.any(xp.abs(x) > bound):
         product = _hessian_product(V, x)
         return [product[k] for k in range(len(parts))]
     total = _hessian_product(V, backends.clip(x, low=-bound, high=bound))
+    # A sum with a clipped entry is too small: a large one stands for infinity.
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
         xp.abs(total) > math.sqrt(largest)
     )
@@ -436,6 +442,7 @@ def _hessian_product(V: Array, x: Array) -> Array:
     if V.ndim == 2 or more == 0:
         return forward(V, x)
     shape, axes = tuple(x.shape), tuple(range(x.ndim))
+    # All vectors of a problem side by side make one product of matrices, which reads V once.
     behind = xp.permute_dims(x, axes[more:] + axes[:more])
     flat = xp.reshape(behind, (*shape[more:], math.prod(shape[:more])))
     result = xp.reshape(xp.matmul(V, flat), (*shape[more:-1], V.shape[-2], *shape[:more]))
@@ -462,6 +469,7 @@ def _last_step_factor(
     if rule_shape.beta == 0.0:
         factor = parts.step_eigenvalues * more
     else:
+        # Of the two equal differences take that of the smaller numbers, which loses fewer digits.
         factor = xp.where(
             xp.abs(residual_factor) < 0.5, more - residual_factor, progress_factor - less
         )
