@@ -51,6 +51,8 @@ METHOD_NAME = NewtonStep().name
 CONVERGED_MESSAGE = f"{Status.CONVERGED.advice} (after 1 step)"
 # Vectors by which inverse iteration estimates the least curvature of many columns.
 PROBES = 4
+# Up to so many columns the spectrum costs no more than an inverse.
+MAX_SMALL_SPECTRUM_COLUMNS = 16
 IRREGULAR = "columns that are constant, dependent or of extreme size"
 
 
@@ -164,14 +166,32 @@ class _Spectrum:
         return self.root @ (self.root.T @ v)
 
 
+class _Inverse:
+    """The inverse of the Hessian of some columns, whose norm bounds the condition; the spectrum if that is large."""
+
+    def __init__(self, C: Any, m: RowMoments, scaling: HostScaling, max_condition: float) -> None:  # noqa: ARG002
+        self.inverse = np.linalg.inv(C)
+        bound = _row_sum_norm(C) * _row_sum_norm(self.inverse)
+        if not bound < MAX_SINGLE_PASS_CONDITION**2:
+            low, high = extreme_curvatures(C)
+            if not low * max_condition**2 > high:
+                raise NotApplicable(IRREGULAR)
+            bound = high / low
+        self.condition = math.sqrt(bound)
+
+    def solve(self, v: Any) -> Any:
+        """Multiply by the inverse."""
+        return self.inverse @ v
+
+
+def _row_sum_norm(A: Any) -> float:
+    return float(np.add.reduce(np.abs(A), axis=1).max())
+
+
 class _Factor:
     """The inverse of the Hessian of more columns by elimination, with an estimate of its condition."""
 
     def __init__(self, C: Any, m: RowMoments, scaling: HostScaling, max_condition: float) -> None:
-        try:
-            np.linalg.cholesky(C)
-        except np.linalg.LinAlgError as error:
-            raise NotApplicable(IRREGULAR) from error
         self.C = C
         # One inverse iteration on a few vectors, by the same elimination as the first step.
         probes = np.random.default_rng(0).standard_normal((len(C), PROBES))
@@ -180,7 +200,7 @@ class _Factor:
         self.first, self.first_solved = first, solved[:, 0]
         Q, _ = np.linalg.qr(solved[:, 1:])
         low = float(np.linalg.eigvalsh(Q.T @ (C @ Q))[0])
-        high = float(np.add.reduce(np.abs(C), axis=1).max())
+        high = _row_sum_norm(C)
         if not low * max_condition**2 > high:
             raise NotApplicable(IRREGULAR)
         self.condition = math.sqrt(high / low)
@@ -233,7 +253,10 @@ class DirectNormalEquations:
         (array([1.714286]), 1)
         """
         with np.errstate(all="ignore"):  # what overflows is not finite, and the loop's to explain
-            return Solution(_fit_one(rows_of(problem), problem))
+            try:
+                return Solution(_fit_one(rows_of(problem), problem))
+            except np.linalg.LinAlgError as error:
+                raise NotApplicable(IRREGULAR) from error
 
 
 def _fit_one(rows: Rows, problem: LinearProblem) -> FitResult:
@@ -242,8 +265,13 @@ def _fit_one(rows: Rows, problem: LinearProblem) -> FitResult:
     m = centred if intercept else centred.about_zero()
     scaling = HostScaling.of(m, ridge, kind)
     C = scaling.hessian(m, ridge)
-    few = len(C) <= MAX_SPECTRUM_COLUMNS
-    inverse = (_Spectrum if few else _Factor)(C, m, scaling, max_condition(problem, m.eps))
+    limit = max_condition(problem, m.eps)
+    inverse: _Spectrum | _Inverse | _Factor
+    if len(C) <= MAX_SMALL_SPECTRUM_COLUMNS:
+        inverse = _Spectrum(C, m, scaling, limit)
+    else:
+        kind_of_inverse = _Inverse if len(C) <= MAX_SPECTRUM_COLUMNS else _Factor
+        inverse = kind_of_inverse(C, m, scaling, limit)
     # The best constant model, as the moments have it.
     start = _EvaluatedPoint(np.zeros_like(m.c), m.mean_y, 0.5 * m.yy, -m.c, 0.0)
     before = scaling.grad_norm(*_gradient_arguments(start))
@@ -315,10 +343,13 @@ def _certificate(
     tolerance = relative_tolerance(kind)
     if isinstance(inverse, _Factor):
         return Deferred(size, tolerance, ends=functools.partial(extreme_curvatures, C))
-    low, high = inverse.ends
     bound = functools.partial(
         _distance_bound, m, problem.traits.ridge, problem.intercept, end, float(np.finfo(kind).eps)
     )
+    if isinstance(inverse, _Inverse):
+        ends = functools.partial(extreme_curvatures, C)
+        return Deferred(size, tolerance, ends=ends, distance_bound=bound)
+    low, high = inverse.ends
     return Deferred(
         size, tolerance, curvature=high, largest_step=2.0 / high,
         least_curvature=low, condition=high / low, source="Hessian", distance_bound=bound,
