@@ -204,6 +204,7 @@ class ArrayData(BaseData):
 
     def halve_blocks(self, limit: int | None = None) -> bool:
         """Let blocks have half the rows that they have now; return whether they had more than a few."""
+        # Measured on the blocks rather than kept, since `limit` and the backend may have made them smaller.
         n = int(self.cut(limit)[0][0].shape[-2])
         if n <= MIN_HALVED_ROWS:
             return False
@@ -266,6 +267,7 @@ def group_blocks(blocks: list[T], size: int) -> list[list[T]]:
     >>> group_blocks(list(range(70)), size=8)[:2]
     [[0, 1, 2], [3, 4, 5]]
     """
+    # The number of threads must not matter: it would change the order of the sum, and so its last digits.
     groups = max(2, min(MAX_GROUPS, MAX_GROUP_SUMS_BYTES // size))
     length = -(-len(blocks) // groups)
     return [blocks[i : i + length] for i in range(0, len(blocks), length)]

@@ -75,6 +75,7 @@ class _BlasLimit:
 
     def __enter__(self) -> None:
         with self.lock:
+            # Only the first holder sees the user's limits; a nested one would save and restore a limit of 1.
             if self.holders == 0:
                 self.previous_limits = _blas_controller().limit(limits=1, user_api="blas")
             self.holders += 1
@@ -101,6 +102,7 @@ def single_threaded_blas() -> contextlib.AbstractContextManager[None]:
     return _blas_limit
 
 
+# Finding the loaded libraries takes milliseconds, more than many sums.
 @functools.cache
 def _blas_controller() -> Any:
     from threadpoolctl import ThreadpoolController

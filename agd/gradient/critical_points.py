@@ -94,6 +94,7 @@ def probe(
     """
     down, up = None, False
     near = [i for i, v in enumerate(known.values) if abs(v) - known.residuals[i] <= zero]
+    # Where there are more than can be probed, keep those whose curvature is nearest to zero.
     near.sort(key=lambda i: abs(known.values[i]))
     near = near[:DIRECTIONS]
     for line in _profile_lines([known.vector(i) for i in near], settings.seed):
@@ -125,12 +126,14 @@ def _fit_trend(
     """
     signs = set()
     for shrink in (1.0, 0.5, 0.25):
+        # Of a quartic, t⁴ is then the root of eps: far above rounding, and yet a local change.
         t = shrink * settings.eps**0.125 * settings.size
         there = at(direction, t)
         change = there - settings.value
         rounding = 8.0 * settings.eps * (abs(there) + abs(settings.value))
         explained = rounding + 2.0 * abs(slope) * t
         signs.add(0 if not abs(change) > explained else int(np.sign(change)))
+    # A change of sign between the distances comes from farther terms, and says nothing about this point.
     return signs.pop() if len(signs) == 1 else 0
 
 

@@ -116,18 +116,21 @@ def _difference_points(x: Array, eps: float, kind: str, low: Any, high: Any) -> 
     xp = backends.namespace(x)
     one = xp.ones_like(x)
     sign = xp.where(x < 0.0, -one, one)
+    # The steps at which the errors of rounding and of truncation are equal, but for a constant.
     power = 1.0 / 2.0 if kind == "2-point" else 1.0 / 3.0
     h = eps**power * xp.maximum(xp.abs(x), one)
     if low is None and high is None:
         return (x + sign * h,) if kind == "2-point" else (x - h, x + h)
     up = math.inf * one if high is None else high - x
     down = math.inf * one if low is None else x - low
+    # Within bounds a step that does not fit on one side goes to the other, or becomes shorter.
     wide, narrow = xp.maximum(up, down), xp.minimum(up, down)
     outward = xp.where(up >= down, one, -one)  # towards the farther bound
     if kind == "2-point":
         room = xp.where(sign > 0.0, up, down)
         offsets = [xp.where(h <= room, sign * h, outward * xp.minimum(h, wide))]
     else:
+        # One-sided points lie at h and 2 h, so that h is at most half of the room on that side.
         aside = xp.minimum(h, wide / 2.0)
         central = aside <= narrow
         h = xp.where(central, xp.minimum(h, narrow), aside)
@@ -156,6 +159,7 @@ def _difference_quotients(
     for point in points:
         values = xp.stack([at(xp.where(order == j, point, x)) for j in range(n)], axis=-1)
         rises.append(xp.reshape(xp.astype(values - value, x.dtype), shape))
+        # The difference of the rounded points, and not the step that was asked for, is what f was moved by.
         offsets.append(point - x)
     if len(points) == 1:
         return _divide_by_step(xp, rises[0], offsets[0])
@@ -360,6 +364,7 @@ def choose_gradient(
         if jac == "autodiff":
             raise ValueError(_no_autodiff(x0))
         return _by_differences(fun, "2-point", x0, batch)
+    # A library that compiles follows f by shapes alone, without a call on values.
     probes = 0 if row.compiles else 1
     if row.autodiff.is_differentiable(fun, x0, *args):
         return Gradient(Autodiff(fun, batch), "autodiff", 1, probes)
