@@ -9,6 +9,8 @@ the decrease that is left is below its tolerance, at coefficients that mean noth
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ MAX_SLOPE_TOLERANCES = 1e3
 MIN_SHARE = 0.01  # of a direction, in spreads of the columns: those with less are not named
 # In z: the most that the direction may change other rows by, and the least for a row that it separates.
 MAX_UNSEPARATED_CHANGE, MIN_SEPARATED_CHANGE = 0.05, 5.0
+MAX_CLASS_PARAMETERS = 512  # of several classes: with more the eigenvalues take longer than the fit
 
 
 def separation_message(result: FitResult, objective: Any) -> str:
@@ -57,16 +60,15 @@ def separation_message(result: FitResult, objective: Any) -> str:
     base, known = objective.linear_objective, result.certificate
     if not base.loss.has_recession_direction or base.penalty is not None:
         return ""
-    if base.outputs is not None:  # of several outputs no sign of z says which way a row lies
-        return ""
     if not isinstance(result.status, Status) or known.least_curvature is None:
         return ""
     coordinates = objective.preconditioner
     scaling = base.convergence_norm if coordinates is None else coordinates.diagonal_part
     if scaling is None or not known.least_curvature < MAX_CURVATURE_RATIO * known.curvature:
         return ""
+    find = _find_separation if base.outputs is None else _find_class_separation
     with np.errstate(all="ignore"):
-        return _find_separation(result, base, scaling)
+        return find(result, base, scaling)
 
 
 def _find_separation(result: FitResult, base: Any, scaling: Any) -> str:
@@ -89,10 +91,14 @@ def _find_separation(result: FitResult, base: Any, scaling: Any) -> str:
     opposed, moved = backends.to_numpy(xp.stack(base.blocks.sum(f))).tolist()
     if opposed or not moved:
         return ""
-    which = f"column {column} of X tells" if column is not None else "a direction in X tells"
+    which = f"column {column} of X" if column is not None else "a direction in X"
     kind = "of one class" if base.loss.classes is not None else "of count 0"
+    return _quasi_separation_words(which, int(moved), kind)
+
+
+def _quasi_separation_words(which: str, rows: int, kind: str) -> str:
     return (
-        f"; {which} {int(moved)} rows {kind} from all others (quasi-separation), so the coefficients grow "
+        f"; {which} tells {rows} rows {kind} from all others (quasi-separation), so the coefficients grow "
         f"without bound and no minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
     )
 
@@ -163,3 +169,102 @@ def _count_of_block(
     if weight is not None:
         opposed, separated = opposed & (weight > 0.0), separated & (weight > 0.0)
     return [xp.sum(xp.astype(x, y.dtype)) for x in (opposed, separated)]
+
+
+def _find_class_separation(result: FitResult, base: Any, scaling: Any) -> str:
+    """Return the same of a predictor with an output for each class.
+
+    A row and a class that is not its own make a pair, whose margin is the difference of their outputs: what
+    is asked of rows above is asked of pairs here.
+    """
+    params, like = Params(result.coef, result.intercept), result.coef
+    k, p = like.shape
+    if k * (p + 1) > MAX_CLASS_PARAMETERS:
+        return ""
+    xp = backends.namespace(like)
+    tolerance = MAX_SLOPE_TOLERANCES * default_gradient_tolerance(like)
+    flat = scaling.gradient_scale / scaling.intercept_scale * tolerance
+    shift = None if base.blocks.sparse else scaling.mean
+    pair_products = functools.partial(_products_of_pairs, base.loss, params, flat, shift)
+    sums = base.blocks.sum(pair_products, limit=MAX_COPIED_BLOCK_BYTES)
+    zero = 0.0 * like[0, :] if shift is None else shift
+    parts = [part for part in (*sums, like, zero, params.intercept) if part is not None]
+    read = backends.to_numpy(xp.concat([xp.reshape(part, (-1,)) for part in parts])).astype(float)
+    if not np.isfinite(read).all():
+        return ""
+    eps = float(np.finfo(backends.dtype_name(like.dtype)).eps)
+    direction = _free_class_direction(read, int(k), int(p), base.intercept, eps)
+    along = Params(*(backends.to_device_of(part, like) for part in direction))
+    f = functools.partial(_count_of_pairs, base.loss, params, flat, along)
+    opposed, separated = backends.to_numpy(xp.stack(base.blocks.sum(f))).tolist()
+    if opposed or not separated:
+        return ""
+    return _quasi_separation_words("a direction in X", int(separated), "of some classes")
+
+
+def _free_class_direction(read: Any, k: int, p: int, intercept: bool, eps: float) -> Any:
+    """Return the part of (w, b), shapes (k, p) and (k,), that the pairs with a slope do not see."""
+    pairs, m = k * (k - 1) // 2, p + 1
+    products, point_entries = read[: pairs * m * m].reshape(pairs, m, m), read[pairs * m * m :]
+    w, shift = point_entries[: k * p].reshape(k, p), point_entries[k * p : k * p + p]
+    constant = point_entries[k * p + p :] + w @ shift if intercept else np.zeros(k)
+    # In units of what each column adds to z, which no unit of the column can change.
+    unit = np.append(np.max(np.abs(w), axis=0), max(np.max(np.abs(constant)), 1.0) * intercept)
+    point = np.column_stack([w, constant]) / np.where(unit > 0.0, unit, 1.0)
+    rows = max(float(products[:, p, p].sum()), 1.0)
+    G = np.zeros((k, m, k, m))
+    for (a, b), product in zip(itertools.combinations(range(k), 2), products, strict=True):
+        scaled = product * np.outer(unit, unit) / rows
+        for i, j, sign in ((a, a, 1.0), (b, b, 1.0), (a, b, -1.0), (b, a, -1.0)):
+            G[i, :, j, :] += sign * scaled
+    values, V = np.linalg.eigh(G.reshape(k * m, k * m))
+    max_change = (MAX_UNSEPARATED_CHANGE / 10.0) ** 2 / m
+    N = V[:, values <= max(max_change, 8.0 * k * m * eps * values[-1])]
+    part = unit * (N @ (N.T @ point.reshape(-1))).reshape(k, m)
+    return part[:, :p], part[:, p] - part[:, :p] @ shift
+
+
+def _classify_pairs(
+    loss: Loss, params: Params, flat: Array, X: Any, y: Array
+) -> tuple[Array, Array]:
+    """Return 1 for the class of each row, and whether the loss is flat around the output of each class."""
+    z = linear_predictor(params, X, outputs=True)
+    return loss.statistic(y), loss.class_probabilities(z) * math.e <= flat
+
+
+def _products_of_pairs(
+    loss: Loss, params: Params, flat: Array, shift: Array | None, X: Any, y: Array, weight: Any
+) -> list[Array]:
+    """Sum [x 1]' [x 1] over the rows whose pair of each two classes has a slope, shape (pairs, p + 1, p + 1)."""
+    xp = backends.namespace(y)
+    class_mask, flat_outputs = _classify_pairs(loss, params, flat, X, y)
+    slope_mask = xp.astype(~flat_outputs, y.dtype)
+    if weight is not None:
+        slope_mask = slope_mask * xp.astype(weight > 0.0, y.dtype)[..., None]
+    Z = X if shift is None else X - shift
+    products = []
+    for a, b in itertools.combinations(range(int(class_mask.shape[-1])), 2):
+        mask = class_mask[:, a] * slope_mask[:, b] + class_mask[:, b] * slope_mask[:, a]
+        rows = scale_rows(Z, mask)
+        sums, count = column_sums(rows), xp.reshape(xp.sum(mask), (1,))
+        top = xp.concat([gram_matrix(rows), sums[:, None]], axis=1)
+        products.append(xp.concat([top, xp.concat([sums, count])[None, :]], axis=0))
+    return [xp.stack(products)]
+
+
+def _count_of_pairs(
+    loss: Loss, params: Params, flat: Array, along: Params, X: Any, y: Array, weight: Any
+) -> list[Array]:
+    """Count the pairs that a move along a direction changes for the worse, or at all, and rows that it tells."""
+    xp = backends.namespace(y)
+    class_mask, flat_outputs = _classify_pairs(loss, params, flat, X, y)
+    moved = linear_predictor(along, X, outputs=True)
+    gain = xp.sum(moved * class_mask, axis=-1)[:, None] - moved
+    opposed = xp.where(
+        flat_outputs, gain < -MAX_UNSEPARATED_CHANGE, xp.abs(gain) > MAX_UNSEPARATED_CHANGE
+    )
+    separated = flat_outputs & (gain > MIN_SEPARATED_CHANGE)
+    if weight is not None:
+        counts = (weight > 0.0)[:, None]
+        opposed, separated = opposed & counts, separated & counts
+    return [xp.sum(xp.astype(xp.any(x, axis=-1), y.dtype)) for x in (opposed, separated)]

@@ -251,6 +251,46 @@ def test_classes_that_planes_separate_are_said_to_be():
         agd.fit(X, [0, 0, 1, 1, 2, 2], loss="softmax")
 
 
+def is_separated(X, y):
+    """Return whether some direction lowers no row's margin over any class and raises one, by a linear program."""
+    optimize = pytest.importorskip("scipy.optimize")
+    margins = []
+    for row, label in zip(np.column_stack([X, np.ones(len(y))]), y.astype(int), strict=True):
+        for other in set(range(K)) - {label}:
+            margin = np.zeros((K, len(row)))
+            margin[label], margin[other] = row, -row
+            margins.append(margin.ravel())
+    A = np.asarray(margins)
+    limits = np.concatenate([np.zeros(len(A)), np.ones(len(A))])
+    best = optimize.linprog(-A.sum(axis=0), np.vstack([-A, A]), limits, bounds=(None, None))
+    return -best.fun > 1e-7
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
+@pytest.mark.parametrize("seed", range(16))
+def test_a_fit_without_a_minimum_is_said_to_have_none(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(30, 120))
+    X = rng.normal(size=(n, 2))
+    y = np.argmax(X @ rng.normal(size=(2, K)) + rng.gumbel(size=(n, K)), axis=1) * 1.0
+    y[:K] = np.arange(K)
+    if (
+        seed % 2
+    ):  # a column that is 1 in rows of one class alone, but for one row where seed % 4 is 3
+        X = np.column_stack([X, (y == seed % K) * (rng.random(n) < 0.4)])
+        X[seed % K, 2] = 1.0
+        X[(seed + 1) % K, 2] = 1.0 if seed % 4 == 3 else 0.0
+    weight = np.append(rng.uniform(0.5, 2.0, size=n), [0.0] * n)
+    doubled = np.vstack([X, X[::-1]]), np.append(y, y)  # rows of weight 0 say nothing
+    for found in (
+        agd.fit(X, y, loss="softmax"),
+        agd.fit(*doubled, loss="softmax", sample_weight=weight),
+    ):
+        endless = "the coefficients grow without bound" in found.message
+        assert endless == is_separated(X, y)
+
+
 @pytest.mark.parametrize(
     ("y", "loss", "words"),
     [
