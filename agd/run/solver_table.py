@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 from agd._typing import NotApplicable
 from agd.gradient.conditioning import MAX_NORMAL_COLUMNS, MAX_SMALL_ENTRIES
 from agd.run.closed_form import ClosedForm
+from agd.run.host_moments import MAX_HOST_ENTRIES
 from agd.run.linear_problem import LinearProblem, Solution, Traits
 from agd.run.linear_solvers import (
     ACCELERATED,
@@ -37,6 +38,7 @@ from agd.run.linear_solvers import (
     ScaledLBFGS,
     WhitenedLBFGS,
 )
+from agd.run.newton_direct import DirectNewton
 from agd.run.normal_equations import (
     MAX_BATCHED_COLUMNS,
     BatchedNormalEquations,
@@ -87,6 +89,8 @@ SOLVERS: dict[str, SolverRow] = {
     "active_set": SolverRow(ActiveSetOnMoments(), "fista_moments"),
     "fista_moments": SolverRow(FistaOnMoments(), "fista"),
     "fista": SolverRow(FISTA_ON_DATA),
+    "newton_direct": SolverRow(DirectNewton(), "newton"),
+    "proximal_newton_direct": SolverRow(DirectNewton(), "proximal_newton"),
     "proximal_newton": SolverRow(ProximalNewtonOnData(), "proximal_gradient"),
     "proximal_gradient": SolverRow(PROXIMAL_GRADIENT),
     "newton": SolverRow(NewtonOnData(), "lbfgs_whitened"),
@@ -136,12 +140,20 @@ def select_solver(traits: Traits) -> str:
     if t.penalty_needs_prox and t.quadratic:
         return _proximal_least_squares(t, moderate=moderate)
     if t.penalty_needs_prox:
-        return "proximal_newton" if proximal_newton_pays(t) else "proximal_gradient"
+        if proximal_newton_pays(t):
+            return "proximal_newton_direct" if is_small_on_host(t) else "proximal_newton"
+        return "proximal_gradient"
     if moderate and newton_pays(t):
-        return "newton"
+        return "newton_direct" if is_small_on_host(t) else "newton"
     if moderate:
         return "lbfgs_whitened"
     return "lbfgs_scaled" if t.sparse else "accelerated"
+
+
+def is_small_on_host(t: Traits) -> bool:
+    """Return whether one problem of NumPy arrays is so small that operations cost more than arithmetic."""
+    small = t.entries <= MAX_HOST_ENTRIES and t.batch_shape == ()
+    return t.numpy and t.default_settings and small
 
 
 def newton_pays(t: Traits) -> bool:

@@ -1,0 +1,271 @@
+"""Newton's method for one small problem of NumPy arrays, without a loop over compiled steps.
+
+The rows are centred and scaled once, beside a column of ones, and every step is a few operations of NumPy. The
+formulas are those of `agd.update.newton.Newton` and, for penalties that act entry by entry, those of
+`agd.update.proximal_newton.ProximalNewton`. Whatever does not go well, such as a step that has to be damped, is
+`NotApplicable`, and left to these.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd._typing import HostArray, NotApplicable, Params
+from agd.gradient.linear import LinearObjective
+from agd.gradient.preconditioner import rounding_share
+from agd.loss.penalties import ridge_strength
+from agd.run.certificate import Deferred
+from agd.run.linear_problem import LinearProblem, Revealed, Solution
+from agd.run.normal_equations import relative_tolerance
+from agd.run.result import FitResult, History, Status
+from agd.update.newton import (
+    DIAGONAL_NOISE_EPS,
+    MIN_CURVATURE_RATIO,
+    MIN_DECREASE_SHARE,
+    VALUE_NOISE_EPS,
+    Newton,
+)
+from agd.update.proximal_newton import EPS64, HostPoint, ProximalNewton
+
+__all__ = ["DirectNewton"]
+
+# Without a minimum the gradient shrinks by a factor of e a step, which does not bring it to the tolerance in as many.
+MAX_STEPS, MAX_STEPS_SINGLE = 14, 8
+# The least curvature at the end as a share of that at the start: where less is left there may be no minimum.
+MIN_CURVATURE_SHARE = 1e-3
+
+
+class _Step(NamedTuple):
+    """What the history says of a step: the value, the relative residual, and how far the params moved."""
+
+    value: float
+    size: float
+    moved: float
+
+
+class DirectNewton:
+    """One problem of NumPy arrays with a smooth loss, and no penalty, `L2` or one that acts entry by entry."""
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Fit by whole Newton steps.
+
+        Parameters
+        ----------
+        problem : LinearProblem
+            One problem of a few rows and columns, with default settings.
+
+        Returns
+        -------
+        Solution
+            The complete result.
+
+        Raises
+        ------
+        NotApplicable
+            For columns that are constant or nearly dependent, values that are not finite, and steps that do not
+            lead to a minimum.
+        """
+        base = problem.check_values(Revealed.X)
+        with np.errstate(all="ignore"):
+            return Solution(_fit_one(_ScaledRows.of(base), problem))
+
+
+class _ScaledRows(NamedTuple):
+    """The rows in centred and scaled coordinates on the host, in double precision.
+
+    Attributes
+    ----------
+    base : LinearObjective
+        Loss and penalty.
+    Z : numpy.ndarray, shape (n, d)
+        The centred and scaled columns, and one of constants for the intercept.
+    y, weight, total : numpy.ndarray
+        Targets, weights or None, and the sum of the weights.
+    mean, scale : numpy.ndarray, shapes (p,), (d,)
+        What the columns were centred by, and multiplied with.
+    unit : float
+        A bound on the entries of the gradient at the best constant model.
+    null : float
+        That model, in these coordinates.
+    """
+
+    base: LinearObjective
+    Z: HostArray
+    y: HostArray
+    weight: HostArray | None
+    total: float
+    mean: HostArray
+    scale: HostArray
+    unit: float
+    null: float
+
+    @classmethod
+    def of(cls, base: LinearObjective) -> _ScaledRows:
+        """Centre and scale as `agd.gradient.column_scaling` does; raise `NotApplicable` for constant columns."""
+        X, y, weight = (
+            None if part is None else part.astype(np.float64, copy=False) for part in base.blocks
+        )
+        n, p = X.shape
+        share = np.full(n, 1.0 / n) if weight is None else weight / np.add.reduce(weight)
+        mean = share @ X if base.intercept else np.zeros(p)
+        d = X - mean if base.intercept else X
+        variance = share @ (d * d) - (share @ d) ** 2 * base.intercept
+        spread = np.sqrt(variance)
+        eps = float(np.finfo(base.blocks.X.dtype).eps)
+        if not (spread > 64.0 * eps * np.abs(mean)).all():
+            raise NotApplicable("columns that are constant, or not finite")
+        loss, at = base.loss, np.zeros(())
+        if base.intercept:
+            at = loss.null_model(np.asarray(share @ y))
+        z = np.full(n, float(at))
+        slope = loss.gradient(z, y)
+        moved = loss.gradient(z + rounding_share(base.blocks.X) * z, y) - slope
+        rms = math.sqrt(max(share @ slope**2, share @ moved**2))
+        bound = loss.curvature_bound
+        kappa = bound if bound is not None else float(share @ loss.hessian(z, y))
+        if not (kappa > 0.0 and rms > 0.0):
+            raise NotApplicable("a best constant model that is the minimum")
+        alpha = ridge_strength(base.penalty)
+        scale = 1.0 / np.hypot(math.sqrt(kappa) * spread, math.sqrt(alpha))
+        width = 1.0 / math.sqrt(kappa)
+        Z = np.empty((n, p + base.intercept))
+        np.multiply(d, scale, out=Z[:, :p])
+        Z[:, p:] = width
+        total = float(n) if weight is None else float(np.add.reduce(weight))
+        full = np.append(scale, width) if base.intercept else scale
+        return cls(base, Z, y, weight, total, mean, full, rms * width, float(at) / width)
+
+    def second_order(self, x: HostArray, ridge: HostArray) -> tuple[float, HostArray, HostArray]:
+        """Return value, gradient and Hessian, with a quadratic penalty of these curvatures."""
+        value, slope, h = self.base.loss.value_gradient_and_hessian(self.Z @ x, self.y)
+        h = np.maximum(h, 0.0)
+        if self.weight is not None:
+            value, slope, h = value * self.weight, slope * self.weight, h * self.weight
+        rows = self.Z * np.sqrt(h)[:, None]
+        grad, hessian = slope @ self.Z / self.total, rows.T @ rows / self.total
+        f = float(np.add.reduce(value)) / self.total + 0.5 * float(ridge @ (x * x))
+        hessian.flat[:: len(x) + 1] += ridge
+        return f, grad + ridge * x, hessian
+
+    def user_params(self, x: HostArray) -> tuple[HostArray, Any]:
+        """Return the coefficients and the intercept, or None."""
+        w = self.scale[: len(self.mean)] * x[: len(self.mean)]
+        if not self.base.intercept:
+            return w, None
+        return w, np.asarray(self.scale[-1] * x[-1] - self.mean @ w)
+
+    def user_gradient(self, g: HostArray) -> tuple[HostArray, Any]:
+        """Return the gradient with respect to them."""
+        p = len(self.mean)
+        if not self.base.intercept:
+            return g / self.scale, None
+        slope = g[p] / self.scale[p]
+        return g[:p] / self.scale[:p] + self.mean * slope, np.asarray(slope)
+
+
+class _Point(NamedTuple):
+    """A point of a run: what was evaluated there, and the size of its residual."""
+
+    at: HostPoint
+    size: float
+
+
+def _evaluate(rows: _ScaledRows, x: HostArray, ridge: HostArray) -> _Point:
+    """Evaluate a point; the residual is the gradient, or x - prox(x - g, 1) where the penalty has a prox."""
+    value, g, H = rows.second_order(x, ridge)
+    penalty, p, residual, added = rows.base.penalty, len(rows.mean), g, 0.0
+    if penalty is not None and not penalty.smooth:
+        scale = rows.scale[:p]
+        near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
+        residual = np.append(x[:p] - near / scale, g[p:])
+        added = float(penalty.value(scale * x[:p]))
+    point = HostPoint(x, g, H, value + added, added, residual)
+    return _Point(point, float(np.abs(residual).max()) / rows.unit)
+
+
+def _fit_one(rows: _ScaledRows, problem: LinearProblem) -> FitResult:
+    penalty, p, d = problem.penalty, len(rows.mean), rows.Z.shape[1]
+    nonsmooth = penalty is not None and not penalty.smooth
+    scale, kind = rows.scale[:p], np.dtype(problem.resident.dtype)
+    ridge = np.zeros(d)
+    if not nonsmooth:
+        ridge[:p] = ridge_strength(penalty) * scale**2
+    x = np.zeros(d)
+    x[p:] = rows.null
+    if nonsmooth:
+        x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale  # type: ignore[union-attr]
+    point, tolerance = _evaluate(rows, x, ridge), relative_tolerance(kind)
+    first = np.linalg.eigvalsh(point.at.hessian) if math.isfinite(point.size) else np.zeros(d)
+    if not (nonsmooth or first[0] > MIN_CURVATURE_RATIO * first[-1]):
+        raise NotApplicable("columns that are nearly dependent, or values that are not finite")
+    log = [_Step(point.at.value, point.size, math.nan)]
+    most = MAX_STEPS if kind == np.float64 else MAX_STEPS_SINGLE
+    while not point.size <= tolerance:
+        if len(log) > most or not math.isfinite(point.size):
+            raise NotApplicable("steps that do not lead to a minimum")
+        damping = DIAGONAL_NOISE_EPS * d * EPS64 * float(point.at.hessian.diagonal().max())
+        if nonsmooth:
+            new_x = point.at.model_minimum(scale, penalty, damping)
+        else:
+            damped = point.at.hessian.copy()
+            damped.flat[:: d + 1] += damping
+            new_x = point.at.x - np.linalg.solve(damped, point.at.grad)
+        new = _evaluate(rows, new_x, ridge)
+        _check_decrease(point, new)
+        moved = float(np.abs(new_x - point.at.x).max()) / (float(np.abs(new_x).max()) or 1.0)
+        point = new
+        log.append(_Step(point.at.value, point.size, moved))
+    if (
+        penalty is None
+        and not np.linalg.eigvalsh(point.at.hessian)[0] > MIN_CURVATURE_SHARE * first[0]
+    ):
+        raise NotApplicable("a curvature that vanishes, as where there is no minimum")
+    return _result(rows, problem, point, log, tolerance)
+
+
+def _check_decrease(old: _Point, new: _Point) -> None:
+    """Raise `NotApplicable` for a step that a search would refuse."""
+    change = float((new.at.x - old.at.x) @ old.at.grad) + new.at.penalty - old.at.penalty
+    noise = VALUE_NOISE_EPS * EPS64 * abs(old.at.value)
+    enough = new.at.value <= old.at.value + MIN_DECREASE_SHARE * change
+    if not (enough or (abs(new.at.value - old.at.value) <= noise and new.size <= 0.5 * old.size)):
+        raise NotApplicable("a whole step that does not descend")
+
+
+def _result(
+    rows: _ScaledRows, problem: LinearProblem, point: _Point, log: list[_Step], tolerance: float
+) -> FitResult:
+    """Put together the result of a run that has converged."""
+    kind = problem.resident.dtype
+
+    def params(coef: HostArray, intercept: Any) -> Params:
+        constant = None if intercept is None else intercept.astype(kind)
+        return Params(coef.astype(kind, copy=False), constant)
+
+    w, b = rows.user_params(point.at.x)
+    if rows.base.nonsmooth:
+        w = rows.base.prox(Params(w, None), 0.0).coef  # the nearest point that is allowed
+    x, jac = params(w, b), params(*rows.user_gradient(point.at.grad))
+    nit = len(log) - 1
+    value, size, moved = np.asarray(log).T
+    count = np.arange(len(log))
+    steps = "1 step" if nit == 1 else f"{nit} steps"
+    ends = functools.partial(_extreme_curvatures, point.at.hessian)
+    method = ProximalNewton() if rows.base.nonsmooth else Newton()
+    return FitResult(
+        x=x, fun=point.at.value, jac=jac, nit=nit, nfev=nit + 1, njev=nit + 1,
+        status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
+        history=History(count, value, size, moved, 1 + count), n_sync=2 + nit, method=method.name,
+        certificate=Deferred(point.size, tolerance, ends=ends),
+        coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=problem.screened_data.classes,
+        n_passes=None, solver=problem.solver,
+    )  # fmt: skip
+
+
+def _extreme_curvatures(hessian: HostArray) -> tuple[float, float]:
+    values = np.linalg.eigvalsh(hessian)
+    return float(values[0]), float(values[-1])
