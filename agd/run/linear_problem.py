@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +241,15 @@ class LinearProblem:
             default_settings=self.default_settings,
             smooth_loss=self.loss.smooth,
             several_outputs=self.loss.outputs is not None,
+        )
+
+    @property
+    def penalty_fits_dtype(self) -> bool:
+        """Whether the dtype of X can hold the numbers of the penalty."""
+        largest = float(np.finfo(backends.dtype_name(self.resident.dtype)).max)
+        numbers = () if self.penalty is None else self.penalty.parameters.values()
+        return all(
+            abs(float(x)) <= largest or not math.isfinite(x) for x in numbers if isinstance(x, Real)
         )
 
     @property
