@@ -155,7 +155,11 @@ not take NumPy's overloaded operators for those of the protocol.
 """
 
 NativeArray: TypeAlias = Any
-"""An array of a library that is known where it is used, so that its own methods are called."""
+"""An array whose library is known where it is used, so that its own methods are called.
+
+Losses, penalties and rates that users write take and return such arrays: they may annotate them as those of their
+library.
+"""
 
 R = TypeVar("R")
 
@@ -428,51 +432,53 @@ class Loss(Protocol):
         """Whether l is linear in z on either side of one kink, at z = y."""
         ...
 
-    def prox(self, z: Array, y: Array, step: float) -> Array:
+    def prox(self, z: NativeArray, y: NativeArray, step: float) -> NativeArray:
         """Return argmin_u l(u, y) + (u - z)² / (2 step), element by element."""
         ...
 
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return l(z, y), element by element."""
         ...
 
-    def gradient(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return dl/dz, element by element."""
         ...
 
-    def hessian(self, z: Array, y: Array) -> Array:
+    def hessian(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return d²l/dz², element by element."""
         ...
 
-    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def value_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return l(z, y) and dl/dz, from one computation of what they have in common."""
         ...
 
-    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+    def value_gradient_and_hessian(
+        self, z: NativeArray, y: NativeArray
+    ) -> tuple[NativeArray, NativeArray, NativeArray]:
         """Return l(z, y), dl/dz and d²l/dz², from one computation of what they have in common."""
         ...
 
-    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def sum_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
         ...
 
-    def link(self, mean: Array) -> Array:
+    def link(self, mean: NativeArray) -> NativeArray:
         """Return the constant z whose prediction is `mean`."""
         ...
 
-    def inverse_link(self, z: Array) -> Array:
+    def inverse_link(self, z: NativeArray) -> NativeArray:
         """Return the mean of y that z stands for; the inverse of `link`."""
         ...
 
-    def predict(self, z: Array) -> Array:
+    def predict(self, z: NativeArray) -> NativeArray:
         """Return the prediction that z stands for."""
         ...
 
-    def null_model(self, mean: Array) -> Array:
+    def null_model(self, mean: NativeArray) -> NativeArray:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
         ...
 
-    def statistic(self, y: Array) -> Array:
+    def statistic(self, y: NativeArray) -> NativeArray:
         """Return what of y the null model is a function of the mean of, in the shape of z."""
         ...
 
@@ -480,19 +486,19 @@ class Loss(Protocol):
         """Return the loss for y of this many classes."""
         ...
 
-    def class_shares(self, mean: Array) -> Array:
+    def class_shares(self, mean: NativeArray) -> NativeArray:
         """Return the share of the rows in each class, shape (..., classes), for a mean of `statistic`."""
         ...
 
-    def likeliest_class(self, z: Array) -> Array:
+    def likeliest_class(self, z: NativeArray) -> NativeArray:
         """Return the number of the likeliest class, in the dtype of z, shape (..., n)."""
         ...
 
-    def class_probabilities(self, z: Array) -> Array:
+    def class_probabilities(self, z: NativeArray) -> NativeArray:
         """Return the probability of each class, shape (..., n, classes)."""
         ...
 
-    def outside(self, y: Array) -> Array:
+    def outside(self, y: NativeArray) -> NativeArray:
         """Return where y is no target that this loss can have."""
         ...
 
@@ -501,7 +507,7 @@ class Loss(Protocol):
         """The earlier name of `curvature_bound`."""
         ...
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def slope(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return dl/dz: the earlier name of `gradient`."""
         ...
 
@@ -543,15 +549,15 @@ class Penalty(Protocol):
         """The largest second derivative; None for a penalty that is not smooth."""
         ...
 
-    def value(self, w: Array) -> Array:
+    def value(self, w: NativeArray) -> NativeArray:
         """Return the penalty of w (..., p), shape (...); of a norm of matrices w is (..., p, q)."""
         ...
 
-    def gradient(self, w: Array) -> Array:
+    def gradient(self, w: NativeArray) -> NativeArray:
         """Return its gradient, shape (..., p); raise where the penalty is not smooth."""
         ...
 
-    def prox(self, w: Array, step: float | Array) -> Array:
+    def prox(self, w: NativeArray, step: float | NativeArray) -> NativeArray:
         """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p).
 
         `step` broadcasts against w. A separable penalty takes a step for each coefficient, any other
@@ -564,7 +570,7 @@ class Penalty(Protocol):
         """The earlier name of `curvature_bound`."""
         ...
 
-    def grad(self, w: Array) -> Array:
+    def grad(self, w: NativeArray) -> NativeArray:
         """Return its gradient: the earlier name of `gradient`."""
         ...
 

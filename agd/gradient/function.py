@@ -133,7 +133,7 @@ class FunctionObjective(BaseObjective):
         batch, penalty = len(self.batch_shape), cast("Penalty", self.penalty)
 
         def leaf_penalty(leaf: Array) -> Array:
-            part = penalty.value(leaf if leaf.ndim > batch else leaf[..., None])
+            part: Array = penalty.value(leaf if leaf.ndim > batch else leaf[..., None])
             if part.ndim == batch:
                 return part
             return backends.namespace(leaf).sum(part, axis=tuple(range(batch, part.ndim)))
@@ -172,7 +172,7 @@ class FunctionObjective(BaseObjective):
             step = backends.namespace(leaf).reshape(
                 step, (*self.batch_shape, *(1,) * (x.ndim - len(self.batch_shape)))
             )
-        near = cast("Penalty", self.penalty).prox(x, step)
+        near: Array = cast("Penalty", self.penalty).prox(x, step)
         return near[..., 0] if scalar else near
 
     def grad_norm(self, grads: Tree, params: Tree) -> Array:

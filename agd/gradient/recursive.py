@@ -22,7 +22,7 @@ from typing import Any
 
 from agd import backends
 from agd._tree import tree_add, tree_axpy, tree_dot, tree_scale, tree_subtract
-from agd._typing import Array, Loss, Params
+from agd._typing import Array, Loss, NativeArray, Params
 from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.moments import Moments
 from agd.loss import BaseLoss
@@ -181,11 +181,11 @@ class QuadraticTail(BaseLoss):
         near = backends.clip(z, low=-self.limit, high=self.limit)
         return near, z - near, backends.clip(self.base.hessian(near, y), low=0.0)
 
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: Array, y: Array) -> NativeArray:
         near, d, bend = self._quadratic_parts(z, y)
         return self.base.value(near, y) + (self.base.gradient(near, y) + 0.5 * bend * d) * d
 
-    def gradient(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: Array, y: Array) -> NativeArray:
         near, d, bend = self._quadratic_parts(z, y)
         return self.base.gradient(near, y) + bend * d
 

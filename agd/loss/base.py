@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agd import backends
-from agd._typing import Array, Loss, Penalty
+from agd._typing import Loss, NativeArray, Penalty
 
 __all__ = ["BaseLoss", "BasePenalty", "MoreauEnvelope", "as_loss", "as_penalty"]
 
@@ -134,21 +134,21 @@ class BaseLoss(abc.ABC):
         cls.user_defined = vars(cls).get("user_defined", not in_agd)
 
     @abc.abstractmethod
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return l(z, y), element by element."""
 
     @abc.abstractmethod
-    def gradient(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return dl/dz, element by element."""
 
-    def hessian(self, z: Array, y: Array) -> Array:
+    def hessian(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return d²l/dz², element by element; by default a central difference of gradients."""
         xp = backends.namespace(z)
         # A step of eps^(1/3) balances the rounding error of the difference with its truncation error.
         h = math.cbrt(float(xp.finfo(z.dtype).eps)) * backends.clip(xp.abs(z), low=1.0)
         return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
 
-    def prox(self, z: Array, y: Array, step: float) -> Array:
+    def prox(self, z: NativeArray, y: NativeArray, step: float) -> NativeArray:
         """Return argmin_u l(u, y) + (u - z)² / (2 step), element by element.
 
         Raises
@@ -161,37 +161,39 @@ class BaseLoss(abc.ABC):
             f"{tuple(y.shape)}, step {step!r}"
         )
 
-    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def value_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return l(z, y) and dl/dz; a loss whose two have a term in common computes it once."""
         return self.value(z, y), self.gradient(z, y)
 
-    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+    def value_gradient_and_hessian(
+        self, z: NativeArray, y: NativeArray
+    ) -> tuple[NativeArray, NativeArray, NativeArray]:
         """Return l(z, y), dl/dz and d²l/dz²; a loss whose three have a term in common computes it once."""
         return *self.value_and_gradient(z, y), self.hessian(z, y)
 
-    def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def sum_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return the sum of l(z, y) over the last axis, the rows, and dl/dz of each row."""
         value, gradient = self.value_and_gradient(z, y)
         return backends.namespace(value).sum(value, axis=-1), gradient
 
-    def link(self, mean: Array) -> Array:
+    def link(self, mean: NativeArray) -> NativeArray:
         """Return the constant z whose prediction is `mean`."""
         return mean
 
-    def inverse_link(self, z: Array) -> Array:
+    def inverse_link(self, z: NativeArray) -> NativeArray:
         """Return the mean of y that z stands for."""
         return z
 
-    def predict(self, z: Array) -> Array:
+    def predict(self, z: NativeArray) -> NativeArray:
         """Return the prediction that z stands for: the mean of y."""
         return self.inverse_link(z)
 
-    def null_model(self, mean: Array) -> Array:
+    def null_model(self, mean: NativeArray) -> NativeArray:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
         xp, z = backends.namespace(mean), self.link(mean)
         return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
-    def statistic(self, y: Array) -> Array:
+    def statistic(self, y: NativeArray) -> NativeArray:
         """Return what of y the null model is a function of the mean of, in the shape of z: y itself."""
         return y
 
@@ -199,18 +201,18 @@ class BaseLoss(abc.ABC):
         """Return the loss for y of this many classes: itself, of a loss that declares their number."""
         return self
 
-    def class_shares(self, mean: Array) -> Array:
+    def class_shares(self, mean: NativeArray) -> NativeArray:
         """Return the share of the rows in each class, shape (..., classes), for a mean of `statistic`.
 
         By default that is the share of the second of two classes.
         """
         return backends.namespace(mean).stack([1.0 - mean, mean], axis=-1)
 
-    def likeliest_class(self, z: Array) -> Array:
+    def likeliest_class(self, z: NativeArray) -> NativeArray:
         """Return the number of the likeliest class, in the dtype of z: by default 1 where z is above 0."""
         return backends.namespace(z).astype(z > 0.0, z.dtype)
 
-    def class_probabilities(self, z: Array) -> Array:
+    def class_probabilities(self, z: NativeArray) -> NativeArray:
         """Return the probability of each class, shape (..., n, classes).
 
         By default there are two, with `predict` the probability of the second, and of the first for -z.
@@ -218,20 +220,20 @@ class BaseLoss(abc.ABC):
         signs = backends.namespace(z).arange(-1, 2, 2, dtype=z.dtype, device=backends.device(z))
         return self.predict(z[..., None] * signs)  # lazy rows of unknown number cannot be stacked
 
-    def outside(self, y: Array) -> Array:
+    def outside(self, y: NativeArray) -> NativeArray:
         """Return where y is no target that this loss can have."""
         xp = backends.namespace(y)
         return xp.zeros_like(y, dtype=xp.bool)
 
-    def slope(self, z: Array, y: Array) -> Array:
+    def slope(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return dl/dz: the earlier name of `gradient`."""
         return self.gradient(z, y)
 
-    def value_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def value_and_slope(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return l(z, y) and dl/dz: the earlier name of `value_and_gradient`."""
         return self.value_and_gradient(z, y)
 
-    def sum_and_slope(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def sum_and_slope(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return the sum and dl/dz: the earlier name of `sum_and_gradient`."""
         return self.sum_and_gradient(z, y)
 
@@ -264,34 +266,34 @@ class MoreauEnvelope(BaseLoss):
         vars(self).update(name=self.loss.name, domain=self.loss.domain)
         vars(self).update(curvature_bound=bound, curvature=bound)
 
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return the smoothed loss, element by element."""
         return self.value_and_gradient(z, y)[0]
 
-    def gradient(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return (z - prox(z)) / width, element by element."""
         return (z - self.loss.prox(z, y, self.width)) / self.width
 
-    def hessian(self, z: Array, y: Array) -> Array:
+    def hessian(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return d²l/dz², by a difference over a small share of the width."""
         h = 1e-3 * self.width
         return (self.gradient(z + h, y) - self.gradient(z - h, y)) / (2.0 * h)
 
-    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+    def value_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return both, from one prox."""
         nearest = self.loss.prox(z, y, self.width)
         gradient = (z - nearest) / self.width
         return self.loss.value(nearest, y) + 0.5 * self.width * gradient**2, gradient
 
-    def link(self, mean: Array) -> Array:
+    def link(self, mean: NativeArray) -> NativeArray:
         """Return the constant z whose prediction is `mean`, as the loss has it."""
         return self.loss.link(mean)
 
-    def inverse_link(self, z: Array) -> Array:
+    def inverse_link(self, z: NativeArray) -> NativeArray:
         """Return the prediction that z stands for, as the loss has it."""
         return self.loss.inverse_link(z)
 
-    def outside(self, y: Array) -> Array:
+    def outside(self, y: NativeArray) -> NativeArray:
         """Return where y is no target that the loss can have."""
         return self.loss.outside(y)
 
@@ -339,10 +341,10 @@ class BasePenalty(abc.ABC):
         return self.curvature_bound
 
     @abc.abstractmethod
-    def value(self, w: Array) -> Array:
+    def value(self, w: NativeArray) -> NativeArray:
         """Return the penalty of w (..., p), shape (...)."""
 
-    def gradient(self, w: Array) -> Array:
+    def gradient(self, w: NativeArray) -> NativeArray:
         """Return the gradient, shape (..., p), of a smooth penalty.
 
         Raises
@@ -354,7 +356,7 @@ class BasePenalty(abc.ABC):
             f"{type(self).__name__} has no gradient at some w of shape {tuple(w.shape)}: use its prox"
         )
 
-    def prox(self, w: Array, step: float | Array) -> Array:
+    def prox(self, w: NativeArray, step: float | NativeArray) -> NativeArray:
         """Return argmin_u value(u) + |u - w|² / (2 step), shape (..., p).
 
         Raises
@@ -366,7 +368,7 @@ class BasePenalty(abc.ABC):
             f"{type(self).__name__} has no prox for w of shape {tuple(w.shape)}, step {step!r}"
         )
 
-    def grad(self, w: Array) -> Array:
+    def grad(self, w: NativeArray) -> NativeArray:
         """Return the gradient: the earlier name of `gradient`."""
         return self.gradient(w)
 
@@ -393,14 +395,14 @@ class AdaptedLoss(BaseLoss):
         """Return how the loss writes itself."""
         return repr(self.wrapped)
 
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return l(z, y), element by element."""
-        losses: Array = self.wrapped.value(z, y)
+        losses: NativeArray = self.wrapped.value(z, y)
         return losses
 
-    def gradient(self, z: Array, y: Array) -> Array:
+    def gradient(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return dl/dz, element by element."""
-        slopes: Array = vars(self)["gradient"](z, y)
+        slopes: NativeArray = vars(self)["gradient"](z, y)
         return slopes
 
 
@@ -429,9 +431,9 @@ class AdaptedPenalty(BasePenalty):
         bound: float | None = vars(self).get("curvature_bound")
         return bound
 
-    def value(self, w: Array) -> Array:
+    def value(self, w: NativeArray) -> NativeArray:
         """Return the penalty of w (..., p), shape (...)."""
-        penalty: Array = self.wrapped.value(w)
+        penalty: NativeArray = self.wrapped.value(w)
         return penalty
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Tree
+from agd._typing import Array, NativeArray, Tree
 
 __all__ = [
     "AUTO",
@@ -183,7 +183,7 @@ def in_single_precision(init: Init, update: Update) -> tuple[Init, Update]:
 AUTO: Final = "auto"
 """The learning rate that stands for 1/L; a solver resolves it, since it knows the objective."""
 
-Rate: TypeAlias = float | Real | Array | Callable[[Array], Array] | str
+Rate: TypeAlias = float | NativeArray | Callable[[NativeArray], NativeArray] | str
 """A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
 
 P = ParamSpec("P")
