@@ -187,9 +187,9 @@ def as_scalar(value: Any) -> Any:
     return value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
 
 
-def align_axes(c: Array, leaf: Array) -> Array:
+def align_axes(c: Scalar, leaf: Array) -> Any:
     """Give c, one entry a problem, the trailing axes of a leaf, so that the two broadcast."""
-    if c.ndim in (0, leaf.ndim):
+    if np.ndim(c) in (0, leaf.ndim):
         return c
     xp = backends.namespace(leaf)
     return xp.reshape(c, (*c.shape, *(1,) * (leaf.ndim - c.ndim)))
@@ -209,7 +209,8 @@ def scale_vector(c: Scalar, x: Array) -> Array:
     """Return c times a vector (..., n), where the factors c (...) may be on the host."""
     if isinstance(c, np.ndarray) and not isinstance(x, np.ndarray):
         c = backends.to_device_of(c, x)
-    return align_axes(c, x) * x if np.ndim(c) else c * x
+    scaled: Array = align_axes(c, x) * x
+    return scaled
 
 
 def tree_scale(c: Array, tree: Tree) -> Tree:

@@ -17,7 +17,7 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Array, NotApplicable, Params, Progress
+from agd._typing import Array, HostArray, NotApplicable, Params, Progress
 from agd.gradient.conditioning import (
     MAX_NORMAL_COLUMNS,
     MAX_SPECTRUM_COLUMNS,
@@ -247,7 +247,8 @@ def _statuses_in_order(monitor: StoppingMonitor, rows: Observation) -> Any:
     each.consecutive_increases = np.where(
         calm > 0, index - calm, monitor.consecutive_increases + index
     )
-    each.increasing_since = np.where(calm > 0, since, monitor.increasing_since)
+    first: HostArray = monitor.increasing_since
+    each.increasing_since = np.where(calm > 0, since, first)
     status = _apply_criteria(each, rows)
     monitor.previous = take_checks(rows, -1)
     monitor.consecutive_increases, monitor.increasing_since = (

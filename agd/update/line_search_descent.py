@@ -204,7 +204,6 @@ class LineSearchDescent(Solver):
     direction: Direction
     search: LineSearch
     label: str
-    # A field stands for an attribute of the base class.
     host_scalars: bool = False
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ class PenalisedQuadratic(NamedTuple):
 
     def _face_minimum(self, v: HostArray, g: HostArray) -> HostArray:
         """Return the minimum over the entries that a proximal gradient step leaves free, which is no higher."""
-        step = np.asarray(1.0 / float(np.abs(self.C).sum(axis=1).max()))
+        step: HostArray = np.asarray(1.0 / float(np.abs(self.C).sum(axis=1).max()))
         at = CompositePoint(v, g, step, step)
         return solve_free(self, self.C, at, partition_entries(self, at, step))
 

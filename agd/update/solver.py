@@ -39,6 +39,8 @@ class Solver:
     minibatch_state : bool
         Whether the state holds the value and the gradient of a mini-batch; those of the whole objective,
         which are reported and tested, are then returned by ``look(objective, params, state)``.
+    host_scalars : bool
+        Whether the scalars of its state are on the host: Python floats, or NumPy arrays for a batch.
     """
 
     handles_prox: bool = False
@@ -47,6 +49,7 @@ class Solver:
     stochastic: bool = False
     refreshes: bool = False
     minibatch_state: bool = False
+    host_scalars: bool = False
 
     @property
     def name(self) -> str:
@@ -77,11 +80,6 @@ class Solver:
     def update_rule(self) -> Rule | None:
         """The rule that it moves by; None for a solver without one."""
         return None
-
-    @property
-    def host_scalars(self) -> bool:
-        """Whether the scalars of its state are on the host: Python floats, or NumPy arrays for a batch."""
-        return False
 
     def with_host_scalars(self) -> Solver:
         """Return the solver that keeps its scalars on the host, where it has that form; else itself."""
