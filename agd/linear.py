@@ -146,6 +146,9 @@ def fit(
           ``"proximal_gradient"``.
         - ``"proximal_gradient"``, "proximal gradient": with a penalty that is handled by its prox, or a
           set; steps of Barzilai and Borwein.
+        - ``"newton_kernel"``, "Newton on the rows": one wide problem of NumPy arrays with an `L2`, n < p, n <= 512 and
+          at most 1,048,576 entries, `stop`, `init` and `callback` left out. The steps are taken in the span of the
+          rows. Falls back to ``"lbfgs_whitened"``.
         - ``"newton_direct"`` and ``"proximal_newton_direct"``, the names of the two rows that they fall back to, the
           next one and ``"proximal_newton"``: the same steps without a loop, for one problem of NumPy arrays of at most
           262,144 entries with `stop`, `init` and `callback` left out. They are left where a fit has no minimum, or

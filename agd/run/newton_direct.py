@@ -77,7 +77,19 @@ class DirectNewton:
             raise NotApplicable("a penalty that the dtype of X cannot hold")
         base = problem.check_values(Revealed.X)
         with np.errstate(all="ignore"):
-            return Solution(_fit_one(_ScaledRows.of(base), problem))
+            rows, tolerance = (
+                _ScaledRows.of(base),
+                relative_tolerance(np.dtype(problem.resident.dtype)),
+            )
+            if len(rows.y) >= len(rows.mean) or base.nonsmooth:
+                run = _iterate(rows, tolerance)
+                params, grads = (
+                    rows.user_params(run.point.at.x),
+                    rows.user_gradient(run.point.at.grad),
+                )
+            else:
+                run, params, grads = _fit_in_span_of_rows(rows, tolerance)
+            return Solution(_result(problem, run, params, grads, tolerance))
 
 
 class _ScaledRows(NamedTuple):
@@ -97,6 +109,8 @@ class _ScaledRows(NamedTuple):
         A bound on the entries of the gradient at the best constant model.
     null : float
         That model, in these coordinates.
+    width : float
+        The factor of the intercept.
     """
 
     base: LinearObjective
@@ -108,6 +122,7 @@ class _ScaledRows(NamedTuple):
     scale: HostArray
     unit: float
     null: float
+    width: float
 
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
@@ -143,7 +158,7 @@ class _ScaledRows(NamedTuple):
         Z[:, p:] = width
         total = float(n) if weight is None else float(np.add.reduce(weight))
         full = np.append(scale, width) if base.intercept else scale
-        return cls(base, Z, y, weight, total, mean, full, rms * width, float(at) / width)
+        return cls(base, Z, y, weight, total, mean, full, rms * width, at / width, width)
 
     def second_order(self, x: HostArray, ridge: HostArray) -> tuple[float, HostArray, HostArray]:
         """Return value, gradient and Hessian, with a quadratic penalty of these curvatures."""
@@ -195,10 +210,50 @@ def _evaluate(rows: _ScaledRows, x: HostArray, ridge: HostArray) -> _Point:
     return _Point(point, float(np.abs(residual).max()) / rows.unit)
 
 
-def _fit_one(rows: _ScaledRows, problem: LinearProblem) -> FitResult:
-    penalty: Any = problem.penalty
+class _Run(NamedTuple):
+    """How the steps ended: the last point, the history, and how many points were evaluated."""
+
+    point: _Point
+    log: list[_Step]
+    evaluations: int
+
+
+def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_Run, Any, Any]:
+    """Fit more columns than rows with a ridge: w lies in the span of the centred rows, d = R' Q'.
+
+    The coefficients of an orthonormal basis Q of that span have the same ridge, so that no (p, p) matrix is made.
+    """
+    p, alpha = len(rows.mean), ridge_strength(rows.base.penalty)
+    Q, R = np.linalg.qr((rows.Z[:, :p] / rows.scale[:p]).T)
+    T = np.ascontiguousarray(R.T)
+    share = 1.0 / rows.total if rows.weight is None else rows.weight[:, None] / rows.total
+    spread = np.sqrt(np.add.reduce(share * (T * T), axis=0))
+    scale = 1.0 / np.hypot(spread / rows.width, math.sqrt(alpha))
+    constant = np.full((len(T), rows.Z.shape[1] - p), rows.width)
+    full = np.append(scale, rows.scale[p:])
+    reduced = rows._replace(
+        Z=np.concatenate([T * scale, constant], axis=1), mean=np.zeros(len(scale)), scale=full
+    )
+    run = _iterate(reduced, 0.1 * tolerance)
+    (u, c), (g, slope) = (
+        reduced.user_params(run.point.at.x),
+        reduced.user_gradient(run.point.at.grad),
+    )
+    w, grad = Q @ u, Q @ g
+    size = float(np.abs(rows.scale[:p] * grad).max())
+    if slope is not None:
+        size = max(size, abs(float(slope)) * rows.width)
+        c, grad = c - rows.mean @ w, grad + rows.mean * slope
+    if not size <= tolerance * rows.unit:
+        raise NotApplicable("a gradient that is not as small in the columns as in the rows")
+    return run._replace(point=run.point._replace(size=size / rows.unit)), (w, c), (grad, slope)
+
+
+def _iterate(rows: _ScaledRows, tolerance: float) -> _Run:
+    """Take Newton steps until the residual is within the tolerance."""
+    penalty: Any = rows.base.penalty
     p, d, nonsmooth = len(rows.mean), rows.Z.shape[1], rows.base.nonsmooth
-    scale, kind = rows.scale[:p], np.dtype(problem.resident.dtype)
+    scale, kind = rows.scale[:p], np.dtype(rows.base.blocks.X.dtype)
     ridge = np.zeros(d)
     if not nonsmooth:
         ridge[:p] = ridge_strength(penalty) * scale**2
@@ -206,7 +261,7 @@ def _fit_one(rows: _ScaledRows, problem: LinearProblem) -> FitResult:
     x[p:] = rows.null
     if nonsmooth:
         x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
-    point, tolerance = _evaluate(rows, x, ridge), relative_tolerance(kind)
+    point = _evaluate(rows, x, ridge)
     first = np.linalg.eigvalsh(point.at.hessian) if math.isfinite(point.size) else np.zeros(d)
     if not (nonsmooth or first[0] > MIN_CURVATURE_RATIO * first[-1]):
         raise NotApplicable("columns that are nearly dependent, or values that are not finite")
@@ -235,7 +290,7 @@ def _fit_one(rows: _ScaledRows, problem: LinearProblem) -> FitResult:
         and not np.linalg.eigvalsh(point.at.hessian)[0] > MIN_CURVATURE_SHARE * first[0]
     ):
         raise NotApplicable("a curvature that vanishes, as where there is no minimum")
-    return _result(rows, problem, point, log, evaluations)
+    return _Run(point, log, evaluations)
 
 
 def _descends(old: _Point, new: _Point) -> bool:
@@ -248,31 +303,32 @@ def _descends(old: _Point, new: _Point) -> bool:
 
 
 def _result(
-    rows: _ScaledRows, problem: LinearProblem, point: _Point, log: list[_Step], evaluations: int
+    problem: LinearProblem, run: _Run, user_params: Any, user_gradient: Any, tolerance: float
 ) -> FitResult:
     """Put together the result of a run that has converged."""
-    kind = problem.resident.dtype
+    kind, penalty = problem.resident.dtype, problem.penalty
+    nonsmooth = penalty is not None and not penalty.smooth
+    (w, b), (point, log, evaluations) = user_params, run
+    if nonsmooth:
+        w = penalty.prox(w, 0.0 * w)  # type: ignore[union-attr] # the nearest point that is allowed
 
     def params(coef: HostArray, intercept: Any) -> Params:
-        constant = None if intercept is None else intercept.astype(kind)
+        constant = None if intercept is None else np.asarray(intercept, dtype=kind)
         return Params(coef.astype(kind, copy=False), constant)
 
-    w, b = rows.user_params(point.at.x)
-    if rows.base.nonsmooth:
-        penalty: Any = rows.base.penalty
-        w = penalty.prox(w, 0.0 * w)  # the nearest point that is allowed
-    x, jac = params(w, b), params(*rows.user_gradient(point.at.grad))
+    x, jac = params(w, b), params(*user_gradient)
     nit = len(log) - 1
     value, size, moved = np.asarray(log).T
     count = np.arange(len(log))
     steps = "1 step" if nit == 1 else f"{nit} steps"
-    ends = functools.partial(_extreme_curvatures, point.at.hessian)
-    method = ProximalNewton() if rows.base.nonsmooth else Newton()
+    whole = len(point.at.x) >= len(w)  # in the span of the rows the other curvatures are not known
+    ends = functools.partial(_extreme_curvatures, point.at.hessian) if whole else None
+    method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
         x=x, fun=point.at.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
         status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
-        history=History(count, value, size, moved, 1 + count), n_sync=1 + evaluations, method=method.name,
-        certificate=Deferred(point.size, relative_tolerance(np.dtype(kind)), ends=ends),
+        history=History(count, value, size, moved, 1 + count), n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
+        certificate=Deferred(point.size, tolerance, ends=ends),
         coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=problem.screened_data.classes,
         n_passes=None, solver=problem.solver,
     )  # fmt: skip

@@ -338,7 +338,7 @@ class FitResult(Result):
     >>> result.predict(np.asarray([[0.0], [3.0]]))
     array([0., 1.])
     >>> result.solver
-    'newton'
+    'newton_direct'
     """
 
     # Arrays of the library that was fitted, and not `Array`, since users call the methods of their own.

@@ -62,6 +62,10 @@ MAX_FACTOR_OPERATIONS_PER_ENTRY = 400
 MAX_HESSIAN_OPERATIONS = 4e6
 
 
+# Rows and entries of a wide X for Newton's method in the span of the rows.
+MAX_KERNEL_ROWS, MAX_KERNEL_ENTRIES = 512, 2**20
+
+
 class FitSolver(Protocol):
     """What every row of `SOLVERS` has."""
 
@@ -90,6 +94,7 @@ SOLVERS: dict[str, SolverRow] = {
     "fista_moments": SolverRow(FistaOnMoments(), "fista"),
     "fista": SolverRow(FISTA_ON_DATA),
     "newton_direct": SolverRow(DirectNewton(), "newton"),
+    "newton_kernel": SolverRow(DirectNewton(), "lbfgs_whitened"),
     "proximal_newton_direct": SolverRow(DirectNewton(), "proximal_newton"),
     "proximal_newton": SolverRow(ProximalNewtonOnData(), "proximal_gradient"),
     "proximal_gradient": SolverRow(PROXIMAL_GRADIENT),
@@ -143,6 +148,13 @@ def select_solver(traits: Traits) -> str:
         if proximal_newton_pays(t):
             return "proximal_newton_direct" if is_small_on_host(t) else "proximal_newton"
         return "proximal_gradient"
+    return _smooth_losses(t, moderate=moderate)
+
+
+def _smooth_losses(t: Traits, *, moderate: bool) -> str:
+    """Return the solver of another loss than the squared one, with no penalty or a smooth one."""
+    if newton_kernel_pays(t):
+        return "newton_kernel"
     if moderate and newton_pays(t):
         return "newton_direct" if is_small_on_host(t) else "newton"
     if moderate:
@@ -154,6 +166,13 @@ def is_small_on_host(t: Traits) -> bool:
     """Return whether one problem of NumPy arrays is so small that operations cost more than arithmetic."""
     small = t.entries <= MAX_HOST_ENTRIES and t.batch_shape == ()
     return t.numpy and t.default_settings and small
+
+
+def newton_kernel_pays(t: Traits) -> bool:
+    """Return whether a wide NumPy problem with a ridge has so few rows that their (n, n) Hessians cost little."""
+    wide = t.rows < t.columns and t.rows <= MAX_KERNEL_ROWS and t.entries <= MAX_KERNEL_ENTRIES
+    one = t.numpy and t.default_settings and t.batch_shape == () and not t.several_outputs
+    return wide and one and t.penalty == "quadratic" and t.ridge > 0.0
 
 
 def newton_pays(t: Traits) -> bool:

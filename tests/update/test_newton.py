@@ -10,7 +10,7 @@ import pytest
 import agd
 from agd.gradient import LinearObjective, column_scaling
 from agd.gradient.second_order import NewtonObjective
-from agd.loss import L2, Huber, Logistic, Poisson
+from agd.loss import L1, L2, Huber, Logistic, Poisson
 from agd.update.newton import MAX_TRIALS, Newton, damped_direction
 
 LOSSES = {"log_loss": Logistic(), "poisson": Poisson(), "huber": Huber()}
@@ -247,3 +247,49 @@ def test_values_that_are_not_finite_are_named():
     X[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"X\[3, 1\] = nan"):
         agd.fit(X, y, loss="poisson")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["", "weighted", "no intercept", "float32"])
+@pytest.mark.parametrize("penalty", [None, L2(0.1), L1(0.02)])
+def test_small_fits_without_the_loop_give_the_answer_of_the_loop(loss, kind, penalty):
+    X, y = drawn_problem(loss)
+    options = {"loss": loss, "penalty": penalty, "intercept": kind != "no intercept"}
+    if kind == "weighted":
+        options["sample_weight"] = np.random.default_rng(1).uniform(0, 2, size=len(y))
+    if kind == "float32":
+        X, y = X.astype(np.float32), y.astype(np.float32)
+    direct, loop = agd.fit(X, y, **options), agd.fit(X, y, stop=agd.Stop(), **options)
+    assert direct.solver == loop.solver + "_direct"
+    assert direct.method == loop.method
+    assert direct.success
+    tolerance = 1e-4 if kind == "float32" else 1e-9
+    np.testing.assert_allclose(direct.coef, loop.coef, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(direct.jac.coef, loop.jac.coef, atol=tolerance)
+    assert direct.fun == pytest.approx(loop.fun, rel=tolerance)
+    assert direct.coef.dtype == loop.coef.dtype
+    assert abs(direct.nit - loop.nit) <= 1
+    assert direct.history.value[0] == pytest.approx(loop.history.value[0], rel=1e-5)
+    assert direct.certificate.tolerance == loop.certificate.tolerance
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["", "weighted", "no intercept", "float32"])
+def test_wide_fits_with_a_ridge_are_those_of_lbfgs(loss, kind):
+    X, y = drawn_problem(loss, n=25, p=40)
+    X = X * np.exp(np.random.default_rng(1).normal(size=40)) + 1.0
+    options = {"loss": loss, "penalty": L2(0.1), "intercept": kind != "no intercept"}
+    if kind == "weighted":
+        options["sample_weight"] = np.random.default_rng(1).uniform(0.5, 2, size=len(y))
+    if kind == "float32":
+        X, y = X.astype(np.float32), y.astype(np.float32)
+    result = agd.fit(X, y, **options)
+    assert result.solver == "newton_kernel"
+    assert result.success
+    plain = agd.fit(X, y, stop=agd.Stop(grad_tol=1e-5 if kind == "float32" else 1e-11), **options)
+    assert "L-BFGS" in plain.method
+    tolerance = 1e-3 if kind == "float32" else 1e-8
+    np.testing.assert_allclose(result.coef, plain.coef, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(result.jac.coef, 0.0, atol=1e-4 if kind == "float32" else 1e-9)
+    if result.intercept is not None:
+        assert float(result.intercept) == pytest.approx(float(plain.intercept), abs=10 * tolerance)
