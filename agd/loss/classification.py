@@ -178,7 +178,9 @@ class Softmax(BaseLoss):
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from exponentials that do not overflow; no digit of 1 - p_y cancels."""
         xp = namespace(z)
-        z = xp.moveaxis(z, -1, 0)  # sums over the classes then add whole rows of memory
+        axes = tuple(range(z.ndim))
+        # Classes come first, so that sums over them add whole rows of memory.
+        z = xp.permute_dims(z, axes[-1:] + axes[:-1])
         numbers = xp.arange(self._class_count, dtype=y.dtype, device=device(y))
         own = xp.reshape(numbers, (-1, *(1,) * (z.ndim - 1))) == y
         z, zero = z - xp.max(z, axis=0), xp.zeros_like(z)
@@ -188,7 +190,7 @@ class Softmax(BaseLoss):
         likely, total = e_own > 0.5, rest + e_own
         small = xp.log1p(rest / xp.where(likely, e_own, xp.ones_like(e_own)))
         value = xp.where(likely, small, xp.log(total) - z_own)
-        return value, xp.moveaxis(xp.where(own, -rest, e) / total, 0, -1)
+        return value, xp.permute_dims(xp.where(own, -rest, e) / total, axes[1:] + axes[:1])
 
     def statistic(self, y: Array) -> Array:
         """Return 1 for the class of each row and 0 for the others, shape (..., n, k)."""
