@@ -227,7 +227,10 @@ def test_what_is_not_known_is_not_said():
     ).certificate
     assert (huber.least_curvature, huber.condition, huber.distance) == (None, None, None)
     assert huber.source == "power iteration"
-    seen = agd.fit(X, y, loss="huber").certificate  # along the path is not everywhere
+    near = agd.fit(X, y, loss="huber").certificate  # at the minimum is not everywhere
+    assert (near.source, near.distance) == ("Hessian", None)
+    assert 0.0 < near.least_curvature < near.curvature
+    seen = agd.fit(X, y, loss="huber", stop=Stop()).certificate  # nor is along the path
     assert (seen.source, seen.distance) == ("seen along the path", None)
     wide = agd.fit(*made(200, 70), method="accelerated").certificate
     assert wide.least_curvature is None
