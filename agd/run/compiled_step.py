@@ -199,6 +199,7 @@ class CompiledStep:
         self.method, self.objective, self.observed_fields = method, objective, ObservedFields()
         self._compile(backend, objective, x0)
         self.n_sync = self.step_count = 0
+        self.repeated_steps = 0  # that were taken twice, to find the one which is not finite
         self.period = method.period(objective) if method.refreshes else 0
         # A lazy backend would grow a graph with every step: its states are computed as they come.
         self.persist = backend.persist if backend.chunked else _keep_state
@@ -349,6 +350,7 @@ class CompiledStep:
             )
         else:
             retaken = self._retake_steps(window)
+            self.repeated_steps += window.steps
             self.n_sync += 1
             active = backends.namespace(retaken.count).astype(retaken.active, retaken.count.dtype)
             taken, active = read_together([retaken.count, active])

@@ -106,7 +106,7 @@ class HostStep:
 
     def __init__(self, method: Solver, objective: Any, x0: Tree) -> None:
         self.method, self.observed_fields = method, ObservedFields()
-        self.n_sync = 0
+        self.n_sync = self.repeated_steps = 0
         self._set_objective(objective, x0)
         with np.errstate(all="ignore"):
             self.params, self.state = x0, self._counting_reads(self.method.init, x0)

@@ -193,7 +193,9 @@ class _Run:
         """
         # An observation of a mini-batch method evaluates the whole objective once more.
         observations = self.compiled_step.n_sync if self.method.minibatch_state else 0
-        evaluations = self.observation.evaluations - self.earlier_evaluations + observations
+        repeated = self.compiled_step.repeated_steps * self.method.evaluations
+        extra = observations + repeated
+        evaluations = self.observation.evaluations - self.earlier_evaluations + extra
         by_values = name == "value_calls"
         calls = evaluations * (
             self.objective.value_calls if by_values else self.objective.grad_calls
