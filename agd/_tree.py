@@ -206,16 +206,16 @@ def tree_subtract(a: Tree, b: Tree) -> Tree:
 
 
 def scale_vector(c: Scalar, x: Array) -> Array:
-    """Return c times a vector (..., n), where the factors c (...) may be on the host."""
+    """Return c times an array (..., *), where the factors c (...) may be on the host."""
     if isinstance(c, np.ndarray) and not isinstance(x, np.ndarray):
         c = backends.to_device_of(c, x)
     scaled: Array = align_axes(c, x) * x
     return scaled
 
 
-def tree_scale(c: Array, tree: Tree) -> Tree:
+def tree_scale(c: Scalar, tree: Tree) -> Tree:
     """Return c times a tree, with a factor c for each problem."""
-    return optree.tree_map(lambda leaf: align_axes(c, leaf) * leaf, tree)
+    return optree.tree_map(lambda leaf: scale_vector(c, leaf), tree)
 
 
 def tree_divide(tree: Tree, c: Array) -> Tree:
@@ -223,9 +223,9 @@ def tree_divide(tree: Tree, c: Array) -> Tree:
     return optree.tree_map(lambda leaf: leaf / align_axes(c, leaf), tree)
 
 
-def tree_axpy(c: Array, x: Tree, y: Tree) -> Tree:
+def tree_axpy(c: Scalar, x: Tree, y: Tree) -> Tree:
     """Return y + c x, with a factor c for each problem."""
-    return optree.tree_map(lambda u, v: v + align_axes(c, u) * u, x, y)
+    return optree.tree_map(lambda u, v: v + scale_vector(c, u), x, y)
 
 
 def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:

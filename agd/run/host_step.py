@@ -65,6 +65,31 @@ class CompiledObjective(BaseObjective):
         """Whether a penalty or bounds are left to `prox`."""
         return bool(self.objective.nonsmooth)
 
+    @property
+    def has_bound_product(self) -> bool:
+        """Whether `bound_product` multiplies by a matrix like the Hessian."""
+        return bool(self.objective.has_bound_product)
+
+    def bound_product(self, params: Tree, /) -> Tree:
+        """Multiply by the objective's bound on its Hessian."""
+        return self.objective.bound_product(params)
+
+    def zeros(self) -> Tree:
+        """Return the parameters at zero, of an objective that has them."""
+        return self.objective.zeros()
+
+    def value_and_grad(self, params: Tree, /) -> tuple[Array, Tree]:
+        """Return value and gradient."""
+        if self.compilation.arrays is not None:  # one compiled function is enough
+            return self.evaluate(params)[:2]
+        pair: tuple[Array, Tree] = self.persist(self.objective.value_and_grad(params))
+        return pair
+
+    def grad_norm(self, grads: Tree, params: Tree, /) -> Array:
+        """Return how far the params are from stationary."""
+        norm: Array = self.objective.grad_norm(grads, params)
+        return norm
+
     def prox(self, params: Tree, step: float | Array, /) -> Tree:
         """Apply the objective's prox."""
         return self.objective.prox(params, step)
@@ -196,10 +221,12 @@ class HostStep:
             progress.curvature, progress.least_curvature,
         )  # fmt: skip
         if type(state.value) is float:
-            return Observation(*map(float, fields))._replace(leaves=leaves)
-        return Observation(*(np.asarray(f, dtype=np.float64) for f in fields))._replace(
-            leaves=leaves
-        )
+            return Observation(*(0.0 if f is None else float(f) for f in fields))._replace(
+                leaves=leaves
+            )
+        zero = np.zeros(np.shape(state.value))
+        columns = (zero if f is None else f + zero for f in fields)
+        return Observation(*columns)._replace(leaves=leaves)
 
     def _observed_gradient(self, fields: ObservedFields) -> Array:
         with np.errstate(all="ignore"):

@@ -7,7 +7,7 @@ its curvature, or an estimate (`initial_curvature`) that is corrected on the way
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from agd import backends
@@ -18,15 +18,16 @@ from agd._tree import (
     safe_divide,
     tree_axpy,
     tree_dot,
-    tree_equal,
+    tree_max_abs,
     tree_scale,
     tree_subtract,
     tree_where,
 )
-from agd._typing import Array, Progress, Tree
+from agd._typing import Array, Progress, Scalar, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.curvature import largest_curvature
 from agd.update.rule import Rule, apply_updates, check_rule
+from agd.update.scalars import known_false, read_scalars
 from agd.update.solver import Solver
 
 __all__ = [
@@ -158,13 +159,49 @@ class Descent(Solver):
 
 
 class AcceleratedState(NamedTuple):
-    """Value and gradient at the params y_k, the descent point x_k, and t_k; `progress` has the L in use."""
+    """Value and gradient at the params y_k, and the descent point x_k; `progress` has the L in use.
 
-    value: Array
+    `trial` is the next descent point, y_k - g / L, and `slope` is g · (trial - x_k): where that is above 0,
+    the momentum points uphill.
+    """
+
+    value: Scalar
     grad: Tree
     progress: Progress
+    grad_norm: Scalar
+    size: Scalar
     point: Tree
-    t: Array
+    trial: Tree
+    slope: Scalar
+    t: Scalar
+
+
+class TestedStep(NamedTuple):
+    """A descent step that was tried.
+
+    Attributes
+    ----------
+    measured : tuple of array, tree
+        Value and gradient at its end, as they were evaluated.
+    value, grad_norm, size : scalar, shape (...)
+        The value, the size of the gradient and the largest parameter; the value in place of the other two
+        where momentum is added to the step, since they are then measured at the point that this leads to.
+    square : scalar, shape (...)
+        The squared length of the step.
+    accept, unmoved : scalar of bool
+        Whether the step is taken, and whether it changes no parameter.
+    progress : Progress
+        With this evaluation, and the L to go on with.
+    """
+
+    measured: tuple[Any, Tree]
+    value: Scalar
+    grad_norm: Scalar
+    size: Scalar
+    square: Scalar
+    accept: Scalar
+    unmoved: Scalar
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -183,7 +220,6 @@ class Accelerated(Solver):
     (x_{k+1} - y_k) / |x_{k+1} - y_k|², exceeds L (or the value there is not finite), and lowered by a
     tenth otherwise; that test compares gradients, which rounding spoils later than it does values. Where
     the momentum then leads to a value that is not finite, it is left out and t starts anew.
-    No branch depends on a value the host would have to read.
 
     Parameters
     ----------
@@ -209,6 +245,12 @@ class Accelerated(Solver):
     rescaled: bool = True
 
     backtracking: bool = False
+    # A field stands for a property of the base class.
+    host_scalars: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def with_host_scalars(self) -> Accelerated:
+        """Return the same method with its scalars on the host."""
+        return replace(self, host_scalars=True)
 
     @property
     def name(self) -> str:
@@ -224,77 +266,168 @@ class Accelerated(Solver):
 
     def init(self, objective: Any, params: Tree) -> AcceleratedState:
         """Evaluate the objective at the first point and measure L."""
-        value, grad = objective.value_and_grad(params)
-        curvature = initial_curvature(objective, params, grad)
-        xp = backends.namespace(value)
-        zero, one = xp.zeros_like(value), xp.ones_like(value)
+        value, grad, grad_norm = objective.evaluate(params)
+        (curvature,) = read_scalars(
+            initial_curvature(objective, params, grad), host=self.host_scalars
+        )
+        xp = backends.namespace(curvature)
+        zero, one = xp.zeros_like(curvature), xp.ones_like(curvature)
         # Only a step that can be refused can stall.
-        no = xp.zeros_like(value, dtype=xp.bool) if self.backtracking else None
+        no = xp.zeros_like(curvature, dtype=xp.bool) if self.backtracking else None
         progress = Progress(zero, one + probe_evaluations(objective), no, no, curvature=curvature)
-        return AcceleratedState(value, grad, progress, params, one)
+        measured = (value, grad, grad_norm)
+        return self._measure(objective, params, measured, params, one, params, progress)
+
+    def resume_state(
+        self, objective: Any, params: Tree, state: AcceleratedState
+    ) -> AcceleratedState:
+        """Return the state at the same point of another objective of the same values, and no failure."""
+        progress = state.progress.without_flags()
+        measured = objective.evaluate(params)
+        return self._measure(objective, params, measured, state.point, state.t, params, progress)
+
+    def _measure(
+        self,
+        objective: Any,
+        params: Tree,
+        measured: tuple[Any, Tree, Any],
+        point: Tree,
+        t: Scalar,
+        old_params: Tree,
+        progress: Progress,
+    ) -> AcceleratedState:
+        """Return the state at the params, with the next descent point: one read where scalars are on the host."""
+        value, grad, grad_norm = measured
+        batch = len(objective.batch_shape)
+        trial = tree_axpy(-1.0 / progress.curvature, grad, params)
+        slope = tree_dot(grad, tree_subtract(trial, point), batch)
+        size = tree_max_abs(params, batch)
+        moved = tree_max_abs(tree_subtract(params, old_params), batch)
+        value, grad_norm, size, moved, slope = read_scalars(
+            value, grad_norm, size, moved, slope, host=self.host_scalars
+        )
+        progress = progress._replace(relative_step=safe_divide(moved, size))
+        return AcceleratedState(value, grad, progress, grad_norm, size, point, trial, slope, t)
 
     def step(
         self, objective: Any, params: Tree, state: AcceleratedState
     ) -> tuple[Tree, AcceleratedState]:
         """Take one step; where the step is refused, params stay and L grows."""
-        xp, progress = backends.namespace(state.value), state.progress
-        point = tree_subtract(params, tree_scale(1.0 / progress.curvature, state.grad))
-        accept, curvature, trial = self._test_step(objective, params, point, state)
-        moved = tree_subtract(point, state.point)
-        uphill = tree_dot(state.grad, moved, state.value.ndim) > 0.0
-        t = xp.where(uphill, xp.ones_like(state.t), state.t)
+        xp, progress = backends.namespace(state.t), state.progress
+        t = xp.where(state.slope > 0.0, xp.ones_like(state.t), state.t)
         next_t = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * t * t))
-        beta = (t - 1.0) / next_t if self.momentum else xp.zeros_like(t)
-        extrapolated = tree_axpy(beta, moved, point)
-        accepted_steps, stalled, hit_nonfinite = xp.ones_like(state.value), None, None
-        if accept is not None:  # after a refused step everything is as it was, but for L
-            extrapolated = tree_where(accept, extrapolated, params)
-            next_t = xp.where(accept, next_t, state.t)
-            point = tree_where(accept, point, state.point)
-            accepted_steps = xp.astype(accept, accepted_steps.dtype)
-        if accept is None or self.momentum:
-            value, grad = objective.value_and_grad(extrapolated)
-        else:  # without momentum the next point is the trial point, or the present one
-            value = xp.where(accept, trial[0], state.value)
-            grad = tree_where(accept, trial[1], state.grad)
-        if accept is not None:  # a momentum that leads to where nothing is finite is left out
-            finite = xp.isfinite(value) & xp.isfinite(objective.grad_norm(grad, extrapolated))
-            overshot = ~finite & accept
-            extrapolated = tree_where(overshot, point, extrapolated)
-            grad = tree_where(overshot, trial[1], grad)
-            value = xp.where(overshot, trial[0], value)
-            next_t = xp.where(overshot, xp.ones_like(t), next_t)
-            unmoved = tree_equal(point, params, state.value.ndim)
-            stalled = progress.stalled | (accept & unmoved)
-            hit_nonfinite = progress.hit_nonfinite | overshot | ~xp.isfinite(trial[0])
-            hit_nonfinite = hit_nonfinite & (unmoved | ~accept)
-        after = progress._replace(
-            iterations=progress.iterations + accepted_steps,
-            evaluations=progress.evaluations + float(self.evaluations),
-            stalled=stalled,
-            hit_nonfinite=hit_nonfinite,
-            curvature=curvature,
-        )
-        return extrapolated, AcceleratedState(value, grad, after, point, next_t)
-
-    def _test_step(
-        self, objective: Any, params: Tree, point: Tree, state: AcceleratedState
-    ) -> tuple[Array | None, Array, tuple[Array, Tree]]:
-        """Return whether the step to `point` is accepted, the curvature to use next, and value and gradient.
-
-        Without backtracking there is no test, and nothing is evaluated.
-        """
-        L = state.progress.curvature
+        following = state.trial
+        if self.momentum:
+            moved = tree_subtract(state.trial, state.point)
+            following = tree_axpy((t - 1.0) / next_t, moved, state.trial)
         if not self.backtracking:
-            return None, L, (state.value, state.grad)
-        xp = backends.namespace(state.value)
-        value, grad = objective.value_and_grad(point)
-        step = tree_subtract(point, params)
-        batch = state.value.ndim
-        curvature = tree_dot(tree_subtract(grad, state.grad), step, batch)
-        accept = xp.isfinite(value) & (curvature <= L * tree_dot(step, step, batch))
-        factor = xp.where(accept, 0.9 * xp.ones_like(value), 2.0 * xp.ones_like(value))
-        return accept, L * factor, (value, grad)
+            progress = _count_evaluations(progress, xp.ones_like(t), 1.0)
+            measured = objective.evaluate(following)
+            return following, self._measure(
+                objective, following, measured, state.trial, next_t, params, progress
+            )
+        tested = self._test_step(objective, params, state)
+        accept, progress = tested.accept, tested.progress
+        # After a refused step everything is as it was, but for L.
+        following = tree_where(accept, following, params)
+        point = tree_where(accept, state.trial, state.point)
+        if not self.momentum:
+            new = self._without_momentum(following, point, tested, state)
+        elif known_false(accept):
+            trial = tree_axpy(-1.0 / progress.curvature, state.grad, params)
+            # The shorter step changes the slope g · (trial - point) by g · g (1 / L - 1 / L').
+            L = state.progress.curvature
+            slope = state.slope + tested.square * L * (1.0 - L / progress.curvature)
+            new = state._replace(progress=progress, trial=trial, slope=slope)
+        else:
+            measured = objective.evaluate(following)
+            progress = progress._replace(evaluations=progress.evaluations + 1.0)
+            t = xp.where(accept, next_t, state.t)
+            new = self._measure(objective, following, measured, point, t, params, progress)
+            following, new = self._leave_out_momentum(objective, following, new, tested, params)
+        progress = new.progress
+        relative_step = xp.where(accept, progress.relative_step, state.progress.relative_step)
+        stalled = progress.stalled | (accept & tested.unmoved)
+        refused = xp.logical_not(accept)
+        progress = progress._replace(
+            relative_step=relative_step,
+            stalled=stalled,
+            hit_nonfinite=progress.hit_nonfinite & (tested.unmoved | refused),
+        )
+        return following, new._replace(progress=progress)
+
+    def _test_step(self, objective: Any, params: Tree, state: AcceleratedState) -> TestedStep:
+        """Evaluate the trial point, and say whether the step to it is accepted."""
+        batch = len(objective.batch_shape)
+        if self.momentum:  # what is measured of the trial point is its value and its gradient
+            value, grad = objective.value_and_grad(state.trial)
+            columns = [value, value, value]
+        else:
+            value, grad, grad_norm = objective.evaluate(state.trial)
+            columns = [value, grad_norm, tree_max_abs(state.trial, batch)]
+        step, measured = tree_subtract(state.trial, params), (value, grad)
+        change = tree_dot(tree_subtract(grad, state.grad), step, batch)
+        square, moved = tree_dot(step, step, batch), tree_max_abs(step, batch)
+        value, grad_norm, size, change, square, moved = read_scalars(
+            *columns, change, square, moved, host=self.host_scalars
+        )
+        xp, L = backends.namespace(value), state.progress.curvature
+        finite = xp.isfinite(value)
+        accept = finite & (change <= L * square)
+        one = xp.ones_like(value)
+        progress = _count_evaluations(
+            state.progress, xp.where(accept, one, xp.zeros_like(one)), 1.0
+        )
+        progress = progress._replace(
+            curvature=L * xp.where(accept, 0.9 * one, 2.0 * one),
+            hit_nonfinite=progress.hit_nonfinite | xp.logical_not(finite),
+            relative_step=safe_divide(moved, size),
+        )
+        unmoved = moved == 0.0
+        return TestedStep(measured, value, grad_norm, size, square, accept, unmoved, progress)
+
+    def _without_momentum(
+        self, following: Tree, point: Tree, tested: TestedStep, state: AcceleratedState
+    ) -> AcceleratedState:
+        """Return the state at the trial point, or at the present one where that is refused: nothing is evaluated."""
+        value, grad, grad_norm, size = tree_where(
+            tested.accept,
+            (tested.value, tested.measured[1], tested.grad_norm, tested.size),
+            (state.value, state.grad, state.grad_norm, state.size),
+        )
+        trial = tree_axpy(-1.0 / tested.progress.curvature, grad, following)
+        return AcceleratedState(
+            value, grad, tested.progress, grad_norm, size, point, trial, state.slope, state.t
+        )
+
+    def _leave_out_momentum(
+        self,
+        objective: Any,
+        following: Tree,
+        new: AcceleratedState,
+        tested: TestedStep,
+        params: Tree,
+    ) -> tuple[Tree, AcceleratedState]:
+        """Go back to the descent point where the momentum led to a value that is not finite."""
+        xp = backends.namespace(new.value)
+        finite = xp.isfinite(new.value) & xp.isfinite(new.grad_norm)
+        overshot = tested.accept & xp.logical_not(finite)
+        if known_false(overshot):
+            return following, new
+        progress = new.progress._replace(hit_nonfinite=new.progress.hit_nonfinite | overshot)
+        one, point = xp.ones_like(new.t), new.point
+        value, grad = tested.measured
+        measured = (value, grad, objective.grad_norm(grad, point))
+        back = self._measure(objective, point, measured, point, one, params, progress)
+        new = new._replace(progress=progress)
+        return tree_where(overshot, point, following), tree_where(overshot, back, new)
+
+
+def _count_evaluations(progress: Progress, steps: Scalar, evaluations: float) -> Progress:
+    """Return the progress after so many steps and evaluations more."""
+    return progress._replace(
+        iterations=progress.iterations + steps, evaluations=progress.evaluations + evaluations
+    )
 
 
 class AdaptedState(NamedTuple):

@@ -27,6 +27,7 @@ from agd.update.line_search import (
     is_finite_trial,
     rounding_unit,
 )
+from agd.update.scalars import known_false, read_columns, read_scalars
 from agd.update.solver import Solver
 
 __all__ = [
@@ -344,7 +345,7 @@ class LineSearchDescent(Solver):
             exhausted_searches=exhausted_searches,
         )
         starts_search = (is_accepted | search_failed) & xp.logical_not(stalled)
-        if _known_false(starts_search):
+        if known_false(starts_search):
             return new_params, after
         return new_params, self._next_direction(
             objective, new_params, after, move, is_accepted, search_failed, starts_search
@@ -363,7 +364,7 @@ class LineSearchDescent(Solver):
         g, _ = ravel(grad, value.ndim)
         vectors = backends.namespace(g).stack([s, g - state.current.g, g, point], axis=-2)
         least = None
-        if not _known_false(state.search.trials >= MIN_TRIALS_BEFORE_LEAST_STEP):
+        if not known_false(state.search.trials >= MIN_TRIALS_BEFORE_LEAST_STEP):
             least = _least_step(x, state.direction)
         stored = self.direction.stored_vectors(state.memory)
         return self._measure(vectors, (value, grad_norm), stored, least)
@@ -382,7 +383,7 @@ class LineSearchDescent(Solver):
         sizes, gram, stored_products = products(None, vectors, stored)
         columns: list[Any] = [value, grad_norm, sizes, gram, stored_products, least]
         if self.host_scalars:
-            columns = _read_columns(columns)
+            columns = read_columns(columns)
         if self.host_scalars and value.ndim == 0:
             *numbers, stored_products, step = columns
             value, grad_norm, sizes, gram = (a.tolist() for a in numbers)
@@ -416,9 +417,9 @@ class LineSearchDescent(Solver):
         ss, sy, sg, yy, yg = (xp.where(is_accepted, product, zero) for product in products)
         move = move._replace(end=current._replace(ss=ss, sy=sy, sg=sg, yy=yy, yg=yg))
         memory = state.memory
-        if not _known_false(is_accepted):
+        if not known_false(is_accepted):
             memory = tree_where(is_accepted, self.direction.update_memory(memory, move), memory)
-        if not _known_false(search_failed):
+        if not known_false(search_failed):
             memory = tree_where(search_failed, self.direction.init(current.g, current.gg), memory)
         recent = tree_where(is_accepted, (*state.recent[1:], state.value), state.recent)
         begun = self._begin_search(
@@ -455,7 +456,7 @@ class LineSearchDescent(Solver):
         else:
             d, slope = self.direction.direction(state.memory, move)
             steepest = reset | xp.logical_not(slope < 0.0)
-            if not _known_false(steepest):
+            if not known_false(steepest):
                 d = tree_where(steepest, -current.g, d)
             slope = xp.where(steepest, -current.gg, slope)
         highest = state.recent[0]
@@ -482,11 +483,8 @@ class LineSearchDescent(Solver):
         d = self.direction.bounded_direction(state.memory, move, free)
         d = self._cut_at_bounds(objective, params, d, (state.memory, move, g, free))
         gradient_step = _projected_move(objective, params, -scale_vector(first_step, g), batch)
-        columns: list[Any] = [dot(g, d), dot(d, d), dot(g, gradient_step)]
-        if self.host_scalars:
-            columns = _read_columns(columns)
-            columns = [c if batch else float(c) for c in columns]
-        slope, dd, gradient_slope = columns
+        columns = (dot(g, d), dot(d, d), dot(g, gradient_step))
+        slope, dd, gradient_slope = read_scalars(*columns, host=self.host_scalars)
         # Not downhill, or hardly: rounding has the better of the memory.
         steepest = reset | xp.logical_not(slope < -MIN_SLOPE_SHARE * xp.sqrt(dd * current.gg))
         d = tree_where(steepest, gradient_step, d)
@@ -514,13 +512,6 @@ class LineSearchDescent(Solver):
         return _projected_move(objective, params, combined, batch)
 
 
-def _known_false(flags: Scalar) -> bool:
-    """Return whether the host knows that no flag is true, at no cost."""
-    if isinstance(flags, bool):
-        return not flags
-    return isinstance(flags, np.bool_ | np.ndarray) and not np.any(flags)
-
-
 def _inner_products(
     _: None, vectors: Array, stored: Array | None
 ) -> tuple[Array, Array, Array | None]:
@@ -541,31 +532,6 @@ def _no_products(direction: Direction, memory: Any, current: Evaluation) -> Scal
     if isinstance(gg, float | np.ndarray):
         return np.zeros(shape, dtype=np.asarray(gg).dtype)
     return backends.namespace(gg).zeros(shape, dtype=gg.dtype, device=backends.device(gg))
-
-
-def _read_columns(columns: list[Any]) -> list[Any]:
-    """Read scalars of several shapes (..., *) to the host in one transfer, in double precision."""
-    arrays = [a for a in columns if a is not None]
-    row = backends.of(arrays[0])
-    if (
-        row.host_accessible or row.chunked
-    ):  # nothing is gained by packing them, and one read is counted
-        arrays = row.persist(arrays)
-        backends.to_numpy(arrays[0])
-        computed = iter(arrays)
-        return [
-            None if a is None else np.asarray(row.to_numpy(next(computed)), dtype=np.float64)
-            for a in columns
-        ]
-    xp = backends.namespace(arrays[0])
-    dtype = xp.result_type(*(a.dtype for a in arrays))
-    problems = tuple(arrays[0].shape)
-    flat = [xp.reshape(a, (*problems, -1)) for a in arrays]
-    flat = [a if a.dtype == dtype else xp.astype(a, dtype) for a in flat]
-    host = np.asarray(backends.to_numpy(xp.concat(flat, axis=-1)), dtype=np.float64)
-    ends = np.cumsum([a.shape[-1] for a in flat])[:-1]
-    parts = iter(np.split(host, ends, axis=-1))
-    return [None if a is None else next(parts).reshape(a.shape) for a in columns]
 
 
 def _least_step(x: Array, d: Array) -> Array:

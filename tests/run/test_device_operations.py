@@ -31,6 +31,7 @@ MAX_STEP_OPERATIONS = {
     "barzilai_borwein": 14,
     "polyak": 16,
     "steepest_descent": 16,
+    "accelerated": 16,
 }
 
 
