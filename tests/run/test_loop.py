@@ -46,6 +46,40 @@ def test_torch_tensors_are_read_once_a_look(reads, method, check_every):
     _hold_to_the_budget(X, y, counts, method, check_every, "squared_error")
 
 
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "lbfgs",
+        "cg",
+        "hager_zhang",
+        "barzilai_borwein",
+        "polyak",
+        "steepest_descent",
+        "accelerated",
+        "gd",
+    ],
+)
+@pytest.mark.backend("strict")
+def test_a_method_that_decides_on_the_host_reads_once_an_evaluation(method, batch):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    x0 = strict.asarray(np.asarray([[3.0, -1.0], [0.5, 2.0]])[: 2 if batch else 1], device=device)
+    x0 = x0 if batch else x0[0, ...]
+    scale = strict.asarray([1.0, 30.0], device=device)
+
+    def value(x):
+        return strict.sum(scale * x * x + 0.25 * x**4, axis=-1)
+
+    def gradient(x):
+        return 2.0 * scale * x + x**3
+
+    stop = Stop(grad_tol=1e-6, max_iter=5000)
+    found = agd.minimize(value, x0, jac=gradient, method=method, batch=batch, stop=stop)
+    assert np.all(found.success)
+    assert found.n_sync <= np.max(found.nfev) + 3
+
+
 def _hold_to_the_budget(X, y, counts, method, check_every, loss):
     stop = Stop(max_iter=60, check_every=check_every)
     with warnings.catch_warnings():
