@@ -181,6 +181,34 @@ class LineSearchDescentState(NamedTuple):
     exhausted_searches: Scalar
 
 
+class TrialOutcome(NamedTuple):
+    """What became of a trial; `point` is where the run is after it.
+
+    Attributes
+    ----------
+    search : LineSearchState
+        The search after the trial.
+    low, point : Evaluation
+        The best trial of the search, and the point that the run goes on from.
+    taken : scalar
+        The step that was taken; 0 where none was.
+    accepted, exhausted, is_accepted, search_failed : scalar of bool
+        Whether the search accepts the trial, has no trial left, ends with a step all the same, or fails.
+    finite : scalar of bool
+        Whether value and slope are finite at the trial.
+    """
+
+    search: LineSearchState
+    low: Evaluation
+    point: Evaluation
+    taken: Scalar
+    accepted: Scalar
+    exhausted: Scalar
+    is_accepted: Scalar
+    search_failed: Scalar
+    finite: Scalar
+
+
 @dataclass(frozen=True)
 class LineSearchDescent(Solver):
     """Descent along a direction, as far as a line search says.
@@ -283,53 +311,21 @@ class LineSearchDescent(Solver):
         batch = np.ndim(state.value)
         x, unravel = ravel(params, batch)
         trial, least = self._evaluate_trial(objective, x, unravel, state)
-        old = state.search if least is None else state.search._replace(least=least)
-        xp = backends.namespace(trial.value)
-        slope = safe_divide(trial.sg, old.step)
-        search = self.search.step(old, trial.value, slope)
-        # The memory has lost the direction where the slope is rounding: no step along it is taken.
-        length = safe_divide(xp.sqrt(trial.ss * state.current.gg), old.step)
-        downhill = state.steepest | (old.origin.slope < -MIN_SLOPE_SHARE * length)
-        lost = (old.trials == 0.0) & xp.isfinite(length) & xp.logical_not(downhill)
-        accepted = search.accepted & xp.logical_not(lost)
-        exhausted, taken = (
-            search.exhausted | lost,
-            xp.where(lost, xp.zeros_like(search.taken), search.taken),
-        )
-        low = tree_where(search.improved, trial, state.low)
-        is_accepted = accepted | (exhausted & (taken > 0.0))
-        point = tree_where(is_accepted, tree_where(accepted, trial, low), state.current)
+        outcome = self._judge_trial(state, trial, least)
+        xp, point = backends.namespace(trial.value), outcome.point
         move = Move(
-            taken,
-            old.origin.slope,
-            state.value - point.value,
-            state.current.gg,
-            state.direction,
-            point,
+            step=outcome.taken,
+            slope=state.search.origin.slope,
+            decrease=state.value - point.value,
+            old_gg=state.current.gg,
+            direction=state.direction,
+            end=point,
         )
-        # If the search fails, the memory is reset and the search is tried once more, along -g.
-        search_failed = exhausted & xp.logical_not(is_accepted)
-        best = _update_best(state.best, is_accepted, point)
-        # Searches that run out of trials one after the other, with hardly a gain, say that the derivative
-        # along the direction is not that of f.
-        exhausted_searches = xp.where(
-            accepted,
-            xp.zeros_like(state.exhausted_searches),
-            xp.where(exhausted, state.exhausted_searches + 1.0, state.exhausted_searches),
-        )
-        stagnated = (exhausted_searches >= MAX_EXHAUSTED_SEARCHES) | (
-            best.steps_without_gain >= MAX_STEPS_WITHOUT_GAIN * self.search.memory
-        )
-        stalled = state.progress.stalled | (search_failed & state.steepest) | stagnated
-        nonfinite = state.progress.hit_nonfinite | xp.logical_not(
-            is_finite_trial(TrialPoint(old.step, trial.value, slope))
-        )
-        # A search that ran out of trials where values are not finite has met them, whatever it gained.
-        gained = accepted & (best.steps_without_gain == 0.0)
-        progress = _count_step(state.progress, is_accepted, point)._replace(
-            stalled=stalled, hit_nonfinite=nonfinite & xp.logical_not(gained)
-        )
-        point = tree_where(stalled, best.point, point)  # a stalled run ends at its best point
+        best = _update_best(state.best, outcome.is_accepted, point)
+        exhausted_searches, progress = self._update_progress(state, trial, outcome, best)
+        point = tree_where(
+            progress.stalled, best.point, point
+        )  # a stalled run ends at its best point
         _, unravel_grad = ravel(state.grad, batch)
         new_params = unravel(point.x)
         after = state._replace(
@@ -339,17 +335,77 @@ class LineSearchDescent(Solver):
             grad_norm=point.grad_norm,
             size=point.size,
             current=point,
-            low=low,
-            search=search,
+            low=outcome.low,
+            search=outcome.search,
             best=best,
             exhausted_searches=exhausted_searches,
         )
-        starts_search = (is_accepted | search_failed) & xp.logical_not(stalled)
+        ended = outcome.is_accepted | outcome.search_failed
+        starts_search = ended & xp.logical_not(progress.stalled)
         if known_false(starts_search):
             return new_params, after
         return new_params, self._next_direction(
-            objective, new_params, after, move, is_accepted, search_failed, starts_search
+            objective, new_params, after, move, outcome, starts_search
         )
+
+    def _judge_trial(
+        self, state: LineSearchDescentState, trial: Evaluation, least: Scalar | None
+    ) -> TrialOutcome:
+        """Let the search judge a trial, unless rounding has made the direction of no use."""
+        xp = backends.namespace(trial.value)
+        old = state.search if least is None else state.search._replace(least=least)
+        slope = safe_divide(trial.sg, old.step)
+        search = self.search.step(old, trial.value, slope)
+        # The memory has lost the direction where the slope is rounding: no step along it is taken.
+        length = safe_divide(xp.sqrt(trial.ss * state.current.gg), old.step)
+        downhill = state.steepest | (old.origin.slope < -MIN_SLOPE_SHARE * length)
+        lost = (old.trials == 0.0) & xp.isfinite(length) & xp.logical_not(downhill)
+        accepted = search.accepted & xp.logical_not(lost)
+        exhausted = search.exhausted | lost
+        taken = xp.where(lost, xp.zeros_like(search.taken), search.taken)
+        low = tree_where(search.improved, trial, state.low)
+        is_accepted = accepted | (exhausted & (taken > 0.0))
+        return TrialOutcome(
+            search=search,
+            low=low,
+            point=tree_where(is_accepted, tree_where(accepted, trial, low), state.current),
+            taken=taken,
+            accepted=accepted,
+            exhausted=exhausted,
+            is_accepted=is_accepted,
+            # If the search fails, the memory is reset and the search is tried once more, along -g.
+            search_failed=exhausted & xp.logical_not(is_accepted),
+            finite=is_finite_trial(TrialPoint(old.step, trial.value, slope)),
+        )
+
+    def _update_progress(
+        self,
+        state: LineSearchDescentState,
+        trial: Evaluation,
+        outcome: TrialOutcome,
+        best: BestPoint,
+    ) -> tuple[Scalar, Progress]:
+        """Return the searches in a row that ran out of trials, and the progress after a trial."""
+        xp = backends.namespace(trial.value)
+        # Searches that run out of trials one after the other, with hardly a gain, say that the derivative
+        # along the direction is not that of f.
+        exhausted_searches = xp.where(
+            outcome.accepted,
+            xp.zeros_like(state.exhausted_searches),
+            xp.where(outcome.exhausted, state.exhausted_searches + 1.0, state.exhausted_searches),
+        )
+        stagnated = (exhausted_searches >= MAX_EXHAUSTED_SEARCHES) | (
+            best.steps_without_gain >= MAX_STEPS_WITHOUT_GAIN * self.search.memory
+        )
+        failed = outcome.search_failed & state.steepest
+        nonfinite = state.progress.hit_nonfinite | xp.logical_not(outcome.finite)
+        # A search that ran out of trials where values are not finite has met them, whatever it gained.
+        gained = outcome.accepted & (best.steps_without_gain == 0.0)
+        progress = _count_step(state.progress, outcome.is_accepted, outcome.point)._replace(
+            stalled=state.progress.stalled | failed | stagnated,
+            hit_nonfinite=nonfinite & xp.logical_not(gained),
+        )
+        return exhausted_searches, progress
 
     def _evaluate_trial(
         self, objective: Any, x: Array, unravel: Any, state: LineSearchDescentState
@@ -405,12 +461,12 @@ class LineSearchDescent(Solver):
         params: Tree,
         state: LineSearchDescentState,
         move: Move,
-        is_accepted: Scalar,
-        search_failed: Scalar,
+        outcome: TrialOutcome,
         starts_search: Scalar,
     ) -> LineSearchDescentState:
         """Begin a new direction and search for the problems whose last search is over."""
         xp, current = backends.namespace(state.value), state.current
+        is_accepted, search_failed = outcome.is_accepted, outcome.search_failed
         # Where no step was taken, the scalars of the last one must not make a direction.
         zero = xp.zeros_like(move.step)
         products = (current.ss, current.sy, current.sg, current.yy, current.yg)
