@@ -232,11 +232,15 @@ class HostStep:
         with np.errstate(all="ignore"):
             return observed_gradient(self.objective, fields, self.params, self.state.grad)
 
-    def complete(self, observation: Observation) -> Observation:
-        """Return an observation in arrays, with the length of the gradient where a result needs it: one read."""
+    def as_arrays(self, observation: Observation) -> Observation:
+        """Return an observation whose numbers are NumPy arrays."""
         leaves = observation.leaves
         columns = [None if c is None else np.asarray(c, dtype=np.float64) for c in observation]
-        observation = Observation(*columns)._replace(leaves=leaves)
+        return Observation(*columns)._replace(leaves=leaves)
+
+    def complete(self, observation: Observation) -> Observation:
+        """Return an observation in arrays, with the length of the gradient where a result needs it: one read."""
+        observation = self.as_arrays(observation)
         if not self.observed_fields.length:
             return observation
         self.n_sync += 1

@@ -101,7 +101,7 @@ def run(
         a_run.advance(every)
         stepped = bool(np.any(a_run.monitor.advanced))
         a_run.switch_to_central()
-        if callback is not None and stepped and _asks_to_end(callback, a_run.report):
+        if callback is not None and stepped and _asks_to_end(callback, a_run.intermediate_result):
             a_run.monitor.end(Status.CALLBACK)
     return a_run.report()
 
@@ -250,9 +250,15 @@ class _Run:
         if (self.monitor.done != ended_before).any() and not self.monitor.done.all():
             self.compiled_step.freeze(self.monitor.done)
 
+    def intermediate_result(self) -> Result:
+        """Put together the result so far for a callback; a read that only the last one needs is left out."""
+        return self._result(self.compiled_step.as_arrays(self.observation))
+
     def report(self) -> Result:
-        """Put together the result so far."""
-        observation = self.compiled_step.complete(self.observation)
+        """Put together the result of the run."""
+        return self._result(self.compiled_step.complete(self.observation))
+
+    def _result(self, observation: Observation) -> Result:
         status = self.monitor.status
         single = status.ndim == 0
         nit = np.asarray(observation.iterations).astype(int)

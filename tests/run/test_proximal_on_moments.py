@@ -150,7 +150,8 @@ def test_wide_data_and_other_losses_stay_with_the_data():
     X, y = rng.normal(size=(20, 40)), rng.normal(size=20)
     assert agd.fit(X, y, penalty=L2Ball(0.1)).method == "accelerated proximal gradient"
     A, t = data()
-    assert agd.fit(A, t, loss="huber", penalty=L1(0.1)).method.startswith("proximal gradient")
+    assert agd.fit(A, t, loss="huber", penalty=L1(0.1)).method == "proximal Newton"
+    assert agd.fit(A, t, loss="huber", penalty=L2Ball(0.1)).method.startswith("proximal gradient")
     assert agd.fit(A, t, penalty=L2(0.1)).method.startswith("descent in whitened")
     tiny = agd.fit(A * 1e-170, t, penalty=NonNegative())
     assert tiny.method == "accelerated proximal gradient"
