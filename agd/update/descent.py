@@ -245,8 +245,7 @@ class Accelerated(Solver):
     rescaled: bool = True
 
     backtracking: bool = False
-    # A field stands for a property of the base class.
-    host_scalars: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]
+    host_scalars: bool = False
 
     def with_host_scalars(self) -> Accelerated:
         """Return the same method with its scalars on the host."""
