@@ -142,12 +142,12 @@ def ravel(tree: Tree, batch: int = 0) -> tuple[Array, Callable[[Array], Tree]]:
     array(6.)
     """
     if backends.has_known_type(tree) and tree.ndim == batch + 1:  # a vector is its own layout
-        return tree, _identity
+        return tree, _same_vector
     layout = TreeLayout.of(tree, batch)
     return layout.ravel(tree), layout.unravel
 
 
-def _identity(x: Array) -> Array:
+def _same_vector(x: Array) -> Array:
     return x
 
 

@@ -31,7 +31,7 @@ from agd._validation import (
 from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.derivatives import Gradient, central
 from agd.loss.base import as_penalty
-from agd.run.critical import classify_result
+from agd.run.diagnosis import classify_result
 from agd.run.loop import FiniteDifferences, run
 from agd.run.result import Result, Status
 from agd.run.stopping import Criterion, MaxEval, Stop, default_tolerance

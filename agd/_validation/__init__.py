@@ -7,8 +7,7 @@ the screening, which reads one transfer.
 
 from __future__ import annotations
 
-from agd._validation.arrays import as_start
-from agd._validation.frames import check_columns, column_names
+from agd._validation.arrays import as_line, as_line_weights, as_start, check_columns, column_names
 from agd._validation.functions import (
     as_bool,
     as_bounds,
@@ -18,7 +17,6 @@ from agd._validation.functions import (
     check_point,
     writable_copy,
 )
-from agd._validation.points import as_line, as_line_weights
 from agd._validation.scalars import (
     ConvergenceWarning,
     as_choice,

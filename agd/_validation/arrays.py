@@ -1,25 +1,31 @@
-"""Checks of single arrays: a real dtype, and the library, device and dtype of the array that they stand beside.
+"""Checks of what a user gives as data: arrays, the points of a line, and data frames.
 
-``agd.data.checks`` builds on these what a fit and a prediction ask of X, y and the weights together; the doors read
-starting coefficients by `as_start`.
+An array needs a real dtype, and the library, device and dtype of the array that it stands beside. ``agd.data.checks``
+builds on these what a fit and a prediction ask of X, y and the weights together; the doors read starting coefficients
+by `as_start`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Batches, Namespace, Params
-from agd._validation.frames import as_numbers
-from agd._validation.scalars import invalid_values_text
+from agd._typing import Array, Batches, HostArray, Namespace, Params
+from agd._validation.scalars import as_count, as_real, invalid_values_text
 
 __all__ = [
     "as_array",
     "as_floating",
+    "as_line",
+    "as_line_weights",
+    "as_numbers",
     "as_start",
+    "check_columns",
+    "column_names",
     "has_unknown_length",
     "match_array",
 ]
@@ -246,3 +252,137 @@ def cast_checked(name: str, x: Any, dtype: Any, reference: str) -> Any:
         kind = f"values too large for {host.dtype}, the dtype of {reference}"
         raise ValueError(invalid_values_text(name, len(overflows), kind, first, float(x[first])))
     return host
+
+
+def as_line(x: Any, y: Any) -> tuple[Array, Array]:
+    """Check the points of a line: two arrays of shape (m,), brought to one library and dtype."""
+    for name, value in (("x", x), ("y", y)):
+        if value is None:
+            raise ValueError(f"{name} is missing: x and y are given together or not at all")
+    x = as_array("x", x)
+    xp, where = backends.namespace(x), backends.device(x)
+    if x.ndim != 1:
+        raise ValueError(f"x must have shape (m,), got {tuple(x.shape)}")
+    x = as_floating("x", x, xp, where)
+    y = match_array("y", y, x[:, None] if backends.of(x).chunked else x, reference="x")
+    if y.ndim != 1 or (x.shape != y.shape and not (has_unknown_length(x) or has_unknown_length(y))):
+        raise ValueError(f"y must have the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError("x must have at least one point, got none")
+    for name, points in (("x", x), ("y", y)):
+        host = backends.to_numpy(points)
+        bad = np.flatnonzero(~np.isfinite(host))
+        if bad.size:
+            first = int(bad[0])
+            raise ValueError(
+                invalid_values_text(name, bad.size, "NaN or infinite", (first,), float(host[first]))
+            )
+    return x, y
+
+
+def as_line_weights(weights: object, seed: object) -> dict[str, float]:
+    """Check the initial weights of a line, or draw them from a standard normal on the host."""
+    if weights is None:
+        if seed is not None:
+            as_count("seed", seed, least=0)
+        w0, w1 = np.random.default_rng(seed).standard_normal(2).tolist()  # type: ignore[arg-type]
+        return {"w0": w0, "w1": w1}
+    if not isinstance(weights, Mapping) or set(weights) != {"w0", "w1"}:
+        raise ValueError(f"weights must be a dict with keys 'w0' and 'w1', got {weights!r}")
+    numbers = {
+        name: as_real(f"weights[{name!r}]", weights[name], "a number") for name in ("w0", "w1")
+    }
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"weights[{name!r}] must be finite, got {value!r}")
+    return numbers
+
+
+# An error lists this many column names and gives the number of the others.
+MAX_NAMES_IN_ERROR = 5
+
+
+def column_names(X: Any) -> list[str] | None:
+    """Return the column names of a frame, or None where X is no frame or some name is no string."""
+    columns = getattr(X, "columns", None)
+    if not isinstance(columns, Iterable):
+        return None
+    names = list(columns)
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def check_columns(X: Any, fitted: list[str] | None) -> None:
+    """Refuse a frame of other columns than those that were fitted, or in another order.
+
+    Parameters
+    ----------
+    X : object
+        Rows; an X without column names passes.
+    fitted : list of str, or None
+        The columns of the fit; None if they had no names.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, new, repeated or in another order; the message says which.
+    """
+    names = None if fitted is None else column_names(X)
+    if fitted is None or names is None or names == fitted:
+        return
+    need, got = set(fitted), set(names)
+    faults = [
+        f"{_list_names([name for name in names_a if name not in names_b])} {fault}"
+        for names_a, names_b, fault in (
+            (fitted, got, "missing"),
+            (list(dict.fromkeys(names)), need, "not among them"),
+        )
+        if not names_b.issuperset(names_a)
+    ]
+    if faults:
+        raise ValueError(f"X must have the columns that were fitted, got {' and '.join(faults)}")
+    if len(names) != len(fitted):
+        raise ValueError(
+            f"X must have the {len(fitted)} columns that were fitted, once each, got {len(names)}"
+        )
+    at = next(i for i, (a, b) in enumerate(zip(names, fitted, strict=True)) if a != b)
+    raise ValueError(
+        f"X must have its columns in the order of the fit: column {at} must be {fitted[at]!r}, got "
+        f"{names[at]!r}; pass X[feature_names] with those of the result"
+    )
+
+
+def _list_names(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:MAX_NAMES_IN_ERROR]))
+    return (
+        shown
+        if len(names) <= MAX_NAMES_IN_ERROR
+        else f"{shown} and {len(names) - MAX_NAMES_IN_ERROR} more"
+    )
+
+
+def as_numbers(frame: Any, array: HostArray) -> HostArray:
+    """Convert a frame of nullable numeric columns, which NumPy turns into an array of objects.
+
+    Parameters
+    ----------
+    frame : object
+        A frame or one of its columns.
+    array : numpy.ndarray
+        The same frame as NumPy converts it.
+
+    Returns
+    -------
+    numpy.ndarray
+        An array of float64 with NaN for missing values if every column is numeric; else `array`.
+    """
+    kinds = getattr(frame, "dtypes", None)
+    if array.dtype != object or kinds is None or not hasattr(frame, "to_numpy"):
+        return array
+    kinds = list(kinds) if array.ndim == 2 else [kinds]
+    is_numpy = [isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in kinds]
+    if all(is_numpy) or not all(
+        good or getattr(kind, "_is_numeric", False)
+        for good, kind in zip(is_numpy, kinds, strict=True)
+    ):
+        return array
+    return frame.to_numpy(dtype=float, na_value=math.nan)

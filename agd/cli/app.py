@@ -20,9 +20,9 @@ import agd
 from agd.cli import fitting, report
 from agd.cli.files import check_distinct_files, check_writable, write_atomically
 from agd.cli.models import Model
+from agd.cli.report import in_option_names
 from agd.cli.streaming import fit_table_in_batches
 from agd.cli.tables import read_table
-from agd.cli.wording import in_option_names
 
 __all__ = ["app", "run_command_line"]
 

@@ -19,7 +19,7 @@ from agd.cli.fitting import (
     write_outputs,
 )
 from agd.cli.models import Model
-from agd.cli.wording import in_table_names
+from agd.cli.report import in_table_names
 from agd.data.tables import table_batches
 
 __all__ = ["fit_table_in_batches"]

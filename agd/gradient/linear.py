@@ -20,8 +20,7 @@ from agd.data import as_data
 from agd.data.arrays import are_small_problems, map_small_problems
 from agd.data.base import BaseData
 from agd.data.matrix import backward, forward
-from agd.gradient.curvature import largest_curvature
-from agd.gradient.objective import BaseObjective
+from agd.gradient.objective import BaseObjective, largest_curvature
 from agd.loss import Squared
 from agd.loss.base import as_loss, as_penalty
 

@@ -1,35 +1,48 @@
 """Explain how a linear fit ended: overflow, divergence, separation, dependent columns, bad conditioning.
 
 It stands between the solver and the door: `explain` turns the result of a run into the `FitResult` that the
-user gets, with what is known of its causes in the message, and returns what to warn of.
+user gets, with what is known of its causes in the message, and returns what to warn of. `classify_result` serves
+``agd.minimize(..., certify=True)``: second derivatives say what kind of critical point was reached.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
+import optree
 
 from agd import backends
+from agd._typing import Array, Method, Tree
+from agd._validation import as_value
+from agd.gradient import CriticalPoint, FunctionObjective, critical_point
 from agd.gradient.column_stats import column_peaks, column_scaling
 from agd.gradient.conditioning import Columns
-from agd.gradient.curvature import largest_curvature
 from agd.gradient.linear import LinearObjective
+from agd.gradient.objective import largest_curvature
 from agd.gradient.preconditioner import Preconditioned
 from agd.loss.penalties import ridge_strength
-from agd.run.certificate import Certificate, stack_params, unit_params
+from agd.run.certificate import (
+    Certificate,
+    convergence_kind,
+    predicted_contraction,
+    stack_params,
+    unit_params,
+)
 from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.loop import status_message
-from agd.run.result import FitResult, Status, as_fit_result
+from agd.run.result import FitResult, Result, Status, as_fit_result
 from agd.run.separation import separation_message
-from agd.run.stopping import DIVERGENCE_FACTOR
+from agd.run.stopping import DIVERGENCE_FACTOR, default_tolerance
 
 __all__ = [
     "check_dependence",
     "check_range",
+    "classify_result",
     "explain",
     "explain_conditioning",
     "few_rows_warning",
@@ -462,3 +475,107 @@ def few_rows_warning(result: FitResult, objective: Any) -> str:
         intercept=base.intercept,
         choice="the shortest" if (scale == scale[..., :1]).all() else "one choice",
     )
+
+
+NEGATED_KINDS = {"minimum": "maximum", "maximum": "minimum"}
+
+
+def classify_result(
+    result: Result,
+    objective: FunctionObjective,
+    method: Method,
+    derivatives: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    *,
+    negative: bool = False,
+    forward: bool = False,
+) -> Certificate:
+    """Return a run's certificate with the critical point's kind, and the curvatures of its Hessian.
+
+    Where the run converged by a gradient's limit that is above what `critical_point` asks for by itself,
+    that limit says what is critical: a point that was good enough for the run is here, too. A gradient by
+    the 2-point formula is known to its error only, and `critical_point` takes a better one: that error is
+    allowed beside the limit.
+
+    Parameters
+    ----------
+    result : Result
+        The run's.
+    objective : FunctionObjective
+        What it minimised; with a penalty, that is part of the function.
+    method : Method
+        How it moved.
+    derivatives : tuple of callable, jac, args
+        The function as the user gave it, for as many derivatives as it has.
+    negative : bool
+        Whether the objective is the function's negative. The kind is then that of the function, the
+        curvatures those of the objective.
+    forward : bool
+        Whether the run had its gradient by the 2-point formula.
+
+    Returns
+    -------
+    Certificate
+        What is known.
+    """
+    fun, jac, args, mirrored = _add_penalty(objective, derivatives, negative=negative)
+    point = critical_point(fun, result.x, jac, args)
+    grad_tol = _gradient_limit(result)
+    if forward and result.success:
+        grad_tol += _forward_error(point, result)
+    if point.grad_tol < point.grad_norm <= grad_tol:
+        point = critical_point(fun, result.x, jac, args, grad_tol=grad_tol)
+    mu, L = _extreme_eigenvalues(point, mirrored=mirrored)
+    convex = mu > 0.0
+    kind, rate = convergence_kind(method)
+    return replace(
+        result.certificate,
+        kind=NEGATED_KINDS.get(point.kind, point.kind) if negative and not mirrored else point.kind,
+        curvature=L,
+        least_curvature=mu,
+        largest_step=2.0 / L if L > 0.0 else None,
+        condition=L / mu if convex else None,
+        contraction=predicted_contraction(mu, L, kind, rate) if convex and kind else None,
+        source="Hessian",
+    )
+
+
+def _add_penalty(
+    objective: FunctionObjective,
+    derivatives: tuple[Callable[..., Any], Any, tuple[Any, ...]],
+    *,
+    negative: bool,
+) -> tuple[Callable[..., Any], Any, tuple[Any, ...], bool]:
+    """Make a smooth penalty part of the function; the last says whether it is the negative's mirror image."""
+    fun, jac, args = derivatives
+    if objective.penalty is None:
+        return fun, jac, args, negative
+    if callable(jac) or jac is True:
+        return objective.value_and_grad, True, (), False
+
+    def penalised(params: Tree, *args: Any) -> Array:  # to be differentiated as a whole, twice
+        value, extra = as_value(fun(params, *args), params), objective.added(params)
+        return value - extra if negative else value + extra
+
+    return penalised, jac, args, negative
+
+
+def _gradient_limit(result: Result) -> float:
+    """Return the largest limit of a partial derivative at which the run converged; 0 if it did not."""
+    if not result.success:
+        return 0.0
+    limits: list[Any] = optree.tree_leaves(result.certificate.tolerance)
+    return float(np.max(limits)) if limits else 0.0
+
+
+def _forward_error(point: CriticalPoint, result: Result) -> float:
+    """Bound the error of (f(x + h) - f(x)) / h with h = eps^(1/2) max(1, |x|): h L / 2 + 2 eps |f| / h."""
+    leaves = optree.tree_leaves(result.x)
+    size = max(1.0, *(float(np.max(np.abs(backends.to_numpy(x)))) for x in leaves))
+    L = max(abs(point.least_curvature), abs(point.largest_curvature))
+    root = default_tolerance(result.x) ** 1.5
+    return float(root * (0.5 * L * size + 2.0 * abs(result.fun) / size))
+
+
+def _extreme_eigenvalues(point: CriticalPoint, *, mirrored: bool) -> tuple[float, float]:
+    least, largest = point.least_curvature, point.largest_curvature
+    return (-largest, -least) if mirrored else (least, largest)

@@ -26,7 +26,7 @@ from agd.update.solver import Solver
 __all__ = ["CompiledObjective", "HostStep"]
 
 
-def _evaluate(task: Any, arrays: Tree, params: Tree) -> tuple[Array, Tree, Array]:
+def _evaluate_objective(task: Any, arrays: Tree, params: Tree) -> tuple[Array, Tree, Array]:
     """Evaluate the task's objective, with its arrays as arguments."""
     objective = task.objective if arrays is None else task.objective.with_arrays(arrays)
     evaluation: tuple[Array, Tree, Array] = objective.evaluate(params)
@@ -143,7 +143,7 @@ class HostStep:
 
     def _set_objective(self, objective: Any, x0: Tree) -> None:
         backend = backends.of(optree.tree_leaves(x0)[0])
-        compilation = compile_for(backend, None, objective, x0, (_evaluate,))
+        compilation = compile_for(backend, None, objective, x0, (_evaluate_objective,))
         self.note = compilation.note
         self.objective = objective
         self.evaluated = CompiledObjective(

@@ -210,7 +210,7 @@ def _evaluate(rows: _ScaledRows, x: HostArray, ridge: HostArray) -> _Point:
     return _Point(point, float(np.abs(residual).max()) / rows.unit)
 
 
-class _Run(NamedTuple):
+class _DirectRun(NamedTuple):
     """How the steps ended: the last point, the history, and how many points were evaluated."""
 
     point: _Point
@@ -218,7 +218,7 @@ class _Run(NamedTuple):
     evaluations: int
 
 
-def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_Run, Any, Any]:
+def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRun, Any, Any]:
     """Fit more columns than rows with a ridge: w lies in the span of the centred rows, d = R' Q'.
 
     The coefficients of an orthonormal basis Q of that span have the same ridge, so that no (p, p) matrix is made.
@@ -249,7 +249,7 @@ def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_Run, Any
     return run._replace(point=run.point._replace(size=size / rows.unit)), (w, c), (grad, slope)
 
 
-def _iterate(rows: _ScaledRows, tolerance: float) -> _Run:
+def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
     """Take Newton steps until the residual is within the tolerance."""
     penalty: Any = rows.base.penalty
     p, d, nonsmooth = len(rows.mean), rows.Z.shape[1], rows.base.nonsmooth
@@ -290,7 +290,7 @@ def _iterate(rows: _ScaledRows, tolerance: float) -> _Run:
         and not np.linalg.eigvalsh(point.at.hessian)[0] > MIN_CURVATURE_SHARE * first[0]
     ):
         raise NotApplicable("a curvature that vanishes, as where there is no minimum")
-    return _Run(point, log, evaluations)
+    return _DirectRun(point, log, evaluations)
 
 
 def _descends(old: _Point, new: _Point) -> bool:
@@ -303,7 +303,7 @@ def _descends(old: _Point, new: _Point) -> bool:
 
 
 def _result(
-    problem: LinearProblem, run: _Run, user_params: Any, user_gradient: Any, tolerance: float
+    problem: LinearProblem, run: _DirectRun, user_params: Any, user_gradient: Any, tolerance: float
 ) -> FitResult:
     """Put together the result of a run that has converged."""
     kind, penalty = problem.resident.dtype, problem.penalty
@@ -313,7 +313,7 @@ def _result(
         w = penalty.prox(w, 0.0 * w)  # type: ignore[union-attr] # the nearest point that is allowed
 
     def params(coef: HostArray, intercept: Any) -> Params:
-        constant = None if intercept is None else np.asarray(intercept, dtype=kind)
+        constant: Any = None if intercept is None else np.asarray(intercept, dtype=kind)
         return Params(coef.astype(kind, copy=False), constant)
 
     x, jac = params(w, b), params(*user_gradient)
@@ -322,7 +322,7 @@ def _result(
     count = np.arange(len(log))
     steps = "1 step" if nit == 1 else f"{nit} steps"
     whole = len(point.at.x) >= len(w)  # in the span of the rows the other curvatures are not known
-    ends = functools.partial(_extreme_curvatures, point.at.hessian) if whole else None
+    ends = functools.partial(_hessian_extremes, point.at.hessian) if whole else None
     method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
         x=x, fun=point.at.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
@@ -334,6 +334,6 @@ def _result(
     )  # fmt: skip
 
 
-def _extreme_curvatures(hessian: HostArray) -> tuple[float, float]:
+def _hessian_extremes(hessian: HostArray) -> tuple[float, float]:
     values = np.linalg.eigvalsh(hessian)
     return float(values[0]), float(values[-1])

@@ -67,7 +67,7 @@ def _rounding_share(kind: Any) -> float:
     return ROUNDING_SHARE if kind == np.float64 else 2.0 * EPS32 / relative_tolerance(kind)
 
 
-def _least_square(eps: float) -> float:
+def _min_square(eps: float) -> float:
     """Return the square below which squares in the moments' dtype lose digits."""
     kind = np.finfo(np.float64 if eps == EPS64 else np.float32)
     return float(kind.smallest_normal) / eps
@@ -118,7 +118,7 @@ class HostScaling(NamedTuple):
         if not (spread > 64.0 * eps * np.abs(m.mean)).all():
             raise NotApplicable(IRREGULAR)
         squares = float((variance + m.mean * m.mean).min()), m.yy + m.mean_y * m.mean_y
-        if not (m.yy > 0.0 and min(squares) >= _least_square(m.eps)):
+        if not (m.yy > 0.0 and min(squares) >= _min_square(m.eps)):
             raise NotApplicable(IRREGULAR)
         root = np.hypot(spread, ridge**0.5) if ridge else spread
         unit = max(math.sqrt(m.yy), _rounding_share(kind) * abs(m.mean_y))
@@ -344,7 +344,12 @@ def _certificate(
     if isinstance(inverse, _Factor):
         return Deferred(size, tolerance, ends=functools.partial(extreme_curvatures, C))
     bound = functools.partial(
-        _distance_bound, m, problem.traits.ridge, problem.intercept, end, float(np.finfo(kind).eps)
+        _bound_by_moments,
+        m,
+        problem.traits.ridge,
+        problem.intercept,
+        end,
+        float(np.finfo(kind).eps),
     )
     if isinstance(inverse, _Inverse):
         ends = functools.partial(extreme_curvatures, C)
@@ -356,7 +361,7 @@ def _certificate(
     )  # fmt: skip
 
 
-def _distance_bound(
+def _bound_by_moments(
     m: RowMoments, ridge: float, intercept: bool, end: _EvaluatedPoint, eps: float
 ) -> float | None:
     """Return a bound on the distance to the minimum, from the least curvature in the user's coordinates."""
@@ -561,9 +566,9 @@ def _batched_whitening(m: RowMoments, ridge: float) -> _BatchedWhitening:
     spread = np.sqrt(variance)
     # A column that is constant but for rounding, or lost by squaring; NaN fails as well.
     regular = (spread > 64.0 * EPS64 * np.abs(m.mean)) & (
-        variance + m.mean**2 >= _least_square(EPS64)
+        variance + m.mean**2 >= _min_square(EPS64)
     )
-    if not (regular.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= _least_square(EPS64))).all()):
+    if not (regular.all() and ((m.yy > 0.0) & (m.yy + m.mean_y**2 >= _min_square(EPS64))).all()):
         raise NotApplicable
     root = np.hypot(spread, ridge**0.5) if ridge else spread
     scale = 1.0 / root

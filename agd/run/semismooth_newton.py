@@ -95,7 +95,7 @@ class SemismoothNewton:
         if not problem.traits.host_accessible and not acts_on_any_array(problem.penalty):
             raise NotApplicable("the penalty may act on arrays of the data's library alone")
         with np.errstate(all="ignore"):
-            return Solution(_fit_one(rows_of(problem), problem))
+            return Solution(_fit_target(rows_of(problem), problem))
 
 
 def acts_on_any_array(penalty: Any) -> bool:
@@ -222,7 +222,7 @@ def minimise(
     raise NotApplicable("steps that do not lead to the minimum")
 
 
-def _fit_one(rows: Rows, problem: LinearProblem) -> FitResult:
+def _fit_target(rows: Rows, problem: LinearProblem) -> FitResult:
     intercept, kind, penalty = problem.intercept, rows.kind, problem.penalty
     m = rows.moments() if intercept else rows.moments().about_zero()
     scaling, tolerance = HostScaling.of(m, 0.0, kind), relative_tolerance(kind)
@@ -296,13 +296,13 @@ def converged_result(
     return FitResult(
         x=x, fun=data.value, jac=rows.params(data.coef, data.intercept, intercept), nit=nit, nfev=nfev, njev=nfev,
         status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
-        history=_history(log), n_sync=reads + (problem.data.weight is not None), method=method,
+        history=_step_history(log), n_sync=reads + (problem.data.weight is not None), method=method,
         certificate=certificate, coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
         n_passes=rows.n_passes, solver=problem.solver,
     )  # fmt: skip
 
 
-def _history(log: list[StepRecord]) -> History:
+def _step_history(log: list[StepRecord]) -> History:
     value, size, moved = np.asarray(log).T
     nit = np.arange(len(log))
     return History(nit, value, size, moved, 1 + nit)

@@ -119,7 +119,7 @@ def _smoothed(
         stop = replace(stop, value_tol=change)
     earlier = list(rounds)
     steps_left = stop.max_iter - sum(int(np.max(one.nit)) for one in rounds)
-    report = None if callback is None else functools.partial(_report_round, callback, earlier)
+    report = None if callback is None else functools.partial(_report_smoothing, callback, earlier)
     envelope = MoreauEnvelope(problem.loss, width)
     return replace(
         problem, loss=envelope, init=init, stop=replace(stop, max_iter=steps_left),
@@ -127,7 +127,7 @@ def _smoothed(
     )  # fmt: skip
 
 
-def _report_round(
+def _report_smoothing(
     callback: Callable[[Result], object], earlier: list[Result], result: Result
 ) -> object:
     """Call the user's callback with the counts of this round and of those before it."""

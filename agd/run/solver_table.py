@@ -44,10 +44,9 @@ from agd.run.normal_equations import (
     BatchedNormalEquations,
     DirectNormalEquations,
 )
-from agd.run.row_space import DualNormalEquations
 from agd.run.semismooth_newton import SemismoothNewton
 from agd.run.smoothing import Smoothing
-from agd.run.working_sets import WorkingSets
+from agd.run.wide_problems import DualNormalEquations, WorkingSets
 
 __all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
 

@@ -25,10 +25,9 @@ from agd._tree import (
 )
 from agd._typing import Array, Progress, Scalar, Tree
 from agd._validation import as_count, as_positive
-from agd.gradient.curvature import largest_curvature
+from agd.gradient.objective import largest_curvature
 from agd.update.rule import Rule, apply_updates, check_rule
-from agd.update.scalars import known_false, read_scalars
-from agd.update.solver import Solver
+from agd.update.solver import Solver, known_false, read_scalars
 
 __all__ = [
     "Accelerated",

@@ -22,7 +22,7 @@ from agd.update.line_search import (
     rounding_unit,
     search_name,
 )
-from agd.update.line_search_descent import Evaluation, LineSearchDescent, Move
+from agd.update.line_search_descent import LineSearchDescent, MeasuredPoint, Move
 
 __all__ = [
     "barzilai_borwein",
@@ -130,7 +130,7 @@ class LBFGSDirection:
         )
         return updated
 
-    def _with_pair(self, memory: Pairs, end: Evaluation) -> Pairs:
+    def _with_pair(self, memory: Pairs, end: MeasuredPoint) -> Pairs:
         scalars, xp = backends.namespace(memory.sy), backends.namespace(memory.basis)
         first = int(memory.sy.shape[-1] == self.memory)  # of the pairs that stay
         products = end.products
@@ -215,7 +215,7 @@ class LBFGSDirection:
         return xp.where(memory.sy[..., -1] > 0.0, xp.ones_like(value), _unit_step(move.end.gg))
 
 
-def _without_pair(memory: Pairs, end: Evaluation) -> Pairs:
+def _without_pair(memory: Pairs, end: MeasuredPoint) -> Pairs:
     """Return the memory with the new gradient, and no new pair."""
     xp, scalars = backends.namespace(memory.basis), backends.namespace(memory.sy)
     gg = _last_axis(end.gg)

@@ -27,18 +27,17 @@ from agd.update.line_search import (
     is_finite_trial,
     rounding_unit,
 )
-from agd.update.scalars import known_false, read_columns, read_scalars
-from agd.update.solver import Solver
+from agd.update.solver import Solver, known_false, read_columns, read_scalars
 
 __all__ = [
     "Direction",
-    "Evaluation",
     "LineSearchDescent",
+    "MeasuredPoint",
     "Move",
 ]
 
 
-class Evaluation(NamedTuple):
+class MeasuredPoint(NamedTuple):
     """What is known of a point that was evaluated: vectors beside the data, and scalars of shape (...).
 
     Attributes
@@ -89,7 +88,7 @@ class Move(NamedTuple):
         value, and g · g before it.
     direction : array, shape (..., n)
         The direction that the step was taken along.
-    end : Evaluation
+    end : MeasuredPoint
         The point that it led to.
     """
 
@@ -98,7 +97,7 @@ class Move(NamedTuple):
     decrease: Scalar
     old_gg: Scalar
     direction: Array
-    end: Evaluation
+    end: MeasuredPoint
 
 
 class Direction(Protocol):
@@ -154,7 +153,7 @@ class BestPoint(NamedTuple):
     rounding, or where the search is not monotone.
     """
 
-    point: Evaluation
+    point: MeasuredPoint
     min_grad_norm: Scalar
     steps_without_gain: Scalar
 
@@ -170,8 +169,8 @@ class LineSearchDescentState(NamedTuple):
     progress: Progress
     grad_norm: Scalar
     size: Scalar
-    current: Evaluation
-    low: Evaluation
+    current: MeasuredPoint
+    low: MeasuredPoint
     direction: Array
     search: LineSearchState
     recent: tuple[Scalar, ...]
@@ -188,7 +187,7 @@ class TrialOutcome(NamedTuple):
     ----------
     search : LineSearchState
         The search after the trial.
-    low, point : Evaluation
+    low, point : MeasuredPoint
         The best trial of the search, and the point that the run goes on from.
     taken : scalar
         The step that was taken; 0 where none was.
@@ -199,8 +198,8 @@ class TrialOutcome(NamedTuple):
     """
 
     search: LineSearchState
-    low: Evaluation
-    point: Evaluation
+    low: MeasuredPoint
+    point: MeasuredPoint
     taken: Scalar
     accepted: Scalar
     exhausted: Scalar
@@ -340,7 +339,7 @@ class LineSearchDescent(Solver):
             best=best,
             exhausted_searches=exhausted_searches,
         )
-        ended = outcome.is_accepted | outcome.search_failed
+        ended: Scalar = outcome.is_accepted | outcome.search_failed
         starts_search = ended & xp.logical_not(progress.stalled)
         if known_false(starts_search):
             return new_params, after
@@ -349,7 +348,7 @@ class LineSearchDescent(Solver):
         )
 
     def _judge_trial(
-        self, state: LineSearchDescentState, trial: Evaluation, least: Scalar | None
+        self, state: LineSearchDescentState, trial: MeasuredPoint, least: Scalar | None
     ) -> TrialOutcome:
         """Let the search judge a trial, unless rounding has made the direction of no use."""
         xp = backends.namespace(trial.value)
@@ -381,7 +380,7 @@ class LineSearchDescent(Solver):
     def _update_progress(
         self,
         state: LineSearchDescentState,
-        trial: Evaluation,
+        trial: MeasuredPoint,
         outcome: TrialOutcome,
         best: BestPoint,
     ) -> tuple[Scalar, Progress]:
@@ -409,7 +408,7 @@ class LineSearchDescent(Solver):
 
     def _evaluate_trial(
         self, objective: Any, x: Array, unravel: Any, state: LineSearchDescentState
-    ) -> tuple[Evaluation, Scalar | None]:
+    ) -> tuple[MeasuredPoint, Scalar | None]:
         """Evaluate the objective at the search's trial; return also the least step that changes the point.
 
         Few searches ask for that step, which is None where the host knows that none does.
@@ -431,7 +430,7 @@ class LineSearchDescent(Solver):
         measured: tuple[Any, Any],
         stored: Array | None,
         least: Array | None = None,
-    ) -> tuple[Evaluation, Scalar | None]:
+    ) -> tuple[MeasuredPoint, Scalar | None]:
         """Return the evaluation with its inner products, on the host after one read if scalars are kept there."""
         value, grad_norm = measured
         backend = backends.of(vectors)
@@ -451,7 +450,7 @@ class LineSearchDescent(Solver):
             ss, sy, sg = (gram[..., 0, i] for i in range(3))
             yy, yg, gg = gram[..., 1, 1], gram[..., 1, 2], gram[..., 2, 2]
             move_size, size = sizes[..., 0], sizes[..., 3]
-        return Evaluation(
+        return MeasuredPoint(
             vectors, value, grad_norm, size, move_size, ss, sy, sg, yy, yg, gg, stored_products
         ), step
 
@@ -579,7 +578,7 @@ def _inner_products(
     return sizes, gram, None if stored is None else stored @ columns
 
 
-def _no_products(direction: Direction, memory: Any, current: Evaluation) -> Scalar:
+def _no_products(direction: Direction, memory: Any, current: MeasuredPoint) -> Scalar:
     """Return products of 0 with the stored vectors, in the kind of the scalars."""
     stored = direction.stored_vectors(memory)
     if stored is None:
@@ -599,7 +598,7 @@ def _least_step(x: Array, d: Array) -> Array:
     return xp.where(xp.isfinite(least), least, xp.zeros_like(least))
 
 
-def _count_step(progress: Progress, is_accepted: Scalar, point: Evaluation) -> Progress:
+def _count_step(progress: Progress, is_accepted: Scalar, point: MeasuredPoint) -> Progress:
     """Return the progress after one more evaluation, and a step where it was accepted."""
     xp = backends.namespace(point.value)
     relative_step = safe_divide(point.move_size, point.size)
@@ -610,7 +609,7 @@ def _count_step(progress: Progress, is_accepted: Scalar, point: Evaluation) -> P
     )
 
 
-def _measure_curvature(progress: Progress, is_accepted: Scalar, end: Evaluation) -> Progress:
+def _measure_curvature(progress: Progress, is_accepted: Scalar, end: MeasuredPoint) -> Progress:
     """Return the progress with the curvature along the step that was accepted last, s · y / s · s."""
     xp = backends.namespace(end.value)
     curvature = safe_divide(end.sy, end.ss)
@@ -623,7 +622,7 @@ def _measure_curvature(progress: Progress, is_accepted: Scalar, end: Evaluation)
     )
 
 
-def _update_best(best: BestPoint, is_accepted: Scalar, point: Evaluation) -> BestPoint:
+def _update_best(best: BestPoint, is_accepted: Scalar, point: MeasuredPoint) -> BestPoint:
     """Keep the lowest value and the smallest gradient; count the steps that lowered neither."""
     xp = backends.namespace(point.value)
     lower = is_accepted & (point.value < best.point.value)

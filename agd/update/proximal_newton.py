@@ -275,7 +275,7 @@ class ProximalNewton(Solver):
         for _ in range(MAX_TRIALS):
             minimum = old.model_minimum(scale, penalty, damping + least_damping)
             trial = backends.to_device_of(minimum, params)
-            after = _evaluate(objective, trial, state)
+            after = _evaluate_composite(objective, trial, state)
             numbers = old.numbers(HostPoint.read(objective, trial, after))
             search = judge_trial(search, numbers, memory, VALUE_NOISE_EPS * eps)
             if search.accepted:
@@ -288,7 +288,7 @@ class ProximalNewton(Solver):
         return params, state._replace(progress=progress, memory=packed)
 
 
-def _evaluate(objective: Any, params: Array, state: HessianState) -> HessianState:
+def _evaluate_composite(objective: Any, params: Array, state: HessianState) -> HessianState:
     """Return the state at another point, with the progress as it was."""
     smooth, grad, hessian = objective.second_order(params)
     xp = backends.namespace(smooth)

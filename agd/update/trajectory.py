@@ -24,8 +24,8 @@ from agd._typing import Array, HostArray, Params, Penalty
 from agd._validation import as_choice, as_count, as_start
 from agd.data.matrix import backward, forward
 from agd.data.threads import map_problems
-from agd.gradient.curvature import largest_curvature
 from agd.gradient.moments import Moments, hessian_with_intercept, ridge
+from agd.gradient.objective import largest_curvature
 from agd.update.powers import Steps, as_epochs, as_steps, residual_polynomial
 from agd.update.rule import AUTO, Rule, compiled
 from agd.update.rules import gradient_descent, momentum, nesterov

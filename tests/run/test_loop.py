@@ -77,7 +77,9 @@ def test_a_method_that_decides_on_the_host_reads_once_an_evaluation(method, batc
     stop = Stop(grad_tol=1e-6, max_iter=5000)
     found = agd.minimize(value, x0, jac=gradient, method=method, batch=batch, stop=stop)
     assert np.all(found.success)
-    assert found.n_sync <= np.max(found.nfev) + 3
+    # A problem of a batch counts its own evaluations; where it has none others may.
+    evaluations = np.sum(found.nfev) if batch and method == "accelerated" else np.max(found.nfev)
+    assert found.n_sync <= evaluations + 3
 
 
 def _hold_to_the_budget(X, y, counts, method, check_every, loss):
@@ -91,17 +93,18 @@ def _hold_to_the_budget(X, y, counts, method, check_every, loss):
         # The data, the moments twice, a scan, the end, the curvature; and a scan where the end is put right.
         assert found.n_sync in (6, 7)
         return
-    # One to check the data, one at the start, one for every check_every steps; whitening
-    # reads a spectrum, which tells of the squared loss whether the data are finite, too.
-    spectrum = method == "auto" and loss != "squared_error"
-    if method != "gd" or loss != "poisson":
-        assert found.n_sync == 2 + spectrum + -(-found.nit // check_every)
+    if method == "auto" and loss == "poisson":
+        # Newton's method: the data, the condition, the start, each evaluation, and each look.
+        assert found.n_sync == 3 + (found.nfev - 1) + -(-found.nit // check_every)
         return
-    # Of a loss without a bound on its curvature a step may be refused, and is tried again: one evaluation
-    # a trial. Near the limit of steps there are fewer left than trials to a look, so that looks are closer.
-    tried = found.nfev - 1
-    assert tried > found.nit
-    assert 0 <= found.n_sync - (2 + -(-tried // check_every)) <= 4
+    if method == "gd" and loss == "poisson":
+        # A step may be refused, and each evaluation is read, so that a look costs nothing: beside them the
+        # data and the first curvature.
+        assert found.nfev - 1 > found.nit
+        assert found.nfev < found.n_sync <= found.nfev + 3
+        return
+    # One to check the data, one at the start, one for every check_every steps.
+    assert found.n_sync == 2 + -(-found.nit // check_every)
 
 
 def test_the_reads_are_counted_on_every_library(xp):
