@@ -342,7 +342,7 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     if got == want:
         return result
     if got[: len(want)] == want and all(length == 1 for length in got[len(want) :]):
-        return xp.reshape(value, want)
+        return xp.reshape(result, want)
     need = f"an array of shape {want}, one number for each problem" if batch else "one number"
     hint = "" if batch else " (for independent problems along leading axes pass batch=1)"
     raise ValueError(f"fun must return {need}; got shape {got}{hint}")

@@ -16,12 +16,10 @@ from agd import backends
 from agd._tree import tree_dot, tree_max_abs, tree_scale, tree_subtract
 from agd._typing import Array, Objective, Params, Tree
 
-__all__ = ["largest_curvature"]
-
 if TYPE_CHECKING:
     from agd.gradient.linear import LinearObjective
 
-__all__ = ["AdaptedObjective", "BaseObjective", "as_objective"]
+__all__ = ["AdaptedObjective", "BaseObjective", "as_objective", "largest_curvature"]
 
 
 class BaseObjective:

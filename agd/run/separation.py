@@ -24,8 +24,9 @@ from agd.run.result import FitResult, Status
 
 __all__ = ["separation_message"]
 
-# Least to largest curvature that the solver met: above this ratio the minimum exists.
-MAX_CURVATURE_RATIO = 1e-4
+# Least to largest curvature that the solver met: above this ratio the minimum exists. Along a direction that
+# separates, the curvature left at the end is about the tolerance of the gradient, which is coarse in float32.
+MAX_CURVATURE_RATIO, MAX_CURVATURE_TOLERANCES = 1e-4, 40.0
 # Tolerances of the gradient: a row has no slope left where it is below, at z and one step to either side.
 MAX_SLOPE_TOLERANCES = 1e3
 MIN_SHARE = 0.01  # of a direction, in spreads of the columns: those with less are not named
@@ -64,7 +65,9 @@ def separation_message(result: FitResult, objective: Any) -> str:
         return ""
     coordinates = objective.preconditioner
     scaling = base.convergence_norm if coordinates is None else coordinates.diagonal_part
-    if scaling is None or not known.least_curvature < MAX_CURVATURE_RATIO * known.curvature:
+    tolerance = default_gradient_tolerance(result.coef)
+    ratio = max(MAX_CURVATURE_RATIO, MAX_CURVATURE_TOLERANCES * tolerance)
+    if scaling is None or not known.least_curvature < ratio * known.curvature:
         return ""
     find = _find_separation if base.outputs is None else _find_class_separation
     with np.errstate(all="ignore"):

@@ -39,7 +39,7 @@ from agd.run.semismooth_newton import (
 
 __all__ = ["DualNormalEquations", "WorkingSets", "column_moments"]
 
-METHOD_NAME = "proximal Newton on working sets"
+WORKING_SETS_NAME = "proximal Newton on working sets"
 # The first set has so many columns.
 MIN_WORKING_COLUMNS, MAX_ROUNDS = 64, 40
 
@@ -113,7 +113,7 @@ def _fit_columns(rows: Rows, problem: LinearProblem) -> FitResult:
             certificate = Certificate(size, tolerance)
             counts = len(log) - 1, len(log), len(log)
             return converged_result(
-                rows, problem, METHOD_NAME, (w, b), data, log, certificate, counts
+                rows, problem, WORKING_SETS_NAME, (w, b), data, log, certificate, counts
             )
         if not math.isfinite(size):
             break
@@ -153,7 +153,7 @@ def _minimise_columns(
     return minimise(model, v[working], scaling.unit, tolerance, [])[0]
 
 
-METHOD_NAME = "normal equations of the rows"
+DUAL_FORM_NAME = "normal equations of the rows"
 # Rows of a larger condition number are left to the factorisation of X itself, which does not square it.
 MAX_DUAL_CONDITION = 1e3
 MAX_STEPS = 3
@@ -250,7 +250,14 @@ def _fit_rows(rows: Rows, problem: LinearProblem) -> FitResult:
         if steps and size <= tolerance:
             counts = steps, 1 + steps, 1 + steps
             return converged_result(
-                rows, problem, METHOD_NAME, (w, b), data, log, Certificate(size, tolerance), counts
+                rows,
+                problem,
+                DUAL_FORM_NAME,
+                (w, b),
+                data,
+                log,
+                Certificate(size, tolerance),
+                counts,
             )
         step = -system.solve_gradient(grad) if steps else system.solve_targets(y - m.mean_y)
         w = w + step

@@ -16,12 +16,17 @@ import numpy as np
 from agd import backends
 from agd._typing import Scalar, State, Stepper, Tree
 
-__all__ = ["known_false", "read_columns", "read_scalars"]
-
 if TYPE_CHECKING:
     from agd.update.rule import Rule
 
-__all__ = ["AdaptedSolver", "Solver", "as_solver"]
+__all__ = [
+    "AdaptedSolver",
+    "Solver",
+    "as_solver",
+    "known_false",
+    "read_columns",
+    "read_scalars",
+]
 
 
 class Solver:

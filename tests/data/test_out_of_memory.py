@@ -61,7 +61,7 @@ def _data():
 
 
 CASES = [
-    {"loss": "huber"},
+    {"loss": "huber", "method": "accelerated"},
     {"penalty": agd.loss.L1(0.1)},
     {"method": "adam", "stop": agd.Stop(20, grad_tol=0.0)},
     {"loss": "huber", "method": "gd", "stop": agd.Stop(20, grad_tol=0.0)},
@@ -116,7 +116,7 @@ def test_what_a_few_rows_do_not_fit_is_raised(device):
     X, y = _data()
     here = device(X, MIN_HALVED_ROWS - 1)
     with pytest.raises(FullError):
-        agd.fit(X, y, loss="huber")
+        agd.fit(X, y, loss="huber", method="accelerated")
     assert min(here.seen) == MIN_HALVED_ROWS
     here.seen.clear()
     with pytest.raises(ZeroDivisionError):  # another error is no reason to try again

@@ -101,26 +101,12 @@ def test_a_loss_of_the_users_own_may_have_a_wrong_slope():
 # -- numbers that a dtype cannot hold, or holds otherwise -----------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("loss", "penalty"),
-    [
-        ("squared_error", agd.loss.L2(1e200)),
-        ("huber", agd.loss.L2(1e200)),
-        ("huber", agd.loss.L1(1e200)),
-    ],
-)
+@pytest.mark.parametrize("penalty", [agd.loss.L2(1e200), agd.loss.L1(1e200)])
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
 def test_a_penalty_too_large_for_the_dtype_is_named(penalty, loss):
     Z, y = drawn("huber")
     with pytest.raises(ValueError, match=r"penalty L.\(alpha=1e\+200\) is too large for float32"):
         agd.fit(Z.astype("f4"), y.astype("f4"), loss=loss, penalty=penalty)
-
-
-def test_a_lasso_is_right_whose_penalty_the_dtype_cannot_hold():
-    Z, y = drawn("huber")
-    found = agd.fit(Z.astype("f4"), y.astype("f4"), penalty=agd.loss.L1(1e200))
-    assert found.success
-    np.testing.assert_array_equal(found.coef, 0.0)
-    assert float(found.intercept) == pytest.approx(y.mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize("rule", [agd.update.adam, agd.update.gradient_descent])

@@ -316,8 +316,8 @@ def test_a_number_that_is_no_label_is_refused():
         agd.Online("softmax")
 
 
-def test_the_data_are_read_as_often_as_for_two_classes(xp):
+def test_an_evaluation_is_one_read(xp):
     X, y, _ = made()
     found = agd.fit(xp.asarray(X), xp.asarray(y), loss="softmax", penalty=L2(0.1))
-    known = agd.fit(xp.asarray(X), xp.asarray((y > 0.0) * 1.0), loss="log_loss", penalty=L2(0.1))
-    assert found.n_sync - len(found.history.nit) <= known.n_sync - len(known.history.nit) + 1
+    # Beside them the labels, the condition of the columns, and the length of the last gradient.
+    assert found.n_sync <= found.nfev + 4
