@@ -343,7 +343,8 @@ def test_dask_rows_of_unknown_number():
         sample_weight=weight[rows],
         penalty=L2(0.1),
     )
-    np.testing.assert_allclose(found.coef, want.coef, rtol=1e-8)
+    # By L-BFGS here and by Newton's method there, each to its tolerance beside the largest coefficient.
+    np.testing.assert_allclose(found.coef, want.coef, rtol=1e-8, atol=1e-9)
     with pytest.raises(ValueError, match="row chunks of unknown size"):
         agd.fit(Xk, targets["log_loss"][rows], loss="log_loss")
 
