@@ -38,7 +38,6 @@ __all__ = [
     "tree_axpy",
     "tree_divide",
     "tree_dot",
-    "tree_equal",
     "tree_max_abs",
     "tree_scale",
     "tree_subtract",
@@ -258,18 +257,6 @@ def tree_max_abs(tree: Tree, batch: int = 0) -> Array:
         return xp.max(xp.abs(leaf), axis=axes) if axes else xp.abs(leaf)
 
     return functools.reduce(xp.maximum, map(leaf_max_abs, leaves))
-
-
-def tree_equal(a: Tree, b: Tree, batch: int = 0) -> Array:
-    """Return for each problem whether no entry of two trees differs."""
-
-    def leaf_equal(u: Array, v: Array) -> Array:
-        axes = tuple(range(batch, u.ndim))
-        return backends.namespace(u).all(u == v, axis=axes) if axes else u == v
-
-    return functools.reduce(
-        operator.and_, map(leaf_equal, optree.tree_leaves(a), optree.tree_leaves(b))
-    )
 
 
 def tree_where(condition: Scalar, yes: Tree, no: Tree) -> Tree:

@@ -6,6 +6,7 @@ Nothing here depends on the kind of problem; every other room calls these functi
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -31,6 +32,7 @@ __all__ = [
     "is_array",
     "namespace",
     "of",
+    "read_together",
     "register_row",
     "to_device_of",
     "to_numpy",
@@ -214,6 +216,39 @@ def to_numpy(x: Array) -> HostArray:
     if count is not None:
         count[0] += 1
     return of(x).to_numpy(x)
+
+
+def read_together(arrays: list[Array], dtype: Any = None) -> list[HostArray]:
+    """Copy arrays of one library and device to the host in one transfer, as one read.
+
+    Parameters
+    ----------
+    arrays : list of array
+        Small arrays of any shapes.
+    dtype : dtype, optional
+        A dtype of their library in which they travel; by default that of the first.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Their values, in that dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_together([np.zeros(2), np.ones((1, 2))])
+    [array([0., 0.]), array([[1., 1.]])]
+    """
+    first = arrays[0]
+    dtype = first.dtype if dtype is None else dtype
+    if len(arrays) == 1:
+        return [np.asarray(to_numpy(first))]
+    xp = namespace(first)
+    flat = [xp.reshape(xp.astype(x, dtype, copy=False), (-1,)) for x in arrays]
+    host = np.asarray(to_numpy(xp.concat(flat)))
+    ends = np.cumsum([math.prod(x.shape) for x in arrays])[:-1]
+    parts = zip(np.split(host, ends), arrays, strict=True)
+    return [part.reshape(tuple(x.shape)) for part, x in parts]
 
 
 def to_device_of(host: Any, like: Array, dtype: Any = None) -> Array:

@@ -22,7 +22,7 @@ from agd.data.arrays import retry_out_of_memory
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, is_value_type
 
-__all__ = ["Compilation", "CompiledStep", "compile_for", "read_together"]
+__all__ = ["Compilation", "CompiledStep", "compile_for"]
 
 
 class _Task(NamedTuple):
@@ -353,7 +353,7 @@ class CompiledStep:
             self.repeated_steps += window.steps
             self.n_sync += 1
             active = backends.namespace(retaken.count).astype(retaken.active, retaken.count.dtype)
-            taken, active = read_together([retaken.count, active])
+            taken, active = backends.read_together([retaken.count, active])
             self.count = self.count - window.steps * self.active + taken
             self.active = self.active & (active > 0.0)
         observation, eps, host = self._read_observation(extra)
@@ -373,7 +373,7 @@ class CompiledStep:
                     self.previous,
                 )
             )
-        host = read_together([columns, *extra])
+        host = backends.read_together([columns, *extra])
         eps = float(np.finfo(host[0].dtype).eps)
         observation = Observation.read(
             host[0], self.state, self.observed_fields, self.method.evaluations, self.count
@@ -402,19 +402,6 @@ class CompiledStep:
 
 def _keep_state(tree: Tree) -> Tree:
     return tree
-
-
-def read_together(arrays: list[Array]) -> list[Any]:
-    """Read arrays in one transfer, in the dtype of the first."""
-    first = arrays[0]
-    if len(arrays) == 1:
-        return [np.asarray(backends.to_numpy(first))]
-    xp = backends.namespace(first)
-    flat = [xp.reshape(xp.astype(x, first.dtype, copy=False), (-1,)) for x in arrays]
-    host = np.asarray(backends.to_numpy(xp.concat(flat)))
-    ends = np.cumsum([int(np.prod(x.shape)) for x in arrays])[:-1]
-    parts = zip(np.split(host, ends), arrays, strict=True)
-    return [part.reshape(tuple(x.shape)) for part, x in parts]
 
 
 def _select_draw(draws: Tree, i: int) -> Tree:

@@ -19,7 +19,7 @@ from agd._tree import tree_where
 from agd._typing import Array, Tree
 from agd.data.arrays import retry_out_of_memory
 from agd.gradient.objective import BaseObjective
-from agd.run.compiled_step import Compilation, compile_for, read_together
+from agd.run.compiled_step import Compilation, compile_for
 from agd.run.observation import Observation, ObservedFields, observed_gradient
 from agd.update.solver import Solver
 
@@ -206,7 +206,7 @@ class HostStep:
             arrays.append(self._observed_gradient(ObservedFields(leaves=True)))
         if arrays:
             self.n_sync += 1
-            host = read_together(arrays)
+            host = backends.read_together(arrays)
             if self.observed_fields.leaves:
                 leaves = np.asarray(host.pop(), dtype=np.float64)
             arrays = host

@@ -297,8 +297,7 @@ def status_message(status: Any, nit: Any) -> str:
     if status.ndim == 0:
         if status < 0:
             return "running"
-        steps = "1 step" if nit == 1 else f"{int(nit)} steps"
-        return f"{Status(int(status)).advice} (after {steps})"
+        return Status(int(status)).message(int(nit))
     counts = [(s, int((status == s).sum())) for s in Status]
     return "; ".join(f"{n} of {status.size} {s.advice}" for s, n in counts if n) or "running"
 

@@ -20,8 +20,9 @@ from agd.gradient.preconditioner import rounding_share
 from agd.loss.penalties import ridge_strength
 from agd.run.certificate import Deferred
 from agd.run.linear_problem import LinearProblem, Revealed, Solution
-from agd.run.normal_equations import relative_tolerance
-from agd.run.result import FitResult, History, Status
+from agd.run.normal_equations import extreme_curvatures, relative_tolerance
+from agd.run.result import FitResult, Status
+from agd.run.semismooth_newton import StepRecord, step_history
 from agd.update.newton import (
     DAMPING_DECAY,
     DAMPING_GROWTH,
@@ -41,14 +42,6 @@ __all__ = ["DirectNewton"]
 MAX_STEPS, MAX_STEPS_SINGLE = 14, 8
 # The least curvature at the end as a share of that at the start: where less is left there may be no minimum.
 MIN_CURVATURE_SHARE = 1e-3
-
-
-class _Step(NamedTuple):
-    """What the history says of a step: the value, the relative residual, and how far the params moved."""
-
-    value: float
-    size: float
-    moved: float
 
 
 class DirectNewton:
@@ -214,7 +207,7 @@ class _DirectRun(NamedTuple):
     """How the steps ended: the last point, the history, and how many points were evaluated."""
 
     point: _Point
-    log: list[_Step]
+    log: list[StepRecord]
     evaluations: int
 
 
@@ -265,7 +258,7 @@ def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
     first = np.linalg.eigvalsh(point.at.hessian) if math.isfinite(point.size) else np.zeros(d)
     if not (nonsmooth or first[0] > MIN_CURVATURE_RATIO * first[-1]):
         raise NotApplicable("columns that are nearly dependent, or values that are not finite")
-    log, evaluations, damping = [_Step(point.at.value, point.size, math.nan)], 1, 0.0
+    log, evaluations, damping = [StepRecord(point.at.value, point.size, math.nan)], 1, 0.0
     most = MAX_STEPS if kind == np.float64 else MAX_STEPS_SINGLE
     while not point.size <= tolerance:
         if evaluations > 2 * most or len(log) > most or not math.isfinite(point.size):
@@ -284,7 +277,7 @@ def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
         moved = float(np.abs(new_x - point.at.x).max()) / (float(np.abs(new_x).max()) or 1.0)
         point = new
-        log.append(_Step(point.at.value, point.size, moved))
+        log.append(StepRecord(point.at.value, point.size, moved))
     if (
         penalty is None
         and not np.linalg.eigvalsh(point.at.hessian)[0] > MIN_CURVATURE_SHARE * first[0]
@@ -318,22 +311,14 @@ def _result(
 
     x, jac = params(w, b), params(*user_gradient)
     nit = len(log) - 1
-    value, size, moved = np.asarray(log).T
-    count = np.arange(len(log))
-    steps = "1 step" if nit == 1 else f"{nit} steps"
     whole = len(point.at.x) >= len(w)  # in the span of the rows the other curvatures are not known
-    ends = functools.partial(_hessian_extremes, point.at.hessian) if whole else None
+    ends = functools.partial(extreme_curvatures, point.at.hessian) if whole else None
     method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
         x=x, fun=point.at.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
-        status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
-        history=History(count, value, size, moved, 1 + count), n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
+        status=Status.CONVERGED, success=True, message=Status.CONVERGED.message(nit),
+        history=step_history(log), n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
         certificate=Deferred(point.size, tolerance, ends=ends),
         coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=problem.screened_data.classes,
         n_passes=None, solver=problem.solver,
     )  # fmt: skip
-
-
-def _hessian_extremes(hessian: HostArray) -> tuple[float, float]:
-    values = np.linalg.eigvalsh(hessian)
-    return float(values[0]), float(values[-1])

@@ -48,7 +48,7 @@ ROUNDING_SHARE = (
     2.0 * EPS64 / GRADIENT_TOLERANCE
 )  # of a predictor: what rounding makes of it means nothing to the tolerance
 METHOD_NAME = NewtonStep().name
-CONVERGED_MESSAGE = f"{Status.CONVERGED.advice} (after 1 step)"
+CONVERGED_MESSAGE = Status.CONVERGED.message(1)
 # Vectors by which inverse iteration estimates the least curvature of many columns.
 PROBES = 4
 # Up to so many columns the spectrum costs no more than an inverse.

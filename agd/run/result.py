@@ -61,6 +61,10 @@ class Status(IntEnum):
         """What happened, and what to do next."""
         return _ADVICE[self]
 
+    def message(self, nit: int) -> str:
+        """Return the advice, and after how many steps the run ended."""
+        return f"{self.advice} (after {'1 step' if nit == 1 else f'{nit} steps'})"
+
 
 _ADVICE = {
     Status.CONVERGED: "converged",

@@ -291,18 +291,18 @@ def converged_result(
         Steps, evaluations and reads.
     """
     intercept, (nit, nfev, reads) = problem.intercept, counts
-    steps = "1 step" if nit == 1 else f"{nit} steps"
     x = rows.params(*point, intercept)
     return FitResult(
         x=x, fun=data.value, jac=rows.params(data.coef, data.intercept, intercept), nit=nit, nfev=nfev, njev=nfev,
-        status=Status.CONVERGED, success=True, message=f"{Status.CONVERGED.advice} (after {steps})",
-        history=_step_history(log), n_sync=reads + (problem.data.weight is not None), method=method,
+        status=Status.CONVERGED, success=True, message=Status.CONVERGED.message(nit),
+        history=step_history(log), n_sync=reads + (problem.data.weight is not None), method=method,
         certificate=certificate, coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=None,
         n_passes=rows.n_passes, solver=problem.solver,
     )  # fmt: skip
 
 
-def _step_history(log: list[StepRecord]) -> History:
+def step_history(log: list[StepRecord]) -> History:
+    """Return the history of a run that evaluates once a step."""
     value, size, moved = np.asarray(log).T
     nit = np.arange(len(log))
     return History(nit, value, size, moved, 1 + nit)

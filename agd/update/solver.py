@@ -268,7 +268,7 @@ def read_columns(columns: list[Any]) -> list[Any]:
     Parameters
     ----------
     columns : list of array or None
-        What to read; the leading axes are those of the first.
+        What to read.
 
     Returns
     -------
@@ -285,12 +285,6 @@ def read_columns(columns: list[Any]) -> list[Any]:
             None if a is None else np.asarray(row.to_numpy(next(computed)), dtype=np.float64)
             for a in columns
         ]
-    xp = backends.namespace(arrays[0])
-    dtype = xp.result_type(*(a.dtype for a in arrays))
-    problems = tuple(arrays[0].shape)
-    flat = [xp.reshape(a, (*problems, -1)) for a in arrays]
-    flat = [a if a.dtype == dtype else xp.astype(a, dtype) for a in flat]
-    host = np.asarray(backends.to_numpy(xp.concat(flat, axis=-1)), dtype=np.float64)
-    ends = np.cumsum([a.shape[-1] for a in flat])[:-1]
-    parts = iter(np.split(host, ends, axis=-1))
-    return [None if a is None else next(parts).reshape(tuple(a.shape)) for a in columns]
+    dtype = backends.namespace(arrays[0]).result_type(*(a.dtype for a in arrays))
+    host = iter(backends.read_together(arrays, dtype))
+    return [None if a is None else np.asarray(next(host), dtype=np.float64) for a in columns]
