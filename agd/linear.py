@@ -149,10 +149,10 @@ def fit(
         - ``"newton_kernel"``, "Newton on the rows": one wide problem of NumPy arrays with an `L2`, n < p, n <= 512 and
           at most 1,048,576 entries, `stop`, `init` and `callback` left out. The steps are taken in the span of the
           rows. Falls back to ``"lbfgs_whitened"``.
-        - ``"newton_direct"`` and ``"proximal_newton_direct"``, the names of the two rows that they fall back to, the
-          next one and ``"proximal_newton"``: the same steps without a loop, for one problem of NumPy arrays of at most
-          262,144 entries with `stop`, `init` and `callback` left out. They are left where a fit has no minimum, or
-          takes more than 14 steps.
+        - ``"newton_direct"`` and ``"proximal_newton_direct"``, the names of the two rows that they fall back to,
+          ``"newton"`` and ``"proximal_newton"``: the same steps without a loop, for one problem of NumPy arrays of
+          at most 262,144 entries with `stop`, `init` and `callback` left out. They are left where a fit has no
+          minimum, or takes more than 14 steps.
         - ``"newton"``, "Newton": with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss
           of one output, as all but softmax are. Each step takes one pass, for value, gradient and Hessian
           together. Columns that are nearly dependent, and

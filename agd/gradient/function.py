@@ -16,7 +16,6 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import tree_max_abs
 from agd._typing import Array, Penalty, Tree
 from agd.gradient.objective import BaseObjective
 
@@ -174,13 +173,6 @@ class FunctionObjective(BaseObjective):
             )
         near: Array = cast("Penalty", self.penalty).prox(x, step)
         return near[..., 0] if scalar else near
-
-    def grad_norm(self, grads: Tree, params: Tree) -> Array:
-        """Return the largest entry of the gradient; with a prox, of x - prox(x - gradient)."""
-        if self.nonsmooth:
-            there = self.prox(optree.tree_map(lambda x, g: x - g, params, grads), 1.0)
-            grads = optree.tree_map(lambda x, u: x - u, params, there)
-        return tree_max_abs(grads, len(self.batch_shape))
 
     @property
     def row_count(self) -> int | None:

@@ -43,6 +43,7 @@ from agd.run.stopping import (
     StoppingMonitor,
 )
 from agd.update import Descent, Trajectory
+from agd.update.trajectory import log_grid, split_intervals
 
 __all__ = [
     "GRID_POINTS",
@@ -51,7 +52,6 @@ __all__ = [
     "PathObserver",
     "Scan",
     "TrajectoryState",
-    "check_grid",
     "concatenate_checks",
     "observation_columns",
     "observe_path",
@@ -198,14 +198,6 @@ def concatenate_checks(rows: list[Observation]) -> Observation:
     return Observation(**fields)
 
 
-def check_grid(low: int, high: int) -> Any:
-    """Return the checks from low to high: all of them, or some on a logarithmic grid."""
-    if high - low <= GRID_POINTS:
-        return np.arange(low, high + 1)
-    grid = np.geomspace(max(low, 1), high, GRID_POINTS).round().astype(np.int64)
-    return np.concatenate([[low], np.clip(grid, low, high)])
-
-
 # Checks that are observed together: at first, and the factor by which later batches grow.
 FIRST_CHECKS, BATCH_GROWTH = 64, 16
 # A run of at most so many checks has all of them tested in order; of a longer one only the first 4,096 are.
@@ -313,7 +305,7 @@ class Scan(NamedTuple):
     ) -> Scan:
         """Return the scan of a run whose problems end after known steps."""
         rows = _observe_in_batches(
-            observe_steps, schedule.steps(check_grid(0, schedule.total)), batch_size
+            observe_steps, schedule.steps(log_grid(0, schedule.total, GRID_POINTS)), batch_size
         )
         end = take_checks(observe_steps(steps[None]), 0)
         return cls(steps, np.full(steps.shape, status), rows, take_checks(rows, 0), end, end, None)
@@ -378,7 +370,9 @@ def scan_checks(
         [
             *parts,
             _observe_in_batches(
-                observe_steps, schedule.steps(check_grid(tested, int(end.max()))[1:]), batch_size
+                observe_steps,
+                schedule.steps(log_grid(tested, int(end.max()), GRID_POINTS)[1:]),
+                batch_size,
             ),
         ]
     )
@@ -443,9 +437,8 @@ def _search_log_grid(
     tested, end, status = progress
     open_ = end == RUNNING
     low, high = np.where(open_, tested, end), np.where(open_, schedule.total, end)
-    points = np.broadcast_to(
-        check_grid(tested, schedule.total)[:, *(None,) * end.ndim], (GRID_POINTS + 1, *end.shape)
-    )
+    grid = log_grid(tested, schedule.total, GRID_POINTS)
+    points = np.multiply.outer(grid, np.ones(end.shape, dtype=np.int64))
     while True:
         pairs = [
             (points[i : i + batch_size], points[i : i + batch_size] - 1)
@@ -471,10 +464,7 @@ def _search_log_grid(
         status = np.where(open_, grid_status, status)
         if (high - low <= 1).all():
             return high, status
-        parts = np.arange(GRID_POINTS + 1).reshape(-1, *(1,) * end.ndim)
-        # A product of the whole distance with a part could overflow int64.
-        quotient, remainder = np.divmod(high - low, GRID_POINTS)
-        points = low + quotient * parts + remainder * parts // GRID_POINTS
+        points = split_intervals(low, high, GRID_POINTS)
 
 
 def _with_iteration_limit(status: Any, index: Any, schedule: CheckSchedule) -> Any:

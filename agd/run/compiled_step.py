@@ -22,7 +22,7 @@ from agd.data.arrays import retry_out_of_memory
 from agd.run.observation import Observation, ObservedFields, observe
 from agd.update.rule import compiled, is_value_type
 
-__all__ = ["Compilation", "CompiledStep", "compile_for"]
+__all__ = ["Compilation", "CompiledStep", "compile_for", "halve_blocks"]
 
 
 class _Task(NamedTuple):
@@ -175,6 +175,19 @@ def compile_for(
     return plain
 
 
+def halve_blocks(objective: Any, compilation: Compilation) -> tuple[Any, Compilation]:
+    """Return an objective in blocks of half the rows, and the same functions of it, for less memory.
+
+    Both come back as they are where nothing is compiled, since what runs uncompiled has cut its blocks by
+    itself, and where the objective has no blocks to cut.
+    """
+    smaller = None if compilation.arrays is None else objective.with_smaller_blocks()
+    if smaller is None:
+        return objective, compilation
+    task = compilation.task._replace(objective=smaller.with_arrays(None))
+    return smaller, compilation._replace(task=task)
+
+
 class CompiledStep:
     """A solver on an objective, its step compiled where the backend compiles; it counts the reads.
 
@@ -189,7 +202,7 @@ class CompiledStep:
         The first point.
     """
 
-    task: _Task
+    compilation: Compilation
     functions: _Functions
 
     def __init__(self, method: Any, objective: Any, x0: Tree) -> None:
@@ -213,9 +226,9 @@ class CompiledStep:
         self.window: _Window | None = None
 
     def _compile(self, backend: backends.Backend, objective: Any, x0: Tree) -> None:
-        compilation = compile_for(backend, self.method, objective, x0, UNCOMPILED)
-        self.task, self.arrays, functions, self.note = compilation
-        self.functions = _Functions(*functions)
+        self.compilation = compile_for(backend, self.method, objective, x0, UNCOMPILED)
+        self.functions = _Functions(*self.compilation.functions)
+        self.note = self.compilation.note
 
     def _point(self) -> Any:
         return self.params, get_progress(self.state).iterations
@@ -266,7 +279,7 @@ class CompiledStep:
         params, state = self.params, self.state
         point: tuple[Tree, Any] = self.persist(
             self._retry_out_of_memory(
-                lambda: self.functions.advance(self.task, self.arrays, params, state, draw)
+                lambda: self.functions.advance(*self.compilation[:2], params, state, draw)
             )
         )
         return point
@@ -280,7 +293,7 @@ class CompiledStep:
         draws = self.method.redraw(self.objective, params, self.step_count)
         point: tuple[Tree, Any] = self.persist(
             self._retry_out_of_memory(
-                lambda: self.functions.refresh(self.task, self.arrays, params, state, draws)
+                lambda: self.functions.refresh(*self.compilation[:2], params, state, draws)
             )
         )
         return point
@@ -299,12 +312,12 @@ class CompiledStep:
                 if i == window.steps - 1:
                     self.previous = self._point()
                 point = self._step(i, window)
-                retaken = self.persist(_accept_finite(self.task, self.arrays, point, retaken))
+                retaken = self.persist(_accept_finite(*self.compilation[:2], point, retaken))
                 self.params, self.state = retaken.params, retaken.state
                 self.step_count += 1
                 if self._ends_period():
                     refreshed = self._refreshed()
-                    after = _accept_finite(self.task, self.arrays, refreshed, retaken)
+                    after = _accept_finite(*self.compilation[:2], refreshed, retaken)
                     retaken = self.persist(after._replace(count=retaken.count))
         self.params, self.state = retaken.params, retaken.state
         return retaken
@@ -314,11 +327,9 @@ class CompiledStep:
         return retry_out_of_memory(call, self._is_out_of_memory, self._halve_blocks)
 
     def _halve_blocks(self) -> bool:
-        smaller = None if self.arrays is None else self.objective.with_smaller_blocks()
-        if smaller is None:  # what is not compiled has cut its blocks by itself
-            return False
-        self.objective, self.task = smaller, _Task(self.method, smaller.with_arrays(None))
-        return True
+        before = self.objective
+        self.objective, self.compilation = halve_blocks(before, self.compilation)
+        return self.objective is not before
 
     def observe(self, extra: Sequence[Array] = ()) -> tuple[Observation, Any, list[Any]]:
         """Read an observation, and other arrays with it, in one transfer.
@@ -362,12 +373,11 @@ class CompiledStep:
 
     def _read_observation(self, extra: Sequence[Array]) -> tuple[Observation, Any, list[Any]]:
         self.n_sync += 1
-        observed = _ObservedTask(self.task, self.observed_fields)
         with np.errstate(all="ignore"):
             columns, self.full_grad = self._retry_out_of_memory(
                 lambda: self.functions.observe(
-                    observed._replace(task=self.task),
-                    self.arrays,
+                    _ObservedTask(self.compilation.task, self.observed_fields),
+                    self.compilation.arrays,
                     self.params,
                     self.state,
                     self.previous,

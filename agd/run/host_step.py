@@ -19,7 +19,7 @@ from agd._tree import tree_where
 from agd._typing import Array, Tree
 from agd.data.arrays import retry_out_of_memory
 from agd.gradient.objective import BaseObjective
-from agd.run.compiled_step import Compilation, compile_for
+from agd.run.compiled_step import Compilation, compile_for, halve_blocks
 from agd.run.observation import Observation, ObservedFields, observed_gradient
 from agd.update.solver import Solver
 
@@ -106,14 +106,9 @@ class CompiledObjective(BaseObjective):
         return self.persist(function(self.compilation.task, self.compilation.arrays, params))
 
     def _halve_blocks(self) -> bool:
-        compilation = self.compilation
-        smaller = None if compilation.arrays is None else self.objective.with_smaller_blocks()
-        if smaller is None:  # what is not compiled has cut its blocks by itself
-            return False
-        self.objective = smaller
-        task = compilation.task._replace(objective=smaller.with_arrays(None))
-        self.compilation = compilation._replace(task=task)
-        return True
+        before = self.objective
+        self.objective, self.compilation = halve_blocks(before, self.compilation)
+        return self.objective is not before
 
 
 class HostStep:

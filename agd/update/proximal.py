@@ -400,6 +400,45 @@ def _curvature_ratio(is_accepted: Array, L: Array, state: FistaState) -> Array:
     return xp.where(is_accepted, L / state.L, xp.ones_like(L))
 
 
+@dataclass(frozen=True)
+class SpectralProximal(Solver):
+    """What the two methods with steps of Barzilai and Borwein share; they differ in how a step is shortened.
+
+    `ProximalGradient` shortens the step in the gradient, and applies the prox to each trial, so that every
+    point is exactly sparse; `ProjectedGradient` shortens the way to one point that the prox gave.
+    """
+
+    memory: int = 10
+
+    handles_prox = True
+    rescaled = True
+
+    def __post_init__(self) -> None:
+        """Refuse a memory of nothing."""
+        as_count("memory", self.memory)
+
+    def evaluate_start(
+        self, objective: Any, params: Tree
+    ) -> tuple[CompositeFunction, CompositePoint, Array, Progress]:
+        """Evaluate the objective at the first point; return it with the first step and the progress."""
+        smooth, grad = objective.value_and_grad(params)
+        composite = CompositeFunction(objective, params, grad)
+        value = smooth + composite.penalty(composite.x)
+        step = 1.0 / initial_curvature(objective, params, grad)
+        start = CompositePoint(composite.x, composite.g, smooth, value)
+        return composite, start, step, initial_progress(value, 1 + probe_evaluations(objective))
+
+
+def descends_enough(
+    recent: Array, decrease: Array, old: CompositePoint, new: CompositePoint
+) -> tuple[Array, Array]:
+    """Return whether a trial is finite and below the largest recent value by a decrease, and whether it is finite."""
+    xp = backends.namespace(recent)
+    finite = xp.isfinite(new.value)
+    limit = xp.max(recent, axis=-1) - SUFFICIENT_DECREASE * decrease
+    return finite & (new.value <= limit + rounding_error(new.value, old.value)), finite
+
+
 class ProximalState(NamedTuple):
     """Value and gradient at the params, the step to try next, the last values, and what was seen."""
 
@@ -411,7 +450,7 @@ class ProximalState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProximalGradient(Solver):
+class ProximalGradient(SpectralProximal):
     r"""Proximal gradient descent: a smooth f plus a penalty h that has a prox.
 
     ::
@@ -453,15 +492,6 @@ class ProximalGradient(Solver):
     array([3., 0.])
     """
 
-    memory: int = 10
-
-    handles_prox = True
-    rescaled = True
-
-    def __post_init__(self) -> None:
-        """Refuse a memory of nothing."""
-        as_count("memory", self.memory)
-
     @property
     def name(self) -> str:
         """What a result calls it."""
@@ -469,12 +499,9 @@ class ProximalGradient(Solver):
 
     def init(self, objective: Any, params: Tree) -> ProximalState:
         """Evaluate the objective at the first point."""
-        smooth, grad = objective.value_and_grad(params)
-        composite = CompositeFunction(objective, params, grad)
-        value = smooth + composite.penalty(composite.x)
-        step = 1.0 / initial_curvature(objective, params, grad)
-        progress = initial_progress(value, 1 + probe_evaluations(objective))
-        return ProximalState(value, grad, progress, step, repeat_value(value, self.memory))
+        composite, start, step, progress = self.evaluate_start(objective, params)
+        grad, recent = composite.unravel_grad(start.g), repeat_value(start.value, self.memory)
+        return ProximalState(start.value, grad, progress, step, recent)
 
     def step(
         self, objective: Any, params: Tree, state: ProximalState
@@ -486,9 +513,7 @@ class ProximalGradient(Solver):
         new = composite.at(composite.proximal_step(old, a))
         s = new.x - old.x
         square = dot(s, s)
-        limit = xp.max(state.recent, axis=-1) - 0.5 * SUFFICIENT_DECREASE * square / a
-        finite = xp.isfinite(new.value)
-        is_accepted = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        is_accepted, finite = descends_enough(state.recent, 0.5 * square / a, old, new)
         twice_excess = 2.0 * (new.smooth - old.smooth - dot(old.g, s))
         shortened = xp.where(
             finite & (twice_excess > 0.0), safe_divide(square, twice_excess), 0.1 * a
@@ -521,7 +546,7 @@ class ProjectedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProjectedGradient(Solver):
+class ProjectedGradient(SpectralProximal):
     r"""Spectral projected gradient descent: a smooth f over a set, or plus any penalty h with a prox.
 
     ::
@@ -566,15 +591,6 @@ class ProjectedGradient(Solver):
     array([0.75, 0.25])
     """
 
-    memory: int = 10
-
-    handles_prox = True
-    rescaled = True
-
-    def __post_init__(self) -> None:
-        """Refuse a memory of nothing."""
-        as_count("memory", self.memory)
-
     @property
     def name(self) -> str:
         """What a result calls it."""
@@ -582,17 +598,11 @@ class ProjectedGradient(Solver):
 
     def init(self, objective: Any, params: Tree) -> ProjectedState:
         """Evaluate the objective at the first point, and project the first step."""
-        smooth, grad = objective.value_and_grad(params)
-        composite = CompositeFunction(objective, params, grad)
-        value = smooth + composite.penalty(composite.x)
-        xp = backends.namespace(value)
-        step = 1.0 / initial_curvature(objective, params, grad)
-        target, decrease = _target_and_decrease(
-            composite, CompositePoint(composite.x, composite.g, smooth, value), step
-        )
-        recent, one = repeat_value(value, self.memory), xp.ones_like(value)
-        progress = initial_progress(value, 1 + probe_evaluations(objective))
-        return ProjectedState(value, grad, progress, target, decrease, one, step, recent)
+        composite, start, step, progress = self.evaluate_start(objective, params)
+        target, decrease = _target_and_decrease(composite, start, step)
+        grad, recent = composite.unravel_grad(start.g), repeat_value(start.value, self.memory)
+        one = backends.namespace(start.value).ones_like(start.value)
+        return ProjectedState(start.value, grad, progress, target, decrease, one, step, recent)
 
     def step(
         self, objective: Any, params: Tree, state: ProjectedState
@@ -603,9 +613,7 @@ class ProjectedGradient(Solver):
         old, t = composite.current_point(state.value), state.fraction
         interpolated = old.x + t[..., None] * (state.target - old.x)
         new = composite.at(tree_where(t == 1.0, state.target, interpolated))
-        limit = xp.max(state.recent, axis=-1) + SUFFICIENT_DECREASE * t * state.decrease
-        finite = xp.isfinite(new.value)
-        is_accepted = finite & (new.value <= limit + rounding_error(new.value, old.value))
+        is_accepted, finite = descends_enough(state.recent, -t * state.decrease, old, new)
         twice_excess = new.value - old.value - t * state.decrease
         shortened = xp.where(
             finite & (twice_excess > 0.0),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -20,7 +21,19 @@ import numpy as np
 import pytest
 
 import agd
+from agd.gradient.conditioning import MAX_NORMAL_COLUMNS, MAX_SMALL_ENTRIES
 from agd.loss import L1, L2, GroupL1, NonNegative
+from agd.run.host_moments import MAX_HOST_ENTRIES
+from agd.run.linear_problem import MAX_HOST_MOMENT_BYTES
+from agd.run.newton_direct import MAX_STEPS
+from agd.run.normal_equations import MAX_BATCHED_COLUMNS
+from agd.run.solver_table import (
+    MAX_ACTIVE_SET_COLUMNS,
+    MAX_HESSIAN_OPERATIONS,
+    MAX_KERNEL_ENTRIES,
+    MAX_KERNEL_ROWS,
+    MIN_ROWS_PER_COLUMN,
+)
 
 # What the tables call a solver, and the name by which a result reports it.
 METHOD_NAMES = {
@@ -294,6 +307,52 @@ def test_the_help_of_fit_explains_every_solver():
     for method in METHOD_NAMES.values():
         beginnings = [name.partition(" ...")[0] for name in reported]
         assert method.startswith(tuple(beginnings)), method
+
+
+def items_of_the_help() -> dict[str, str]:
+    """Return the text of each item of the list in the help of `method`, by the first name in it."""
+    text = agd.fit.__doc__.partition("method : ")[2].partition("Or choose the method")[0]
+    items = [" ".join(item.split()) for item in re.split(r"\n\s+- ", text)[1:]]
+    return {name: item for item in items for name in [item.split('"')[1]]}
+
+
+def test_the_help_of_fit_names_the_row_that_follows_each():
+    items = items_of_the_help()
+    items["proximal_newton_direct"] = items["newton_direct"]  # they share an item
+    for name, row in agd.run.SOLVERS.items():
+        if name in items and row.fallback is not None:
+            assert f'``"{row.fallback}"``' in items[name], (name, row.fallback)
+    assert set(agd.run.SOLVERS) - set(items) == {"closed_form", "iterations"}
+
+
+def test_the_help_of_fit_quotes_the_limits_of_the_table():
+    items = items_of_the_help()
+    hessian = f"{MAX_HESSIAN_OPERATIONS:,.0f}"
+    quoted = {
+        "normal_direct": (
+            f"p <= {math.isqrt(MAX_HOST_MOMENT_BYTES // 8) - 1},",
+            f"p <= {MAX_NORMAL_COLUMNS:,}",
+        ),
+        "normal_batched": (f"{MAX_SMALL_ENTRIES:,} entries", f"p <= {MAX_BATCHED_COLUMNS}"),
+        "normal_dual": (f"{MAX_ACTIVE_SET_COLUMNS} < p <= {MAX_NORMAL_COLUMNS:,}",),
+        "normal": (f"p <= {MAX_NORMAL_COLUMNS:,}", f"p <= {MAX_ACTIVE_SET_COLUMNS}"),
+        "semismooth_newton": (f"p <= {MAX_ACTIVE_SET_COLUMNS}",),
+        "working_sets": (f"p > {MAX_ACTIVE_SET_COLUMNS}",),
+        "fista_moments": (f"p <= {MAX_NORMAL_COLUMNS:,}", f"n >= {MIN_ROWS_PER_COLUMN} p"),
+        "proximal_newton": (f"p <= {MAX_ACTIVE_SET_COLUMNS}", f"n p² <= {hessian}"),
+        "newton_kernel": (f"n <= {MAX_KERNEL_ROWS}", f"{MAX_KERNEL_ENTRIES:,} entries"),
+        "newton_direct": (f"{MAX_HOST_ENTRIES:,} entries", f"than {MAX_STEPS} steps"),
+        "newton": (f"n p² <= {hessian}",),
+    }
+    for name, limits in quoted.items():
+        for limit in limits:
+            assert limit in items[name], (name, limit)
+
+
+def test_the_help_of_fit_quotes_only_methods_that_there_are():
+    text = agd.fit.__doc__.partition("Or choose the method")[2].partition("stop : ")[0]
+    names = set(re.findall(r'``"(\w+)"``', text))
+    assert names <= {"auto", *agd.run.SOLVERS, *agd.update.RULES, *agd.update.MINIMIZERS}
 
 
 @UNFINISHED
