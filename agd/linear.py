@@ -81,8 +81,8 @@ def fit(
         read row by row and never made dense: CSR as it is, CSC from a copy to CSR, other formats too,
         with a warning.
     y : array, shape (n,), (..., n), or (n, k)
-        The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side. Labels of
-        classes may be any numbers, or text.
+        The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side: `coef` is then
+        (k, p), and predictions are (n, k), also for k = 1. Labels of classes may be any numbers, or text.
     loss : str or Loss
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"softmax"`` (any number of
         classes), ``"poisson"``, another key of ``agd.loss.LOSSES``, or an object such as
@@ -255,11 +255,11 @@ def fit(
     )  # fmt: skip
     with backends.device_context(data.X), backends.count_host_reads() as reads:
         result, rank_warning = explain(solve(problem), problem)
-    names = column_names(X)
-    if (
-        reads[0] or names is not None
-    ):  # a kernel that reads nothing by this door has counted for itself
-        result = replace(result, n_sync=reads[0] or result.n_sync, feature_names=names)
+    names, targets = column_names(X), data.targets
+    # A kernel that reads nothing by this door has counted for itself.
+    if reads[0] or names is not None or targets is not None:
+        n_sync = reads[0] or result.n_sync
+        result = replace(result, n_sync=n_sync, feature_names=names, targets=targets)
     if text is not None:
         result = replace(result, classes=text)
     if warns_of_status(result):

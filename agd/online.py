@@ -285,7 +285,8 @@ class Online:
             if unit is not None:
                 data = data.replace(X=data.X / unit[..., None, :])
             result, summary_of_past, moments, slopes = self._update_model(self._screen_batch(data))
-            result = replace(result, feature_names=feature_names or column_names(X))
+            names = feature_names or column_names(X)
+            result = replace(result, feature_names=names, targets=data.targets)
             self._at, self.result, self._units = result.x, to_data_units(result, unit), unit
             self._past, self._columns, self._slopes = summary_of_past, moments, slopes
             self.classes = result.classes

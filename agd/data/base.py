@@ -196,6 +196,11 @@ class BaseData:
         return tuple(self.y.shape)[:-1]
 
     @property
+    def targets(self) -> int | None:
+        """The number k of targets beside a shared X, given as y (n, k); None for a y of one value for each row."""
+        return int(self.y.shape[0]) if len(self.X.shape) == len(self.y.shape) == 2 else None
+
+    @property
     def resident(self) -> Array:
         """An array of the kind that holds w: X itself, or an empty one like those that its chunks hold."""
         resident: Array = backends.of(self.X).resident(self.X)

@@ -194,8 +194,20 @@ def encode_text(y: Any) -> tuple[Any, tuple[str, ...] | None]:
     return positions.reshape(y.shape).astype(float), tuple(map(str, labels))
 
 
-def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Matrix:
-    """Bring rows to predict for to the coefficients' library, device and dtype; check their width."""
+def as_features(X: Any, coef: Array, *, outputs: bool = False, several: bool = False) -> Matrix:
+    """Bring rows to predict for to the coefficients' library, device and dtype; check their shape.
+
+    Parameters
+    ----------
+    X : object
+        The rows.
+    coef : array, shape (..., p)
+        The coefficients.
+    outputs : bool
+        Whether the last axis of `coef` but one is the outputs of the loss.
+    several : bool
+        Whether the first axis of `coef` is several targets, which share their rows, and not a batch.
+    """
     if X is None:
         raise ValueError("X is missing: got None, need an array")
     sparse = backends.is_sparse(X)
@@ -207,6 +219,11 @@ def as_features(X: Any, coef: Array, *, outputs: bool = False) -> Matrix:
         raise ValueError(
             f"X must have {coef.shape[-1]} columns, as the data that were fitted, shape "
             f"(n, {coef.shape[-1]}); got shape {tuple(X.shape)}"
+        )
+    if several and X.ndim != 2:
+        raise ValueError(
+            f"X must have shape (n, {coef.shape[-1]}), since the targets share their rows; got shape "
+            f"{tuple(X.shape)}"
         )
     problems = tuple(coef.shape)[: -2 if outputs else -1]
     if X.ndim > 2 and problems and tuple(X.shape)[:-2] != problems:

@@ -330,6 +330,9 @@ class FitResult(Result):
     feature_names : list of str, or None
         The names of X's columns, where it was a frame with such names. Rows to predict for that have
         names as well must have these, in this order.
+    targets : int, or None
+        The number k of targets of a y of shape (n, k), whose coefficients are (k, p) and whose predictions have
+        the shape of y. None where y has one value for each row of X, in one problem or in a batch.
     solver : str, or None
         The row of ``agd.run.SOLVERS`` that served: the one that `agd.run.select_solver` names, or one that
         follows it. None where no table chooses, as for `agd.Online`.
@@ -353,6 +356,7 @@ class FitResult(Result):
     n_passes: int | None = None
     feature_names: list[str] | None = None
     solver: str | None = None
+    targets: int | None = None
 
     def decision_function(self, X: Any) -> Any:
         """Return the linear predictor z = X @ coef + intercept.
@@ -364,8 +368,8 @@ class FitResult(Result):
 
         Returns
         -------
-        array, shape (..., n), or (..., n, k) of a loss with k outputs
-            z.
+        array, shape (..., n), or (n, k) for a y of k targets
+            z; of a loss with several outputs it has one more axis for these, the last.
 
         Raises
         ------
@@ -375,8 +379,12 @@ class FitResult(Result):
         """
         check_columns(X, self.feature_names)
         outputs = self.loss.outputs is not None
-        X = as_features(X, self.coef, outputs=outputs)
-        return linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
+        X = as_features(X, self.coef, outputs=outputs, several=self.targets is not None)
+        z = linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
+        if self.targets is None:
+            return z
+        # The targets are problems to the solvers, and come first there; in y they are columns.
+        return backends.namespace(z).permute_dims(z, (1, 0, *range(2, z.ndim)))
 
     def predict(self, X: Any) -> Any:
         """Return what the model expects of y: its mean, or the label of the likeliest class.
@@ -388,7 +396,7 @@ class FitResult(Result):
 
         Returns
         -------
-        array, shape (..., n)
+        array, shape (..., n), or (n, k) for a y of k targets
             Predictions, in the units (or labels) of y; labels that are text in a NumPy array.
         """
         z = self.decision_function(X)
@@ -397,7 +405,7 @@ class FitResult(Result):
         return _labels_at(self.loss.likeliest_class(z), self.classes)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities of the classes, shape (..., n, classes).
+        """Return the probabilities of the classes, on the last axis.
 
         Parameters
         ----------
@@ -406,7 +414,7 @@ class FitResult(Result):
 
         Returns
         -------
-        array, shape (..., n, classes)
+        array, shape (..., n, classes), or (n, k, classes) for a y of k targets
             The probability of each class, in the order of `classes`.
 
         Raises
