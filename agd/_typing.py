@@ -432,6 +432,25 @@ class Loss(Protocol):
         """Whether l is linear in z on either side of one kink, at z = y."""
         ...
 
+    @property
+    def convex(self) -> bool:
+        """Whether l is convex in z for every y, so that a fit has one minimum."""
+        ...
+
+    @property
+    def starting_loss(self) -> Loss | None:
+        """For a loss that is not convex, a convex one from whose minimum a fit begins."""
+        ...
+
+    @property
+    def has_deviance(self) -> bool:
+        """Whether twice the excess of l over `least_value` is the deviance of a distribution."""
+        ...
+
+    def least_value(self, y: NativeArray) -> NativeArray:
+        """Return the minimum of l(z, y) over z, element by element."""
+        ...
+
     def prox(self, z: NativeArray, y: NativeArray, step: float) -> NativeArray:
         """Return argmin_u l(u, y) + (u - z)² / (2 step), element by element."""
         ...

@@ -85,7 +85,7 @@ def fit(
         (k, p), and predictions are (n, k), also for k = 1. Labels of classes may be any numbers, or text.
     loss : str or Loss
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"softmax"`` (any number of
-        classes), ``"poisson"``, another key of ``agd.loss.LOSSES``, or an object such as
+        classes), ``"poisson"``, ``"gamma"``, another key of ``agd.loss.LOSSES``, or an object such as
         ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
         What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
@@ -153,7 +153,7 @@ def fit(
           ``"newton"`` and ``"proximal_newton"``: the same steps without a loop, for one problem of NumPy arrays of
           at most 262,144 entries with `stop`, `init` and `callback` left out. They are left where a fit has no
           minimum, or takes more than 14 steps.
-        - ``"newton"``, "Newton": with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss
+        - ``"newton"``, "Newton": a convex loss with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss
           of one output, as all but softmax are. Each step takes one pass, for value, gradient and Hessian
           together. Columns that are nearly dependent, and
           values that are not finite, fall back to ``"lbfgs_whitened"``.
@@ -164,6 +164,11 @@ def fit(
           to ``"accelerated"``.
         - ``"accelerated"``, "accelerated gradient descent": otherwise, in centred and scaled coordinates;
           "step by backtracking" where the loss has no curvature bound, such as ``"poisson"``.
+
+        Losses that are not convex, ``"cauchy"`` and ``"tukey"``, without an `init`:
+
+        - ``"convex_start"``, the name of a row above and "from the minimum of huber": the fit of a convex loss,
+          and then of this one from there.
 
         Losses that are not smooth:
 

@@ -25,9 +25,9 @@ from agd.cli.tables import Table
 __all__ = [
     "FitOptions",
     "FittedTable",
+    "deviance",
     "fit_table",
     "make_model",
-    "poisson_deviance",
     "progress_bar",
     "write_outputs",
 ]
@@ -281,22 +281,22 @@ def make_model(
 
 
 def _model_scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, float]:
-    """Return R² for a numeric target, accuracy for classes, and D² (explained deviance) for counts."""
+    """Return R² for a numeric target, accuracy for classes, and D² (explained deviance) for a distribution."""
     prediction = model.predict(X)["prediction"]
     s = np.ones_like(y) if weight is None else weight
     if model.classes is not None:
         truth = np.asarray(model.classes)[np.unique(y, return_inverse=True)[1]]
         return {"accuracy": float(np.average(prediction == truth, weights=s))}
-    if loss.name == "poisson":
+    if loss.has_deviance and not loss.quadratic:
         constant = np.full_like(y, np.average(y, weights=s))
-        null, residual = poisson_deviance(y, constant, s), poisson_deviance(y, prediction, s)
+        null, residual = deviance(loss, y, constant, s), deviance(loss, y, prediction, s)
         return {"D²": 1.0 - residual / null if null > 0.0 else float("nan")}
     null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
     residual = float(np.average((y - prediction) ** 2, weights=s))
     return {"R²": 1.0 - residual / null if null > 0.0 else float("nan")}
 
 
-def poisson_deviance(y: Any, mean: Any, s: Any) -> float:
-    """Return the Poisson deviance, 2 (y log(y / mean) - y + mean), summed with weights s."""
-    term = y * np.log(np.where(y > 0.0, y, 1.0) / mean)
-    return float(s @ (2.0 * (term - y + mean)))
+def deviance(loss: Any, y: Any, mean: Any, s: Any) -> float:
+    """Return twice the loss of predicting `mean`, above the least there is, summed with weights s."""
+    excess = loss.value(loss.link(mean), y) - loss.least_value(y)
+    return float(s @ (2.0 * excess))

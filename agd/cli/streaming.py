@@ -13,8 +13,8 @@ import agd
 from agd.cli.fitting import (
     FitOptions,
     FittedTable,
+    deviance,
     make_model,
-    poisson_deviance,
     progress_bar,
     write_outputs,
 )
@@ -68,6 +68,7 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
 def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, float]:
     """Return the scores that `fit_table` gives, from sums over the batches in two passes."""
     loss, (total, mean) = result.loss, _weighted_mean(table)
+    has_deviance = loss.has_deviance and not loss.quadratic
     sums = np.zeros(2)
     for X, y, *weights in table():
         s = weights[0] if weights else np.ones_like(y)
@@ -75,15 +76,15 @@ def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, flo
         if model.classes is not None:
             truth = np.asarray(model.classes)[np.searchsorted(result.classes, y)]
             sums += [float(s @ (prediction == truth)), 0.0]
-        elif loss.name == "poisson":
+        elif has_deviance:
             null_prediction = np.full_like(y, mean)
-            sums += [poisson_deviance(y, prediction, s), poisson_deviance(y, null_prediction, s)]
+            sums += [deviance(loss, y, prediction, s), deviance(loss, y, null_prediction, s)]
         else:
             sums += [float(s @ (y - prediction) ** 2), float(s @ (y - mean) ** 2)]
     residual, null = sums / total
     if model.classes is not None:
         return {"accuracy": float(residual)}
-    name = "D²" if loss.name == "poisson" else "R²"
+    name = "D²" if has_deviance else "R²"
     return {name: float(1.0 - residual / null) if null > 0.0 else float("nan")}
 
 

@@ -36,6 +36,48 @@ LOSSES: dict[str, type[BaseLoss]] = {
 }
 """Losses by the names that scikit-learn gives them."""
 
+OTHER_NAMES = {
+    "squared_error": (
+        "squared",
+        "mse",
+        "rmse",
+        "l2",
+        "least_squares",
+        "ols",
+        "squared_loss",
+        "gaussian",
+        "normal",
+    ),
+    "absolute_error": ("absolute", "mae", "l1", "lad", "median", "laplace"),
+    "quantile": ("pinball", "check", "expectile"),
+    "log_loss": (
+        "logistic",
+        "logit",
+        "binomial",
+        "bernoulli",
+        "binary_cross_entropy",
+        "bce",
+        "deviance",
+    ),
+    "softmax": (
+        "cross_entropy",
+        "categorical_cross_entropy",
+        "multinomial",
+        "multi_logloss",
+        "nll",
+    ),
+    "hinge": ("svm", "svc", "linear_svc"),
+    "epsilon_insensitive": ("svr", "linear_svr"),
+    "modified_huber": ("smoothed_hinge",),
+    "soft_l1": ("pseudo_huber", "charbonnier", "log_cosh"),
+    "tukey": ("biweight", "bisquare"),
+    "cauchy": ("lorentzian", "lorentz"),
+    "poisson": ("counts", "log_linear"),
+    "negative_binomial": ("negbin", "nb", "nb2"),
+    "inverse_gaussian": ("wald", "inv_gauss"),
+}
+"""What others call these losses; `get` names the loss that is meant, and does not take them."""
+
 
 def get(loss: str | Loss) -> Loss:
     """Return the loss of this name, with its default parameters; a loss passes through.
@@ -54,7 +96,7 @@ def get(loss: str | Loss) -> Loss:
     Raises
     ------
     ValueError
-        If no loss has this name; the message has the nearest one.
+        If no loss has this name; the message has the one that other libraries call so, or the nearest.
     TypeError
         If `loss` is neither a name nor a loss.
 
@@ -64,8 +106,19 @@ def get(loss: str | Loss) -> Loss:
     Huber(delta=1.35)
     """
     if isinstance(loss, str):
+        _refuse_other_name(loss)
         return LOSSES[as_choice("loss", loss, tuple(LOSSES))]()
     return as_loss(loss)
+
+
+def _refuse_other_name(name: str) -> None:
+    """Name the loss that another library's name stands for; spelling would suggest one of other meaning."""
+    key = name.lower().replace("-", "_").replace(" ", "_")
+    for meant, others in OTHER_NAMES.items():
+        if key in others or (key == meant and name != meant):
+            raise ValueError(
+                f"loss must be one of {', '.join(LOSSES)}, got {name!r}; did you mean {meant!r}?"
+            )
 
 
 def value_and_slope(loss: Loss, z: Array, y: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from agd._typing import Array
 __all__ = [
     "clip_between",
     "log1p",
+    "logistic_terms",
     "one_if_positive",
     "positive_and_negative_part",
     "safe_sqrt",
@@ -144,3 +145,23 @@ def safe_sqrt(squares: Array) -> Array:
     positive = squares > 0.0
     # Automatic differentiation would multiply the infinite derivative of the root at 0 by 0, which is NaN.
     return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.ones_like(squares))), squares)
+
+
+def logistic_terms(t: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return log(1 + exp(t)) and log(1 + exp(-t)), and their slopes in t and -t, without overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> (above, below), (up, down) = logistic_terms(np.asarray([0.0, 1000.0]))
+    >>> above.round(6), below.round(6), up, down
+    (array([6.93147e-01, 1.00000e+03]), array([0.693147, 0.      ]), array([0.5, 1. ]), array([0.5, 0. ]))
+    """
+    xp = backends.namespace(t)
+    size = xp.abs(t)
+    e = xp.exp(-size)
+    near = 1.0 / (1.0 + e)
+    far, rest, positive = e * near, log1p(e), t > 0.0
+    above, below = positive_and_negative_part(t)
+    slopes = xp.where(positive, near, far), xp.where(positive, far, near)
+    return (above + rest, rest - below), slopes

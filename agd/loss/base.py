@@ -97,6 +97,14 @@ class BaseLoss(abc.ABC):
     piecewise_linear : bool
         Whether l is linear in z on either side of one kink, at z = y: its minimum is then at a vertex,
         where as many rows as there are parameters are interpolated.
+    convex : bool
+        Whether l is convex in z for every y, so that a fit has one minimum. Of a loss that is not, a result
+        says that another minimum may be lower.
+    starting_loss : Loss or None
+        For a loss that is not convex, a convex one from whose minimum a fit begins.
+    has_deviance : bool
+        Whether l is a negative log likelihood but for terms of y alone, so that twice its excess over
+        `least_value` is the deviance.
 
     Examples
     --------
@@ -124,6 +132,9 @@ class BaseLoss(abc.ABC):
     quadratic: bool = False
     smooth: bool = True
     piecewise_linear: bool = False
+    convex: bool = True
+    starting_loss: Loss | None = None
+    has_deviance: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
@@ -187,6 +198,10 @@ class BaseLoss(abc.ABC):
     def predict(self, z: NativeArray) -> NativeArray:
         """Return the prediction that z stands for: the mean of y."""
         return self.inverse_link(z)
+
+    def least_value(self, y: NativeArray) -> NativeArray:
+        """Return the minimum of l(z, y) over z, element by element: by default 0."""
+        return backends.namespace(y).zeros_like(y)
 
     def null_model(self, mean: NativeArray) -> NativeArray:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""
@@ -263,7 +278,7 @@ class MoreauEnvelope(BaseLoss):
     def __post_init__(self) -> None:
         """Take over what the loss says of itself; the second derivative is at most one over the width."""
         bound = 1.0 / self.width
-        vars(self).update(name=self.loss.name, domain=self.loss.domain)
+        vars(self).update(name=self.loss.name, domain=self.loss.domain, convex=self.loss.convex)
         vars(self).update(curvature_bound=bound, curvature=bound)
 
     def value(self, z: NativeArray, y: NativeArray) -> NativeArray:

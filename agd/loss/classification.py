@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 from agd._typing import Array
 from agd._validation import as_count
 from agd.backends import device, namespace
-from agd.loss._stable import log1p, one_if_positive, positive_and_negative_part, sum_of_log1p
+from agd.loss._stable import (
+    clip_between,
+    log1p,
+    one_if_positive,
+    positive_and_negative_part,
+    sum_of_log1p,
+)
 from agd.loss.base import BaseLoss
 
-__all__ = ["Logistic", "Softmax"]
+__all__ = ["Hinge", "Logistic", "ModifiedHuber", "Softmax", "SquaredHinge"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Logistic(BaseLoss):
     curvature_bound = 0.25
     classes = 2
     has_recession_direction = True
+    has_deviance = True
     domain = "0 or 1"
 
     def value(self, z: Array, y: Array) -> Array:
@@ -143,6 +150,7 @@ class Softmax(BaseLoss):
     curvature_bound = 0.5
     shift_invariant = True
     has_recession_direction = True
+    has_deviance = True
     domain = "the number of a class, from 0"
 
     classes: float | None = math.inf
@@ -226,3 +234,159 @@ class Softmax(BaseLoss):
     def outside(self, y: Array) -> Array:
         """Return where y is not the number of a class."""
         return (y < 0.0) | (y >= (self.classes or 0.0)) | (y != namespace(y).floor(y))
+
+
+class MarginLoss(BaseLoss):
+    """A loss of the margin m = s z, with s = -1 for the first of two classes and 1 for the second."""
+
+    classes = 2
+    domain = "0 or 1"
+
+    def link(self, mean: Array) -> Array:
+        """Return the margin that stands for a share `mean` of the second class."""
+        return 2.0 * mean - 1.0
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the share that z stands for, (z + 1) / 2 within [0, 1]."""
+        return 0.5 * (clip_between(z, -1.0, 1.0) + 1.0)
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is neither 0 nor 1."""
+        return (y != 0.0) & (y != 1.0)
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Refuse: the loss is not a likelihood.
+
+        Raises
+        ------
+        AttributeError
+            Always.
+        """
+        raise AttributeError(f"loss {self.name!r} has no probabilities for z of shape {z.shape}")
+
+
+@dataclass(frozen=True)
+class Hinge(MarginLoss):
+    r"""The hinge loss of support vector machines, l(z, y) = max(1 - s z, 0) with s = 2 y - 1; not smooth.
+
+    Gradient -s where s z < 1 and 0 elsewhere.
+
+    Notes
+    -----
+    Cortes and Vapnik (1995), "Support-vector networks", Machine Learning 20. The loss is not a likelihood:
+    it has no probabilities, which ``predict_proba`` refuses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Hinge().value(np.asarray([0.5, 2.0]), np.asarray([0.0, 1.0]))
+    array([1.5, 0. ])
+    """
+
+    name = "hinge"
+    smooth = False
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return max(1 - s z, 0), element by element."""
+        return positive_and_negative_part(1.0 - (2.0 * y - 1.0) * z)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return -s where s z < 1 and 0 elsewhere."""
+        xp, s = namespace(z), 2.0 * y - 1.0
+        return -s * xp.astype(s * z < 1.0, z.dtype)
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 0, which holds everywhere but at the kink."""
+        return namespace(z).zeros_like(z - y)
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return z with its margin raised by step, and no further than to 1."""
+        s = 2.0 * y - 1.0
+        return z + s * clip_between(1.0 - s * z, 0.0, step)
+
+
+@dataclass(frozen=True)
+class SquaredHinge(MarginLoss):
+    r"""The squared hinge loss, l(z, y) = max(1 - s z, 0)² with s = 2 y - 1.
+
+    Gradient -2 s max(1 - s z, 0); second derivative 2 where s z < 1 and 0 elsewhere.
+
+    Notes
+    -----
+    Chang, Hsieh and Lin (2008), "Coordinate descent method for large-scale L2-loss linear support vector
+    machines", JMLR 9. It has no probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SquaredHinge().value(np.asarray([0.5, 2.0]), np.asarray([0.0, 1.0]))
+    array([2.25, 0.  ])
+    """
+
+    name = "squared_hinge"
+    curvature_bound = 2.0
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return max(1 - s z, 0)², element by element."""
+        return clip_between(1.0 - (2.0 * y - 1.0) * z, 0.0, math.inf) ** 2
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return -2 s max(1 - s z, 0), element by element."""
+        s = 2.0 * y - 1.0
+        return -2.0 * s * clip_between(1.0 - s * z, 0.0, math.inf)
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 2 where s z < 1 and 0 elsewhere."""
+        return 2.0 * namespace(z).astype((2.0 * y - 1.0) * z < 1.0, z.dtype)
+
+
+@dataclass(frozen=True)
+class ModifiedHuber(MarginLoss):
+    r"""A squared hinge that is linear for rows far on the wrong side, so that outliers pull less.
+
+    With the margin m = s z and s = 2 y - 1::
+
+        l(m) = max(1 - m, 0)²    if m >= -1
+               -4 m              elsewhere
+
+    Gradient -2 s clip(1 - m, 0, 2). The probability of the second class is (clip(z, -1, 1) + 1) / 2.
+
+    Notes
+    -----
+    Zhang (2004), "Solving large scale linear prediction problems using stochastic gradient descent
+    algorithms", ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ModifiedHuber().value(np.asarray([0.5, 2.0]), np.asarray([1.0, 0.0]))
+    array([0.25, 8.  ])
+    """
+
+    name = "modified_huber"
+    curvature_bound = 2.0
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Return the shares (1 - clip(z, -1, 1)) / 2 and (1 + clip(z, -1, 1)) / 2, shape (..., n, 2)."""
+        probabilities: Array = BaseLoss.class_probabilities(self, z)
+        return probabilities
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return self.value_and_gradient(z, y)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return -2 s clip(1 - m, 0, 2), element by element."""
+        return self.value_and_gradient(z, y)[1]
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 2 where -1 < m < 1 and 0 elsewhere."""
+        xp = namespace(z)
+        return 2.0 * xp.astype(xp.abs((2.0 * y - 1.0) * z) < 1.0, z.dtype)
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both; with c = clip(1 - m, 0, 2) the loss is c (2 (1 - m) - c), without a branch."""
+        s = 2.0 * y - 1.0
+        below = 1.0 - s * z
+        c = clip_between(below, 0.0, 2.0)
+        return c * (2.0 * below - c), -2.0 * s * c

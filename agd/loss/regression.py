@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agd._typing import Array
-from agd._validation import as_positive
+from agd._validation import as_nonnegative, as_positive
 from agd.backends import namespace, of
 from agd.loss._stable import clip_between, one_if_positive, positive_and_negative_part
 from agd.loss.base import BaseLoss
 
-__all__ = ["Huber", "Quantile", "Squared"]
+__all__ = [
+    "AbsoluteError",
+    "Cauchy",
+    "EpsilonInsensitive",
+    "Huber",
+    "Quantile",
+    "SoftL1",
+    "Squared",
+    "SquaredEpsilonInsensitive",
+    "Tukey",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Squared(BaseLoss):
     name = "squared_error"
     curvature_bound = 1.0
     quadratic = True
+    has_deviance = True
 
     def value(self, z: Array, y: Array) -> Array:
         """Return (z - y)² / 2, element by element."""
@@ -186,3 +197,334 @@ class Quantile(BaseLoss):
     def prox(self, z: Array, y: Array, step: float) -> Array:
         """Return z moved towards y by step times the slope, and no further than to y."""
         return z - clip_between(z - y, -self.quantile * step, (1.0 - self.quantile) * step)
+
+
+@dataclass(frozen=True)
+class AbsoluteError(BaseLoss):
+    r"""The absolute error, l(z, y) = |z - y|, whose best constant model is the median; it is not smooth.
+
+    It is twice `Quantile` of 0.5. Gradient 1 where z > y and -1 elsewhere.
+
+    Notes
+    -----
+    Boscovich (1757); Bloomfield and Steiger (1983), *Least Absolute Deviations*.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> AbsoluteError().prox(np.asarray([1.0, 2.5, 4.0]), np.asarray([2.0, 2.0, 2.0]), 1.0)
+    array([2., 2., 3.])
+    """
+
+    name = "absolute_error"
+    smooth = False
+    piecewise_linear = True
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return |z - y|, element by element."""
+        above, below = positive_and_negative_part(z - y)
+        return above - below
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return 1 where z > y and -1 elsewhere."""
+        r = z - y
+        return 2.0 * one_if_positive(r, namespace(r).zeros_like(r)) - 1.0
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 0, which holds everywhere but at the kink."""
+        return namespace(z).zeros_like(z - y)
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return z moved towards y by step, and no further than to y."""
+        return z - clip_between(z - y, -step, step)
+
+
+@dataclass(frozen=True)
+class EpsilonInsensitive(BaseLoss):
+    r"""The absolute error beyond a tolerance, l(z, y) = max(|z - y| - epsilon, 0); it is not smooth.
+
+    It is the loss of support vector regression. Gradient 1 or -1 beyond the tolerance, 0 within.
+
+    Parameters
+    ----------
+    epsilon : float
+        The tolerance, in the units of y; 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If `epsilon` is negative or not finite.
+
+    Notes
+    -----
+    Vapnik (1995), *The Nature of Statistical Learning Theory*, chapter 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> EpsilonInsensitive(0.5).value(np.asarray([1.2, 3.0]), np.asarray([1.0, 1.0]))
+    array([0. , 1.5])
+    """
+
+    name = "epsilon_insensitive"
+    smooth = False
+
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a tolerance below 0."""
+        as_nonnegative("epsilon", self.epsilon)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return namespace(z).abs(_excess(z - y, self.epsilon))
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return the sign of what exceeds the tolerance."""
+        r = _excess(z - y, self.epsilon)
+        zero = namespace(r).zeros_like(r)
+        return one_if_positive(r, zero) - one_if_positive(-r, zero)
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 0, which holds everywhere but at the kinks."""
+        return namespace(z).zeros_like(z - y)
+
+    def prox(self, z: Array, y: Array, step: float) -> Array:
+        """Return z moved towards y by step, and no further than to the tolerance."""
+        return z - clip_between(_excess(z - y, self.epsilon), -step, step)
+
+
+@dataclass(frozen=True)
+class SquaredEpsilonInsensitive(BaseLoss):
+    r"""The squared error beyond a tolerance, l(z, y) = max(|z - y| - epsilon, 0)².
+
+    Gradient 2 (r - clip(r, -epsilon, epsilon)) with r = z - y; second derivative 2 beyond the tolerance and 0
+    within.
+
+    Parameters
+    ----------
+    epsilon : float
+        The tolerance, in the units of y; 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If `epsilon` is negative or not finite.
+
+    Notes
+    -----
+    Ho and Lin (2012), "Large-scale linear support vector regression", JMLR 13.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SquaredEpsilonInsensitive(0.5).value(np.asarray([1.2, 3.0]), np.asarray([1.0, 1.0]))
+    array([0.  , 2.25])
+    """
+
+    name = "squared_epsilon_insensitive"
+    curvature_bound = 2.0
+
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a tolerance below 0."""
+        as_nonnegative("epsilon", self.epsilon)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return _excess(z - y, self.epsilon) ** 2
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return twice what exceeds the tolerance, with its sign."""
+        return 2.0 * _excess(z - y, self.epsilon)
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return 2 beyond the tolerance and 0 within."""
+        xp = namespace(z)
+        return 2.0 * xp.astype(xp.abs(z - y) > self.epsilon, z.dtype)
+
+
+def _excess(r: Array, epsilon: float) -> Array:
+    """Return how far r is outside [-epsilon, epsilon], with its sign."""
+    return r - clip_between(r, -epsilon, epsilon)
+
+
+@dataclass(frozen=True)
+class SoftL1(BaseLoss):
+    r"""A smooth absolute error, l(r) = c² (sqrt(1 + (r / c)²) - 1) with r = z - y and the scale c.
+
+    Squared near the target and linear away from it, as `Huber`, with continuous derivatives of all orders.
+    Gradient r / sqrt(1 + (r / c)²).
+
+    Parameters
+    ----------
+    scale : float
+        Where the loss turns linear, in the units of y; above 0.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not above 0 and finite.
+
+    Notes
+    -----
+    Charbonnier, Blanc-Féraud, Aubert and Barlaud (1997), "Deterministic edge-preserving regularization in
+    computed imaging", IEEE Transactions on Image Processing 6. SciPy's ``soft_l1``, times c² / 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SoftL1(3.0).value(np.asarray([4.0]), np.asarray([0.0]))
+    array([6.])
+    """
+
+    name = "soft_l1"
+    curvature_bound = 1.0
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that is not a positive number."""
+        as_positive("scale", self.scale)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return self.value_and_gradient(z, y)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return r / sqrt(1 + (r / c)²), element by element."""
+        return self.value_and_gradient(z, y)[1]
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return (1 + (r / c)²)^(-3/2), element by element."""
+        return self._root(z - y) ** -3.0
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from one root; r² / (1 + root) is the value without cancellation or overflow."""
+        r = z - y
+        root = self._root(r)
+        return r * (r / (1.0 + root)), r / root
+
+    def _root(self, r: Array) -> Array:
+        xp = namespace(r)
+        return xp.hypot(xp.ones_like(r), r / self.scale)
+
+
+@dataclass(frozen=True)
+class Cauchy(BaseLoss):
+    r"""Cauchy's loss, l(r) = c² / 2 log(1 + (r / c)²) with r = z - y and the scale c; it is not convex.
+
+    The pull of an outlier falls with its distance: gradient r / (1 + (r / c)²). Several minima are possible:
+    ``agd.fit`` begins at the fit of `Huber`, and the result says so.
+
+    Parameters
+    ----------
+    scale : float
+        Where the pull is strongest, in the units of y; above 0. The default 2.385 keeps 95 % of the efficiency
+        of least squares when the noise is normal with unit variance.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not above 0 and finite.
+
+    Notes
+    -----
+    Holland and Welsch (1977), "Robust regression using iteratively reweighted least-squares", Communications
+    in Statistics A 6, has the constants of this loss and of `Tukey`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Cauchy(2.0).gradient(np.asarray([0.0, 2.0, 6.0]), np.asarray([0.0, 0.0, 0.0]))
+    array([0. , 1. , 0.6])
+    """
+
+    name = "cauchy"
+    curvature_bound = 1.0
+    convex = False
+
+    scale: float = 2.385
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that is not a positive number; a fit starts from Huber's loss of the same efficiency."""
+        delta = 1.345 / 2.385 * as_positive("scale", self.scale)
+        vars(self).update(starting_loss=Huber(delta))
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return 0.5 * self.scale**2 * namespace(z).log1p(((z - y) / self.scale) ** 2)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return r / (1 + (r / c)²), element by element."""
+        r = z - y
+        return r / (1.0 + (r / self.scale) ** 2)
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return (1 - q) / (1 + q)² with q = (r / c)², element by element."""
+        q = ((z - y) / self.scale) ** 2
+        return (1.0 - q) / (1.0 + q) ** 2
+
+
+@dataclass(frozen=True)
+class Tukey(BaseLoss):
+    r"""Tukey's biweight, which is constant beyond a distance, so that far outliers count for nothing.
+
+    With r = z - y and the scale c::
+
+        l(r) = c² / 6 (1 - (1 - (r / c)²)³)    if |r| <= c
+               c² / 6                          elsewhere
+
+    Gradient r (1 - (r / c)²)² within the scale and 0 beyond it. It is not convex: ``agd.fit`` begins at the
+    fit of `Huber`, and the result says so.
+
+    Parameters
+    ----------
+    scale : float
+        Beyond which distance a row counts for nothing, in the units of y; above 0. The default 4.685 keeps
+        95 % of the efficiency of least squares when the noise is normal with unit variance.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not above 0 and finite.
+
+    Notes
+    -----
+    Beaton and Tukey (1974), "The fitting of power series, meaning polynomials, illustrated on
+    band-spectroscopic data", Technometrics 16.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Tukey(2.0).gradient(np.asarray([0.0, 1.0, 6.0]), np.asarray([0.0, 0.0, 0.0]))
+    array([0.    , 0.5625, 0.    ])
+    """
+
+    name = "tukey"
+    curvature_bound = 1.0
+    convex = False
+
+    scale: float = 4.685
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that is not a positive number; a fit starts from Huber's loss of the same efficiency."""
+        delta = 1.345 / 4.685 * as_positive("scale", self.scale)
+        vars(self).update(starting_loss=Huber(delta))
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element; 1 - u³ is (1 - u) (1 + u + u²), which does not cancel."""
+        q = clip_between(((z - y) / self.scale) ** 2, 0.0, 1.0)
+        u = 1.0 - q
+        return self.scale**2 / 6.0 * q * (1.0 + u * (1.0 + u))
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return r (1 - q)² with q = min((r / c)², 1), element by element."""
+        r = z - y
+        return r * (1.0 - clip_between((r / self.scale) ** 2, 0.0, 1.0)) ** 2
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return (1 - q) (1 - 5 q) with q = min((r / c)², 1), element by element."""
+        q = clip_between(((z - y) / self.scale) ** 2, 0.0, 1.0)
+        return (1.0 - q) * (1.0 - 5.0 * q)

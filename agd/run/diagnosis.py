@@ -213,9 +213,13 @@ def _explain_status(
     if np.any(result.status == Status.MAX_ITER):
         return _too_long(result, objective, method)
     result = _explain_failed_search(result)
+    if not result.loss.convex:
+        note = f"; loss {result.loss.name!r} is not convex: another minimum may be lower"
+        return replace(result, message=result.message + note)
     # A row on the wrong side costs at least log 2, so a smaller sum means that there is none.
     separable = (
         result.classes is not None
+        and result.loss.has_recession_direction
         and objective.linear_objective.penalty is None
         and isinstance(result.status, Status)
         and result.fun < math.log(2.0) * min_weight_share

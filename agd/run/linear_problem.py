@@ -78,6 +78,10 @@ class Traits(NamedTuple):
     several_outputs : bool
         Whether the predictor of one row has several outputs, so that the loss's second derivative in it is a
         matrix.
+    convex_loss : bool
+        Whether the loss is convex in the predictor.
+    starting_loss : bool
+        Whether the fit begins at the minimum of another, convex loss.
     """
 
     rows: float
@@ -94,6 +98,8 @@ class Traits(NamedTuple):
     default_settings: bool = False
     smooth_loss: bool = True
     several_outputs: bool = False
+    convex_loss: bool = True
+    starting_loss: bool = False
 
     @property
     def problems(self) -> int:
@@ -241,6 +247,8 @@ class LinearProblem:
             default_settings=self.default_settings,
             smooth_loss=self.loss.smooth,
             several_outputs=self.loss.outputs is not None,
+            convex_loss=self.loss.convex,
+            starting_loss=self.loss.starting_loss is not None and self.init is None,
         )
 
     @property

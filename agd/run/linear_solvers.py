@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from agd.run.linear_problem import (
     steps_between_checks,
 )
 from agd.run.loop import run
-from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine
+from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine, sum_rounds
 from agd.run.result import Result, Status
 from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
 from agd.update.active_set import ActiveSet
@@ -47,6 +47,7 @@ from agd.update.proximal_newton import ProximalNewton
 __all__ = [
     "ActiveSetOnMoments",
     "ConjugateGradients",
+    "ConvexStart",
     "FistaOnMoments",
     "Iterations",
     "KernelConjugateGradients",
@@ -428,3 +429,30 @@ class ScaledLBFGS(LinearSolver):
 ACCELERATED = Iterations(lambda loss: Accelerated(backtracking=loss.curvature_bound is None))
 FISTA_ON_DATA = Iterations(lambda _: FISTA())
 PROXIMAL_GRADIENT = Iterations(lambda _: ProximalGradient())
+
+
+@dataclass(frozen=True)
+class ConvexStart:
+    """Minimise a loss that is not convex from the minimum of one that is, which the loss names.
+
+    Parameters
+    ----------
+    solve : callable
+        From a `LinearProblem` to its `Solution`: the table of solvers itself.
+    """
+
+    solve: Callable[[LinearProblem], Solution]
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
+        start = problem.loss.starting_loss
+        if start is None:
+            raise NotApplicable(f"loss {problem.loss.name!r} names no loss to start from")
+        with_start = replace(problem, loss=start, default_settings=False)
+        first = self.solve(with_start).result
+        second = replace(with_start, loss=problem.loss, init=first.x)
+        solution = self.solve(second)
+        problem.screened, problem.moments = second.screened, second.moments
+        result = sum_rounds([first, solution.result], 0)
+        result = replace(result, method=f"{result.method}, from the minimum of {start.name}")
+        return solution._replace(result=result)

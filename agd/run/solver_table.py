@@ -29,6 +29,7 @@ from agd.run.linear_solvers import (
     PROXIMAL_GRADIENT,
     ActiveSetOnMoments,
     ConjugateGradients,
+    ConvexStart,
     FistaOnMoments,
     Iterations,
     KernelConjugateGradients,
@@ -101,6 +102,7 @@ SOLVERS: dict[str, SolverRow] = {
     "lbfgs_whitened": SolverRow(WhitenedLBFGS(), "lbfgs_scaled"),
     "lbfgs_scaled": SolverRow(ScaledLBFGS(), "accelerated"),
     "accelerated": SolverRow(ACCELERATED),
+    "convex_start": SolverRow(ConvexStart(lambda problem: solve(problem))),  # noqa: PLW0108 - defined below
     "smoothing": SolverRow(Smoothing(lambda problem: solve(problem))),  # noqa: PLW0108 - defined below
     "closed_form": SolverRow(ClosedForm(), "iterations"),
     "iterations": SolverRow(Iterations()),
@@ -129,6 +131,8 @@ def select_solver(traits: Traits) -> str:
     'cg_kernel'
     """
     t, n, p = traits, traits.rows, traits.columns
+    if t.starting_loss:
+        return "convex_start"
     if not t.smooth_loss:
         return "smoothing"
     moderate = (
@@ -170,18 +174,26 @@ def is_small_on_host(t: Traits) -> bool:
 def newton_kernel_pays(t: Traits) -> bool:
     """Return whether a wide NumPy problem with a ridge has so few rows that their (n, n) Hessians cost little."""
     wide = t.rows < t.columns and t.rows <= MAX_KERNEL_ROWS and t.entries <= MAX_KERNEL_ENTRIES
-    one = t.numpy and t.default_settings and t.batch_shape == () and not t.several_outputs
+    one = (
+        t.convex_loss
+        and t.numpy
+        and t.default_settings
+        and t.batch_shape == ()
+        and not t.several_outputs
+    )
     return wide and one and t.penalty == "quadratic" and t.ridge > 0.0
 
 
 def newton_pays(t: Traits) -> bool:
     """Return whether a few Hessians cost less than the passes of L-BFGS that they save.
 
-    A Hessian takes as many operations as X has entries, times its columns. Fewer rows than columns leave it singular.
+    A Hessian takes as many operations as X has entries, times its columns. Fewer rows than columns leave it singular,
+    and a loss that is not convex may leave it indefinite.
     """
     operations = t.entries * t.columns
     return (
         t.penalty == "quadratic"
+        and t.convex_loss
         and not (t.sparse or t.several_outputs)
         and t.rows >= t.columns
         and operations <= MAX_HESSIAN_OPERATIONS
@@ -190,7 +202,7 @@ def newton_pays(t: Traits) -> bool:
 
 def proximal_newton_pays(t: Traits) -> bool:
     """Return whether a few Hessians, each with a model to minimise on the host, cost less than many steps."""
-    one_on_host = t.numpy and t.batch_shape == () and not t.several_outputs
+    one_on_host = t.convex_loss and t.numpy and t.batch_shape == () and not t.several_outputs
     return (
         one_on_host
         and t.penalty == "separable"

@@ -13,6 +13,9 @@ class LossCase(NamedTuple):
     loss: Any
     targets: tuple[float, ...]  # what y may be in this loss
     known: tuple[Any, float, float, Any]  # z, y, value, slope, by hand
+    overflow_share: float = (
+        1.0  # of the z whose exponential overflows, up to which the loss is finite
+    )
 
 
 LOSSES = {
@@ -21,6 +24,27 @@ LOSSES = {
     "Quantile": LossCase(loss.Quantile(0.75), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.5, 0.25)),
     "Logistic": LossCase(loss.Logistic(), (0.0, 1.0), (0.0, 1.0, np.log(2.0), -0.5)),
     "Poisson": LossCase(loss.Poisson(), (0.0, 1.0, 7.0), (0.0, 3.0, 1.0, -2.0)),
+    "AbsoluteError": LossCase(loss.AbsoluteError(), (-2.0, 0.0, 3.5), (3.0, 1.0, 2.0, 1.0)),
+    "EpsilonInsensitive": LossCase(
+        loss.EpsilonInsensitive(0.5), (-2.0, 0.0, 3.5), (1.0, 3.0, 1.5, -1.0)
+    ),
+    "SquaredEpsilonInsensitive": LossCase(
+        loss.SquaredEpsilonInsensitive(0.5), (-2.0, 0.0, 3.5), (1.0, 3.0, 2.25, -3.0)
+    ),
+    "SoftL1": LossCase(loss.SoftL1(3.0), (-2.0, 0.0, 3.5), (5.0, 1.0, 6.0, 2.4)),
+    "Cauchy": LossCase(loss.Cauchy(2.0), (-2.0, 0.0, 3.5), (3.0, 1.0, 2.0 * np.log(2.0), 1.0)),
+    "Tukey": LossCase(loss.Tukey(2.0), (-2.0, 0.0, 3.5), (2.0, 1.0, 37.0 / 96.0, 0.5625)),
+    "Hinge": LossCase(loss.Hinge(), (0.0, 1.0), (0.5, 0.0, 1.5, 1.0)),
+    "SquaredHinge": LossCase(loss.SquaredHinge(), (0.0, 1.0), (0.5, 0.0, 2.25, 3.0)),
+    "ModifiedHuber": LossCase(loss.ModifiedHuber(), (0.0, 1.0), (2.0, 0.0, 8.0, 4.0)),
+    "Gamma": LossCase(loss.Gamma(), (0.25, 1.0, 7.0), (0.0, 3.0, 3.0, -2.0)),
+    "Tweedie": LossCase(loss.Tweedie(1.5), (0.0, 1.0, 7.0), (0.0, 3.0, 8.0, -2.0)),
+    "InverseGaussian": LossCase(
+        loss.InverseGaussian(), (0.25, 1.0, 7.0), (0.0, 3.0, 0.5, -2.0), overflow_share=0.48
+    ),
+    "NegativeBinomial": LossCase(
+        loss.NegativeBinomial(0.5), (0.0, 1.0, 7.0), (0.0, 3.0, 5.0 * np.log(1.5), -4.0 / 3.0)
+    ),
     "Softmax": LossCase(
         loss.Softmax(3),
         (0.0, 1.0, 2.0),

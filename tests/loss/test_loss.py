@@ -68,6 +68,7 @@ def test_logarithms_and_their_sum_keep_the_digits_of_small_numbers(n, dtype):
 def test_together_and_apart_agree_when_compiled(case):
     jax = pytest.importorskip("jax")
     z = np.asarray([-700.0, -30.0, -1.0, 0.0, 1e-9, 2.0, 40.0, 700.0])
+    z = z * case.overflow_share
     for target in case.targets:
         y = np.full_like(z, target)
         with np.errstate(all="raise"):
@@ -185,7 +186,8 @@ def test_convex_with_the_curvature_it_says(case):
     z = np.linspace(-6.0, 6.0, 1001)
     for target in case.targets:
         change = np.diff(case.loss.slope(z, np.full_like(z, target))) / np.diff(z)
-        assert change.min() >= -1e-12
+        if case.loss.convex:
+            assert change.min() >= -1e-12
         if case.loss.curvature is not None:
             assert change.max() <= case.loss.curvature + 1e-9
             assert change.max() >= 0.9 * case.loss.curvature  # a bound that is reached
@@ -226,6 +228,9 @@ def test_values_agree_with_scikit_learn():
         (Logistic(), peers.HalfBinomialLoss(), (u > 0) * 1.0),
         (Poisson(), peers.HalfPoissonLoss(), np.floor(np.exp(u))),
         (Huber(0.7), peers.HuberLoss(quantile=0.5, delta=0.7), u),
+        (loss.AbsoluteError(), peers.AbsoluteError(), u),
+        (loss.Gamma(), peers.HalfGammaLoss(), np.exp(u)),
+        (loss.Tweedie(1.3), peers.HalfTweedieLoss(power=1.3), np.floor(np.exp(u))),
     ]
     for ours, theirs, y in pairs:
         want_value, want_slope = theirs.loss_gradient(y_true=y, raw_prediction=z)
