@@ -23,13 +23,12 @@ from agd._validation import (
     as_flag,
     as_start,
     check_callback,
-    column_names,
     warn_dependent,
     warn_unconverged,
 )
 from agd.data import as_data
 from agd.data.base import BaseData
-from agd.data.checks import encode_text
+from agd.data.checks import encode_labels
 from agd.data.screening import screen
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
@@ -82,7 +81,7 @@ def fit(
         with a warning.
     y : array, shape (n,), (..., n), or (n, k)
         The targets. Beside a shared X of two axes, (n, k) are k targets, fitted side by side: `coef` is then
-        (k, p), and predictions are (n, k), also for k = 1. Labels of classes may be any numbers, or text.
+        (k, p), and predictions are (n, k), also for k = 1. Labels of classes may be any numbers, text, or booleans.
     loss : str or Loss
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"softmax"`` (any number of
         classes), ``"poisson"``, ``"gamma"``, another key of ``agd.loss.LOSSES``, or an object such as
@@ -251,7 +250,7 @@ def fit(
     penalty = as_target_penalty(penalty)
     check_callback(callback)
     solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
-    y, text = (y, None) if chosen.classes is None else encode_text(y)
+    y, labels = (y, None) if chosen.classes is None else encode_labels(y)
     data = as_data(X, y, sample_weight, device)
     problem = LinearProblem(
         data, chosen, penalty, intercept, as_stop(stop), init, callback,
@@ -260,13 +259,13 @@ def fit(
     )  # fmt: skip
     with backends.device_context(data.X), backends.count_host_reads() as reads:
         result, rank_warning = explain(solve(problem), problem)
-    names, targets = column_names(X), data.targets
+    names, targets = backends.column_names(X), data.targets
     # A kernel that reads nothing by this door has counted for itself.
     if reads[0] or names is not None or targets is not None:
         n_sync = reads[0] or result.n_sync
         result = replace(result, n_sync=n_sync, feature_names=names, targets=targets)
-    if text is not None:
-        result = replace(result, classes=text)
+    if labels is not None:
+        result = replace(result, classes=labels)
     if warns_of_status(result):
         warn_unconverged(result.message)
     if rank_warning:

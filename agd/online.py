@@ -13,7 +13,6 @@ from agd._typing import Array, Data, Loss, Params, Penalty
 from agd._validation import (
     as_flag,
     check_columns,
-    column_names,
     warn_dependent,
     warn_unconverged,
 )
@@ -285,7 +284,7 @@ class Online:
             if unit is not None:
                 data = data.replace(X=data.X / unit[..., None, :])
             result, summary_of_past, moments, slopes = self._update_model(self._screen_batch(data))
-            names = feature_names or column_names(X)
+            names = feature_names or backends.column_names(X)
             result = replace(result, feature_names=names, targets=data.targets)
             self._at, self.result, self._units = result.x, to_data_units(result, unit), unit
             self._past, self._columns, self._slopes = summary_of_past, moments, slopes

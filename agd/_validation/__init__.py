@@ -7,7 +7,7 @@ the screening, which reads one transfer.
 
 from __future__ import annotations
 
-from agd._validation.arrays import as_line, as_line_weights, as_start, check_columns, column_names
+from agd._validation.arrays import as_line, as_line_weights, as_start, check_columns
 from agd._validation.functions import (
     as_bool,
     as_bounds,
@@ -50,7 +50,6 @@ __all__ = [
     "check_callback",
     "check_columns",
     "check_point",
-    "column_names",
     "invalid_values_text",
     "warn_dependent",
     "warn_unconverged",

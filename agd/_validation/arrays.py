@@ -8,13 +8,13 @@ by `as_start`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Batches, HostArray, Namespace, Params
+from agd._typing import Array, Batches, Namespace, Params
 from agd._validation.scalars import as_count, as_real, invalid_values_text
 
 __all__ = [
@@ -22,42 +22,65 @@ __all__ = [
     "as_floating",
     "as_line",
     "as_line_weights",
-    "as_numbers",
     "as_start",
     "check_columns",
-    "column_names",
     "has_unknown_length",
     "match_array",
 ]
 
 
-def as_array(name: str, value: Any) -> Array:
-    """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither."""
-    value = backends.frame_to_array(name, value)
-    kind = type(value)
+def as_array(name: str, value: Any, *, text: bool = False) -> Array:
+    """Take an array as it is, and a list, tuple or table through NumPy; refuse what is neither.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the value.
+    value : object
+        What a user passed.
+    text : bool
+        Whether the columns of a frame may be of text.
+
+    Returns
+    -------
+    array
+        Of a library in the table, not yet of a dtype that is checked.
+    """
     if isinstance(value, Batches):
         raise TypeError(f"{name} must be an array here, got a stream: go through its batches")
+    if not backends.is_array(value):
+        value = backends.unwrap(name, value, text=text)
+    _check_kind(name, value)
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+        value = value.view(np.ndarray)  # np.matrix defines * as the matrix product
+    if isinstance(value, np.ndarray):
+        own_numbers: Array = backends.numbers_of_objects(value)
+        return own_numbers
+    if backends.is_array(value):
+        _check_chunks(name, value)
+        return value
+    if isinstance(value, (str, bytes, dict, set)):
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise ValueError(f"{name} must be rectangular: {str(error).splitlines()[0]}") from None
+    if array.ndim == 0 and array.dtype == object:  # what NumPy could make no array of
+        kind = type(value)
+        raise TypeError(
+            f"{name} must be an array of numbers, got {kind.__name__} of {kind.__module__}"
+        )
+    numbers: Array = backends.numbers_of_objects(array)
+    return numbers
+
+
+def _check_kind(name: str, value: Any) -> None:
+    """Refuse arrays that are masked or sparse, that hold no values, or whose gradient is being recorded."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array: fill or drop the masked entries first "
             f"({name}.filled(...)), since agd would not see the mask"
         )
-    _check_kind(name, value)
-    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
-        value = value.view(np.ndarray)  # np.matrix defines * as the matrix product
-    if backends.is_array(value):
-        return value
-    if isinstance(value, (str, bytes, dict, set)):
-        raise TypeError(f"{name} must be an array of numbers, got {kind.__name__}")
-    try:
-        array: Array = as_numbers(value, np.asarray(value))
-    except ValueError as error:  # a ragged list
-        raise ValueError(f"{name} must be rectangular: {str(error).splitlines()[0]}") from None
-    return array
-
-
-def _check_kind(name: str, value: Any) -> None:
-    """Refuse arrays that are sparse, that hold no values, or whose gradient is being recorded."""
     if hasattr(value, "tocsr") or hasattr(value, "todense"):
         dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
         scipy = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""
@@ -71,6 +94,26 @@ def _check_kind(name: str, value: Any) -> None:
         )
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name} requires grad, which a fit would track: pass {name}.detach()")
+
+
+def _check_chunks(name: str, x: Array) -> None:
+    """Refuse a lazy array whose chunks are masked or sparse, of which its own type says nothing."""
+    row = backends.of(x)
+    if not row.chunked:
+        return
+    chunk: Any = row.resident(x)
+    kind = type(chunk).__name__
+    if isinstance(chunk, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} has masked chunks: fill or drop the masked entries first (dask.array.ma.filled({name}, ...)), "
+            f"since agd would not see the mask"
+        )
+    if hasattr(chunk, "tocsr") or hasattr(chunk, "todense"):
+        dense = "todense" if hasattr(chunk, "to_scipy_sparse") else "toarray"
+        raise TypeError(
+            f"{name} has sparse chunks ({kind}), which are not taken: pass {name}.map_blocks(lambda chunk: "
+            f"chunk.{dense}()), or one sparse matrix in memory"
+        )
 
 
 def as_floating(name: str, x: Array, xp: Namespace, where: Any) -> Array:
@@ -140,7 +183,12 @@ def match_array(name: str, value: object, like: Array, reference: str = "X") -> 
         return array
     # An infinity that this cast makes is reported by the screening, as those that were given are.
     with np.errstate(over="ignore"):
-        return xp.astype(array, like.dtype)
+        cast = xp.astype(array, like.dtype)
+    on_host, lazy = isinstance(array, np.ndarray), backends.of(array).chunked
+    if reference != "coef" and not on_host and not lazy and 0 not in array.shape:
+        peak = float(backends.to_numpy(xp.max(xp.abs(array))))
+        _check_underflow(name, peak, xp.finfo(like.dtype), like.dtype, reference)
+    return cast
 
 
 def _move_host_array(name: str, array: Any, like: Array, reference: str) -> Array:
@@ -240,11 +288,17 @@ def cast_checked(name: str, x: Any, dtype: Any, reference: str) -> Any:
     Raises
     ------
     ValueError
-        If finite values are too large for the dtype; with their number and the first position.
+        If finite values are too large for the dtype, with their number and the first position; if all of them
+        are too small for it.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         host = x.astype(dtype)
-    if host.dtype.itemsize >= x.dtype.itemsize or np.isfinite(host).all():
+    if host.dtype.itemsize >= x.dtype.itemsize or x.size == 0:
+        return host
+    if np.isfinite(host).all():
+        _check_underflow(
+            name, float(np.max(np.abs(x))), np.finfo(host.dtype), host.dtype, reference
+        )
         return host
     overflows = np.argwhere(np.isinf(host) & np.isfinite(x))
     if len(overflows):
@@ -252,6 +306,15 @@ def cast_checked(name: str, x: Any, dtype: Any, reference: str) -> Any:
         kind = f"values too large for {host.dtype}, the dtype of {reference}"
         raise ValueError(invalid_values_text(name, len(overflows), kind, first, float(x[first])))
     return host
+
+
+def _check_underflow(name: str, peak: float, limits: Any, dtype: Any, reference: str) -> None:
+    """Refuse numbers, by the largest of them in size, of which a narrower dtype would leave few digits or 0."""
+    if 0.0 < peak < float(limits.smallest_normal):
+        raise ValueError(
+            f"{name} has values too small for {backends.dtype_name(dtype)}, the dtype of {reference}: the largest is "
+            f"{peak!r} in size; multiply {name} by a constant, or give {reference} in a wider dtype"
+        )
 
 
 def as_line(x: Any, y: Any) -> tuple[Array, Array]:
@@ -302,15 +365,6 @@ def as_line_weights(weights: object, seed: object) -> dict[str, float]:
 MAX_NAMES_IN_ERROR = 5
 
 
-def column_names(X: Any) -> list[str] | None:
-    """Return the column names of a frame, or None where X is no frame or some name is no string."""
-    columns = getattr(X, "columns", None)
-    if not isinstance(columns, Iterable):
-        return None
-    names = list(columns)
-    return names if names and all(isinstance(name, str) for name in names) else None
-
-
 def check_columns(X: Any, fitted: list[str] | None) -> None:
     """Refuse a frame of other columns than those that were fitted, or in another order.
 
@@ -326,7 +380,7 @@ def check_columns(X: Any, fitted: list[str] | None) -> None:
     ValueError
         If columns are missing, new, repeated or in another order; the message says which.
     """
-    names = None if fitted is None else column_names(X)
+    names = None if fitted is None else backends.column_names(X)
     if fitted is None or names is None or names == fitted:
         return
     need, got = set(fitted), set(names)
@@ -358,31 +412,3 @@ def _list_names(names: list[str]) -> str:
         if len(names) <= MAX_NAMES_IN_ERROR
         else f"{shown} and {len(names) - MAX_NAMES_IN_ERROR} more"
     )
-
-
-def as_numbers(frame: Any, array: HostArray) -> HostArray:
-    """Convert a frame of nullable numeric columns, which NumPy turns into an array of objects.
-
-    Parameters
-    ----------
-    frame : object
-        A frame or one of its columns.
-    array : numpy.ndarray
-        The same frame as NumPy converts it.
-
-    Returns
-    -------
-    numpy.ndarray
-        An array of float64 with NaN for missing values if every column is numeric; else `array`.
-    """
-    kinds = getattr(frame, "dtypes", None)
-    if array.dtype != object or kinds is None or not hasattr(frame, "to_numpy"):
-        return array
-    kinds = list(kinds) if array.ndim == 2 else [kinds]
-    is_numpy = [isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in kinds]
-    if all(is_numpy) or not all(
-        good or getattr(kind, "_is_numeric", False)
-        for good, kind in zip(is_numpy, kinds, strict=True)
-    ):
-        return array
-    return frame.to_numpy(dtype=float, na_value=math.nan)

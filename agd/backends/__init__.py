@@ -32,9 +32,10 @@ from agd.backends.array import (
     to_numpy,
 )
 from agd.backends.backend import AutodiffFunctions, Backend, TaskGraph
+from agd.backends.frames import column_names, numbers_of_objects, unwrap
 from agd.backends.selection import BackendInfo, Selection, available, select
-from agd.backends.sparse import as_csr, csr_from_parts, is_sparse, transpose
-from agd.backends.table import PROCESS_DEFAULTS, TABLE, frame_to_array
+from agd.backends.sparse import as_csr, as_scipy, csr_from_parts, is_sparse, transpose
+from agd.backends.table import PROCESS_DEFAULTS, TABLE
 from agd.backends.transfer import Transfer, format_bytes
 
 __all__ = [
@@ -47,8 +48,10 @@ __all__ = [
     "TaskGraph",
     "Transfer",
     "as_csr",
+    "as_scipy",
     "available",
     "clip",
+    "column_names",
     "count_host_reads",
     "csr_from_parts",
     "default_float",
@@ -56,11 +59,11 @@ __all__ = [
     "device_context",
     "dtype_name",
     "format_bytes",
-    "frame_to_array",
     "has_known_type",
     "is_array",
     "is_sparse",
     "namespace",
+    "numbers_of_objects",
     "of",
     "read_together",
     "register_row",
@@ -68,6 +71,7 @@ __all__ = [
     "to_device_of",
     "to_numpy",
     "transpose",
+    "unwrap",
 ]
 
 # Names of earlier versions, which stay importable.
@@ -77,6 +81,6 @@ as_rows = as_csr
 counted = count_host_reads
 current = device_context
 in_words = format_bytes
-of_frame = frame_to_array
+of_frame = unwrap
 of_parts = csr_from_parts
 transposed = transpose

@@ -13,7 +13,7 @@ from typing import Any
 from agd._typing import Array, NativeArray
 from agd.backends.backend import Backend
 
-__all__ = ["SPARSE", "as_csr", "csr_from_parts", "is_sparse", "transpose"]
+__all__ = ["SPARSE", "as_csr", "as_scipy", "csr_from_parts", "is_sparse", "transpose"]
 
 _MODULES = ("scipy.sparse", "cupyx.scipy.sparse")
 
@@ -43,6 +43,11 @@ def is_sparse(x: Any) -> bool:
     False
     """
     return _sparse_module(type(x)) != ""
+
+
+def as_scipy(X: Any) -> Any:
+    """Return a sparse array of another library as one of SciPy's, if it can say so itself; all else as it is."""
+    return X.to_scipy_sparse() if hasattr(X, "to_scipy_sparse") and X.ndim == 2 else X
 
 
 def as_csr(name: str, X: Any) -> Any:

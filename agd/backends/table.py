@@ -18,7 +18,7 @@ from agd._typing import Namespace, NativeArray, Tree
 from agd.backends import autodiff, jit, transfer
 from agd.backends.backend import Backend, TaskGraph
 
-__all__ = ["PROCESS_DEFAULTS", "TABLE", "frame_to_array"]
+__all__ = ["PROCESS_DEFAULTS", "TABLE"]
 
 # The environment of a process that is agd's own, such as its command line. A table's numbers are
 # float64, which JAX narrows to float32 unless this is set before it is imported.
@@ -267,44 +267,10 @@ def _dask_persist(tree: Tree) -> Tree:
     return optree.tree_unflatten(structure, persist(*leaves))
 
 
-def frame_to_array(name: str, frame: Any) -> Any:
-    """Return a Dask DataFrame or Series as a lazy array with a chunk for each partition.
-
-    Parameters
-    ----------
-    name : str
-        What an error calls it.
-    frame : object
-        A frame; anything else is returned unchanged.
-
-    Raises
-    ------
-    TypeError
-        For columns that are not numbers.
-    """
-    if not hasattr(frame, "to_dask_array"):
-        return frame
-    dtypes = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
-    for column, dtype in dtypes.items():
-        if not (getattr(dtype, "_is_numeric", False) or getattr(dtype, "kind", "O") in "biuf"):
-            raise TypeError(
-                f"{name} must be numbers, got column {column!r} of dtype {dtype}: drop it, or encode it"
-            )
-    # Of booleans and of columns with missing values pandas would make arrays of Python objects.
-    widened = {column: "float64" for column, dtype in dtypes.items() if not _is_numpy_number(dtype)}
-    if widened:
-        frame = frame.astype(widened if frame.ndim == 2 else "float64")
-    return frame.to_dask_array()
-
-
 def _numpy_clip(x: Any, low: Any, high: Any) -> Any:
     """Clip by two ufuncs: the namespace's own function takes ten times as long on small arrays."""
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
-
-
-def _is_numpy_number(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 # -- the table -----------------------------------------------------------------------------------

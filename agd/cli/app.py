@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 
 import agd
+from agd._validation.files import check_distinct_files, check_writable, write_atomically
 from agd.cli import fitting, report
-from agd.cli.files import check_distinct_files, check_writable, write_atomically
 from agd.cli.models import Model
 from agd.cli.report import in_option_names
 from agd.cli.streaming import fit_table_in_batches

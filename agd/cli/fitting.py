@@ -17,7 +17,7 @@ import numpy as np
 
 import agd
 from agd._validation import as_choice, as_count, as_nonnegative, as_positive
-from agd.cli.files import check_distinct_files, check_writable
+from agd._validation.files import check_distinct_files, check_writable
 from agd.cli.models import Model
 from agd.cli.report import FORMATS, draw_loss_curve, in_table_names
 from agd.cli.tables import Table

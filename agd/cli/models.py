@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import agd
-from agd.cli.files import write_atomically
+from agd._validation.files import write_atomically
 
 __all__ = ["Model"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agd.cli.files import write_atomically
+from agd._validation.files import write_atomically
 
 __all__ = [
     "FORMATS",

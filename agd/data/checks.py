@@ -15,7 +15,7 @@ from agd import backends
 from agd._typing import Array, Batches, Matrix, Namespace, NativeArray
 from agd._validation.arrays import as_array, as_floating, has_unknown_length, match_array
 
-__all__ = ["CheckedArrays", "as_features", "check_arrays", "encode_text"]
+__all__ = ["CheckedArrays", "as_features", "check_arrays", "encode_labels"]
 
 
 class CheckedArrays(NamedTuple):
@@ -71,6 +71,7 @@ def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
 
 def _as_matrix(X: Any) -> Matrix:
     """Take X as `as_array` does, or a sparse matrix row by row."""
+    X = backends.as_scipy(X)
     if not backends.is_sparse(X):
         return as_array("X", X)
     if len(X.shape) != 2:
@@ -163,8 +164,8 @@ def _row_chunk_count(x: NativeArray) -> int:
     return len(x.chunks[0])
 
 
-def encode_text(y: Any) -> tuple[Any, tuple[str, ...] | None]:
-    """Return labels that are text as their positions among the sorted labels, and these labels.
+def encode_labels(y: Any) -> tuple[Any, tuple[Any, ...] | None]:
+    """Return labels that are text or booleans as numbers from 0, and the labels that these stand for.
 
     Parameters
     ----------
@@ -175,17 +176,19 @@ def encode_text(y: Any) -> tuple[Any, tuple[str, ...] | None]:
     -------
     y : array_like
         Numbers; the y that was given where it is not text.
-    labels : tuple of str, or None
-        The labels; None for a y of numbers, or of other objects, which are refused elsewhere.
+    labels : tuple of str or bool, or None
+        The labels, ascending; None for a y of numbers, or of other objects, which are refused elsewhere.
 
     Examples
     --------
-    >>> encode_text(["no", "yes", "no"])
+    >>> encode_labels(["no", "yes", "no"])
     (array([0., 1., 0.]), ('no', 'yes'))
     """
     if y is None:
         return y, None
-    y = as_array("y", y)
+    y = as_array("y", y, text=True)
+    if backends.dtype_name(y.dtype) == "bool":
+        return y, (False, True)
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "OUT":
         return y, None
     if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y.flat):
@@ -210,6 +213,7 @@ def as_features(X: Any, coef: Array, *, outputs: bool = False, several: bool = F
     """
     if X is None:
         raise ValueError("X is missing: got None, need an array")
+    X = backends.as_scipy(X)
     sparse = backends.is_sparse(X)
     X = _sparse_features(X, coef) if sparse else as_array("X", X)
     # Lazy rows stay where they are: their chunks are multiplied by coefficients in memory.

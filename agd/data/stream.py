@@ -19,7 +19,7 @@ from typing import Any
 
 from agd import backends
 from agd._typing import Array, BatchColumn, Batches, Matrix, Tree
-from agd._validation import as_count, check_columns, column_names
+from agd._validation import as_count, check_columns
 from agd.backends import Backend, Transfer
 from agd.data.base import ARITY, LazyData, label_positions, tree_reduce
 from agd.data.checks import CheckedArrays, check_arrays
@@ -473,7 +473,7 @@ class Stream(Batches):
             if checked is None:
                 continue
             if like is None and self.columns is None:
-                self.columns = column_names(batch[0])
+                self.columns = backends.column_names(batch[0])
             del batch
             has_weights = checked.weight is not None
             if weighted not in (None, has_weights):

@@ -322,7 +322,7 @@ class FitResult(Result):
         The constant term; None if the model has none. Of a loss with k outputs (..., k).
     loss : Loss
         The loss that was minimised.
-    classes : tuple of float or str, or None
+    classes : tuple of float, str or bool, or None
         For a loss of classes, their labels, ascending.
     n_passes : int, or None
         Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
@@ -397,12 +397,21 @@ class FitResult(Result):
         Returns
         -------
         array, shape (..., n), or (n, k) for a y of k targets
-            Predictions, in the units (or labels) of y; labels that are text in a NumPy array.
+            Predictions, in the units (or labels) of y; labels that are text in a NumPy array. Of a row with NaN
+            the prediction is NaN, as its probabilities are.
+
+        Raises
+        ------
+        ValueError
+            Of a row with NaN, where the labels are text or booleans; and as `decision_function`.
         """
         z = self.decision_function(X)
         if self.classes is None:
             return self.loss.predict(z)
-        return _labels_at(self.loss.likeliest_class(z), self.classes)
+        unknown = backends.namespace(z).isnan(z)
+        if self.loss.outputs is not None:
+            unknown = backends.namespace(z).any(unknown, axis=-1)
+        return _labels_at(self.loss.likeliest_class(z), self.classes, unknown)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, on the last axis.
@@ -427,9 +436,14 @@ class FitResult(Result):
         return self.loss.class_probabilities(self.decision_function(X))
 
 
-def _labels_at(number: Array, labels: tuple[Any, ...]) -> Array:
-    """Return the label at each position, in the dtype of the positions; text as an array of NumPy's."""
+def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:
+    """Return the label at each position, text as an array of NumPy's; NaN where it is unknown."""
     result: Array
+    if isinstance(labels[0], bool | str):
+        _refuse_unknown(unknown)
+    if isinstance(labels[0], bool):
+        result = number > 0.0
+        return result
     if isinstance(labels[0], str):
         text: Any = np.asarray(labels)[backends.to_numpy(number).astype(int)]
         result = text
@@ -439,7 +453,19 @@ def _labels_at(number: Array, labels: tuple[Any, ...]) -> Array:
     result = zero + labels[0]
     for position, label in enumerate(labels[1:], start=1):
         result = xp.where(number == position, zero + label, result)
-    return result
+    return xp.where(unknown, zero + math.nan, result)
+
+
+def _refuse_unknown(unknown: Array) -> None:
+    """Raise where a row has no class, for labels among which there is no NaN; lazy rows are not computed for it."""
+    if backends.of(unknown).chunked:
+        return
+    rows = np.argwhere(backends.to_numpy(unknown))
+    if len(rows):
+        raise ValueError(
+            f"X must have no NaN where the classes are labels of text or booleans: {len(rows)} of "
+            f"{unknown.shape[-1]} rows have no class, the first is row {int(rows[0][-1])}"
+        )
 
 
 def as_fit_result(

@@ -487,6 +487,8 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     ------
     TypeError
         If the sum is of another kind than the params, as of integers and real updates.
+    ValueError
+        If an update has another shape than its parameter.
 
     Examples
     --------
@@ -499,6 +501,12 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
 def _add_update(param: Any, step: Any) -> Any:
     total = param + step
+    shapes = [np.shape(param), np.shape(step), np.shape(total)]
+    if shapes[1] != shapes[0] or shapes[2] != shapes[0]:  # numbers would be added to every entry
+        raise ValueError(
+            f"updates must have the shapes of params, got an update of shape {tuple(shapes[1])} for a parameter "
+            f"of shape {tuple(shapes[0])}"
+        )
     kind = _dtype_of(param)
     if kind is None or total.dtype == kind:
         return total

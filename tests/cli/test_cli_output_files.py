@@ -110,7 +110,7 @@ def test_a_killed_run_leaves_the_old_file(tmp_path, hook, inside):
 
 
 def test_an_error_while_writing_leaves_nothing_behind(tmp_path):
-    from agd.cli.files import write_atomically
+    from agd._validation.files import write_atomically
 
     path = tmp_path / "model.json"
     path.write_text("old")

@@ -36,10 +36,10 @@ def changed(array, index, value):
         (X.astype(complex), Y, "X must be real, got dtype complex128"),
         (X, Y.astype(complex), "y must be real, got dtype complex128"),
         (X.astype(str), Y, "X must be numbers, got dtype <U"),
-        (X.astype(object), Y, "X must be numbers, got dtype object"),
+        (np.asarray([[1.0, "a"]] * 6, dtype=object), Y, "X must be numbers, got dtype object"),
         ("X", Y, "X must be an array of numbers, got str"),
         ({"a": [1.0]}, Y, "X must be an array of numbers, got dict"),
-        ([[10**400, 1]], [1.0], "integers beyond 64 bits"),
+        ([[10**400, 1]], [1.0], r"X has 1 NaN or infinite value, the first at X\[0, 0\] = inf"),
         ([[1.0, 2.0], [3.0]], [1.0, 2.0], "X must be rectangular"),
         (np.ma.masked_array(X), Y, "X is a masked array"),
         (
