@@ -611,7 +611,7 @@ class Objective(Protocol):
         """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
         ...
 
-    def grad_norm(self, grads: Tree, params: Tree) -> Array:
+    def grad_norm(self, grads: Tree, params: Tree, /) -> Array:
         """Return how far the params are from stationary, shape `batch_shape`.
 
         That is the size of the gradient there, as the stopping test measures it; where a penalty or a
