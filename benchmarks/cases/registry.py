@@ -8,9 +8,10 @@ from typing import Any
 
 from benchmarks.timing.measurement import Case
 
-__all__ = ["DEVICES", "ROOMS", "make", "names"]
+__all__ = ["DEVICES", "ONE_THREAD", "ROOMS", "make", "names"]
 
 ROOMS = {
+    "everyday": "everyday_fits",
     "passes": "passes",
     "fits": "squared_and_lasso_fits",
     "smooth": "smooth_fits",
@@ -29,6 +30,9 @@ DEVICES = {
     "device_cli": "device_command_line",
 }
 """The rooms whose cases are timed on the device that ``--device`` names, and the module of each."""
+
+ONE_THREAD = frozenset({"everyday"})
+"""The rooms whose cases are small, and run with one thread for BLAS: threads that spin take processor time."""
 
 FEW_ROWS = 100  # enough to ask a generator of cases for their names
 

@@ -49,7 +49,8 @@ def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
                 text=True,
                 timeout=limit,
                 check=False,
-                env={**os.environ, "TMPDIR": folder},  # its temporary files go with the folder
+                # Its temporary files go with the folder.
+                env={**os.environ, "TMPDIR": folder, **_thread_limits(job)},
             )
         except subprocess.TimeoutExpired:
             return {"error": f"stopped after {limit:.0f} s"}
@@ -59,6 +60,14 @@ def ask(job: dict[str, Any], limit: float = LIMIT) -> dict[str, Any]:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
     return {"error": f"exit code {done.returncode}: {last}", "stderr": done.stderr[-4000:]}
+
+
+def _thread_limits(job: dict[str, Any]) -> dict[str, str]:
+    """Return the environment that limits the threads of BLAS, which is read when NumPy is imported."""
+    from benchmarks.cases.registry import ONE_THREAD
+
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, "1") if job.get("room") in ONE_THREAD else {}
 
 
 def _do(job: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.timing.clocks import Clock, wall
+from benchmarks.timing.clocks import Clock, processor, wall
 
 Timed = dict[str, Callable[[], Any]]
 
@@ -86,6 +86,10 @@ class Case(NamedTuple):
         The largest number of rounds: fewer for calls of many seconds.
     size : int
         Rows, where cases of one kind differ by these.
+    per : callable, optional
+        Takes from what a call returns what its time is divided by, such as its evaluations.
+    processor_time : bool
+        Whether processor time is compared: of calls so short that other work on the machine would tell.
     """
 
     name: str
@@ -102,6 +106,8 @@ class Case(NamedTuple):
     traffic: Traffic | None = None
     most: int | None = None
     size: int = 0
+    per: Callable[[Any], float] | None = None
+    processor_time: bool = False
 
 
 class AbsentError(RuntimeError):
@@ -177,7 +183,10 @@ def measure(
     if case.count is not None:
         numbers = {name: float(case.count(value)) for name, value in found.items()}
         return _row(case, numbers, None, answers, missing)
+    shares = {name: case.per(value) if case.per else 1.0 for name, value in found.items()}
     del found
+    if case.processor_time:
+        clock, settle = processor, 0.0
     others = {"floor": case.floor, "copy": case.traffic and case.traffic.copy}
     timed = calls | {name: call for name, call in others.items() if call is not None}
     if case.traffic is not None:
@@ -187,7 +196,9 @@ def measure(
         for name, call in timed.items():
             time.sleep(SETTLE if settle is None else settle)
             seconds[name].append(clock(call))
-    medians = {name: statistics.median(runs) for name, runs in seconds.items()}
+    medians = {
+        name: statistics.median(runs) / shares.get(name, 1.0) for name, runs in seconds.items()
+    }
     floor, copy = medians.pop("floor", None), medians.pop("copy", None)
     row = _row(case, medians, floor, answers, missing)
     return row if case.traffic is None else _with_traffic(row, case.traffic, copy)

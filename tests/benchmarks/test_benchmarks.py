@@ -67,6 +67,25 @@ def test_the_command_says_what_is_not_there(arguments, said):
     assert done.stderr.startswith(said)
 
 
+def test_times_are_per_evaluation_where_a_case_says_so():
+    calls = {"agd": ScriptedCall(4.0, 8.0), "peer": ScriptedCall(2.0, 2.0)}
+    case = measurement.Case("c", calls, np.asarray, 1.0, per=float, atol=np.inf)
+    row = measurement.measure(case, 1, scripted_clock)
+    assert row["numbers"] == {"agd": 2.0, "peer": 1.0}
+    assert row["ratio"] == 2.0
+
+
+def test_everyday_fits_are_timed_by_the_processor_on_one_thread():
+    from benchmarks.timing.child_process import ask
+
+    case = registry.make("everyday", "ridge, 150 x 4", 10)
+    assert case.processor_time
+    row = ask({"do": "case", "room": "everyday", "name": "ridge, 150 x 4", "rows": 10, "rounds": 1})
+    assert row["agree"]
+    assert row["reached"]["Ridge"] <= row["limit"]
+    assert len(registry.names("everyday")) == 51
+
+
 def test_every_room_names_its_cases_once():
     named = [
         (room, name)
