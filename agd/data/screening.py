@@ -58,7 +58,11 @@ class Screened(NamedTuple):
 
 
 class _BlockReport(NamedTuple):
-    """Sums, extremes and counts of one block: 0 where the loss does not need them, 1 for absent weights."""
+    """Sums, extremes and counts of one block: 0 where the loss does not need them, 1 for absent weights.
+
+    `outside` counts the targets that are out of the loss's domain; of two classes, those that are neither the
+    lowest nor the highest label of the block.
+    """
 
     X: Any
     y: Any
@@ -68,8 +72,6 @@ class _BlockReport(NamedTuple):
     outside: Any
     low: Any
     high: Any
-    not_binary: Any
-    not_signs: Any
 
 
 def screen_block(
@@ -101,15 +103,13 @@ def screen_block(
             "min_positive_weight": xp.min(positive),
         }
     if loss.classes is None:
-        columns["outside"] = _count_flags(loss.outside(y))
+        columns["outside"] = xp.sum(xp.astype(loss.outside(y), y.dtype))
     else:
-        columns |= {
-            "low": xp.min(y),
-            "high": xp.max(y),
-            "not_binary": _count_flags((y != 0.0) & (y != 1.0)),
-            "not_signs": _count_flags((y != -1.0) & (y != 1.0)),
-        }
-    report = xp.stack([xp.astype(columns[name], X.dtype) for name in _BlockReport._fields])
+        low, high = xp.min(y), xp.max(y)
+        third = xp.sum(xp.astype((y != low) & (y != high), y.dtype))
+        columns |= {"low": low, "high": high, "outside": third}
+    report = xp.stack([columns[name] for name in _BlockReport._fields])
+    report = xp.astype(report, X.dtype, copy=False)
     return xp.concat([report, _distinct_labels(y)]) if _has_many_classes(loss) else report
 
 
@@ -149,11 +149,6 @@ def _check_row_counts(X: Matrix, y: Array, weight: Array | None) -> None:
                 f"{name} must be cut as X is, got a chunk of {rows.shape[-1]} beside one of "
                 f"{X.shape[-2]} rows of X"
             )
-
-
-def _count_flags(mask: Array) -> Array:
-    xp = backends.namespace(mask)
-    return xp.sum(xp.astype(mask, xp.int32))
 
 
 def screen(
@@ -253,18 +248,15 @@ def _encode_classes(
 ) -> Screened:
     """Encode the two labels, low and high, as 0 and 1."""
     low, high = float(report.low.min()), float(report.high.max())
-    n_sync = 1
     if low == high:
         raise ValueError(f"y must have two classes for loss {loss.name!r}, got one: {low!r}")
-    is_encoded = report.not_binary.sum() == 0
-    if not is_encoded and report.not_signs.sum() > 0:
+    ends = np.concatenate([report.low, report.high])  # infinite of a block without rows
+    if report.outside.any() or not ((ends == low) | (ends == high) | np.isinf(ends)).all():
         third = functools.partial(_is_third_class, low, high)
-        n_sync += 1
         more = f"values of a third class beside {low!r} and {high!r} (loss {loss.name!r} needs two)"
         _raise_first_error(blocks, 1, "y", more, third)
-    if is_encoded:
-        return Screened(blocks, (low, high), min_weight_share, n_sync)
-    return Screened(blocks.encode_labels((low, high)), (low, high), min_weight_share, n_sync)
+    encoded = blocks if (low, high) == (0.0, 1.0) else blocks.encode_labels((low, high))
+    return Screened(encoded, (low, high), min_weight_share, 1)
 
 
 def _is_third_class(low: float, high: float, y: Array) -> Array:

@@ -1,13 +1,15 @@
 """Newton's method for one small problem of NumPy arrays, without a loop over compiled steps.
 
-The rows are centred and scaled once, beside a column of ones, and every step is a few operations of NumPy. The
-formulas are those of `agd.update.newton.Newton` and, for penalties that act entry by entry, those of
-`agd.update.proximal_newton.ProximalNewton`. Whatever does not go well, such as a fit without a minimum, is
+The rows are centred once, beside a column of ones, and every step is a few operations of NumPy. The formulas are
+those of `agd.update.newton.Newton` and, for penalties that act entry by entry, those of
+`agd.update.proximal_newton.ProximalNewton`. A Hessian that is dear beside an evaluation serves several steps, each
+of which corrects its inverse (L-BFGS). Whatever does not go well, such as a fit without a minimum, is
 `NotApplicable`, and left to these.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from typing import Any, NamedTuple
@@ -40,8 +42,20 @@ __all__ = ["DirectNewton"]
 
 # Without a minimum the gradient shrinks by a factor of e a step, which does not bring it to the tolerance in as many.
 MAX_STEPS, MAX_STEPS_SINGLE = 14, 8
+# More damping than this leaves no step.
+MAX_DAMPING = 1e12
+# Steps where a ridge makes sure of a minimum.
+MAX_RIDGE_STEPS = 60
 # The least curvature at the end as a share of that at the start: where less is left there may be no minimum.
 MIN_CURVATURE_SHARE = 1e-3
+# The inverse of a triangular matrix of more rows is put together from those of its halves.
+MAX_INVERTED_ROWS = 32
+# Equal curvatures, those of most losses at a constant model, spare the scaling of the rows where these are many.
+MIN_ROWS_OF_PRODUCT = 500
+# What an evaluation takes, and what a Hessian and its factor take besides (measured): in microseconds, and for a
+# row, an entry of X, a product of two entries of a row, and a product of three in the factor.
+EVALUATION_COST = {"call": 30.0, "row": 6e-3, "entry": 3e-4}
+HESSIAN_COST = {"call": 15.0, "entry": 4e-4, "product": 3e-5, "factor": 3e-5}
 
 
 class DirectNewton:
@@ -70,18 +84,15 @@ class DirectNewton:
             raise NotApplicable("a penalty that the dtype of X cannot hold")
         base = problem.check_values(Revealed.X)
         with np.errstate(all="ignore"):
-            rows, tolerance = (
-                _ScaledRows.of(base),
-                relative_tolerance(np.dtype(problem.resident.dtype)),
-            )
-            if len(rows.y) >= len(rows.mean) or base.nonsmooth:
-                run = _iterate(rows, tolerance)
-                params, grads = (
-                    rows.user_params(run.point.at.x),
-                    rows.user_gradient(run.point.at.grad),
-                )
-            else:
+            rows = _ScaledRows.of(base)
+            tolerance = relative_tolerance(np.dtype(problem.resident.dtype))
+            if len(rows.y) < len(rows.mean) and not base.nonsmooth:
                 run, params, grads = _fit_in_span_of_rows(rows, tolerance)
+            else:
+                iterate = _iterate_proximal if base.nonsmooth else _iterate
+                run = iterate(rows, tolerance)
+                params = rows.user_params(run.point.x)
+                grads = rows.user_gradient(run.point.grad)
             return Solution(_result(problem, run, params, grads, tolerance))
 
 
@@ -93,29 +104,28 @@ class _ScaledRows(NamedTuple):
     base : LinearObjective
         Loss and penalty.
     Z : numpy.ndarray, shape (n, d)
-        The centred and scaled columns, and one of constants for the intercept.
-    y, weight, total : numpy.ndarray
-        Targets, weights or None, and the sum of the weights.
+        The centred columns, and one of ones for the intercept.
+    work : numpy.ndarray, shape (n, d)
+        Memory that is written anew for every Hessian: new memory would cost more than the product.
+    y, share : numpy.ndarray, shape (n,)
+        Targets, and the weights over their sum; None for rows that weigh the same.
     mean, scale : numpy.ndarray, shapes (p,), (d,)
-        What the columns were centred by, and multiplied with.
+        What the columns were centred by, and the factors between these coordinates and those of Z.
     unit : float
         A bound on the entries of the gradient at the best constant model.
     null : float
-        That model, in these coordinates.
-    width : float
-        The factor of the intercept.
+        That model, as a predictor.
     """
 
     base: LinearObjective
     Z: HostArray
+    work: HostArray
     y: HostArray
-    weight: HostArray | None
-    total: float
+    share: HostArray | None
     mean: HostArray
     scale: HostArray
     unit: float
     null: float
-    width: float
 
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
@@ -125,46 +135,55 @@ class _ScaledRows(NamedTuple):
         ]
         X, y, weight = parts
         n, p = X.shape
-        share = np.full(n, 1.0 / n) if weight is None else weight / np.add.reduce(weight)
-        mean = share @ X if base.intercept else np.zeros(p)
-        d = X - mean if base.intercept else X
-        variance = share @ (d * d) - (share @ d) ** 2 * base.intercept
+        share = None if weight is None else weight / np.add.reduce(weight)
+        mean = _mean_of_rows(share, X) if base.intercept else np.zeros(p)
+        Z, work = np.empty((2, n, p + base.intercept))
+        np.subtract(X, mean, out=Z[:, :p])
+        Z[:, p:] = 1.0
+        variance = _mean_of_rows(share, np.square(Z, out=work))[:p]
         spread = np.sqrt(variance)
         eps = float(np.finfo(base.blocks.X.dtype).eps)
         if not (spread > 64.0 * eps * np.abs(mean)).all():
             raise NotApplicable("columns that are constant, or not finite")
-        loss: Any = base.loss
-        at = float(loss.null_model(np.asarray(share @ y))) if base.intercept else 0.0
-        z = np.full(n, float(at))
-        slope = loss.gradient(z, y)
-        moved = loss.gradient(z + rounding_share(base.blocks.X) * z, y) - slope
-        rms = math.sqrt(max(share @ slope**2, share @ moved**2))
-        bound = loss.curvature_bound
-        kappa = bound if bound is not None else float(share @ loss.hessian(z, y))
+        null, rms, kappa = _null_slopes(base, y, share)
         if not (kappa > 0.0 and 0.0 < rms < math.inf):
             raise NotApplicable("a best constant model that is the minimum")
-        alpha = ridge_strength(base.penalty)
-        scale = 1.0 / np.hypot(math.sqrt(kappa) * spread, math.sqrt(alpha))
-        width = 1.0 / math.sqrt(kappa)
-        Z = np.empty((n, p + base.intercept))
-        np.multiply(d, scale, out=Z[:, :p])
-        Z[:, p:] = width
-        total = float(n) if weight is None else float(np.add.reduce(weight))
-        full = np.append(scale, width) if base.intercept else scale
-        return cls(base, Z, y, weight, total, mean, full, rms * width, at / width, width)
+        width, scale = 1.0 / math.sqrt(kappa), np.empty(Z.shape[1])
+        scale[:p] = 1.0 / np.hypot(spread / width, math.sqrt(ridge_strength(base.penalty)))
+        scale[p:] = width
+        if not (np.isfinite(scale).all() and scale.min() > 0.0):
+            raise NotApplicable("columns of extreme size")
+        return cls(base, Z, work, y, share, mean, scale, rms * width, null)
 
-    def second_order(self, x: HostArray, ridge: HostArray) -> tuple[float, HostArray, HostArray]:
-        """Return value, gradient and Hessian, with a quadratic penalty of these curvatures."""
+    def ridge(self) -> HostArray:
+        """Return the curvatures of a quadratic penalty in these coordinates, shape (d,)."""
+        curvatures, p = np.zeros_like(self.scale), len(self.mean)
+        curvatures[:p] = ridge_strength(self.base.penalty) * self.scale[:p] ** 2
+        return curvatures
+
+    def start(self) -> HostArray:
+        """Return the best constant model."""
+        x, p = np.zeros_like(self.scale), len(self.mean)
+        x[p:] = self.null / self.scale[p:]
+        return x
+
+    def evaluate(self, x: HostArray) -> tuple[float, HostArray, HostArray]:
+        """Return the value, the gradient, and the second derivatives of the rows."""
         loss: Any = self.base.loss
-        value, slope, h = loss.value_gradient_and_hessian(self.Z @ x, self.y)
-        h = np.maximum(h, 0.0)
-        if self.weight is not None:
-            value, slope, h = value * self.weight, slope * self.weight, h * self.weight
-        rows = self.Z * np.sqrt(h)[:, None]
-        grad, hessian = slope @ self.Z / self.total, rows.T @ rows / self.total
-        f = float(np.add.reduce(value)) / self.total + 0.5 * float(ridge @ (x * x))
-        hessian.flat[:: len(x) + 1] += ridge
-        return f, grad + ridge * x, hessian
+        value, slope, h = loss.value_gradient_and_hessian(self.Z @ (self.scale * x), self.y)
+        if self.share is None:
+            n = len(self.y)
+            return float(np.add.reduce(value)) / n, (self.scale / n) * (slope @ self.Z), h
+        return float(self.share @ value), self.scale * ((slope * self.share) @ self.Z), h
+
+    def hessian(self, h: HostArray) -> HostArray:
+        """Return the Hessian of rows with these second derivatives; where one is negative it counts as 0."""
+        products, n = self.scale[:, None] * self.scale, len(h)
+        if self.share is None and n >= MIN_ROWS_OF_PRODUCT and (h == h[0]).all():
+            return (float(h[0]) / n * products) * (self.Z.T @ self.Z)
+        h = np.maximum(h, 0.0) / n if self.share is None else np.maximum(h, 0.0) * self.share
+        rows = np.multiply(self.Z, np.sqrt(h)[:, None], out=self.work)
+        return products * (rows.T @ rows)
 
     def user_params(self, x: HostArray) -> tuple[HostArray, Any]:
         """Return the coefficients and the intercept, or None."""
@@ -182,31 +201,56 @@ class _ScaledRows(NamedTuple):
         return g[:p] / self.scale[:p] + self.mean * slope, np.asarray(slope)
 
 
-class _Point(NamedTuple):
-    """A point of a run: what was evaluated there, and the size of its residual."""
+def _mean_of_rows(share: HostArray | None, x: HostArray) -> Any:
+    """Return the weighted mean over the rows; a product with a vector is quicker than a sum along an axis."""
+    return np.ones(len(x)) @ x / len(x) if share is None else share @ x
 
-    at: HostPoint
+
+def _null_slopes(
+    base: LinearObjective, y: HostArray, share: HostArray | None
+) -> tuple[float, float, float]:
+    """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
+    loss: Any = base.loss
+    mean = np.asarray(_mean_of_rows(share, y))
+    null = float(loss.null_model(mean)) if base.intercept else 0.0
+    if loss.classes is not None:  # a row of each class tells what all rows do
+        y, share = np.arange(2.0), loss.class_shares(mean)
+    z = np.full(len(y), null)
+    slope = loss.gradient(z, y)
+    moved = loss.gradient(z + rounding_share(base.blocks.X) * z, y) - slope
+    square = max(_mean_of_rows(share, slope**2), _mean_of_rows(share, moved**2))
+    bound = loss.curvature_bound
+    kappa = bound if bound is not None else float(_mean_of_rows(share, loss.hessian(z, y)))
+    return null, math.sqrt(square), kappa
+
+
+class _Point(NamedTuple):
+    """A point of a run, and what was evaluated there.
+
+    Attributes
+    ----------
+    x, grad : numpy.ndarray, shape (d,)
+        The point, and the gradient of the smooth part.
+    value : float
+        The whole objective.
+    row_curvature : numpy.ndarray, shape (n,)
+        The second derivatives of the rows, times their shares of the weights.
+    size : float
+        The relative residual: the gradient, or x - prox(x - g, 1) where the penalty has a prox.
+    """
+
+    x: HostArray
+    grad: HostArray
+    value: float
+    row_curvature: HostArray
     size: float
 
 
-def _evaluate(rows: _ScaledRows, x: HostArray, ridge: HostArray) -> _Point:
-    """Evaluate a point; the residual is the gradient, or x - prox(x - g, 1) where the penalty has a prox."""
-    value, g, H = rows.second_order(x, ridge)
-    penalty: Any = rows.base.penalty
-    p, residual, added = len(rows.mean), g, 0.0
-    if penalty is not None and not penalty.smooth:
-        scale = rows.scale[:p]
-        near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
-        residual = np.append(x[:p] - near / scale, g[p:])
-        added = float(penalty.value(scale * x[:p]))
-    point = HostPoint(x, g, H, value + added, added, residual)
-    return _Point(point, float(np.abs(residual).max()) / rows.unit)
-
-
 class _DirectRun(NamedTuple):
-    """How the steps ended: the last point, the history, and how many points were evaluated."""
+    """How the steps ended: the last point, the last Hessian, the history, and how many points were evaluated."""
 
     point: _Point
+    hessian: HostArray
     log: list[StepRecord]
     evaluations: int
 
@@ -217,81 +261,252 @@ def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRu
     The coefficients of an orthonormal basis Q of that span have the same ridge, so that no (p, p) matrix is made.
     """
     p, alpha = len(rows.mean), ridge_strength(rows.base.penalty)
-    Q, R = np.linalg.qr((rows.Z[:, :p] / rows.scale[:p]).T)
+    Q, R = np.linalg.qr(rows.Z[:, :p].T)
     T = np.ascontiguousarray(R.T)
-    share = 1.0 / rows.total if rows.weight is None else rows.weight[:, None] / rows.total
-    spread = np.sqrt(np.add.reduce(share * (T * T), axis=0))
-    scale = 1.0 / np.hypot(spread / rows.width, math.sqrt(alpha))
-    constant = np.full((len(T), rows.Z.shape[1] - p), rows.width)
-    full = np.append(scale, rows.scale[p:])
+    spread = np.sqrt(_mean_of_rows(rows.share, T * T))
+    width = 1.0 / math.sqrt(_null_slopes(rows.base, rows.y, rows.share)[2])
+    scale = 1.0 / np.hypot(spread / width, math.sqrt(alpha))
     reduced = rows._replace(
-        Z=np.concatenate([T * scale, constant], axis=1), mean=np.zeros(len(scale)), scale=full
+        Z=np.concatenate([T, rows.Z[:, p:]], axis=1),
+        work=np.empty((len(T), rows.Z.shape[1] - p + len(scale))),
+        mean=np.zeros(len(scale)),
+        scale=np.append(scale, rows.scale[p:]),
     )
     run = _iterate(reduced, 0.1 * tolerance)
     (u, c), (g, slope) = (
-        reduced.user_params(run.point.at.x),
-        reduced.user_gradient(run.point.at.grad),
+        reduced.user_params(run.point.x),
+        reduced.user_gradient(run.point.grad),
     )
     w, grad = Q @ u, Q @ g
     size = float(np.abs(rows.scale[:p] * grad).max())
     if slope is not None:
-        size = max(size, abs(float(slope)) * rows.width)
+        size = max(size, abs(float(slope)) * width)
         c, grad = c - rows.mean @ w, grad + rows.mean * slope
     if not size <= tolerance * rows.unit:
         raise NotApplicable("a gradient that is not as small in the columns as in the rows")
     return run._replace(point=run.point._replace(size=size / rows.unit)), (w, c), (grad, slope)
 
 
+def inverse_cholesky(matrix: HostArray) -> HostArray:
+    """Return N with N' N the inverse of a positive definite matrix; N is the inverse of its Cholesky factor.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the matrix is not positive definite.
+
+    Examples
+    --------
+    >>> inverse_cholesky(np.asarray([[4.0, 0.0], [0.0, 1.0]]))
+    array([[0.5, 0. ],
+           [0. , 1. ]])
+    """
+    return _invert_triangle(np.linalg.cholesky(matrix))
+
+
+def _invert_triangle(L: HostArray) -> HostArray:
+    """Return the inverse of a lower triangular matrix, from those of its halves: mostly products."""
+    if len(L) <= MAX_INVERTED_ROWS:
+        inverse: HostArray = np.linalg.inv(L)
+        return inverse
+    half, inverse = len(L) // 2, np.zeros_like(L)
+    upper, lower = _invert_triangle(L[:half, :half]), _invert_triangle(L[half:, half:])
+    inverse[:half, :half], inverse[half:, half:] = upper, lower
+    inverse[half:, :half] = -(lower @ L[half:, :half]) @ upper
+    return inverse
+
+
+def steps_for_hessian(n: int, d: int) -> int:
+    """Return how many steps a Hessian of n rows and d columns serves: more where it is dear beside an evaluation.
+
+    The steps between are corrected by what they measure, and come nearer by a smaller factor than Newton's own.
+    Three steps for a Hessian take one evaluation more than one step for each, and less than half of the Hessians.
+    """
+    evaluation = (
+        EVALUATION_COST["call"] + EVALUATION_COST["row"] * n + EVALUATION_COST["entry"] * n * d
+    )
+    hessian = HESSIAN_COST["call"] + HESSIAN_COST["entry"] * n * d
+    hessian += HESSIAN_COST["product"] * n * d**2 + HESSIAN_COST["factor"] * d**3
+    return 1 if hessian < 0.6 * evaluation else 3 if hessian < 5.0 * evaluation else 6
+
+
+class _InverseHessian:
+    """The inverse of a Hessian, which the steps since correct by what they measured (L-BFGS).
+
+    Parameters
+    ----------
+    hessian : numpy.ndarray, shape (d, d)
+        The Hessian at some point.
+    damping : float
+        What is added to its diagonal.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If it is not positive definite.
+    """
+
+    def __init__(self, hessian: HostArray, damping: float) -> None:
+        self.hessian = hessian
+        damped = hessian.copy()
+        diagonal = damped.reshape(-1)[:: len(damped) + 1]
+        rounding = DIAGONAL_NOISE_EPS * len(damped) * EPS64
+        diagonal += damping + rounding * float(diagonal.max())
+        self.root, self.damping = inverse_cholesky(damped), damping
+        self.pairs: list[tuple[HostArray, HostArray, float]] = []
+
+    @property
+    def least_curvature(self) -> float:
+        """A bound from below on the least eigenvalue of the Hessian; it is at most d times too small."""
+        return 1.0 / float(np.add.reduce(self.root * self.root, axis=None))
+
+    def direction(self, g: HostArray) -> HostArray:
+        """Return minus the inverse times g."""
+        q, factors = -g, []
+        for s, y, inverse_product in reversed(self.pairs):
+            factors.append(inverse_product * float(s @ q))
+            q = q - factors[-1] * y
+        q = (self.root @ q) @ self.root
+        for s, y, inverse_product in self.pairs:
+            q = q + (factors.pop() - inverse_product * float(y @ q)) * s
+        return q
+
+    def correct(self, s: HostArray, y: HostArray) -> None:
+        """Learn from a step s that the gradient changed by y along it."""
+        product = float(s @ y)
+        if product > 0.0:
+            self.pairs.append((s, y, 1.0 / product))
+
+
 def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
-    """Take Newton steps until the residual is within the tolerance."""
-    penalty: Any = rows.base.penalty
-    p, d, nonsmooth = len(rows.mean), rows.Z.shape[1], rows.base.nonsmooth
-    scale, kind = rows.scale[:p], np.dtype(rows.base.blocks.X.dtype)
-    ridge = np.zeros(d)
-    if not nonsmooth:
-        ridge[:p] = ridge_strength(penalty) * scale**2
-    x = np.zeros(d)
-    x[p:] = rows.null
-    if nonsmooth:
-        x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
-    point = _evaluate(rows, x, ridge)
-    first = np.linalg.eigvalsh(point.at.hessian) if math.isfinite(point.size) else np.zeros(d)
-    if not (nonsmooth or first[0] > MIN_CURVATURE_RATIO * first[-1]):
-        raise NotApplicable("columns that are nearly dependent, or values that are not finite")
-    log, evaluations, damping = [StepRecord(point.at.value, point.size, math.nan)], 1, 0.0
-    most = MAX_STEPS if kind == np.float64 else MAX_STEPS_SINGLE
+    """Take Newton steps until the gradient is within the tolerance; a Hessian serves several where it is dear."""
+    ridge, most, kept_steps = rows.ridge(), _most_steps(rows), steps_for_hessian(*rows.Z.shape)
+
+    def evaluate(x: HostArray) -> _Point:
+        value, g, h = rows.evaluate(x)
+        slope = ridge * x
+        g += slope
+        size = float(np.abs(g).max()) / rows.unit
+        return _Point(x, g, value + 0.5 * float(slope @ x), h, size)
+
+    def factor(point: _Point, damping: float) -> _InverseHessian:
+        hessian = rows.hessian(point.row_curvature)
+        hessian.reshape(-1)[:: len(ridge) + 1] += ridge
+        while damping < MAX_DAMPING:
+            with contextlib.suppress(np.linalg.LinAlgError):
+                return _InverseHessian(hessian, damping)
+            damping = DAMPING_GROWTH * damping + MIN_DAMPING
+        raise NotApplicable("a Hessian that is not finite")
+
+    first = point = evaluate(rows.start())
+    inverse = factor(point, 0.0)
+    _check_condition(inverse)
+    steps, evaluations, damping, age = [point], 1, 0.0, 0
     while not point.size <= tolerance:
-        if evaluations > 2 * most or len(log) > most or not math.isfinite(point.size):
+        if evaluations > 2 * most or len(steps) > most or not math.isfinite(point.size):
             raise NotApplicable("steps that do not lead to a minimum")
-        rounding = DIAGONAL_NOISE_EPS * d * EPS64 * float(point.at.hessian.diagonal().max())
-        if nonsmooth:
-            new_x = point.at.model_minimum(scale, penalty, damping + rounding)
-        else:
-            damped = point.at.hessian.copy()
-            damped.flat[:: d + 1] += damping + rounding
-            new_x = point.at.x - np.linalg.solve(damped, point.at.grad)
-        new, evaluations = _evaluate(rows, new_x, ridge), evaluations + 1
-        if not _descends(point, new):
+        if age == kept_steps:
+            inverse, age = factor(point, damping), 0
+        move = inverse.direction(point.grad)
+        new = evaluate(point.x + move)
+        evaluations += 1
+        if not _descends(point, new, float(move @ point.grad)):
+            # A Hessian of another point is replaced by the one here before the step is shortened.
+            damping = damping if age else DAMPING_GROWTH * damping + MIN_DAMPING
+            inverse, age = factor(point, damping), 0
+            damping = inverse.damping
+            continue
+        damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
+        age += 1
+        if age < kept_steps:
+            inverse.correct(move, new.grad - point.grad)
+        steps.append(new)
+        point = new
+    if rows.base.penalty is None:
+        _check_curvature(first, point, factor)
+    return _DirectRun(point, inverse.hessian, _log_steps(steps), evaluations)
+
+
+def _most_steps(rows: _ScaledRows) -> int:
+    if ridge_strength(rows.base.penalty) > 0.0:
+        return MAX_RIDGE_STEPS
+    return MAX_STEPS if rows.base.blocks.X.dtype == np.float64 else MAX_STEPS_SINGLE
+
+
+def _log_steps(steps: list[_Point]) -> list[StepRecord]:
+    """Return what the history says of the points of a run."""
+    x = np.asarray([point.x for point in steps])
+    moves, sizes = np.abs(x[1:] - x[:-1]).max(axis=1), np.abs(x[1:]).max(axis=1)
+    moved = [math.nan, *(moves / np.where(sizes > 0.0, sizes, 1.0)).tolist()]
+    return [StepRecord(point.value, point.size, m) for point, m in zip(steps, moved, strict=True)]
+
+
+def _check_condition(inverse: _InverseHessian) -> None:
+    """Raise `NotApplicable` for columns that are nearly dependent: by a bound, and by eigenvalues where it is large."""
+    most = float(np.add.reduce(np.abs(inverse.hessian), axis=1).max())
+    if inverse.damping == 0.0 and inverse.least_curvature > MIN_CURVATURE_RATIO * most:
+        return
+    curvatures = np.linalg.eigvalsh(inverse.hessian) if math.isfinite(most) else np.zeros(1)
+    if not curvatures[0] > MIN_CURVATURE_RATIO * curvatures[-1]:
+        raise NotApplicable("columns that are nearly dependent, or values that are not finite")
+
+
+def _check_curvature(first: _Point, last: _Point, factor: Any) -> None:
+    """Raise `NotApplicable` where little curvature is left, as where there is no minimum.
+
+    The Hessian is at least as large a share of the first one as the curvature of each row is; where a row has lost
+    more, the eigenvalues tell.
+    """
+    if (last.row_curvature > MIN_CURVATURE_SHARE * first.row_curvature).all():
+        return
+    before, after = (np.linalg.eigvalsh(factor(point, 0.0).hessian)[0] for point in (first, last))
+    if not after > MIN_CURVATURE_SHARE * before:
+        raise NotApplicable("a curvature that vanishes, as where there is no minimum")
+
+
+def _iterate_proximal(rows: _ScaledRows, tolerance: float) -> _DirectRun:
+    """Take proximal Newton steps until the residual is within the tolerance."""
+    penalty: Any = rows.base.penalty
+    p, most = len(rows.mean), _most_steps(rows)
+    scale, d = rows.scale[:p], len(rows.scale)
+
+    def evaluate(x: HostArray) -> tuple[_Point, HostPoint]:
+        value, g, h = rows.evaluate(x)
+        near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
+        residual = np.append(x[:p] - near / scale, g[p:])
+        added = float(penalty.value(scale * x[:p]))
+        size = float(np.abs(residual).max()) / rows.unit
+        at = HostPoint(x, g, rows.hessian(h), value + added, added, residual)
+        return _Point(x, g, value + added, h, size), at
+
+    x = rows.start()
+    x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
+    point, at = evaluate(x)
+    steps, evaluations, damping = [point], 1, 0.0
+    while not point.size <= tolerance:
+        if evaluations > 2 * most or len(steps) > most or not math.isfinite(point.size):
+            raise NotApplicable("steps that do not lead to a minimum")
+        rounding = DIAGONAL_NOISE_EPS * d * EPS64 * float(at.hessian.diagonal().max())
+        new, new_at = evaluate(at.model_minimum(scale, penalty, damping + rounding))
+        evaluations += 1
+        change = float((new.x - point.x) @ point.grad) + new_at.penalty - at.penalty
+        if not _descends(point, new, change):
             damping = DAMPING_GROWTH * damping + MIN_DAMPING
             continue
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
-        moved = float(np.abs(new_x - point.at.x).max()) / (float(np.abs(new_x).max()) or 1.0)
-        point = new
-        log.append(StepRecord(point.at.value, point.size, moved))
-    if (
-        penalty is None
-        and not np.linalg.eigvalsh(point.at.hessian)[0] > MIN_CURVATURE_SHARE * first[0]
-    ):
-        raise NotApplicable("a curvature that vanishes, as where there is no minimum")
-    return _DirectRun(point, log, evaluations)
+        steps.append(new)
+        point, at = new, new_at
+    return _DirectRun(point, at.hessian, _log_steps(steps), evaluations)
 
 
-def _descends(old: _Point, new: _Point) -> bool:
-    """Return whether a step lowers the value enough, or the residual where rounding hides that."""
-    change = float((new.at.x - old.at.x) @ old.at.grad) + new.at.penalty - old.at.penalty
-    noise = VALUE_NOISE_EPS * EPS64 * abs(old.at.value)
-    enough = new.at.value <= old.at.value + MIN_DECREASE_SHARE * change
-    hidden = abs(new.at.value - old.at.value) <= noise or abs(change) <= noise
+def _descends(old: _Point, new: _Point, change: float) -> bool:
+    """Return whether a step lowers the value enough, or the residual where rounding hides that.
+
+    The change is what the gradient, and the penalty where it has a prox, promise.
+    """
+    noise = VALUE_NOISE_EPS * EPS64 * abs(old.value)
+    enough = new.value <= old.value + MIN_DECREASE_SHARE * change
+    hidden = abs(new.value - old.value) <= noise or abs(change) <= noise
     return enough or (hidden and new.size <= MAX_GRADIENT_RATIO * old.size)
 
 
@@ -301,7 +516,7 @@ def _result(
     """Put together the result of a run that has converged."""
     kind, penalty = problem.resident.dtype, problem.penalty
     nonsmooth = penalty is not None and not penalty.smooth
-    (w, b), (point, log, evaluations) = user_params, run
+    (w, b), (point, hessian, log, evaluations) = user_params, run
     if nonsmooth:
         w = penalty.prox(w, 0.0 * w)  # type: ignore[union-attr] # the nearest point that is allowed
 
@@ -311,11 +526,11 @@ def _result(
 
     x, jac = params(w, b), params(*user_gradient)
     nit = len(log) - 1
-    whole = len(point.at.x) >= len(w)  # in the span of the rows the other curvatures are not known
-    ends = functools.partial(extreme_curvatures, point.at.hessian) if whole else None
+    whole = len(point.x) >= len(w)  # in the span of the rows the other curvatures are not known
+    ends = functools.partial(extreme_curvatures, hessian) if whole else None
     method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
-        x=x, fun=point.at.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
+        x=x, fun=point.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
         status=Status.CONVERGED, success=True, message=Status.CONVERGED.message(nit),
         history=step_history(log), n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
         certificate=Deferred(point.size, tolerance, ends=ends),

@@ -60,6 +60,8 @@ MAX_FACTOR_OPERATIONS_PER_ENTRY = 400
 # Operations of a Hessian up to which Newton's method is sooner than L-BFGS, on NumPy and one processor (measured):
 # at 4e6 it takes 0.8 to 1.1 times as long, at 2.5e6 0.4 to 0.6 times, at 2.5e7 1.1 to 1.6 times.
 MAX_HESSIAN_OPERATIONS = 4e6
+# Without the loop a Hessian serves several steps, and so many columns are no more than L-BFGS has to whiten.
+MAX_DIRECT_COLUMNS = 400
 
 
 # Rows and entries of a wide X for Newton's method in the span of the rows.
@@ -190,13 +192,13 @@ def newton_pays(t: Traits) -> bool:
     A Hessian takes as many operations as X has entries, times its columns. Fewer rows than columns leave it singular,
     and a loss that is not convex may leave it indefinite.
     """
-    operations = t.entries * t.columns
+    few = is_small_on_host(t) and t.columns <= MAX_DIRECT_COLUMNS
     return (
         t.penalty == "quadratic"
         and t.convex_loss
         and not (t.sparse or t.several_outputs)
         and t.rows >= t.columns
-        and operations <= MAX_HESSIAN_OPERATIONS
+        and (few or t.entries * t.columns <= MAX_HESSIAN_OPERATIONS)
     )
 
 
@@ -207,7 +209,7 @@ def proximal_newton_pays(t: Traits) -> bool:
         one_on_host
         and t.penalty == "separable"
         and t.columns <= MAX_ACTIVE_SET_COLUMNS
-        and t.entries * t.columns <= MAX_HESSIAN_OPERATIONS
+        and (is_small_on_host(t) or t.entries * t.columns <= MAX_HESSIAN_OPERATIONS)
     )
 
 

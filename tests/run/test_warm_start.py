@@ -29,6 +29,7 @@ def small_samples():
         mock.patch("agd.run.warm_start.LARGE", 2**12),
         mock.patch("agd.run.warm_start.WANTED", 2**12),
         mock.patch("agd.run.solver_table.MAX_HESSIAN_OPERATIONS", 0),
+        mock.patch("agd.run.solver_table.MAX_DIRECT_COLUMNS", 0),
     ):
         yield
 

@@ -11,6 +11,7 @@ import agd
 from agd.gradient import LinearObjective, column_scaling
 from agd.gradient.second_order import NewtonObjective
 from agd.loss import L1, L2, Huber, Logistic, Poisson
+from agd.run.newton_direct import inverse_cholesky, steps_for_hessian
 from agd.update.newton import MAX_TRIALS, Newton, damped_direction
 
 LOSSES = {"log_loss": Logistic(), "poisson": Poisson(), "huber": Huber()}
@@ -293,3 +294,34 @@ def test_wide_fits_with_a_ridge_are_those_of_lbfgs(loss, kind):
     np.testing.assert_allclose(result.jac.coef, 0.0, atol=1e-4 if kind == "float32" else 1e-9)
     if result.intercept is not None:
         assert float(result.intercept) == pytest.approx(float(plain.intercept), abs=10 * tolerance)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["", "weighted", "no intercept", "ridge", "float32"])
+def test_a_hessian_that_serves_several_steps_leads_to_the_same_answer(loss, kind):
+    X, y = drawn_problem(loss, n=600, p=60)
+    options = {"loss": loss, "intercept": kind != "no intercept"}
+    if kind == "weighted":
+        options["sample_weight"] = np.random.default_rng(1).uniform(0.5, 2, size=len(y))
+    if kind == "ridge":
+        options["penalty"] = L2(0.01)
+    if kind == "float32":
+        X, y = X.astype(np.float32), y.astype(np.float32)
+    result = agd.fit(X, y, **options)
+    assert steps_for_hessian(*X.shape) > 1
+    assert result.solver == "newton_direct"
+    assert result.success
+    wide, stop = (X.astype(float), y.astype(float)), agd.Stop(grad_tol=1e-9, max_iter=500)
+    plain = agd.fit(*wide, method="lbfgs", stop=stop, **options)
+    tolerance = 2e-3 if kind == "float32" else 1e-7
+    np.testing.assert_allclose(result.coef, plain.coef, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("d", [1, 2, 31, 32, 33, 70, 201])
+def test_the_inverse_of_the_factor_is_that_of_the_matrix(d):
+    A = np.random.default_rng(d).normal(size=(d + 20, d))
+    H = A.T @ A
+    root = inverse_cholesky(H)
+    np.testing.assert_allclose(root.T @ root @ H, np.eye(d), atol=1e-9)
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse_cholesky(-H)
