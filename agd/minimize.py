@@ -114,8 +114,8 @@ def minimize(
     stop : Stop or criterion, optional
         When to stop, such as ``agd.Stop(max_iter=100)`` or ``agd.GradTol(1e-8) | agd.Deadline(10)``; by
         default a gradient with no entry above eps^(1/3) (6e-6 in float64, 5e-3 in float32), or by
-        differences above their error 4 eps^(2/3) |f|, if that is more (``result.certificate.tolerance``
-        says what it was), or 10,000 iterations.
+        differences above their error 4 eps^(2/3) |f|, if that is more, and above a hundredth of the first
+        gradient (``result.certificate.tolerance`` says what it was); or 10,000 iterations.
     callback : callable, optional
         Called after every iteration (where looking costs a transfer, every ``stop.check_every``
         evaluations). As in SciPy, one whose only parameter is ``intermediate_result`` gets the result so
@@ -322,7 +322,7 @@ def _run(
     )
     result = run(
         chosen, objective, point, stop, on_iteration, grad_tol=tolerance, check_every=every,
-        differences=differences,
+        differences=differences, any_scale=True,
     )  # fmt: skip
     _check_start(result, negative=negative)
     return result

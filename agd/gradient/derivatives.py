@@ -40,8 +40,8 @@ def difference(
 
     with eps the rounding of x's dtype, or of what f returns where that is coarser, and h_j the sign of
     x_j in the first. In float32 the 2-point formula knows 3 digits of the gradient. Steps are rounded so that
-    x + h is exact. One that would leave the bounds turns round; where neither side has room it is
-    shortened, and the 3-point formula takes both its points on the wider side, with weights that keep
+    x + h is exact. Near a bound the step shrinks with the
+    distance to it, down to eps^(2/3) max(1, |x_j|). One that would leave the bounds turns round; where neither side has room it is shortened, and the 3-point formula takes both its points on the wider side, with weights that keep
     its order. A variable whose bounds are equal has the derivative 0.
 
     Parameters
@@ -118,11 +118,17 @@ def _difference_points(x: Array, eps: float, kind: str, low: Any, high: Any) -> 
     sign = xp.where(x < 0.0, -one, one)
     # The steps at which the errors of rounding and of truncation are equal, but for a constant.
     power = 1.0 / 2.0 if kind == "2-point" else 1.0 / 3.0
-    h = eps**power * xp.maximum(xp.abs(x), one)
+    unit = xp.maximum(xp.abs(x), one)
     if low is None and high is None:
+        h = eps**power * unit
         return (x + sign * h,) if kind == "2-point" else (x - h, x + h)
     up = math.inf * one if high is None else high - x
     down = math.inf * one if low is None else x - low
+    # A function often changes faster the nearer it comes to a bound, as that of a rate or a variance does. At
+    # the bound itself nothing is known of that, and in a step below eps^(2/3) the value's rounding shows.
+    near, least = xp.minimum(up, down), eps ** (2.0 / 3.0) * unit
+    shortened = xp.maximum(eps**power * xp.minimum(unit, near), least)
+    h = xp.where(near > least, shortened, eps**power * unit)
     # Within bounds a step that does not fit on one side goes to the other, or becomes shorter.
     wide, narrow = xp.maximum(up, down), xp.minimum(up, down)
     outward = xp.where(up >= down, one, -one)  # towards the farther bound

@@ -38,6 +38,18 @@ def _between_bounds(x: Array, low: Array, high: Array) -> Array:
     return xp.minimum(xp.maximum(x, low), high)
 
 
+# An entry is at its bound if no more than so many units of rounding apart: a step to the bound is rounded.
+MAX_BOUND_EPS = 4.0
+
+
+def _without_outward(g: Array, x: Array, low: Array, high: Array) -> Array:
+    """Return the gradient, with 0 for the entries at a bound beyond which the function falls."""
+    xp = backends.namespace(x)
+    rounding = MAX_BOUND_EPS * float(xp.finfo(x.dtype).eps) * xp.abs(x)
+    outward = ((x - rounding <= low) & (g > 0.0)) | ((x + rounding >= high) & (g < 0.0))
+    return xp.where(outward, xp.zeros_like(g), g)
+
+
 class _FunctionArrays(NamedTuple):
     args: Any
     bounds: Any
@@ -173,6 +185,39 @@ class FunctionObjective(BaseObjective):
             )
         near: Array = cast("Penalty", self.penalty).prox(x, step)
         return near[..., 0] if scalar else near
+
+    def stationarity_residual(self, grads: Tree, params: Tree, /) -> Tree:
+        """Return the gradient without the parts that bounds or the penalty's kinks take up.
+
+        It is (x - prox(x - t g)) / t with a step t so short that t g is at most half of x: a full step
+        would end at a bound or a kink that is near, and its length would say how near that is, not how steep
+        the function. Of an entry at its bound, a gradient that points outwards counts for nothing.
+        """
+        if self.penalty is not None and not self.penalty.smooth:
+            grads = self._penalty_residual(grads, params)
+        if self.bounds is not None:
+            grads = optree.tree_map(_without_outward, grads, params, *self.bounds)
+        return grads
+
+    def _penalty_residual(self, grads: Tree, params: Tree) -> Tree:
+        """Return (x - prox(x - t g)) / t of the penalty alone, with a step t for each entry or leaf."""
+        batch, penalty = len(self.batch_shape), cast("Penalty", self.penalty)
+
+        def residual(leaf: Array, grad: Array) -> Array:
+            xp = backends.namespace(leaf)
+            scalar = leaf.ndim == batch
+            x, g = (leaf[..., None], grad[..., None]) if scalar else (leaf, grad)
+            size, slope = xp.abs(x), xp.abs(g)
+            if not penalty.separable:  # one step for all entries that the penalty couples
+                axes = tuple(range(batch, x.ndim))
+                size, slope = (xp.max(a, axis=axes, keepdims=True) for a in (size, slope))
+            one = xp.ones_like(size)
+            too_long = (size > 0.0) & (size < 2.0 * slope)
+            step = xp.where(too_long, size / xp.where(too_long, 2.0 * slope, one), one)
+            r: Array = (x - penalty.prox(x - step * g, step)) / step
+            return r[..., 0] if scalar else r
+
+        return optree.tree_map(residual, params, grads)
 
     @property
     def row_count(self) -> int | None:

@@ -109,11 +109,15 @@ class BaseObjective:
         """Return the value, shape `batch_shape`, and the gradient, in the structure of `params`."""
         raise NotImplementedError(f"{type(self).__name__} must define value_and_grad(params)")
 
+    def stationarity_residual(self, grads: Tree, params: Tree, /) -> Tree:
+        """Return what is 0 at a stationary point: the gradient g, or x - prox(x - g, 1)."""
+        if not self.nonsmooth:
+            return grads
+        return tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
+
     def grad_norm(self, grads: Tree, params: Tree, /) -> Array:
-        """Return the largest entry of the gradient g, or of x - prox(x - g, 1), shape `batch_shape`."""
-        if self.nonsmooth:
-            grads = tree_subtract(params, self.prox(tree_subtract(params, grads), 1.0))
-        return tree_max_abs(grads, len(self.batch_shape))
+        """Return the largest entry of `stationarity_residual`, shape `batch_shape`."""
+        return tree_max_abs(self.stationarity_residual(grads, params), len(self.batch_shape))
 
     def evaluate(self, params: Tree, /) -> tuple[Array, Tree, Array]:
         """Return the value, the gradient, and how far the params are from stationary (`grad_norm`)."""

@@ -26,7 +26,16 @@ from agd.run.compiled_step import CompiledStep
 from agd.run.host_step import HostStep
 from agd.run.observation import Observation, ObservedFields
 from agd.run.result import HistoryLog, Result, Status
-from agd.run.stopping import Criterion, GradTol, RunProgress, Stop, StoppingMonitor, Test, as_stop
+from agd.run.stopping import (
+    Criterion,
+    GradTol,
+    RunProgress,
+    Stop,
+    StoppingMonitor,
+    Test,
+    as_stop,
+    capped_limit,
+)
 from agd.update.solver import as_solver
 
 __all__ = [
@@ -47,6 +56,7 @@ def run(
     grad_tol: float | None = None,
     check_every: int = 10,
     differences: FiniteDifferences | None = None,
+    any_scale: bool = False,
 ) -> Result:
     """Take steps until a stopping test holds; observe the problems every ``stop.check_every`` steps.
 
@@ -70,6 +80,9 @@ def run(
         mini-batches is observed once an epoch.
     differences : FiniteDifferences, optional
         How the objective's gradient is approximated by finite differences, if it is.
+    any_scale : bool
+        Whether `grad_tol` was chosen without knowing the objective's scale. It is then at most a share of the
+        first gradient, and a run has also converged where its line search ends in rounding.
 
     Returns
     -------
@@ -92,7 +105,9 @@ def run(
     >>> result.status.name, bool(abs(result.x.coef[0] - 2.0) < 1e-7)
     ('CONVERGED', True)
     """
-    a_run = _Run(method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences)
+    a_run = _Run(
+        method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences, any_scale
+    )
     a_run.switch_to_central()
     if a_run.method.host_scalars:  # an observation costs nothing
         check_every = 1
@@ -143,6 +158,7 @@ class _Run:
         stop: Stop,
         grad_tol: float,
         differences: FiniteDifferences | None = None,
+        any_scale: bool = False,
     ) -> None:
         self.start_time = time.monotonic()
         self.method: Any = as_solver(method).with_host_scalars()
@@ -151,7 +167,7 @@ class _Run:
         self.epoch: int | None = self.method.period(objective) if self.method.stochastic else None
         self.differences = differences
         self.rounding_limit: RoundingTol | None = None
-        criterion = self._criterion(x0, grad_tol)
+        criterion = self._criterion(x0, grad_tol, any_scale)
         kind = HostStep if self.method.host_scalars else CompiledStep
         self.compiled_step: Any = kind(self.method, objective, x0)
         self.least_curvature = find_least_curvature(objective, self.compiled_step.state)
@@ -166,15 +182,18 @@ class _Run:
         self.earlier_evaluations = 0.0 * self.observation.evaluations
         calls = self.count_calls("value_calls")
         seconds = time.monotonic() - self.start_time
+        self.default_limit, self.eps = grad_tol, eps
+        tests_rounding = any_scale and not self.stop.tests_convergence
         self.monitor = StoppingMonitor(
-            criterion, self.observation, calls, eps, seconds, self.epoch or 1
-        )
+            criterion, self.observation, calls, eps, seconds, self.epoch or 1,
+            is_rounding=self.is_rounding if tests_rounding else None,
+        )  # fmt: skip
         self.history_log = HistoryLog(self.observation, calls)
         self._freeze_ended(np.zeros_like(self.monitor.done))
 
-    def _criterion(self, x0: Tree, grad_tol: float) -> Criterion:
+    def _criterion(self, x0: Tree, grad_tol: float, any_scale: bool) -> Criterion:
         """Return all stopping tests as one, and keep the test of the gradient, which the result quotes."""
-        criterion = self.stop.criterion(grad_tol)
+        criterion = self.stop.criterion(grad_tol, capped=any_scale)
         if self.differences is not None and not self.stop.tests_convergence:
             self.rounding_limit = RoundingTol(self.differences.relative_error)
             criterion = criterion | self.rounding_limit
@@ -207,10 +226,25 @@ class _Run:
 
     def gradient_limit(self) -> Any:
         """Return the limit of the gradient at which the run has converged; 0 where none is tested."""
-        limit = 0.0 if self.grad_test is None else self.grad_test.limit(self.monitor.first)
+        first = self.monitor.first
+        limit = 0.0 if self.grad_test is None else self.grad_test.limit(first)
         if self.rounding_limit is None:
             return limit
-        return np.fmax(limit, self.rounding_limit.limit(self.observation))
+        return np.fmax(limit, capped_limit(self.rounding_limit.limit(self.observation), first))
+
+    def is_rounding(self, observation: Observation) -> Any:
+        """Return where the gradient is rounding, or what is left to fall is no more than that of the value.
+
+        The function can fall by |g|² / (2 mu) or so, with mu the smallest curvature that the run has met. Of a
+        run that took no step none is known: there the gradient must be within the default limit, and too
+        small for a change of x by a share of eps^(1/2) to show in the value.
+        """
+        if self.rounding_limit is not None:
+            return observation.grad_norm <= self.rounding_limit.limit(observation)
+        size, mu, value = observation.grad_norm, observation.least_curvature, abs(observation.value)
+        no_fall = (mu > 0.0) & (size * size <= MAX_ROUNDING_EPS * self.eps * value * mu)
+        unmoved = (observation.curvature <= 0.0) & (size <= self.default_limit)
+        return no_fall | (unmoved & (size * observation.size <= self.eps**0.5 * value))
 
     def switch_to_central(self) -> None:
         """Replace forward differences by central ones where their error hides the gradient.
@@ -306,6 +340,7 @@ def status_message(status: Any, nit: Any) -> str:
 # multiple holds after so many trials in a row without a step, which a line search makes where its slopes
 # are wrong.
 MIN_ERROR_RATIO, MIN_ERROR_RATIO_STALLED, MIN_STALLED_TRIALS = 4.0, 100.0, 4
+MAX_ROUNDING_EPS = 16.0  # eps: a share of the value that is taken to be its rounding
 VALUE_ERROR_EPS = 4.0  # eps: the relative error that a value of the function is taken to have
 
 
@@ -376,9 +411,10 @@ class RoundingTol(Test):
     share: float
 
     def limit(self, observation: Observation) -> Any:
-        """Return the limit of the gradient's size."""
+        """Return the error of the gradient's size by rounding."""
         return self.share * np.abs(observation.value)
 
     def holds(self, progress: RunProgress) -> Any:
-        """Return where the gradient is within its limit."""
-        return progress.observation.grad_norm <= self.limit(progress.observation)
+        """Return where the gradient is within its limit: that of a function without a minimum never is."""
+        limit = capped_limit(self.limit(progress.observation), progress.first)
+        return progress.observation.grad_norm <= limit

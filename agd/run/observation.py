@@ -220,13 +220,10 @@ def _step_size(
 
 
 def _leaf_residuals(objective: Any, params: Tree, grad: Tree) -> Tree:
-    """Return the gradient in the user's coordinates; with a prox, the residual w - prox(w - g)."""
+    """Return the gradient in the user's coordinates; with a prox, its residual."""
     if not objective.nonsmooth:
         return objective.report(params, grad)[1]
-    xp = backends.namespace(optree.tree_leaves(grad)[0])
-    one = xp.ones_like(objective.penalty_value(params))
-    stepped = objective.prox(tree_subtract(params, grad), one)
-    return tree_subtract(params, stepped)
+    return objective.stationarity_residual(grad, params)
 
 
 def _euclidean_length(tree: Tree, like: Array) -> Array:

@@ -17,7 +17,7 @@ import functools
 import math
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -387,7 +387,8 @@ class GradTol(Test):
     """Converged when the gradient is small: |g| <= max(atol, rtol |g_0|).
 
     |g| is the largest absolute partial derivative, and g_0 that at the first point. With a penalty that
-    is not smooth, or bounds, g is x - prox(x - g): what stands between x and a stationary point.
+    is not smooth, g is (x - prox(x - t g)) / t, with t at most 1 and so short that a kink near x is not reached;
+    of an entry at its bound, a derivative that points outwards counts for nothing.
 
     Parameters
     ----------
@@ -460,6 +461,25 @@ class GradTol(Test):
 
     def __repr__(self) -> str:
         return f"GradTol({self.atol!r}{f', rtol={self.rtol!r}' if self.rtol else ''})"
+
+
+# A default limit is at most this share of the first gradient: a function of small values is no nearer to its
+# minimum for that, and one whose values grow for ever is never near.
+MAX_TOLERANCE_SHARE = 1e-2
+
+
+class CappedGradTol(GradTol):
+    """A limit of the gradient that no one asked for, and that a share of the first gradient caps."""
+
+    def limit(self, first: Observation) -> Any:
+        """Return the limit, or the share where that is less."""
+        return capped_limit(super().limit(first), first)
+
+
+def capped_limit(limit: Any, first: Observation) -> Any:
+    """Return a limit of the gradient, or the largest share of the first one where that is less."""
+    most = MAX_TOLERANCE_SHARE * first.grad_norm
+    return min(limit, most) if type(most) is float else np.fmin(limit, most)
 
 
 @dataclass(frozen=True, repr=False)
@@ -651,13 +671,15 @@ class Stop:
         parts = () if self.when is None else self.when.parts()
         return self.grad_tol is not None or any(p.status is Status.CONVERGED for p in parts)
 
-    def criterion(self, grad_tol: float = 0.0) -> Criterion:
+    def criterion(self, grad_tol: float = 0.0, *, capped: bool = False) -> Criterion:
         """Return all of it as one criterion.
 
         Parameters
         ----------
         grad_tol : float
             The gradient's limit where it says nothing of convergence itself.
+        capped : bool
+            Whether that is at most a share of the first gradient.
 
         Returns
         -------
@@ -665,8 +687,10 @@ class Stop:
             The tests, joined by |.
         """
         tests: list[Criterion] = []
-        if self.grad_tol is not None or not self.tests_convergence:
-            tests.append(GradTol(grad_tol if self.grad_tol is None else self.grad_tol))
+        if self.grad_tol is not None:
+            tests.append(GradTol(self.grad_tol))
+        elif not self.tests_convergence:
+            tests.append((CappedGradTol if capped else GradTol)(grad_tol))
         if self.step_tol is not None:
             tests.append(StepTol(self.step_tol))
         if self.value_tol is not None:
@@ -737,6 +761,9 @@ class StoppingMonitor:
         The time that the run has taken so far.
     epoch : int
         The steps that an iteration takes: those of an epoch, for a solver that draws mini-batches.
+    is_rounding : callable, optional
+        ``is_rounding(observation)``: where a gradient is rounding, so that a line search that finds no lower
+        point from there has found the minimum. Nowhere by default.
     """
 
     def __init__(
@@ -747,8 +774,9 @@ class StoppingMonitor:
         eps: float,
         seconds: float = 0.0,
         epoch: int = 1,
+        is_rounding: Callable[[Observation], Any] | None = None,
     ) -> None:
-        self.criterion, self.epoch = criterion, epoch
+        self.criterion, self.epoch, self.is_rounding = criterion, epoch, is_rounding
         self.first = self.previous = first
         with np.errstate(over="ignore"):  # a first value near overflow leaves no room to fall
             # Below the first limit steps drown in rounding; at the second no more are taken.
@@ -812,6 +840,8 @@ class StoppingMonitor:
         self._end(nonfinite, Status.NON_FINITE)
         self._end(stalled & (observation.hit_nonfinite != 0), Status.NON_FINITE)
         self._end(stalled & (observation.value < self.rounding_floor), Status.UNBOUNDED)
+        if self.is_rounding is not None and np.any(stalled):
+            self._end(stalled & self.is_rounding(observation), Status.CONVERGED)
         self._end(stalled, Status.LINE_SEARCH)
         self._end(far_above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)

@@ -415,7 +415,11 @@ class LineSearchDescent(Solver):
         """
         s = scale_vector(state.search.step, state.direction)
         point = x + s
-        value, grad, grad_norm = objective.evaluate(unravel(point))
+        params = unravel(point)
+        if objective.nonsmooth:  # a step to a bound is rounded, and may end beyond it
+            params = objective.prox(params, 1.0)
+            point, _ = ravel(params, np.ndim(state.value))
+        value, grad, grad_norm = objective.evaluate(params)
         g, _ = ravel(grad, value.ndim)
         vectors = backends.namespace(g).stack([s, g - state.current.g, g, point], axis=-2)
         least = None

@@ -85,18 +85,18 @@ def test_a_batch_is_differentiated_at_once(kind, xp):
 def test_steps_are_scipys(kind):
     numdiff = pytest.importorskip("scipy.optimize._numdiff")
     rng = np.random.default_rng(0)
-    for narrow in (False, True):
+    for bounded in (False, True):
         for _ in range(50):
             x = rng.normal(size=4) * 10.0 ** rng.uniform(-3, 3, size=4)
-            room = 10.0 ** rng.uniform(-5, 1, size=(2, 4))
-            bounds = (x - room[0], x + room[1]) if narrow else (-np.inf, np.inf)
+            room = np.maximum(1.0, np.abs(x)) * rng.uniform(1.0, 9.0, size=(2, 4))
+            bounds = (x - room[0], x + room[1]) if bounded else (-np.inf, np.inf)
             asked = [[], []]
 
             def fun(p, log):
                 log.append(np.array(p))
                 return np.sum(np.sin(p) * np.arange(1.0, 5.0))
 
-            _, grad = difference(lambda p: fun(p, asked[0]), x, kind, bounds if narrow else None)  # noqa: B023
+            _, grad = difference(lambda p: fun(p, asked[0]), x, kind, bounds if bounded else None)  # noqa: B023
             want = numdiff.approx_derivative(
                 lambda p: fun(p, asked[1]),  # noqa: B023
                 x,
@@ -106,6 +106,15 @@ def test_steps_are_scipys(kind):
             np.testing.assert_allclose(grad, want, atol=1e-4)
             ours, theirs = (np.unique(np.round(np.stack(log), 14), axis=0) for log in asked)
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["2-point", "3-point"])
+@pytest.mark.parametrize("rate", [1e-3, 1e-6])
+def test_steps_shrink_with_the_distance_to_a_bound(kind, rate):
+    """A step of eps^(1/3) is longer than such a rate."""
+    x = np.asarray([rate])
+    _, grad = difference(lambda p: float(-np.log(p[0])), x, kind, (1e-12, None))
+    np.testing.assert_allclose(grad, -1.0 / rate, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["2-point", "3-point"])
