@@ -263,7 +263,7 @@ def tree_where(condition: Scalar, yes: Tree, no: Tree) -> Tree:
     """Take each problem's leaves from `yes` where its condition holds, from `no` elsewhere.
 
     A leaf without the axes of the batch is one that the problems share, such as a rule's count of steps:
-    it is taken from `yes`. A condition that the host knows, a bool or a NumPy array, costs nothing where it
+    it is taken from `yes`, as is a whole number of the host. A condition that the host knows, a bool or a NumPy array, costs nothing where it
     is the same for all problems, and travels to the device of the leaves elsewhere.
     """
     if isinstance(condition, bool | np.bool_):
@@ -275,7 +275,9 @@ def tree_where(condition: Scalar, yes: Tree, no: Tree) -> Tree:
             return no
     xp, batch = backends.namespace(condition), tuple(condition.shape)
     if not batch:
-        return optree.tree_map(lambda a, b: xp.where(condition, a, b), yes, no)
+        return optree.tree_map(
+            lambda a, b: a if isinstance(a, int) else xp.where(condition, a, b), yes, no
+        )
 
     def select_leaf(a: Array, b: Array) -> Array:
         if tuple(np.shape(a))[: len(batch)] != batch:

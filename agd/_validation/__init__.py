@@ -16,6 +16,7 @@ from agd._validation.functions import (
     as_value,
     check_point,
     writable_copy,
+    write_counts,
 )
 from agd._validation.scalars import (
     ConvergenceWarning,
@@ -54,4 +55,5 @@ __all__ = [
     "warn_dependent",
     "warn_unconverged",
     "writable_copy",
+    "write_counts",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "as_value",
     "check_point",
     "writable_copy",
+    "write_counts",
 ]
 
 
@@ -89,6 +90,15 @@ def writable_copy(tree: Tree) -> Tree:
         return tree
     xp = backends.namespace(leaves[0])
     return optree.tree_map(lambda x: xp.astype(x, x.dtype, copy=True), tree)
+
+
+def write_counts(tree: Tree) -> list[int] | None:
+    """Return how often each array of a tree was written to in place; None where a library does not count."""
+    if type(tree) is np.ndarray:
+        return None
+    counts = [backends.of(x).write_count(x) for x in optree.tree_leaves(tree)]
+    known = [count for count in counts if count is not None]
+    return known if len(known) == len(counts) else None
 
 
 def _is_tree(x0: Any) -> bool:

@@ -36,6 +36,10 @@ def _unknown_size(_: Any) -> int | None:
     return None
 
 
+def _no_count(_: Any) -> int | None:
+    return None
+
+
 def _without_chunks(x: Any, _: Any) -> Any:
     return x
 
@@ -111,6 +115,8 @@ class Backend:
         between two products with it; None where x is best taken whole.
     mutable : bool
         Whether arrays can be written to.
+    write_count : callable
+        ``write_count(x)``: how often x was written to in place; None where the library does not count.
     pack : callable
         ``pack(block)``: a row block as BLAS takes it; the block itself, or a copy where its strides
         are such that BLAS cannot.
@@ -181,6 +187,7 @@ class Backend:
     convert: Callable[[Namespace, Any, Any, Any], Array]
     block_bytes: Callable[[NativeArray], int | None]
     mutable: bool
+    write_count: Callable[[NativeArray], int | None] = _no_count
     pack: Callable[[NativeArray], NativeArray] = _identity
     matmul: Callable[[Array, Array], Array] = operator.matmul
     clip: Callable[[Array, Any, Any], Array] | None = None

@@ -327,6 +327,7 @@ TABLE: tuple[Backend, ...] = (
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
         autodiff=autodiff.TORCH,
         mutable=True,
+        write_count=lambda x: None if x.is_inference() else x._version,
         free_bytes=_torch_free_bytes,
         is_out_of_memory=_torch_is_out_of_memory,
         transfer=transfer.torch_transfer,

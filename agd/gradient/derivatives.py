@@ -11,7 +11,7 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Namespace, Tree
-from agd._validation import as_choice, as_gradient, as_value, writable_copy
+from agd._validation import as_choice, as_gradient, as_value, writable_copy, write_counts
 
 __all__ = [
     "Analytic",
@@ -212,8 +212,12 @@ class Analytic:
         """Return the value, shape of the batch axes, and the gradient; `bounds` are not needed."""
         del bounds
         if self.jac is not None:
-            value = as_value(self.fun(writable_copy(params), *args), params, self.batch)
-            return value, writable_copy(as_gradient(self.jac(writable_copy(params), *args), params))
+            point = writable_copy(params)
+            writes = write_counts(point)
+            value = as_value(self.fun(point, *args), params, self.batch)
+            if writes is None or write_counts(point) != writes:
+                point = writable_copy(params)
+            return value, writable_copy(as_gradient(self.jac(point, *args), params))
         pair = self.fun(writable_copy(params), *args)
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise TypeError(

@@ -209,6 +209,7 @@ class CompiledStep:
         like = optree.tree_leaves(x0)[0]
         backend = backends.of(like)
         self._is_out_of_memory = backend.is_out_of_memory
+        method = method if backend.compiles else method.with_host_counter()
         self.method, self.objective, self.observed_fields = method, objective, ObservedFields()
         self._compile(backend, objective, x0)
         self.n_sync = self.step_count = 0

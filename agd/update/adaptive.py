@@ -21,16 +21,21 @@ from agd.update.moving_averages import (
     check_decay_rates,
     check_eps,
     debias,
+    debiased_ratio,
     divide_by_rms,
     filled,
     moving_average,
+    quotient,
     squared,
     update_estimates,
+    weight_of_terms,
 )
 from agd.update.rule import (
+    Count,
     Rate,
     Rule,
     check_number,
+    count_like,
     named_rule,
     rule_from_direction,
     zeros,
@@ -234,11 +239,11 @@ def adadelta(learning_rate: Rate = 1.0, rho: float = 0.9, eps: float = 1e-6) -> 
 
 
 def _adam_direction(
-    b1: float, b2: float, eps: float, grads: Tree, memory: MomentEstimates, k: Array
+    b1: float, b2: float, eps: float, grads: Tree, memory: MomentEstimates, k: Count
 ) -> tuple[Tree, MomentEstimates]:
     """Return m' / (sqrt(s') + eps), with the bias of both moving averages corrected."""
     new = update_estimates(b1, b2, grads, memory)
-    return divide_by_rms(debias(b1, new.mean, k), debias(b2, new.squares, k), eps), new
+    return debiased_ratio(b1, b2, new.mean, new.squares, k, eps), new
 
 
 def _adam_with_decay(
@@ -248,7 +253,7 @@ def _adam_with_decay(
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
     def direction(
-        grads: Tree, memory: MomentEstimates, params: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, params: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         step, new = _adam_direction(b1, b2, eps, grads, memory, k)
         return add_weight_decay(step, params, weight_decay), new
@@ -397,10 +402,16 @@ def nadam(
     """
 
     def direction(
-        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         new = update_estimates(b1, b2, grads, memory)
-        mean = moving_average(b1, debias(b1, new.mean, k + 1), debias(b1, grads, k))
+
+        def ahead(m: Array, g: Array) -> Array:
+            next_weight, weight = weight_of_terms(b1, k + 1, m), weight_of_terms(b1, k, g)
+            mean: Array = (b1 / next_weight) * m + ((1.0 - b1) / weight) * g
+            return mean
+
+        mean = optree.tree_map(ahead, new.mean, grads)
         return divide_by_rms(mean, debias(b2, new.squares, k), eps), new
 
     return adam_rule(learning_rate, b1, b2, eps, direction)
@@ -458,7 +469,7 @@ def lamb(
     check_number("weight_decay", weight_decay, 0.0, math.inf, open_end=True)
 
     def direction(
-        grads: Tree, memory: MomentEstimates, params: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, params: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         step, new = _adam_direction(b1, b2, eps, grads, memory, k)
         step = add_weight_decay(step, params, weight_decay)
@@ -534,7 +545,7 @@ def amsgrad(
         return AMSGradMemory(MomentEstimates(zero, zero), zero)
 
     def direction(
-        grads: Tree, memory: AMSGradMemory, _: Tree, k: Array
+        grads: Tree, memory: AMSGradMemory, _: Tree, k: Count
     ) -> tuple[Tree, AMSGradMemory]:
         new = update_estimates(b1, b2, grads, memory.estimates)
         largest = optree.tree_map(_entrywise_max, memory.largest, debias(b2, new.squares, k))
@@ -588,7 +599,7 @@ def adamax(
     """
 
     def direction(
-        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         mean = moving_average(b1, memory.mean, grads)
         largest = optree.tree_map(
@@ -596,7 +607,7 @@ def adamax(
             memory.squares,
             grads,
         )
-        step = optree.tree_map(_quotient, debias(b1, mean, k), largest)
+        step = optree.tree_map(lambda m, s: quotient(m, s, eps), debias(b1, mean, k), largest)
         return step, MomentEstimates(mean, largest)
 
     return adam_rule(learning_rate, b1, b2, eps, direction)
@@ -651,7 +662,7 @@ def radam(
     limit = 2.0 / (1.0 - b2) - 1.0
 
     def direction(
-        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         step, new = _adam_direction(b1, b2, eps, grads, memory, k)
         mean = debias(b1, new.mean, k)
@@ -711,14 +722,15 @@ def yogi(
     check_number("initial_accumulator", initial_accumulator, 0.0, math.inf, open_end=True)
 
     def direction(
-        grads: Tree, memory: MomentEstimates, _: Tree, k: Array
+        grads: Tree, memory: MomentEstimates, _: Tree, k: Count
     ) -> tuple[Tree, MomentEstimates]:
         squares = optree.tree_map(
-            lambda s, g: s - (1.0 - b2) * sign(s - g * g) * g * g, memory.squares, grads
+            lambda s, square: s - (1.0 - b2) * sign(s - square) * square,
+            memory.squares,
+            squared(grads),
         )
         mean = moving_average(b1, memory.mean, grads)
-        step = divide_by_rms(debias(b1, mean, k), debias(b2, squares, k), eps)
-        return step, MomentEstimates(mean, squares)
+        return debiased_ratio(b1, b2, mean, squares, k, eps), MomentEstimates(mean, squares)
 
     return adam_rule(learning_rate, b1, b2, eps, direction, start=initial_accumulator)
 
@@ -728,19 +740,15 @@ def _entrywise_max(a: Array, b: Array) -> Array:
     return backends.namespace(a).maximum(a, b)
 
 
-def _quotient(a: Array, b: Array) -> Array:
-    """Return a / b, and 0 where b is 0, as for a parameter whose gradient has always been 0 if eps is 0."""
-    xp = backends.namespace(b)
-    return xp.where(b > 0.0, a / xp.where(b > 0.0, b, xp.ones_like(b)), 0.0 * a)
-
-
-def _rectify(limit: float, b2: float, count: Array, mean: Array, step: Array) -> Array:
+def _rectify(limit: float, b2: float, count: Count, mean: Array, step: Array) -> Array:
     """Return r_k times the step where the variance of the mean of squares is bounded, else the mean."""
-    xp = backends.namespace(mean)
-    k = xp.astype(count, mean.dtype)
+    k: Any = float(count) if isinstance(count, int) else count_like(count, mean)
+    xp = backends.namespace(k)
     rho = limit - 2.0 * k * b2**k / (1.0 - b2**k)
     bounded = rho >= 5.0
     # `where` evaluates both branches, so that the unused square root must not be of a negative number.
     safe = xp.where(bounded, rho, 5.0 + 0.0 * rho)
     square = (safe - 4.0) * (safe - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * safe)
+    if isinstance(bounded, bool):  # a count on the host
+        return xp.sqrt(square) * step if bounded else mean
     return xp.where(bounded, xp.sqrt(square) * step, mean)

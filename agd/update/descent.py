@@ -7,7 +7,7 @@ its curvature, or an estimate (`initial_curvature`) that is corrected on the way
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agd import backends
@@ -26,7 +26,7 @@ from agd._tree import (
 from agd._typing import Array, Progress, Scalar, Tree
 from agd._validation import as_count, as_positive
 from agd.gradient.objective import largest_curvature
-from agd.update.rule import Rule, apply_updates, check_rule
+from agd.update.rule import Rule, apply_updates, check_rule, count_on_host
 from agd.update.solver import Solver, known_false, read_scalars
 
 __all__ = [
@@ -102,6 +102,8 @@ class Descent(Solver):
     ----------
     rule : Rule
         Any rule; a learning rate of ``"auto"`` is 1/L, with L the largest curvature of the objective.
+    host_counter : bool
+        Whether the rule counts its updates on the host; a step is then not to be traced.
 
     Raises
     ------
@@ -116,10 +118,15 @@ class Descent(Solver):
     """
 
     rule: Rule
+    host_counter: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what is no rule."""
         check_rule("rule", self.rule)
+
+    def with_host_counter(self) -> Descent:
+        """Return the same method with the rule's counter on the host."""
+        return replace(self, host_counter=True)
 
     @property
     def name(self) -> str:
@@ -145,7 +152,9 @@ class Descent(Solver):
         """Evaluate the objective at the first point; with "auto", measure L."""
         value, grad = objective.value_and_grad(params)
         curvature = largest_curvature(objective) if self.auto else None
-        return DescentState(value, grad, Progress(curvature=curvature), self._unit.init(params))
+        inner = self._unit.init(params)
+        inner = count_on_host(inner) if self.host_counter else inner
+        return DescentState(value, grad, Progress(curvature=curvature), inner)
 
     def step(self, objective: Any, params: Tree, state: DescentState) -> tuple[Tree, DescentState]:
         """Move by the rule's update and evaluate there."""

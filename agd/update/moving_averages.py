@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import optree
@@ -14,9 +15,11 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd.update.rule import (
+    Count,
     Rate,
     Rule,
     check_number,
+    count_like,
     is_zero,
     rule_from_direction,
     zeros,
@@ -29,11 +32,14 @@ __all__ = [
     "check_decay_rates",
     "check_eps",
     "debias",
+    "debiased_ratio",
     "divide_by_rms",
     "filled",
     "moving_average",
+    "quotient",
     "squared",
     "update_estimates",
+    "weight_of_terms",
 ]
 
 
@@ -53,11 +59,19 @@ def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = 
     def divide(u: Array, s: Array) -> Array:
         xp = backends.namespace(s)
         root = xp.sqrt(s + eps) if eps_in_sqrt else xp.sqrt(s) + eps
-        if eps > float(xp.finfo(s.dtype).smallest_normal):  # no root is 0
-            return u / root
-        return xp.where(root > 0.0, u / xp.where(root > 0.0, root, 1.0 + 0.0 * root), 0.0 * u)
+        return quotient(u, root, eps)
 
     return optree.tree_map(divide, tree, squares)
+
+
+def quotient(u: Array, divisor: Array, least: Any) -> Array:
+    """Return u / divisor, and 0 where the divisor is 0, which it is not if it is known to be `least` or more."""
+    xp = backends.namespace(divisor)
+    # An array in the place of a number, as `inject_hyperparams` has them, cannot be read here.
+    if isinstance(least, Real) and float(least) > float(xp.finfo(divisor.dtype).smallest_normal):
+        return u / divisor
+    positive = divisor > 0.0
+    return xp.where(positive, u / xp.where(positive, divisor, 1.0 + 0.0 * divisor), 0.0 * u)
 
 
 def check_eps(eps: float) -> None:
@@ -76,13 +90,29 @@ def moving_average(decay: float, mean: Tree, new: Tree) -> Tree:
     return optree.tree_map(lambda m, g: decay * m + (1.0 - decay) * g, mean, new)
 
 
-def debias(decay: float, mean: Tree, k: Array) -> Tree:
-    """Divide a moving average that began at 0 by the weight of its k terms, 1 - decay^k."""
+def weight_of_terms(decay: float, k: Count, like: Array) -> Any:
+    """Return 1 - decay^k, the weight of the k terms of a moving average that began at 0."""
+    return 1.0 - decay ** (k if isinstance(k, int) else count_like(k, like))
 
-    def correct(leaf: Array) -> Array:
-        return leaf / (1.0 - decay ** backends.namespace(leaf).astype(k, leaf.dtype))
 
-    return optree.tree_map(correct, mean)
+def debias(decay: float, mean: Tree, k: Count) -> Tree:
+    """Divide a moving average that began at 0 by the weight of its k terms."""
+    return optree.tree_map(lambda leaf: leaf / weight_of_terms(decay, k, leaf), mean)
+
+
+def debiased_ratio(b1: float, b2: float, mean: Tree, squares: Tree, k: Count, eps: float) -> Tree:
+    """Return m' / (sqrt(s') + eps), where m' and s' are the moving averages m and s after `debias`.
+
+    With the weights u and v of their terms that is m / (u / sqrt(v) sqrt(s) + u eps): for a count on the host
+    two operations less, since u and v are numbers.
+    """
+
+    def divide(m: Array, s: Array) -> Array:
+        u, v = weight_of_terms(b1, k, m), weight_of_terms(b2, k, s)
+        root = (u / v**0.5) * backends.namespace(s).sqrt(s) + u * eps
+        return quotient(m, root, (1.0 - b1) * eps)
+
+    return optree.tree_map(divide, mean, squares)
 
 
 class MomentEstimates(NamedTuple):
@@ -99,7 +129,7 @@ def update_estimates(b1: float, b2: float, grads: Tree, memory: MomentEstimates)
     )
 
 
-AdamDirection: TypeAlias = Callable[[Tree, Any, Tree, Array], tuple[Tree, Any]]
+AdamDirection: TypeAlias = Callable[[Tree, Any, Tree, Any], tuple[Tree, Any]]
 """As `agd.update.rule.Direction`, with a counter."""
 
 

@@ -25,6 +25,7 @@ from agd._typing import Array, NativeArray, Tree
 
 __all__ = [
     "AUTO",
+    "Count",
     "Direction",
     "Rate",
     "Rule",
@@ -34,6 +35,8 @@ __all__ = [
     "check_rate",
     "check_rule",
     "compiled",
+    "count_like",
+    "count_on_host",
     "first_count",
     "gradient_direction",
     "in_single_precision",
@@ -185,6 +188,9 @@ AUTO: Final = "auto"
 
 Rate: TypeAlias = float | NativeArray | Callable[[NativeArray], NativeArray] | str
 """A learning rate: a number, an array of one rate for each problem, a schedule, or ``"auto"``."""
+
+Count: TypeAlias = Array | int
+"""A number of updates: an array of shape (), or a number on the host (`count_on_host`)."""
 
 P = ParamSpec("P")
 
@@ -339,6 +345,14 @@ def first_count(params: Tree, *, needed: bool) -> Array | None:
     return zero_count(params) if needed else None
 
 
+def count_like(count: Count, like: Array) -> Array:
+    """Return a counter as a number of the dtype and on the device of an array."""
+    xp = backends.namespace(like)
+    if isinstance(count, int):
+        return xp.full((), float(count), dtype=like.dtype, device=backends.device(like))
+    return xp.astype(count, like.dtype)
+
+
 def zero_count(params: Tree) -> Array:
     """Return a counter at 0 on the device of the params."""
     like = optree.tree_leaves(params)[0]
@@ -351,12 +365,22 @@ def zeros(params: Tree) -> Tree:
     return optree.tree_map(lambda p: backends.namespace(p).zeros_like(p), params)
 
 
-def next_count(count: Array | None) -> Array | None:
+def next_count(count: Count | None) -> Any:
     """Return the counter after one more update."""
     return None if count is None else count + 1
 
 
-def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
+def count_on_host(first_state: Any) -> Any:
+    """Return the first state of a rule with its counter as a number of Python's, where it has one.
+
+    What depends on the counter alone, such as the bias of a moving average, then costs no operation on a
+    device. For a loop that is not traced.
+    """
+    counted = isinstance(first_state, RuleState) and first_state.k is not None
+    return first_state._replace(k=0) if counted else first_state
+
+
+def rate_at(learning_rate: Rate, count: Count | None, like: Array) -> Any:
     """Return the rate for this update: a number, or an array of the dtype of `like`."""
     if isinstance(learning_rate, str):
         raise ValueError(  # noqa: TRY004 - the type is right, the value is not for here
@@ -367,11 +391,11 @@ def rate_at(learning_rate: Rate, count: Array | None, like: Array) -> Any:
         return float(learning_rate)  # arrays of other libraries do not take a NumPy number
     if not callable(learning_rate):
         return learning_rate
-    xp = backends.namespace(like)
-    return learning_rate(xp.astype(count, like.dtype))
+    number: Any = count  # a schedule has a counter
+    return learning_rate(count_like(number, like))
 
 
-def scale_by_rate(learning_rate: Rate, count: Array | None, tree: Tree) -> Tree:
+def scale_by_rate(learning_rate: Rate, count: Count | None, tree: Tree) -> Tree:
     """Multiply a tree by minus the rate; an array of rates belongs to the leading axes of every leaf."""
 
     def scaled(leaf: Array) -> Array:
@@ -399,13 +423,14 @@ class RuleState(NamedTuple):
 
     Attributes
     ----------
-    k : array, shape (), or None
-        Updates made so far; None where neither the rate nor the direction depends on it.
+    k : array, shape (), or int, or None
+        Updates made so far; None where neither the rate nor the direction depends on it. A number of
+        Python's where a loop that is not traced keeps it on the host.
     memory : NamedTuple or tree of arrays
         What the direction carries from one update to the next; () if nothing.
     """
 
-    k: Array | None
+    k: Count | None
     memory: Any
 
 

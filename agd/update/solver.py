@@ -97,6 +97,10 @@ class Solver:
         """Return the solver that keeps its scalars on the host, where it has that form; else itself."""
         return self
 
+    def with_host_counter(self) -> Solver:
+        """Return the solver that counts its steps on the host, where it has that form; else itself."""
+        return self
+
     def init(self, objective: Any, params: Tree) -> Any:
         """Return the state at the first point; it has the fields `value` and `grad`."""
         raise NotImplementedError(f"{type(self).__name__} must define init(objective, params)")

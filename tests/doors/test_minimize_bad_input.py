@@ -86,6 +86,21 @@ def test_the_point_is_never_written_to(xp):
     np.testing.assert_array_equal(host, [4.0, -2.0])
 
 
+def test_jac_is_given_the_point_also_where_fun_wrote_to_it():
+    torch = pytest.importorskip("torch")
+
+    def greedy(x):
+        value = torch.sum((x - 1.0) ** 2)
+        x.fill_(7.0)
+        return value
+
+    given = torch.asarray([4.0, -2.0], dtype=torch.float64)
+    result = agd.minimize(greedy, given, jac=lambda x: 2.0 * (x - 1.0))
+    assert result.success
+    np.testing.assert_allclose(result.x, 1.0, atol=1e-5)
+    np.testing.assert_array_equal(given, [4.0, -2.0])
+
+
 # -- what fun returns ------------------------------------------------------------------------------
 
 
