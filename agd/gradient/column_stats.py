@@ -7,7 +7,6 @@ scaling also fixes the unit in which the stopping criteria measure a gradient.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -124,25 +123,29 @@ def _null_slopes(
 ) -> tuple[Array, ...]:
     """Return norms of dl/dz at a constant z over the rows of a block.
 
-    They are the norm of dl/dz, the norm of its change when z grows by a share of itself, and, for a loss
-    without a bound on its second derivative, the sum of d²l/dz².
+    They are, side by side, the norm of dl/dz and the norm of its change when z grows by a share of itself, shape
+    (2, ...), and, for a loss without a bound on its second derivative, the sum of d²l/dz².
     """
     xp = backends.namespace(y)
     if loss.outputs is None:
         at = xp.zeros_like(y) + z[..., None]
     else:
         at = xp.zeros_like(y)[..., None] + z[..., None, :]
-    slope = loss.gradient(at, y)
-    moved = loss.gradient(at + share * at, y) - slope
-    root = None if weight is None else xp.sqrt(weight)
-    slope, moved = (_weigh_rows(loss, x, root) for x in (slope, moved))
+    if loss.outputs is None:  # both at once: a call is a dozen operations
+        slopes = loss.gradient(xp.stack([at, at + share * at]), y)
+        slope, moved = slopes[0, ...], slopes[1, ...]
+    else:
+        slope, moved = loss.gradient(at, y), loss.gradient(at + share * at, y)
+    pair = xp.stack([slope, moved - slope])
+    pair = _weigh_rows(loss, pair, None if weight is None else xp.sqrt(weight))
     if loss.outputs is not None:  # the outputs of all rows are one vector
-        slope, moved = (xp.reshape(x, (*x.shape[:-2], -1)) for x in (slope, moved))
+        pair = xp.reshape(pair, (*pair.shape[:-2], -1))
+    lengths = _vector_length(pair)
     if loss.curvature_bound is not None:
-        return _vector_length(slope), _vector_length(moved)
+        return (lengths,)
     hessian = loss.hessian(at, y)
     hessian = hessian if weight is None else hessian * weight
-    return _vector_length(slope), _vector_length(moved), xp.sum(hessian, axis=-1)
+    return lengths, xp.sum(hessian, axis=-1)
 
 
 def _vector_length(x: Array) -> Array:
@@ -221,14 +224,16 @@ def _null_model(
         parts, total = [slopes(like, *_row_per_class(loss, mean, like))], xp.ones_like(total)
     else:
         parts = blocks.targets_only().map(slopes)
-    lengths, moves, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
-    noise = _vector_length(moves)
-    noise = xp.where(xp.isfinite(noise), noise, xp.zeros_like(noise))
-    rms = xp.maximum(_vector_length(lengths), noise) / xp.sqrt(total)
-    if loss.curvature_bound is None:
-        kappa = xp.sum(hessians[0], axis=-1) / total
-    else:  # the same for all problems: those that share X share the columns' scales
-        kappa = xp.full((), loss.curvature_bound, dtype=rms.dtype, device=backends.device(rms))
+    lengths, *hessians = (xp.stack(column, axis=-1) for column in zip(*parts, strict=True))
+    lengths = lengths[..., 0] if len(parts) == 1 else _vector_length(lengths)
+    slope, noise = lengths[0, ...], lengths[1, ...]
+    noise = xp.where(noise < xp.inf, noise, xp.zeros_like(noise))
+    rms = xp.maximum(slope, noise) / xp.sqrt(total)
+    if loss.curvature_bound is not None and 0.0 < loss.curvature_bound < np.inf:
+        # The same for all problems: those that share X share the columns' scales.
+        bound = loss.curvature_bound
+        return null, rms, xp.full((), bound, dtype=rms.dtype, device=backends.device(rms))
+    kappa = xp.sum(hessians[0], axis=-1) / total if hessians else xp.ones_like(rms)
     return null, rms, xp.where((kappa > 0.0) & xp.isfinite(kappa), kappa, xp.ones_like(kappa))
 
 
@@ -262,20 +267,21 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
     xp = backends.namespace(mean)
     penalty = objective.penalty
     ridge = penalty.curvature_bound if penalty is not None else None
-    root = xp.hypot(
-        xp.sqrt(kappa)[..., None] * spread, xp.zeros_like(spread) + (ridge or 0.0) ** 0.5
-    )
+    root_kappa = xp.sqrt(kappa)
+    root = root_kappa[..., None] * spread
+    if ridge:
+        root = xp.hypot(root, xp.zeros_like(spread) + ridge**0.5)
     constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
     root = xp.where(root == 0.0, constant, root)
     if penalty is not None and not (
         penalty.smooth or penalty.separable
     ):  # its prox knows but one scale
         root = xp.zeros_like(root) + xp.max(root, axis=-1, keepdims=True)
-    unit = rms / xp.sqrt(kappa)
+    unit = rms / root_kappa
     return Scaling(
         mean=mean,
         inv_std=_known_moments(1.0 / root, root),
-        intercept_scale=xp.ones_like(rms) / xp.sqrt(kappa),
+        intercept_scale=xp.ones_like(rms) / root_kappa,
         gradient_scale=_known_moments(xp.where(unit > 0.0, unit, xp.ones_like(unit)), unit),
         null_model=null,
     )
@@ -283,8 +289,7 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
 
 def _known_moments(x: Array, source: Array) -> Array:
     """Return x with NaN where its source is not finite: a share of infinity would look like 0."""
-    xp = backends.namespace(x)
-    return xp.where(xp.isfinite(source), x, xp.zeros_like(x) + math.nan)
+    return x + (source - source)
 
 
 def _zero_columns(objective: LinearObjective) -> Array:

@@ -17,7 +17,7 @@ from agd.data.arrays import are_small_problems, map_small_problems
 from agd.data.matrix import backward, gram_matrix, scale_rows
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, linear_predictor
 from agd.gradient.objective import BaseObjective
-from agd.gradient.preconditioner import Scaling, batched_matvec
+from agd.gradient.preconditioner import Scaling
 from agd.loss.penalties import ridge_strength
 
 __all__ = ["NewtonObjective", "second_order", "second_order_block"]
@@ -135,12 +135,14 @@ class NewtonObjective(BaseObjective):
         The objective of (w, b), with none, an `L2` penalty or one that has a prox.
     scaling : Scaling
         The coordinates.
-    scale : array, shape (..., d)
-        The factors of the coefficients and of the intercept.
+    scale, mean_scale : array, shapes (..., d)
+        The factors of the coefficients and of the intercept; the same over the sum of the weights of the rows.
     scale_products : array, shape (..., d, d)
-        The products of two of them, over the sum of the weights of the rows.
-    ridge : array, shape (..., d, d), or None
-        The Hessian of an `L2` penalty in these coordinates, which is diagonal.
+        The products of one of either.
+    ridge : array, shape (..., d), or None
+        The curvatures of an `L2` penalty in these coordinates.
+    ridge_hessian : array, shape (..., d, d), or None
+        The diagonal matrix of them.
 
     Examples
     --------
@@ -157,26 +159,32 @@ class NewtonObjective(BaseObjective):
     base: LinearObjective
     scaling: Scaling
     scale: Array
+    mean_scale: Array
     scale_products: Array
     ridge: Array | None
+    ridge_hessian: Array | None
 
     @classmethod
     def of(cls, base: LinearObjective, scaling: Scaling) -> NewtonObjective:
         """Return the objective in the coordinates of a scaling."""
         scale, zero = scaling.inv_std, base.zeros().coef
         xp = backends.namespace(zero)
-        scale = scale + 0.0 * zero
+        if scale.shape != zero.shape:
+            scale = scale + 0.0 * zero
+        coef_scale = scale
         if base.intercept:
-            unit = 0.0 * zero[..., :1] + scaling.intercept_scale[..., None]
+            unit = xp.zeros_like(zero[..., :1]) + scaling.intercept_scale[..., None]
             scale = xp.concat([scale, unit], axis=-1)
-        products = scale[..., :, None] * scale[..., None, :]
-        alpha, ridge = 0.0 if base.nonsmooth else ridge_strength(base.penalty), None
+        mean_scale = scale / base.blocks.total[..., None]
+        products = scale[..., :, None] * mean_scale[..., None, :]
+        alpha, ridge, hessian = 0.0 if base.nonsmooth else ridge_strength(base.penalty), None, None
         if alpha > 0.0:
+            ridge = alpha * coef_scale * coef_scale
+            if base.intercept:
+                ridge = xp.concat([ridge, xp.zeros_like(ridge[..., :1])], axis=-1)
             eye = xp.eye(scale.shape[-1], dtype=scale.dtype, device=backends.device(scale))
-            free = xp.zeros_like(scale[..., :1]) if base.intercept else scale[..., :0]
-            factors = xp.concat([scale[..., : zero.shape[-1]], free], axis=-1)
-            ridge = eye * (alpha * factors * factors)[..., None, :]
-        return cls(base, scaling, scale, products / base.blocks.total[..., None, None], ridge)
+            hessian = eye * ridge[..., None, :]
+        return cls(base, scaling, scale, mean_scale, products, ridge, hessian)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -217,13 +225,12 @@ class NewtonObjective(BaseObjective):
         """Return the value (...), the gradient (..., d) and the Hessian (..., d, d), from one pass."""
         params = self._params(self.scale * x)
         value, grad, hessian = second_order(self.base, self.scaling.mean, params)
-        total = self.base.blocks.total
-        value, grad = value / total, self.scale * grad / total[..., None]
+        value, grad = value / self.base.blocks.total, self.mean_scale * grad
         hessian = self.scale_products * hessian
         if self.ridge is None:
             return value, grad, hessian
-        slope = batched_matvec(self.ridge, x)
-        return value + 0.5 * dot(slope, x), grad + slope, hessian + self.ridge
+        slope = self.ridge * x
+        return value + 0.5 * dot(slope, x), grad + slope, hessian + self.ridge_hessian
 
     def value_and_grad(self, x: Array) -> tuple[Array, Array]:
         """Return the value and the gradient; the Hessian costs a pass as well."""

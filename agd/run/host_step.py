@@ -94,6 +94,26 @@ class CompiledObjective(BaseObjective):
         """Apply the objective's prox."""
         return self.objective.prox(params, step)
 
+    def second_order(self, params: Tree, /) -> tuple[Array, Tree, Array]:
+        """Return value, gradient and Hessian, of an objective that has one."""
+        parts: tuple[Array, Tree, Array] = self.persist(self.objective.second_order(params))
+        return parts
+
+    def penalty_value(self, params: Tree, /) -> Array:
+        """Return the part of the objective that is left to `prox`."""
+        value: Array = self.objective.penalty_value(params)
+        return value
+
+    @property
+    def linear_objective(self) -> Any:
+        """The objective of a linear model, of one that is."""
+        return self.objective.linear_objective
+
+    @property
+    def preconditioner(self) -> Any:
+        """The change of coordinates of an objective that has one."""
+        return self.objective.preconditioner
+
     def evaluate(self, params: Tree, /) -> tuple[Array, Tree, Array]:
         """Return value, gradient and the size of the gradient."""
         evaluation: tuple[Array, Tree, Array] = retry_out_of_memory(

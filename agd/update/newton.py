@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._tree import dot, tree_where
+from agd._tree import tree_where
 from agd._typing import Array, NotApplicable, Params, Progress
 from agd.gradient.cross_products import accumulator
-from agd.update.solver import Solver
+from agd.update.solver import Solver, read_columns, read_scalars
 
 __all__ = [
     "HessianState",
@@ -25,6 +25,7 @@ __all__ = [
     "StepMemory",
     "TrialRecord",
     "damped_direction",
+    "first_state",
     "judge_trial",
 ]
 
@@ -117,24 +118,30 @@ class NewtonStep(Solver):
 class HessianState(NamedTuple):
     """Value, gradient and Hessian at the params, and what decides on the next step.
 
+    Numbers of a problem are on the host: Python floats, or NumPy arrays of the batch's shape.
+
     Attributes
     ----------
-    value, grad, hessian : array, shapes (...), (..., d), (..., d, d)
+    value, grad_norm, size : float or numpy.ndarray, shapes (...)
+        The value, how far the params are from stationary, and their largest entry.
+    grad, hessian : array, shapes (..., d), (..., d, d)
         Those at the params.
     progress : Progress
         What the loop reads.
-    largest : array, shape (...)
+    largest : float or numpy.ndarray, shape (...)
         The largest entry of the Hessian's diagonal.
-    memory : array, shape (k, ...)
-        The numbers of a `StepMemory`, which the host reads and writes all at once.
+    memory : StepMemory
+        What the last step hands to the next.
     """
 
-    value: Array
+    value: Any
+    grad_norm: Any
+    size: Any
     grad: Array
     hessian: Array
     progress: Progress
-    largest: Array
-    memory: Array
+    largest: Any
+    memory: StepMemory
 
 
 class StepMemory(NamedTuple):
@@ -150,8 +157,8 @@ class StepMemory(NamedTuple):
         Steps in a row whose gain was hidden by rounding and whose decrement was no new least.
     grad_square : numpy.ndarray
         The squared length of the gradient; NaN before the first step.
-    iterations, evaluations, stalled, hit_nonfinite, curvature, least_curvature : numpy.ndarray
-        As of `Progress`; 1 stands for true.
+    iterations, evaluations, stalled, hit_nonfinite, curvature, least_curvature, relative_step : numpy.ndarray
+        As of `Progress`.
     """
 
     damping: Any
@@ -164,33 +171,26 @@ class StepMemory(NamedTuple):
     hit_nonfinite: Any
     curvature: Any
     least_curvature: Any
+    relative_step: Any
 
     @classmethod
     def at_start(cls, shape: tuple[int, ...]) -> StepMemory:
         """Return the memory before the first step, after one evaluation."""
-        zero = np.zeros(shape)
+        zero, no = np.zeros(shape), np.zeros(shape, dtype=bool)
         start = {
             "least_decrement": zero + np.inf,
             "grad_square": zero + np.nan,
             "evaluations": zero + 1.0,
+            "stalled": no,
+            "hit_nonfinite": no,
         }
         return cls(**{name: start.get(name, zero) for name in cls._fields})
 
-    def on_device(self, like: Array) -> tuple[Array, Progress]:
-        """Return the numbers as one array beside `like`, and as what the loop reads of them."""
-        memory = backends.to_device_of(np.stack(self), like)
-        fields = {
-            name: memory[i, ...]
-            for i, name in enumerate(self._fields)
-            if name in Progress._fields
-        }  # fmt: skip
-        flags = memory[FLAGS, ...] > 0.0
-        return memory, Progress(
-            **{**fields, "stalled": flags[0, ...], "hit_nonfinite": flags[1, ...]}
-        )
-
-
-FLAGS = slice(StepMemory._fields.index("stalled"), StepMemory._fields.index("hit_nonfinite") + 1)
+    @property
+    def progress(self) -> Progress:
+        """What the loop reads of the numbers."""
+        fields = self._asdict()
+        return Progress(**{name: fields[name] for name in Progress._fields if name in fields})
 
 
 class NewtonTrial(NamedTuple):
@@ -198,19 +198,26 @@ class NewtonTrial(NamedTuple):
 
     Attributes
     ----------
-    params, value, grad, hessian, largest : array
-        The point, and what a `HessianState` holds of it.
-    numbers : tuple of array, shapes (...)
+    params, grad, hessian : array
+        The point, gradient and Hessian.
+    value, grad_norm, size, largest : numpy.ndarray, shape (...)
+        As of `HessianState`.
+    numbers : numpy.ndarray, shape (7, ...)
         The values before and after the step, the slopes along it, its squared length, the largest curvature
         after it and the squared length of the gradient there.
+    relative_step : numpy.ndarray, shape (...)
+        The largest change of a parameter, as a share of the largest one.
     """
 
     params: Array
-    value: Array
     grad: Array
     hessian: Array
-    largest: Array
-    numbers: tuple[Array, ...]
+    value: Any
+    grad_norm: Any
+    size: Any
+    largest: Any
+    numbers: Any
+    relative_step: Any
 
 
 # A refused step multiplies the damping by the first and adds the second, in coordinates where the curvature is
@@ -273,6 +280,7 @@ class Newton(Solver):
     min_curvature_ratio: float = 0.0
 
     rescaled = True
+    host_scalars = True
 
     @property
     def name(self) -> str:
@@ -288,53 +296,74 @@ class Newton(Solver):
             Where value, gradient or Hessian are not finite, or the Hessian is worse conditioned than the solver
             is to take.
         """
-        value, grad, hessian = objective.second_order(params)
+        state = first_state(objective, params, *objective.second_order(params))
         if self.min_curvature_ratio > 0.0:
-            self._check_condition(value, grad, hessian)
-        xp = backends.namespace(value)
-        largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
-        memory, progress = StepMemory.at_start(tuple(value.shape)).on_device(value)
-        return HessianState(value, grad, hessian, progress, largest, memory)
+            self._check_condition(state)
+        return state
 
-    def _check_condition(self, value: Array, grad: Array, hessian: Array) -> None:
-        """Raise `NotApplicable` for what is not finite, and for columns that are nearly dependent: one read."""
-        xp = backends.namespace(value)
-        finite = xp.isfinite(value + xp.sum(grad, axis=-1) + xp.sum(hessian, axis=(-2, -1)))
-        wide = xp.astype(hessian, accumulator(hessian), copy=False)
-        # An eigenvalue routine may raise for what is not finite.
-        curvatures = xp.linalg.eigvalsh(
-            xp.where(finite[..., None, None], wide, xp.zeros_like(wide))
+    def _check_condition(self, state: HessianState) -> None:
+        """Raise `NotApplicable` for what is not finite, and for columns that are nearly dependent: one read.
+
+        The Hessian is a sum of squares: no entry is larger than the largest of its diagonal.
+        """
+        finite = (
+            np.isfinite(state.value) & np.isfinite(state.grad_norm) & np.isfinite(state.largest)
         )
+        if not finite.all():
+            raise NotApplicable("the Hessian is not finite")
+        hessian = state.hessian
+        xp = backends.namespace(hessian)
+        curvatures = xp.linalg.eigvalsh(xp.astype(hessian, accumulator(hessian), copy=False))
         ends = xp.stack([curvatures[..., 0], curvatures[..., -1]])
         low, high = backends.to_numpy(ends).astype(float)
         if not (low > self.min_curvature_ratio * high).all():
-            raise NotApplicable("the Hessian is nearly singular or not finite")
+            raise NotApplicable("the Hessian is nearly singular")
 
     def step(
         self, objective: Any, params: Array, state: HessianState
     ) -> tuple[Array, HessianState]:
         """Go to an acceptable point, with as much damping as that takes; stall where there is none."""
-        like = state.value
-        noise = VALUE_NOISE_EPS * float(backends.namespace(like).finfo(like.dtype).eps)
-        point = (params, state.value, state.grad, state.hessian, state.largest)
-        damping = state.memory[0, ...]
+        noise = VALUE_NOISE_EPS * float(backends.namespace(params).finfo(params.dtype).eps)
         search: TrialRecord | None = None
+        damping, best = state.memory.damping, state
+        start = params
         for _ in range(MAX_TRIALS):
-            trial = _evaluate_trial(objective, params, state, damping)
-            numbers, before = _read_numbers(trial, state)
-            search = judge_trial(search, numbers, before, noise)
-            if search.newly_accepted.all():
-                point = trial[:5]
-            elif search.newly_accepted.any():
-                mask = backends.to_device_of(1.0 * search.newly_accepted, like) > 0.0
-                point = tree_where(mask, trial[:5], point)
+            trial = _evaluate_trial(objective, start, state, damping)
+            search = judge_trial(search, trial.numbers, state.memory, noise, trial.relative_step)
+            if search.newly_accepted.any():
+                after = state._replace(
+                    value=trial.value, grad_norm=trial.grad_norm, size=trial.size, grad=trial.grad,
+                    hessian=trial.hessian, largest=trial.largest,
+                )  # fmt: skip
+                params, best = tree_where(
+                    search.newly_accepted, (trial.params, after), (params, best)
+                )
             if search.ended.all():
                 break
-            damping = backends.to_device_of(search.damping, like)
+            damping = search.damping
         assert search is not None  # noqa: S101 - at least one trial was made
-        memory, progress = search.outcome(noise).on_device(like)
-        params, value, grad, hessian, largest = point
-        return params, HessianState(value, grad, hessian, progress, largest, memory)
+        memory = search.outcome(noise)
+        return params, best._replace(progress=memory.progress, memory=memory)
+
+
+def first_state(
+    objective: Any, params: Array, value: Array, grad: Array, hessian: Array
+) -> HessianState:
+    """Return the state at the first point, whose numbers are read together.
+
+    Parameters
+    ----------
+    objective : Objective
+        It measures the gradient.
+    params, value, grad, hessian : array
+        The point, and what was evaluated there.
+    """
+    xp = backends.namespace(grad)
+    columns = value, objective.grad_norm(grad, params), xp.max(xp.abs(params), axis=-1)
+    diagonal = xp.max(xp.linalg.diagonal(hessian), axis=-1)
+    value, grad_norm, size, largest = read_scalars(*columns, diagonal, host=True)
+    memory = StepMemory.at_start(np.shape(value))
+    return HessianState(value, grad_norm, size, grad, hessian, memory.progress, largest, memory)
 
 
 class TrialRecord(NamedTuple):
@@ -352,6 +381,8 @@ class TrialRecord(NamedTuple):
         How many trials each problem took.
     accepted, newly_accepted, ended, nonfinite : numpy.ndarray of bool
         Whether a trial was accepted, and by the last; whether no other is to be made; whether one was not finite.
+    relative_step : numpy.ndarray
+        The largest change of a parameter by each problem's last trial that counts, relative to the largest one.
     """
 
     numbers: Any
@@ -362,6 +393,7 @@ class TrialRecord(NamedTuple):
     newly_accepted: Any
     ended: Any
     nonfinite: Any
+    relative_step: Any
 
     def outcome(self, noise: float) -> StepMemory:
         """Return what the step hands to the next."""
@@ -382,14 +414,15 @@ class TrialRecord(NamedTuple):
             grad_square=np.where(self.accepted, grad_square, memory.grad_square),
             iterations=memory.iterations + self.accepted,
             evaluations=memory.evaluations + self.trials,
-            stalled=1.0 * (~self.accepted | (without_gain >= MAX_STEPS_WITHOUT_GAIN)),
-            hit_nonfinite=1.0 * self.nonfinite,
+            stalled=~self.accepted | (without_gain >= MAX_STEPS_WITHOUT_GAIN),
+            hit_nonfinite=self.nonfinite,
             curvature=np.maximum(memory.curvature, curvature),
             least_curvature=np.where(lower, curvature, least),
+            relative_step=np.where(self.accepted, self.relative_step, memory.relative_step),
         )
 
 
-def damped_direction(hessian: Array, grad: Array, largest: Array, damping: Array) -> Array:
+def damped_direction(hessian: Array, grad: Array, largest: Any, damping: Any) -> Array:
     """Return -(H + lambda I)⁻¹ g for each problem, with at least as much damping as rounding asks for.
 
     What rounding makes of a singular Hessian is not definite. As much as its entries are uncertain is added to the
@@ -401,9 +434,9 @@ def damped_direction(hessian: Array, grad: Array, largest: Array, damping: Array
         H, which has no negative eigenvalues but for rounding.
     grad : array, shape (..., d)
         g.
-    largest : array, shape (...)
+    largest : float or numpy.ndarray, shape (...)
         The largest entry of the diagonal of H.
-    damping : array, shape (...)
+    damping : float or numpy.ndarray, shape (...)
         lambda.
 
     Returns
@@ -419,45 +452,49 @@ def damped_direction(hessian: Array, grad: Array, largest: Array, damping: Array
     """
     xp, d = backends.namespace(hessian), int(grad.shape[-1])
     eps = float(xp.finfo(hessian.dtype).eps)
-    shift = damping + DIAGONAL_NOISE_EPS * d * eps * xp.maximum(
-        largest, xp.zeros_like(largest) + eps
-    )
+    shift: Any = np.asarray(damping + DIAGONAL_NOISE_EPS * d * eps * np.maximum(largest, eps))
     # LAPACK knows nothing wider than double, and single precision loses digits that the Hessian has.
     wide = accumulator(hessian)
     eye = xp.eye(d, dtype=wide, device=backends.device(hessian))
-    damped = (
-        xp.astype(hessian, wide, copy=False)
-        + eye * xp.astype(shift, wide, copy=False)[..., None, None]
-    )
+    shift = backends.to_device_of(shift, eye)[..., None, None] if shift.ndim else shift.item()
+    damped = xp.astype(hessian, wide, copy=False) + shift * eye
     solution = xp.linalg.solve(damped, xp.astype(grad, wide, copy=False)[..., None])
     return -xp.astype(solution[..., 0], grad.dtype, copy=False)
 
 
 def _evaluate_trial(
-    objective: Any, params: Array, state: HessianState, damping: Array
+    objective: Any, params: Array, state: HessianState, damping: Any
 ) -> NewtonTrial:
-    """Evaluate the point one damped step ahead."""
+    """Evaluate the point one damped step ahead, and read its numbers together."""
     xp = backends.namespace(params)
     direction = damped_direction(state.hessian, state.grad, state.largest, damping)
     point = params + direction
     value, grad, hessian = objective.second_order(point)
-    largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
-    slopes = dot(state.grad, direction), dot(grad, direction)
-    squares = dot(direction, direction), dot(grad, grad)
-    numbers = (state.value, slopes[0], value, slopes[1], squares[0], largest, squares[1])
-    return NewtonTrial(point, value, grad, hessian, largest, numbers)
-
-
-def _read_numbers(trial: NewtonTrial, state: HessianState) -> tuple[Any, StepMemory]:
-    """Read the numbers of a trial, and the memory of the steps before, in one transfer."""
-    xp = backends.namespace(trial.value)
-    read = backends.to_numpy(xp.concat([xp.stack(trial.numbers), state.memory])).astype(float)
-    n = len(trial.numbers)
-    return read[:n], StepMemory(*read[n:])
+    vectors = xp.stack([direction, state.grad, grad, point], axis=-2)
+    gram = vectors[..., :3, :] @ xp.matrix_transpose(vectors[..., :3, :])
+    columns = [
+        value, objective.grad_norm(grad, point), xp.max(xp.abs(vectors), axis=-1), gram,
+        xp.max(xp.linalg.diagonal(hessian), axis=-1),
+    ]  # fmt: skip
+    value, grad_norm, sizes, gram, largest = read_columns(columns)
+    slopes, squares = (gram[..., 0, 1], gram[..., 0, 2]), (gram[..., 0, 0], gram[..., 2, 2])
+    numbers = np.stack(
+        [state.value + 0.0 * value, slopes[0], value, slopes[1], squares[0], largest, squares[1]]
+    )
+    moved = sizes[..., 0] / np.where(sizes[..., 3] > 0.0, sizes[..., 3], 1.0)
+    if not value.ndim:
+        value, grad_norm, largest = value.item(), grad_norm.item(), largest.item()
+    return NewtonTrial(
+        point, grad, hessian, value, grad_norm, sizes[..., 3], largest, numbers, moved
+    )
 
 
 def judge_trial(
-    search: TrialRecord | None, numbers: Any, memory: StepMemory, noise: float
+    search: TrialRecord | None,
+    numbers: Any,
+    memory: StepMemory,
+    noise: float,
+    relative_step: Any = 0.0,
 ) -> TrialRecord:
     """Return the record of a search after a trial with these numbers."""
     value, slope, new_value, new_slope, _, largest, grad_square = numbers
@@ -476,7 +513,9 @@ def judge_trial(
     if search is None:
         damping = np.where(good, memory.damping, DAMPING_GROWTH * memory.damping + MIN_DAMPING)
         one = np.ones_like(memory.damping)
-        return TrialRecord(numbers, memory, damping, one, good, good, good | hopeless, ~finite)
+        return TrialRecord(
+            numbers, memory, damping, one, good, good, good | hopeless, ~finite, relative_step
+        )
     running = ~search.ended
     newly = good & running
     return TrialRecord(
@@ -488,4 +527,5 @@ def judge_trial(
         newly_accepted=newly,
         ended=search.ended | newly | (running & hopeless),
         nonfinite=np.where(running, ~finite, search.nonfinite),
+        relative_step=np.where(running, relative_step, search.relative_step),
     )  # fmt: skip

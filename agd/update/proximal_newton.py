@@ -20,7 +20,7 @@ from agd.update.newton import (
     MAX_TRIALS,
     VALUE_NOISE_EPS,
     HessianState,
-    StepMemory,
+    first_state,
     judge_trial,
 )
 from agd.update.proximal import CompositePoint
@@ -155,7 +155,8 @@ class HostPoint(NamedTuple):
     def read(cls, objective: Any, params: Array, state: HessianState) -> HostPoint:
         """Read a point and the state there."""
         x, g, H = map(_on_host, (params, state.grad, state.hessian))
-        scale, penalty = _on_host(objective.scaling.inv_std), objective.base.penalty
+        scale = _on_host(objective.preconditioner.inv_std)
+        penalty = objective.linear_objective.penalty
         p = len(scale)
         near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
         residual = np.append(x[:p] - near / scale, g[p:])
@@ -239,6 +240,7 @@ class ProximalNewton(Solver):
 
     handles_prox = True
     rescaled = True
+    host_scalars = True
 
     @property
     def name(self) -> str:
@@ -253,48 +255,42 @@ class ProximalNewton(Solver):
         NotApplicable
             Where value, gradient or Hessian are not finite.
         """
-        smooth, grad, hessian = objective.second_order(params)
-        xp = backends.namespace(smooth)
-        if not np.isfinite(backends.to_numpy(smooth + xp.sum(grad) + xp.sum(hessian))):
+        state = first_state(objective, params, *_evaluate_composite(objective, params))
+        if not np.isfinite(state.value + state.grad_norm + state.largest):
             raise NotApplicable("the value, the gradient or the Hessian is not finite")
-        memory, progress = StepMemory.at_start(()).on_device(smooth)
-        value = smooth + objective.penalty_value(params)
-        largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
-        return HessianState(value, grad, hessian, progress, largest, memory)
+        return state
 
     def step(
         self, objective: Any, params: Array, state: HessianState
     ) -> tuple[Array, HessianState]:
         """Go to an acceptable minimum of a damped model; stall where there is none."""
-        like, penalty = state.value, objective.base.penalty
-        eps = float(np.finfo(backends.dtype_name(like.dtype)).eps)
-        scale = _on_host(objective.scaling.inv_std)
-        old, memory = HostPoint.read(objective, params, state), StepMemory(*_on_host(state.memory))
-        least_damping = DIAGONAL_NOISE_EPS * len(old.x) * eps * max(float(state.largest), eps)
+        penalty = objective.linear_objective.penalty
+        eps = float(np.finfo(backends.dtype_name(params.dtype)).eps)
+        scale = _on_host(objective.preconditioner.inv_std)
+        old, memory = HostPoint.read(objective, params, state), state.memory
+        least_damping = DIAGONAL_NOISE_EPS * len(old.x) * eps * max(state.largest, eps)
         damping, search = float(memory.damping), None
         for _ in range(MAX_TRIALS):
             minimum = old.model_minimum(scale, penalty, damping + least_damping)
             trial = backends.to_device_of(minimum, params)
-            after = _evaluate_composite(objective, trial, state)
+            after = first_state(objective, trial, *_evaluate_composite(objective, trial))
             numbers = old.numbers(HostPoint.read(objective, trial, after))
-            search = judge_trial(search, numbers, memory, VALUE_NOISE_EPS * eps)
+            moved = float(np.abs(minimum - old.x).max()) / (after.size or 1.0)
+            search = judge_trial(search, numbers, memory, VALUE_NOISE_EPS * eps, moved)
             if search.accepted:
                 params, state = trial, after
             if search.ended:
                 break
             damping = float(search.damping)
         assert search is not None  # noqa: S101 - at least one trial was made
-        packed, progress = search.outcome(VALUE_NOISE_EPS * eps).on_device(like)
-        return params, state._replace(progress=progress, memory=packed)
+        memory = search.outcome(VALUE_NOISE_EPS * eps)
+        return params, state._replace(progress=memory.progress, memory=memory)
 
 
-def _evaluate_composite(objective: Any, params: Array, state: HessianState) -> HessianState:
-    """Return the state at another point, with the progress as it was."""
+def _evaluate_composite(objective: Any, params: Array) -> tuple[Array, Array, Array]:
+    """Return the value with the penalty, and gradient and Hessian of the smooth part."""
     smooth, grad, hessian = objective.second_order(params)
-    xp = backends.namespace(smooth)
-    largest = xp.max(xp.linalg.diagonal(hessian), axis=-1)
-    value = smooth + objective.penalty_value(params)
-    return HessianState(value, grad, hessian, state.progress, largest, state.memory)
+    return smooth + objective.penalty_value(params), grad, hessian
 
 
 def _on_host(x: Array) -> HostArray:

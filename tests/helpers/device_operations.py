@@ -69,7 +69,8 @@ def whole_fits() -> dict[str, Callable[[], Any]]:
     line = torch.asarray([1.0, 2, 3, 4, 5, 6, 8], dtype=torch.float64)[:, None]
     heights = torch.asarray([5.5, 6, 6.5, 7, 7.5, 8, 9], dtype=torch.float64)
     X = torch.asarray(rng.normal(size=(1000, 20)))
-    y = X[:, 0] + torch.asarray((rng.random(1000) < 0.5) * 1.0)
+    classes = torch.asarray((rng.random(1000) < 0.5) * 1.0)
+    y = X[:, 0] + classes
     problems = torch.asarray(rng.normal(size=(1000, 100, 5)))
     targets = torch.asarray(rng.normal(size=(1000, 100)))
     return {
@@ -78,6 +79,9 @@ def whole_fits() -> dict[str, Callable[[], Any]]:
         "ridge, 1,000 x 20": lambda: agd.fit(X, y, penalty=agd.loss.L2(0.1)),
         "lasso, 1,000 x 20": lambda: agd.fit(X, y, penalty=agd.loss.L1(0.05)),
         "squared, 1,000 problems of 100 x 5": lambda: agd.fit(problems, targets),
+        "log_loss with a ridge, 1,000 x 20": lambda: agd.fit(
+            X, classes, loss="log_loss", penalty=agd.loss.L2(1e-3)
+        ),
     }
 
 

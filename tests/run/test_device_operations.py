@@ -15,6 +15,7 @@ MAX_OPERATIONS = {
     "ridge, 1,000 x 20": 80,
     "lasso, 1,000 x 20": 100,
     "squared, 1,000 problems of 100 x 5": 100,
+    "log_loss with a ridge, 1,000 x 20": 400,
 }
 
 
@@ -22,6 +23,13 @@ MAX_OPERATIONS = {
 def test_a_whole_fit_stays_within_its_operations(title):
     pytest.importorskip("torch")
     assert 0 < operation_count(whole_fits()[title]) <= MAX_OPERATIONS[title]
+
+
+def test_newton_reads_once_an_evaluation():
+    pytest.importorskip("torch")
+    result = whole_fits()["log_loss with a ridge, 1,000 x 20"]()
+    assert result.solver == "newton"
+    assert 0 < result.n_sync <= result.nfev + 3
 
 
 MAX_STEP_OPERATIONS = {

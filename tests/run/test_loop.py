@@ -94,8 +94,8 @@ def _hold_to_the_budget(X, y, counts, method, check_every, loss):
         assert found.n_sync in (6, 7)
         return
     if method == "auto" and loss == "poisson":
-        # Newton's method: the data, the condition, the start, each evaluation, and each look.
-        assert found.n_sync == 3 + (found.nfev - 1) + -(-found.nit // check_every)
+        # Newton's method: the data, the condition, and each evaluation; a look costs nothing.
+        assert found.n_sync == 2 + found.nfev
         return
     if method == "gd" and loss == "poisson":
         # A step may be refused, and each evaluation is read, so that a look costs nothing: beside them the

@@ -217,6 +217,9 @@ class Upward:
     def value_and_grad(self, x):
         return self.second_order(x)[:2]
 
+    def grad_norm(self, grads, params):
+        return np.max(np.abs(grads))
+
 
 def test_a_search_without_a_lower_point_stalls():
     solver, objective = Newton(), Upward()
