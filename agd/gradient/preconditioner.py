@@ -196,6 +196,8 @@ class Scaling(NamedTuple):
         if penalty is not None and not penalty.smooth:
             v = self.to_preconditioned(params)
             pulled = tree_subtract(v, self.prox(tree_subtract(v, pulled), 1.0, penalty))
+            # Far from zero the rounding of b = d c - mu · w leaves a residual that no step can lower.
+            return self.largest_entry(pulled) / self.resolvable_gradient_scale(params)
         return self.largest_entry(pulled) / self.gradient_scale
 
     def largest_entry(self, params: Params) -> Array:

@@ -241,7 +241,7 @@ def _fit_target(rows: Rows, problem: LinearProblem) -> FitResult:
         v = w / model.scale
         g = model.scale * (data.coef - scaling.shift * data.intercept)
         residual = float(np.abs(v - model.prox(v - g)).max())
-        after = max(residual, abs(data.intercept)) / scaling.unit
+        after = max(residual, abs(data.intercept)) / scaling.resolvable_unit(w, b)
         if after <= max(tolerance, 2.0 * size):
             break
         if passes > MAX_REFINEMENTS or not math.isfinite(after):

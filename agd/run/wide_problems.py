@@ -94,7 +94,7 @@ def _fit_columns(rows: Rows, problem: LinearProblem) -> FitResult:
     intercept, penalty = problem.intercept, problem.penalty
     m, variance = column_moments(problem)
     scaling = HostScaling.of_columns(m, variance, 0.0, rows.kind)
-    scale, unit, tolerance = scaling.scale, scaling.unit, relative_tolerance(rows.kind)
+    scale, tolerance = scaling.scale, relative_tolerance(rows.kind)
     model = QuadraticModel(None, None, scale, penalty)
     origin = v = model.prox(np.zeros_like(scale))
     w = scale * v
@@ -105,7 +105,7 @@ def _fit_columns(rows: Rows, problem: LinearProblem) -> FitResult:
         data = rows.evaluate(w, b, intercept)
         g = scale * (data.coef - scaling.shift * data.intercept)
         violation = np.abs(v - model.prox(v - g))
-        size = max(float(violation.max()), abs(data.intercept)) / unit
+        size = max(float(violation.max()), abs(data.intercept)) / scaling.resolvable_unit(w, b)
         value: Any = penalty.value(w)  # type: ignore[union-attr]
         data = data._replace(value=data.value + float(value))
         log.append(StepRecord(data.value, size, moved))

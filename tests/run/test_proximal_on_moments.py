@@ -236,3 +236,20 @@ def test_faces_know_no_unit_of_the_targets(unit):
     found = agd.fit(x[:, None] ** np.arange(1, 11), y, penalty=L1(1e-4 * unit))
     assert found.success
     assert found.nit <= 20
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e7])
+@pytest.mark.parametrize("penalty", [agd.loss.L1(0.05), agd.loss.NonNegative()], ids=str)
+@pytest.mark.parametrize("stop", [None, agd.Stop()], ids=["direct", "loop"])
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+def test_columns_far_from_zero_take_no_more_steps(offset, penalty, stop, loss):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 8))
+    y = X[:, 0] + rng.normal(size=500)
+    near = agd.fit(X, y, penalty=penalty, stop=stop, loss=loss)
+    far = agd.fit(X + offset, y, penalty=penalty, stop=stop, loss=loss)
+    assert far.success
+    assert far.solver == near.solver
+    assert far.nfev <= near.nfev + 2
+    np.testing.assert_allclose(far.coef, near.coef, rtol=0, atol=1e-14 * offset)
