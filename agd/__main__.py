@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 for success, 1 for a fit that did not converge or descent that diverged, 2
-        for wrong input, 130 after an interrupt.
+        The exit code: 0 for success, 1 for the article's descent that diverged, 2 for wrong input, 3 for a fit
+        that did not converge, 130 after an interrupt, 141 where the reader of the output has left.
     """
     try:
         from agd.cli.app import run_command_line

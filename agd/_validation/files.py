@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["check_distinct_files", "check_writable", "write_atomically"]
+__all__ = ["check_distinct_files", "check_writable", "name_option_in_errors", "write_atomically"]
 
 
 def check_writable(name: str, path: Path) -> None:
@@ -68,6 +68,17 @@ def check_distinct_files(inputs: dict[str, Path], outputs: dict[str, Path | None
         first = name_by_path.setdefault(path.resolve(), name)
         if first != name:
             raise ValueError(f"{name}: {path} is {first} already, need another file")
+
+
+@contextlib.contextmanager
+def name_option_in_errors(name: str, path: Path) -> Iterator[None]:
+    """Turn an error of the system, such as that of a full disk, into one that names the option and its file."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{name}: {path} cannot be written to ({error.strerror or error})"
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

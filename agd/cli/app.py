@@ -10,19 +10,25 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import agd
-from agd._validation.files import check_distinct_files, check_writable, write_atomically
+from agd._validation.files import (
+    check_distinct_files,
+    check_writable,
+    name_option_in_errors,
+    write_atomically,
+)
 from agd.cli import fitting, report
 from agd.cli.models import Model
 from agd.cli.report import in_option_names
 from agd.cli.streaming import fit_table_in_batches
 from agd.cli.tables import read_table
+from agd.data.tables import FORMAT_BY_SUFFIX
 
 __all__ = ["app", "run_command_line"]
 
@@ -35,6 +41,9 @@ agd fits by gradient descent on whatever array you hold: NumPy, CuPy, PyTorch, J
   agd backends                         which array libraries are here, on which devices
 
 agd COMMAND --help says more; from Python: import agd; agd.fit(X, y)."""
+
+EXIT_UNCONVERGED = 3
+EXIT_BROKEN_PIPE = 141
 
 # Errors whose message is enough for a user; others are named by their type.
 EXPECTED_ERRORS = (
@@ -145,15 +154,20 @@ def fit(
         bool,
         typer.Option("--stream", help="Read the table in batches: for one larger than memory."),
     ] = False,
+    allow_unconverged: Annotated[
+        bool,
+        typer.Option("--allow-unconverged", help="Write a model that did not converge, too."),
+    ] = False,
 ) -> None:
-    """Fit a linear model to a table; exit code 1 if it did not converge.
+    """Fit a linear model to a table; exit code 3 if it did not converge.
 
-    Coefficients are in the table's own units.
+    Coefficients are in the table's own units. A model that did not converge is not saved, unless
+    --allow-unconverged says so.
     """
     options = fitting.FitOptions(
         target=target, features=features, weight=weight, loss=loss, delta=delta, l2=l2,
         intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
-        save=save, plot=plot,
+        save=save, plot=plot, allow_unconverged=allow_unconverged,
     )  # fmt: skip
     options.check(table)
     selection = agd.backends.select(backend)
@@ -163,9 +177,11 @@ def fit(
         fitted = fitting.fit_table(options, read_table(table), selection)
     report.print_auto_choice(backend, selection)
     report.print_fit(fitted, as_json=json)
+    unwritten = fitting.write_outputs(options, fitted)
     if not fitted.result.success:
-        report.print_note(in_option_names(fitted.result.message))
-        raise typer.Exit(1)
+        message = in_option_names(fitted.result.message)
+        report.print_note(f"{message}; {unwritten}" if unwritten else message)
+        raise typer.Exit(EXIT_UNCONVERGED)
 
 
 @app.command()
@@ -173,10 +189,11 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model that agd fit --save wrote.")],
     table: Annotated[Path, typer.Argument(help="A table with the model's columns, in any order.")],
     output: Annotated[
-        Path | None, typer.Option(help="Write a CSV here rather than to the standard output.")
+        Path | None,
+        typer.Option(help="Write a .csv, .parquet or .feather file, not to the standard output."),
     ] = None,
 ) -> None:
-    """Predict for the rows of a table: a CSV with a column `prediction`.
+    """Predict for the rows of a table: a table with a column `prediction`, as CSV on the standard output.
 
     For classes the prediction is the label, and a column `probability` has that of the second class; of
     more than two classes, that of the predicted one.
@@ -185,19 +202,45 @@ def predict(
     import pyarrow.csv
 
     check_distinct_files({"the model": model, "the table": table}, {"--output": output})
+    write = _table_writer(Path("standard output.csv") if output is None else output)
     if output is not None:
         check_writable("--output", output)
     fitted = Model.load(model)
     rows = read_table(table)
     rows.check_columns("feature", fitted.features)
     columns = pa.table(fitted.predict(rows.matrix(fitted.features)))
-    options = pyarrow.csv.WriteOptions(quoting_style="needed")
     if output is None:
         sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(columns, sink, options)
+        write(columns, sink)
         print(sink.getvalue().to_pybytes().decode(), end="")
     else:
-        write_atomically(output, lambda file: pyarrow.csv.write_csv(columns, file, options))
+        with name_option_in_errors("--output", output):
+            write_atomically(output, lambda file: write(columns, file))
+    if not fitted.converged:
+        status = fitted.fit.get("status", "no status")
+        report.print_note(
+            f"{model}: the fit of this model did not converge ({status}): its predictions may be far off"
+        )
+
+
+def _table_writer(output: Path) -> Callable[[Any, Any], None]:
+    """Return ``write(table, file)`` for the kind of file that the suffix of --output names."""
+    import pyarrow.csv
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    kind = FORMAT_BY_SUFFIX.get(output.suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"--output: the suffix must be one of {', '.join(FORMAT_BY_SUFFIX)}, got {output.name!r}"
+        )
+    options = pyarrow.csv.WriteOptions(quoting_style="needed")
+    writers: dict[str, Callable[[Any, Any], None]] = {
+        "csv": lambda table, file: pyarrow.csv.write_csv(table, file, options),
+        "parquet": pyarrow.parquet.write_table,
+        "feather": pyarrow.feather.write_feather,
+    }
+    return writers[kind]
 
 
 def _print_warning(message: Any, *_: Any, **__: Any) -> None:
@@ -233,10 +276,13 @@ def _exit_code(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
-        # The reader of the pipe has ended (agd train | head -1). Python flushes its buffer at exit, which
-        # would raise again without a file to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _leave_broken_pipe()
+    except (
+        SystemExit
+    ) as error:  # Click turns a broken pipe into one, with the code of other failures
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _leave_broken_pipe()
     except Exception as error:
         if os.environ.get("AGD_DEBUG"):
             raise
@@ -245,6 +291,15 @@ def _exit_code(argv: list[str]) -> int:
     if code == 130:
         report.print_note("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _leave_broken_pipe() -> int:
+    """Return the exit code where the reader of the pipe has ended, as in ``agd train | head -1``.
+
+    Python flushes its buffer at exit, which would raise again without a file to write to.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_BROKEN_PIPE
 
 
 @contextlib.contextmanager

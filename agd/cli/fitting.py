@@ -17,7 +17,11 @@ import numpy as np
 
 import agd
 from agd._validation import as_choice, as_count, as_nonnegative, as_positive
-from agd._validation.files import check_distinct_files, check_writable
+from agd._validation.files import (
+    check_distinct_files,
+    check_writable,
+    name_option_in_errors,
+)
 from agd.cli.models import Model
 from agd.cli.report import FORMATS, draw_loss_curve, in_table_names
 from agd.cli.tables import Table
@@ -50,6 +54,7 @@ class FitOptions:
     tol: float | None
     save: Path | None
     plot: Path | None
+    allow_unconverged: bool = False
 
     def check(self, table: Path) -> None:
         """Raise for a wrong option before the table is read."""
@@ -134,8 +139,7 @@ class FitOptions:
             self.check_column_roles(features)
             return features
         # Without --weight the name "" must not exclude a column that has no name: it is an error below.
-        others = {self.target, *([self.weight] if self.weight else [])}
-        features = [name for name in table.names if name not in others]
+        features = table.feature_names([self.target, *([self.weight] if self.weight else [])])
         if not features:
             raise ValueError(f"{table.path}: no column is left to fit {self.target!r} from")
         if "" in features:
@@ -161,7 +165,7 @@ class FittedTable:
 
 
 def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
-    """Fit a table on a backend, save the model and draw the loss curve if the options say so.
+    """Fit a table on a backend.
 
     Parameters
     ----------
@@ -198,23 +202,33 @@ def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
     seconds = time.perf_counter() - start
     model = make_model(options, names, labels, result, table.rows)
     scores = _model_scores(model, loss, X, y, weight)
-    write_outputs(options, table.path.name, model, result)
     return FittedTable(model, result, scores, table.path, table.rows, str(selection), seconds)
 
 
-def write_outputs(options: FitOptions, name: str, model: Model, result: Any) -> None:
-    """Save the model for --save, and draw the loss curve for --plot."""
-    if options.save is not None:
-        model.save(options.save)
+def write_outputs(options: FitOptions, fitted: FittedTable) -> str:
+    """Save the model for --save, and draw the loss curve for --plot; return what was left unwritten, and why.
+
+    A model that did not converge is written with --allow-unconverged alone, since its predictions look like those
+    of any other.
+    """
+    model, result, unwritten = fitted.model, fitted.result, ""
+    if options.save is not None and not (result.success or options.allow_unconverged):
+        unwritten = f"--save: {options.save} is not written, since the fit did not converge; "
+        unwritten += "--allow-unconverged writes it all the same"
+    elif options.save is not None:
+        with name_option_in_errors("--save", options.save):
+            model.save(options.save)
     if options.plot is not None:
-        title = f"{result.loss.name} of {name}\n{result.method}"
+        title = f"{result.loss.name} of {fitted.path.name}\n{result.method}"
         ylabel = "relative gradient" if options.tol is None else "largest gradient entry"
-        draw_loss_curve(options.plot, result.history, title, ylabel)
+        with name_option_in_errors("--plot", options.plot):
+            draw_loss_curve(options.plot, result.history, title, ylabel)
+    return unwritten
 
 
 def _target_values(options: FitOptions, table: Table, loss: Any) -> tuple[Any, list[str] | None]:
     """Return the target as numbers, and the labels of a target that is text."""
-    if loss.classes is not None and table.is_text(options.target):
+    if loss.classes is not None and table.has_labels(options.target):
         return table.labels(options.target, loss)
     return table.numbers(options.target), None
 
@@ -273,6 +287,7 @@ def make_model(
         fit={
             "method": result.method,
             "status": result.status.name,
+            "converged": bool(result.success),
             "steps": result.nit,
             "loss": result.fun,
             "rows": rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -92,6 +93,8 @@ class Model:
             model = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except KeyError as error:
             raise ValueError(f"{path}: is not a whole agd model: {error} is missing") from error
+        if not isinstance(content["fit"], dict) or not isinstance(content["target"], str):
+            raise ValueError(f"{path}: target must be a name, and fit an object")  # noqa: TRY004 - of a file
         model._check_content(path)
         return model
 
@@ -125,12 +128,22 @@ class Model:
             raise ValueError(
                 f"{path}: loss {loss.name!r} has {class_count} classes, got {self.classes!r}"
             )
+        if not _are_labels(classes):
+            raise ValueError(
+                f"{path}: classes must be all text, all booleans or all numbers of at most 64 bits, in ascending "
+                f"order and each once, got {classes!r}"
+            )
         if several and {len(rows), *([] if constant is None else [len(constants)])} != {
             class_count
         }:
             raise ValueError(
                 f"{path}: coefficients and intercept must be those of {class_count} classes"
             )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit converged, as far as the file says; files of earlier versions say the status alone."""
+        return bool(self.fit.get("converged", self.fit.get("status") == "CONVERGED"))
 
     def _make_loss(self) -> Any:
         parameters = {k: v for k, v in self.loss.items() if k != "name"}
@@ -151,6 +164,18 @@ class Model:
             "prediction": np.asarray(self.classes)[loss.likeliest_class(z).astype(int)],
             "probability": probability if loss.outputs is None else probability.max(axis=-1),
         }
+
+
+def _are_labels(classes: list[Any]) -> bool:
+    """Return whether classes are of one kind, ascending and distinct, as `save` writes them."""
+    kinds = {type(c) for c in classes}
+    if kinds <= {int, float}:
+        fit_in_64_bits = (_is_finite(c) and (type(c) is float or abs(c) < 2**63) for c in classes)
+        if not all(fit_in_64_bits):
+            return False
+    elif kinds not in ({str}, {bool}):
+        return False
+    return all(a < b for a, b in itertools.pairwise(classes))
 
 
 def _is_finite(value: object) -> bool:

@@ -16,10 +16,10 @@ from agd.cli.fitting import (
     deviance,
     make_model,
     progress_bar,
-    write_outputs,
 )
 from agd.cli.models import Model
 from agd.cli.report import in_table_names
+from agd.cli.tables import table_kind
 from agd.data.tables import table_batches
 
 __all__ = ["fit_table_in_batches"]
@@ -27,6 +27,8 @@ __all__ = ["fit_table_in_batches"]
 
 def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> FittedTable:
     """Fit a table in batches on a backend; as `fit_table`, but of a file that is read while it is fitted."""
+    if not path.is_dir():  # a folder of files is one table
+        table_kind(path)
     features = options.feature_names()
     options.check_column_roles(features)
     loss = options.make_loss()
@@ -61,7 +63,6 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
     seconds, rows = time.perf_counter() - start, stream.rows or 0
     model = make_model(options, table.features, table.labels, result, rows)
     scores = _scores_over_batches(model, result, table)
-    write_outputs(options, path.name, model, result)
     return FittedTable(model, result, scores, path, rows, f"{selection}, in batches", seconds)
 
 

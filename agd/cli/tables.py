@@ -17,11 +17,18 @@ import pyarrow.csv
 import pyarrow.dataset
 
 from agd._typing import Loss
-from agd.data.tables import FORMAT_BY_SUFFIX, check_class_count, is_text_type
+from agd.data.tables import (
+    FORMAT_BY_SUFFIX,
+    check_class_count,
+    check_text,
+    feature_columns,
+    is_boolean_type,
+    is_number_text,
+    is_text_type,
+    read_error_text,
+)
 
-__all__ = ["Table", "read_table"]
-
-NOT_UTF8 = "is not UTF-8 text: save it as UTF-8"
+__all__ = ["Table", "read_table", "table_kind"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Table:
         """The columns' names."""
         return list(self.data.column_names)
 
+    def feature_names(self, taken: list[str]) -> list[str]:
+        """Return the columns that have no other role; the index of a frame that was saved has one."""
+        return feature_columns(self.path, self.data.schema, taken)
+
     @property
     def rows(self) -> int:
         """The number of rows."""
@@ -63,6 +74,10 @@ class Table:
     def is_text(self, name: str) -> bool:
         """Return whether a column holds text."""
         return is_text_type(self.data.column(name).type)
+
+    def has_labels(self, name: str) -> bool:
+        """Return whether a column holds text or booleans, which are labels and no numbers."""
+        return self.is_text(name) or is_boolean_type(self.data.column(name).type)
 
     def numbers(self, name: str, hint: str = "") -> Any:
         """Return a column as float64, or raise for the first row that is not a finite number.
@@ -104,7 +119,7 @@ class Table:
         for row, value in enumerate(column.to_pylist(), start=1):
             if value is None:
                 continue
-            if not _is_number(value):
+            if not is_number_text(value):
                 raise ValueError(
                     f"{self.path}: row {row}: column {name!r} must be numbers, got {value!r}{hint}"
                 )
@@ -128,17 +143,37 @@ class Table:
             values[:, i] = self.numbers(name, hint)
         return values
 
-    def labels(self, name: str, loss: Loss) -> tuple[Any, list[str]]:
-        """Return a text column of classes, as many as the loss has, as numbers from 0, and the sorted classes."""
+    def labels(self, name: str, loss: Loss) -> tuple[Any, list[Any]]:
+        """Return a column of labels, as many as the loss has classes, as numbers from 0, and the sorted labels.
+
+        True and false in a CSV file are text, so that a prediction is written as the table has it.
+        """
         column = self.data.column(name)
+        if is_boolean_type(column.type) and self.path.suffix.lower() == ".csv":
+            text = _csv_format({name: pa.string()})
+            column = pyarrow.dataset.dataset(self.path, format=text).to_table([name]).column(0)
         cells = column.to_pylist()
         for row, cell in enumerate(cells, start=1):
-            if not cell:
+            if cell is None or cell == "":
                 raise ValueError(f"{self.path}: row {row}: column {name!r} is empty here")
         values = np.asarray(cells)
         classes, codes = np.unique(values, return_inverse=True)
         check_class_count(self.path, name, loss, list(map(str, classes)), len(classes))
-        return codes.astype(float), [str(c) for c in classes]
+        return codes.astype(float), classes.tolist()
+
+
+def table_kind(path: Path) -> str:
+    """Return the kind of a table by its suffix; raise where there is no such file."""
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, need a file")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    kind = FORMAT_BY_SUFFIX.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"{path}: unknown kind of table, need one of {', '.join(FORMAT_BY_SUFFIX)}"
+        )
+    return kind
 
 
 def read_table(path: Path) -> Table:
@@ -159,43 +194,17 @@ def read_table(path: Path) -> Table:
     ValueError
         For a file that is missing, empty, damaged or ragged; the message names the row, where there is one.
     """
-    kind = FORMAT_BY_SUFFIX.get(path.suffix.lower())
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, need a file")
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
-    if kind is None:
-        raise ValueError(
-            f"{path}: unknown kind of table, need one of {', '.join(FORMAT_BY_SUFFIX)}"
-        )
+    kind = table_kind(path)
     try:
         data = _read_csv(path) if kind == "csv" else _read_columnar(path, kind)
-        names = data.column_names
+        data.column_names  # noqa: B018 - decoded here, where the file is known
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {_describe_error(path, kind, error)}") from error
+        raise ValueError(f"{path}: {read_error_text(path, error)}") from error
     if kind == "csv":
-        if any(pa.types.is_binary(column.type) for column in data.columns):
-            raise ValueError(f"{path}: {NOT_UTF8}")
-        if len(names) == 1 and (hint := _separator_hint(names[0])):
-            raise ValueError(f"{path}: {hint}")
+        check_text(path, data.schema)
     if data.num_rows == 0:
         raise ValueError(f"{path}: no rows below the header")
     return Table(path, data)
-
-
-def _is_number(text: str) -> bool:
-    """Return whether Arrow reads a cell as a number; Python accepts more, such as 1_000 and a line's end."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text and text == text.strip()
-
-
-def _separator_hint(header: str) -> str:
-    """Return a hint for a header of one column that contains another separator than a comma, else ""."""
-    mark = next((mark for mark in ";\t|" if mark in header), None)
-    return f"one column found; is it separated by {mark!r}? need ','" if mark else ""
 
 
 def _read_columnar(path: Path, kind: str) -> Any:
@@ -235,28 +244,3 @@ def _numbers_if_possible(column: Any) -> Any:
         return filled.cast(pa.float64())
     except pa.ArrowInvalid:
         return column
-
-
-def _describe_error(path: Path, kind: str, error: Exception) -> str:
-    """Return the reason why Arrow cannot read a file, with the row where that is known."""
-    text = " ".join(str(error).split())
-    if kind != "csv":
-        if "duplicate field names" in text:
-            return "has two columns of one name"
-        return f"is no {kind} file ({text.rpartition(chr(39) + ': ')[2]})"
-    with path.open("rb") as file:
-        head = file.readline(2**16)
-    if b"\0" in head or isinstance(error, UnicodeDecodeError) or "UTF8" in text:
-        return NOT_UTF8
-    if not head.strip() or "Empty CSV" in text:
-        return "no rows below the header" if head.strip() else "the file is empty"
-    if b"," not in head and (hint := _separator_hint(head.decode(errors="replace"))):
-        return hint
-    if "multiple columns named" in text:
-        return f"the header has column {text.rpartition('named ')[2]!r} more than once"
-    # A single thread reads more slowly, but its error names the row.
-    try:
-        pyarrow.csv.read_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False))
-    except pa.ArrowInvalid as row_error:
-        text = " ".join(str(row_error).split())
-    return text.replace("CSV parse error: ", "").replace("Row #", "line ")

@@ -208,7 +208,7 @@ def test_a_terminal_has_a_bar_that_leaves_nothing_behind(small):
         shown += piece
     os.close(ours)
     out = process.communicate()[0].decode()
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert b"step 300" in shown
     assert b"loss " in shown
     assert b"nan" not in shown
@@ -218,9 +218,10 @@ def test_a_terminal_has_a_bar_that_leaves_nothing_behind(small):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = f"{sys.executable} -m agd train --backend numpy --every 1 | head -n 1"
+    command = f"{sys.executable} -m agd train --backend numpy --every 1 | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[Initial Weights]")
+    assert done.stdout.endswith("\n141\n")
     assert done.stderr == ""
 
 
@@ -247,7 +248,7 @@ def test_an_interrupt_during_the_imports_exits_with_130(capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "closed", "code"),
     [
-        ("fit {} --target price --backend numpy --method gd --max-iter 3", ">&-", 1),
+        ("fit {} --target price --backend numpy --method gd --max-iter 3", ">&-", 3),
         ("fit {} --target price", "2>&-", 0),
         ("fit {} --target price", ">&- 2>&-", 0),
         ("fit {} --target nothing", ">&-", 2),

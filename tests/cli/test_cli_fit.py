@@ -175,7 +175,7 @@ def test_columns_of_a_table_to_predict_may_stand_in_any_order(cli, small, tmp_pa
 
 def test_advice_names_options(cli, small, tmp_path):
     code, out, err = cli("fit", small, "--target", "price", "--max-iter", 1, "--method", "gd")
-    assert code == 1
+    assert code == 3
     assert "raise --max-iter, or ask for less by a larger --tol" in out
     assert "init=" not in out + err
     twin = tmp_path / "twin.csv"
@@ -213,13 +213,23 @@ def test_the_model_survives_the_round_trip(cli, tables, tmp_path):
     assert output.read_text() == out
 
 
-def test_a_fit_that_did_not_converge_exits_with_1(cli, small, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_a_fit_that_did_not_converge_exits_with_3(cli, small, tmp_path, more):
     model = tmp_path / "m.json"
-    code, out, err = cli("fit", small, "--target", "price", "--method", "gd", "--learning-rate", 10,
-                         "--save", model, "--backend", "numpy")  # fmt: skip
-    assert code == 1
+    model.write_text("old")
+    fit = ("fit", small, "--target", "price", "--method", "gd", "--learning-rate", 10,
+           "--save", model, "--backend", "numpy", *more)  # fmt: skip
+    code, out, err = cli(*fit)
+    assert code == 3
     assert "2/L" in err
     assert err.count("\n") == 1
+    assert "m.json is not written, since the fit did not converge; --allow-unconverged" in err
+    assert model.read_text() == "old"
+    code, out, err = cli(*fit, "--allow-unconverged")
+    assert (code, "not written" in err) == (3, False)
+    code, _, said = cli("predict", model, small)
+    assert code == 0
+    assert "m.json: the fit of this model did not converge (DIVERGED)" in said
     assert json.loads(model.read_text())["fit"]["status"] == "DIVERGED"
     assert "diverged" in out
 

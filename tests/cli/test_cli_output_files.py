@@ -86,7 +86,7 @@ def test_a_link_stays_a_link(cli, small, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from agd.cli import files
+from agd._validation import files
 {hook}
 files.write_atomically(Path(sys.argv[1]), lambda f: (f.write(b"new" * 100000), f.flush(), {inside}))
 """

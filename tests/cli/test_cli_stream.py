@@ -166,7 +166,7 @@ def test_text_classes_are_found_on_a_pass_before(cli, tmp_path, kind):
         (["a", "a", "a"], "log_loss", "column 't' must have two classes for log_loss, got 1 ('a')"),
         (["a", "b", "c"], "log_loss", "must have two classes for log_loss, got 3 or more ('a', "),
         (["a", "", "b"], "log_loss", "row 2: column 't' is empty here"),
-        (["a", "b", "b"], "squared_error", "column 't' must be numbers, got string"),
+        (["a", "b", "b"], "squared_error", "row 1: column 't' must be numbers, got 'a'"),
     ],
 )
 def test_text_that_is_not_two_classes_is_refused(cli, tmp_path, cells, loss, words):
@@ -181,4 +181,4 @@ def test_text_that_is_not_utf_8_is_said(cli, tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("x,t\n1,é\n2,a\n".encode("latin-1"))
     err = single_error_line(*cli("fit", path, "--target", "t", "--loss", "log_loss", "--stream"))
-    assert f"{path}: column 't' is not UTF-8 text" in err
+    assert f"{path}: is not UTF-8 text" in err

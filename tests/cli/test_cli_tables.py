@@ -51,7 +51,7 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
     [
         ("long.csv", "a,y\n1,2\n3,4,5\n6,7\n", "long.csv: line 3: Expected 2 columns, got 3"),
         ("short.csv", "a,y\n1,2\n3\n", "short.csv: line 3: Expected 2 columns, got 1"),
-        ("quote.csv", 'a,y\n1,2\n"3,4\n5,6\n', "line 3: Expected 2 columns, got 1"),
+        ("quote.csv", 'a,y\n1,2\n"3,4\n5,6\n', "line 3: a cell begins with a quote"),
         ("text.csv", "a,y\n1,2\nx,4\n", "text.csv: row 2: column 'a' must be numbers, got 'x'"),
         ("head.csv", "a,y\n", "no rows below the header"),
         ("bare.csv", "a,y", "no rows below the header"),
@@ -68,8 +68,8 @@ def test_every_format_gives_the_same_numbers(tmp_path, kind):
         ("tabs.csv", "a\ty\n1\t2\n", r"is it separated by '\\t'"),
         ("line.csv", 'a,y\n1,2\n"3\n",4\n', r"row 2: column 'a' must be numbers, got '3\\n'"),
         ("date.csv", "a,y\n2020-01-01,2\n", "column 'a' must be numbers, got date32"),
-        ("bad.parquet", b"nope", "is no parquet file"),
-        ("bad.feather", b"no", "is no feather file"),
+        ("bad.parquet", b"nope", "cannot be read as parquet"),
+        ("bad.feather", b"no", "cannot be read as feather"),
         ("t.xyz", "a,y\n1,2\n", "unknown kind of table, need one of .csv"),
     ],
 )
