@@ -138,7 +138,7 @@ class NewtonObjective(BaseObjective):
     scale, mean_scale : array, shapes (..., d)
         The factors of the coefficients and of the intercept; the same over the sum of the weights of the rows.
     scale_products : array, shape (..., d, d)
-        The products of one of either.
+        The products of two factors, over the sum of the weights.
     ridge : array, shape (..., d), or None
         The curvatures of an `L2` penalty in these coordinates.
     ridge_hessian : array, shape (..., d, d), or None
@@ -175,8 +175,9 @@ class NewtonObjective(BaseObjective):
         if base.intercept:
             unit = xp.zeros_like(zero[..., :1]) + scaling.intercept_scale[..., None]
             scale = xp.concat([scale, unit], axis=-1)
-        mean_scale = scale / base.blocks.total[..., None]
-        products = scale[..., :, None] * mean_scale[..., None, :]
+        total = base.blocks.total[..., None]
+        mean_scale = scale / total
+        products = scale[..., :, None] * scale[..., None, :] / total[..., None]
         alpha, ridge, hessian = 0.0 if base.nonsmooth else ridge_strength(base.penalty), None, None
         if alpha > 0.0:
             ridge = alpha * coef_scale * coef_scale

@@ -106,7 +106,8 @@ class _ScaledRows(NamedTuple):
     Z : numpy.ndarray, shape (n, d)
         The centred columns, and one of ones for the intercept.
     work : numpy.ndarray, shape (n, d)
-        Memory that is written anew for every Hessian: new memory would cost more than the product.
+        Memory that is written anew for every Hessian: new memory would cost more than the product. Without rows
+        where the Hessians are those in the span of the rows.
     y, share : numpy.ndarray, shape (n,)
         Targets, and the weights over their sum; None for rows that weigh the same.
     mean, scale : numpy.ndarray, shapes (p,), (d,)
@@ -137,10 +138,17 @@ class _ScaledRows(NamedTuple):
         n, p = X.shape
         share = None if weight is None else weight / np.add.reduce(weight)
         mean = _mean_of_rows(share, X) if base.intercept else np.zeros(p)
-        Z, work = np.empty((2, n, p + base.intercept))
+        # One piece of memory: two would be given back to the system after each fit, and be dear to have again.
+        in_span = n < p and not base.nonsmooth
+        memory = np.empty((n if in_span else 2 * n, p + base.intercept))
+        Z, work = memory[:n], memory[n:]
         np.subtract(X, mean, out=Z[:, :p])
         Z[:, p:] = 1.0
-        variance = _mean_of_rows(share, np.square(Z, out=work))[:p]
+        if in_span:
+            variance = np.einsum("ij,ij->j", Z, Z if share is None else share[:, None] * Z)[:p]
+            variance = variance / n if share is None else variance
+        else:
+            variance = _mean_of_rows(share, np.square(Z, out=work))[:p]
         spread = np.sqrt(variance)
         eps = float(np.finfo(base.blocks.X.dtype).eps)
         if not (spread > 64.0 * eps * np.abs(mean)).all():
@@ -256,35 +264,45 @@ class _DirectRun(NamedTuple):
 
 
 def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRun, Any, Any]:
-    """Fit more columns than rows with a ridge: w lies in the span of the centred rows, d = R' Q'.
+    """Fit more columns than rows with a ridge: w = Z' a lies in the span of the centred rows.
 
-    The coefficients of an orthonormal basis Q of that span have the same ridge, so that no (p, p) matrix is made.
+    With T T' = Z Z' the coefficients u = T' a have the same ridge, so that no (p, p) matrix is made. The centred
+    rows vanish in one direction; a column of ones closes that gap, and the intercept leaves it without a weight.
     """
-    p, alpha = len(rows.mean), ridge_strength(rows.base.penalty)
-    Q, R = np.linalg.qr(rows.Z[:, :p].T)
-    T = np.ascontiguousarray(R.T)
+    p, alpha, n = len(rows.mean), ridge_strength(rows.base.penalty), len(rows.y)
+    Z = rows.Z[:, :p]
+    K = Z @ Z.T
+    gap = float(np.trace(K)) / n if rows.base.intercept else 0.0
+    try:
+        T = np.linalg.cholesky(K + gap)
+    except np.linalg.LinAlgError as error:
+        raise NotApplicable("rows that are dependent") from error
     spread = np.sqrt(_mean_of_rows(rows.share, T * T))
     width = 1.0 / math.sqrt(_null_slopes(rows.base, rows.y, rows.share)[2])
     scale = 1.0 / np.hypot(spread / width, math.sqrt(alpha))
+    Z_of_span = np.concatenate([T, rows.Z[:, p:]], axis=1)
     reduced = rows._replace(
-        Z=np.concatenate([T, rows.Z[:, p:]], axis=1),
-        work=np.empty((len(T), rows.Z.shape[1] - p + len(scale))),
-        mean=np.zeros(len(scale)),
+        Z=Z_of_span,
+        work=np.empty_like(Z_of_span),
+        mean=np.zeros(n),
         scale=np.append(scale, rows.scale[p:]),
     )
     run = _iterate(reduced, 0.1 * tolerance)
-    (u, c), (g, slope) = (
-        reduced.user_params(run.point.x),
-        reduced.user_gradient(run.point.grad),
-    )
-    w, grad = Q @ u, Q @ g
-    size = float(np.abs(rows.scale[:p] * grad).max())
-    if slope is not None:
-        size = max(size, abs(float(slope)) * width)
-        c, grad = c - rows.mean @ w, grad + rows.mean * slope
-    if not size <= tolerance * rows.unit:
+    u, c = reduced.user_params(run.point.x)
+    a = np.linalg.solve(T.T, u)
+    x = np.empty_like(rows.scale)
+    x[:p] = (a @ Z) / rows.scale[:p]
+    if c is not None:
+        x[p:] = (c + gap * np.add.reduce(a)) / rows.scale[p:]
+    value, grad, h = rows.evaluate(x)
+    ridge = rows.ridge()
+    grad += ridge * x
+    size = float(np.abs(grad).max()) / rows.unit
+    if not size <= tolerance:
         raise NotApplicable("a gradient that is not as small in the columns as in the rows")
-    return run._replace(point=run.point._replace(size=size / rows.unit)), (w, c), (grad, slope)
+    point = _Point(x, grad, value + 0.5 * float(ridge @ (x * x)), h, size)
+    run = run._replace(point=point, hessian=None, evaluations=run.evaluations + 1)
+    return run, rows.user_params(x), rows.user_gradient(grad)
 
 
 def inverse_cholesky(matrix: HostArray) -> HostArray:
@@ -526,7 +544,7 @@ def _result(
 
     x, jac = params(w, b), params(*user_gradient)
     nit = len(log) - 1
-    whole = len(point.x) >= len(w)  # in the span of the rows the other curvatures are not known
+    whole = hessian is not None  # in the span of the rows the other curvatures are not known
     ends = functools.partial(extreme_curvatures, hessian) if whole else None
     method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
