@@ -322,7 +322,7 @@ def _run(
     )
     result = run(
         chosen, objective, point, stop, on_iteration, grad_tol=tolerance, check_every=every,
-        differences=differences, any_scale=True,
+        differences=differences, value_eps=tolerance**3 if differences is None else tolerance**2,
     )  # fmt: skip
     _check_start(result, negative=negative)
     return result

@@ -117,3 +117,80 @@ def test_a_kink_that_is_near_is_no_minimum(scale):
     )
     assert result.success, result.message
     np.testing.assert_allclose(result.x, 0.75 * scale, rtol=1e-5)
+
+
+# -- minimize: converged where digits are right --------------------------------------------------
+
+LANCZOS_X = np.arange(24) * 0.05
+LANCZOS = np.asarray([0.0951, 1.0, 0.8607, 3.0, 1.5576, 5.0])
+
+
+def lanczos(b, x=LANCZOS_X):
+    return b[0] * np.exp(-b[1] * x) + b[2] * np.exp(-b[3] * x) + b[4] * np.exp(-b[5] * x)
+
+
+def rational(b, x):
+    return b[0] * (x**2 + x * b[1]) / (x**2 + x * b[2] + b[3])
+
+
+# The model, its parameters, where the run begins, and the points.
+CURVES = {
+    "exponentials, from afar": (
+        lanczos, LANCZOS, [1.2, 0.3, 5.6, 5.5, 6.5, 7.6], LANCZOS_X),
+    "exponentials, from near": (
+        lanczos, LANCZOS, [0.5, 0.7, 3.6, 4.2, 4.0, 6.3], LANCZOS_X),
+    "a rational function, from afar": (
+        rational, [0.1928, 0.1913, 0.1231, 0.1361], [25.0, 39.0, 41.5, 39.0],
+        np.asarray([4.0, 2.0, 1.0, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625])),
+    "two decays, from afar": (
+        lambda b, x: b[0] + b[1] * np.exp(-x * b[3]) + b[2] * np.exp(-x * b[4]),
+        [0.3754, 1.9358, -1.4647, 0.01287, 0.02212], [50.0, 150.0, -100.0, 1.0, 2.0],
+        np.arange(33) * 10.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("name", CURVES)
+def test_a_sum_of_squares_that_converged_is_as_small_as_it_gets(name, noise):
+    """Flat directions hardly show in the gradient, and sums of small squares have small ones everywhere."""
+    model, right, x0, x = CURVES[name]
+    right = np.asarray(right)
+    y = model(right, x) * (1.0 + noise * np.cos(7.0 * np.arange(x.size)))
+
+    def fun(b):
+        return float(np.sum((model(b, x) - y) ** 2))
+
+    def grad(b):
+        columns = [np.imag(model(b + 1e-200j * axis, x)) / 1e-200 for axis in np.eye(b.size)]
+        return 2.0 * np.stack(columns) @ (model(b, x) - y)
+
+    with np.errstate(all="ignore"):
+        result = agd.minimize(fun, np.asarray(x0), jac=grad, stop=agd.Stop(max_iter=3000))
+        if result.success:
+            # What the best point has, and a little beside it: a digit of each parameter, at the least.
+            assert result.fun <= 2.0 * fun(right) + 1e-13 * fun(np.asarray(x0))
+
+
+def test_a_gradient_that_vanishes_on_the_way_down_is_no_minimum():
+    """The slope of a logarithm vanishes far out, and its fall has no end."""
+    result = agd.minimize(
+        lambda x: -np.log1p(x[0] ** 2), [0.7], jac=lambda x: -2.0 * x / (1.0 + x**2)
+    )
+    assert not result.success
+
+
+def test_a_minimum_where_rounding_stops_the_search_is_one():
+    """Parameters of 500 and 1e-4: the gradient by the second is rounded at a size of 1e-3."""
+    x = np.linspace(70.0, 760.0, 14)
+    y = 238.94 * (1.0 - np.exp(-5.5e-4 * x)) + 0.05 * np.cos(np.arange(14.0))
+
+    def residual(b):
+        return b[0] * (1.0 - np.exp(-b[1] * x)) - y
+
+    def grad(b):
+        decay = np.exp(-b[1] * x)
+        return 2.0 * np.stack([1.0 - decay, b[0] * x * decay]) @ residual(b)
+
+    result = agd.minimize(lambda b: float(residual(b) @ residual(b)), [250.0, 5e-4], jac=grad)
+    assert result.success, result.message
+    np.testing.assert_allclose(result.x, [238.94, 5.5e-4], rtol=1e-2)

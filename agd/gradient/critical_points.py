@@ -31,6 +31,7 @@ __all__ = [
     "CriticalPoint",
     "Probe",
     "critical_point",
+    "newton_decrement",
     "probe",
 ]
 
@@ -328,3 +329,62 @@ def _downhill_direction(direction: Any, g: Any) -> Any:
     if slope == 0.0:
         slope = -float(direction[np.argmax(np.abs(direction))])
     return -direction if slope > 0.0 else direction
+
+
+def newton_decrement(
+    gradient_at: Callable[[Tree], Tree], x: Tree, grad: Tree, batch: int = 0
+) -> Any:
+    r"""Return g' \|H\|^-1 g / 2: how far f still falls by its quadratic model, with \|H\| the absolute Hessian.
+
+    The Hessian is formed by central differences of the gradient, in units of the entries of x, so that the
+    answer does not hang on these. Eigenvalues below the error of the differences count as that error: the
+    answer is then too small. It costs 2 n gradients.
+
+    Parameters
+    ----------
+    gradient_at : callable
+        ``gradient_at(x)``: the gradient, in the structure of x.
+    x, grad : tree of arrays
+        The point, and the gradient there.
+    batch : int
+        How many leading axes number independent problems.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape of the batch axes
+        The decrement; 0 where a gradient near x is not finite, and infinity where f does not hang on one of
+        the variables, as on a plateau.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([0.0, 3.0])
+    >>> decrement = newton_decrement(lambda x: np.asarray([2.0, 2e-6]) * x, x, np.asarray([0.0, 6e-6]))
+    >>> round(float(decrement), 8)
+    9e-06
+    """
+    layout, eps = TreeLayout.of(x, batch), rounding(x)
+    flat = layout.ravel(x)
+    point = as_float64(flat)
+
+    def gradient(at: Any) -> Any:
+        moved = layout.unravel(backends.to_device_of(at, flat))
+        return as_float64(layout.ravel(gradient_at(moved)))
+
+    unit = np.where(point == 0.0, 1.0, np.abs(point))
+    with np.errstate(all="ignore"):
+        steps = [eps ** (1.0 / 3.0) * unit * axis for axis in np.eye(point.shape[-1])]
+        rows = [gradient(point + h) - gradient(point - h) for h in steps]
+        scale = unit / (2.0 * eps ** (1.0 / 3.0))
+        hessian = np.stack(rows, axis=-2) * scale[..., None, :]
+        slope = unit * as_float64(layout.ravel(grad))
+        finite = np.isfinite(hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
+        hessian = np.where(finite[..., None, None], hessian, 0.0)
+        largest = np.max(np.abs(hessian), axis=-1)
+        on_plateau = np.min(largest, axis=-1) <= eps * np.max(largest, axis=-1)
+        values, vectors = np.linalg.eigh((hessian + np.swapaxes(hessian, -1, -2)) / 2.0)
+        values = np.abs(values)
+        curvature = np.maximum(values, eps ** (2.0 / 3.0) * values.max(axis=-1, keepdims=True))
+        parts = np.sum(vectors * slope[..., None], axis=-2) ** 2
+        decrement = 0.5 * np.sum(np.where(parts > 0.0, parts / curvature, 0.0), axis=-1)
+    return np.where(finite, np.where(on_plateau, np.inf, decrement), 0.0)

@@ -406,6 +406,10 @@ class CompiledStep:
             x, jac = self.objective.report(self.params, grad)
         return x, jac
 
+    def resume(self, where: Any) -> None:
+        """Let some problems go on, also where they had ended; the others stand still."""
+        self.active = np.asarray(where)
+
     def freeze(self, done: Any) -> None:
         """Let the problems that have ended stand still from here on."""
         self.active = self.active & ~done

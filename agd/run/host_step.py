@@ -233,7 +233,7 @@ class HostStep:
         fields = (
             state.value, state.grad_norm, state.size, progress.relative_step, finite, self.count,
             progress.iterations, progress.evaluations, progress.stalled, progress.hit_nonfinite, 0.0,
-            progress.curvature, progress.least_curvature,
+            progress.curvature, progress.least_curvature, self.method.predicted_decrease(state),
         )  # fmt: skip
         if type(state.value) is float:
             return Observation(*(0.0 if f is None else float(f) for f in fields))._replace(
@@ -267,6 +267,10 @@ class HostStep:
         with np.errstate(all="ignore"):  # an overflow shows in the status
             x, jac = self.objective.report(self.params, self.state.grad)
         return x, jac
+
+    def resume(self, where: Any) -> None:
+        """Let some problems go on, also where they had ended; the others stand still."""
+        self.active = where if np.ndim(where) else bool(where)
 
     def freeze(self, done: Any) -> None:
         """Let the problems that have ended stand still from here on."""

@@ -17,9 +17,10 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import as_scalar
+from agd._tree import TreeLayout, as_scalar
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool
+from agd.gradient.critical_points import newton_decrement
 from agd.gradient.objective import as_objective
 from agd.run.certificate import find_least_curvature, make_certificate
 from agd.run.compiled_step import CompiledStep
@@ -56,7 +57,7 @@ def run(
     grad_tol: float | None = None,
     check_every: int = 10,
     differences: FiniteDifferences | None = None,
-    any_scale: bool = False,
+    value_eps: float | None = None,
 ) -> Result:
     """Take steps until a stopping test holds; observe the problems every ``stop.check_every`` steps.
 
@@ -80,9 +81,10 @@ def run(
         mini-batches is observed once an epoch.
     differences : FiniteDifferences, optional
         How the objective's gradient is approximated by finite differences, if it is.
-    any_scale : bool
-        Whether `grad_tol` was chosen without knowing the objective's scale. It is then at most a share of the
-        first gradient, and a run has also converged where its line search ends in rounding.
+    value_eps : float, optional
+        The rounding of the values, where `grad_tol` was chosen without knowing the objective's scale. It is
+        then at most a share of the first gradient, what the value should fall by in the next step has to be a
+        small share of what it fell by, and a run has also converged where its line search ends in rounding.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def run(
     ('CONVERGED', True)
     """
     a_run = _Run(
-        method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences, any_scale
+        method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences, value_eps
     )
     a_run.switch_to_central()
     if a_run.method.host_scalars:  # an observation costs nothing
@@ -116,6 +118,7 @@ def run(
         a_run.advance(every)
         stepped = bool(np.any(a_run.monitor.advanced))
         a_run.switch_to_central()
+        a_run.check_curvatures()
         if callback is not None and stepped and _asks_to_end(callback, a_run.intermediate_result):
             a_run.monitor.end(Status.CALLBACK)
     return a_run.report()
@@ -158,7 +161,7 @@ class _Run:
         stop: Stop,
         grad_tol: float,
         differences: FiniteDifferences | None = None,
-        any_scale: bool = False,
+        value_eps: float | None = None,
     ) -> None:
         self.start_time = time.monotonic()
         self.method: Any = as_solver(method).with_host_scalars()
@@ -167,7 +170,7 @@ class _Run:
         self.epoch: int | None = self.method.period(objective) if self.method.stochastic else None
         self.differences = differences
         self.rounding_limit: RoundingTol | None = None
-        criterion = self._criterion(x0, grad_tol, any_scale)
+        criterion = self._criterion(x0, grad_tol, value_eps)
         kind = HostStep if self.method.host_scalars else CompiledStep
         self.compiled_step: Any = kind(self.method, objective, x0)
         self.least_curvature = find_least_curvature(objective, self.compiled_step.state)
@@ -179,21 +182,22 @@ class _Run:
         self.curvature_pair = self.least_curvature.resolve(arrays)
         # Calls of the function before the objective was replaced, and the evaluations that they were.
         self.earlier_calls = {"value_calls": 0, "grad_calls": 0}
+        self.checked_calls: Any = 0  # by the last check of the curvatures
         self.earlier_evaluations = 0.0 * self.observation.evaluations
         calls = self.count_calls("value_calls")
         seconds = time.monotonic() - self.start_time
         self.default_limit, self.eps = grad_tol, eps
-        tests_rounding = any_scale and not self.stop.tests_convergence
+        self.tests_rounding = value_eps is not None and not self.stop.tests_convergence
         self.monitor = StoppingMonitor(
             criterion, self.observation, calls, eps, seconds, self.epoch or 1,
-            is_rounding=self.is_rounding if tests_rounding else None,
+            is_rounding=self.is_rounding if self.tests_rounding else None,
         )  # fmt: skip
         self.history_log = HistoryLog(self.observation, calls)
         self._freeze_ended(np.zeros_like(self.monitor.done))
 
-    def _criterion(self, x0: Tree, grad_tol: float, any_scale: bool) -> Criterion:
+    def _criterion(self, x0: Tree, grad_tol: float, value_eps: float | None) -> Criterion:
         """Return all stopping tests as one, and keep the test of the gradient, which the result quotes."""
-        criterion = self.stop.criterion(grad_tol, capped=any_scale)
+        criterion = self.stop.criterion(grad_tol, value_eps=value_eps)
         if self.differences is not None and not self.stop.tests_convergence:
             self.rounding_limit = RoundingTol(self.differences.relative_error)
             criterion = criterion | self.rounding_limit
@@ -266,8 +270,73 @@ class _Run:
         self.objective, self.differences = differences.central, None
         self.compiled_step.replace_objective(differences.central, undecided)
         self.observation, _, _ = self.compiled_step.observe()
+        first = self.monitor.first  # of which one-sided differences may have seen nothing
+        larger = np.fmax(first.grad_norm, self.observation.grad_norm)
+        self.monitor.first = first._replace(grad_norm=larger)
         self.monitor.reopen(undecided, self.observation)
         self.history_log.add(self.observation, self.count_calls("value_calls"), keep=False)
+
+    def check_curvatures(self) -> None:
+        """Let a run go on that looks converged, but whose quadratic model still falls by a share that counts.
+
+        A run whose line search failed has converged where the model falls by no more than rounding.
+        Of curvatures that differ much, the flat directions hardly show in the gradient, nor in what a
+        quasi-Newton method knows of them. The Hessian costs two gradients a variable: it is formed only
+        where `_suspects_flat_directions` says so, and where the run has taken as many calls.
+        """
+        if not self.tests_rounding or self.epoch is not None or self.objective.nonsmooth:
+            return
+        if not self.monitor.done.all():
+            return
+        seen, objective, point = self.observation, self.objective, self.compiled_step.params
+        batch = np.ndim(seen.value)
+        finer = None if self.differences is None else self.differences.central
+        new = 2 * TreeLayout.of(point, batch).size
+        new_calls = new * objective.value_calls + (0 if finer is None else finer.value_calls)
+        calls = self.count_calls("value_calls") - self.checked_calls
+        by_differences = finer is not None or self.rounding_limit is not None
+        allowed = np.maximum(calls // 4 if by_differences else calls, MIN_CHECK_CALLS)
+        status = self.monitor.status
+        stalled = (status == Status.LINE_SEARCH) & (seen.curvature != 0.0)
+        checked = stalled | ((status == Status.CONVERGED) & self._suspects_flat_directions())
+        checked = checked & (new_calls <= allowed) & (seen.grad_norm > 0.0)
+        if not np.any(checked):
+            return
+        with backends.count_host_reads(shared=True) as reads:
+            grad = (
+                self.compiled_step.state.grad if finer is None else finer.value_and_grad(point)[1]
+            )
+            left = newton_decrement(lambda x: objective.value_and_grad(x)[1], point, grad, batch)
+        self.compiled_step.n_sync += reads[0]
+        self.earlier_calls["value_calls"] += checked * new_calls
+        new_gradients = new * objective.grad_calls + (0 if finer is None else finer.grad_calls)
+        self.earlier_calls["grad_calls"] += checked * new_gradients
+        calls = self.count_calls("value_calls")
+        self.checked_calls = np.where(checked, calls, self.checked_calls)
+        self.history_log.correct_calls(calls)
+        limit = np.maximum(self.eps**0.5 * np.abs(seen.value), self.eps * self._fall())
+        with np.errstate(all="ignore"):
+            max_grad_norm = np.sqrt(limit / left) * seen.grad_norm
+        rounding = self.eps ** (2.0 / 3.0) * np.abs(seen.value)
+        self.monitor.status = np.where(
+            checked & stalled & (left <= rounding), Status.CONVERGED, status
+        )
+        refused = checked & (left > limit) & ~stalled
+        if np.any(refused):
+            self.compiled_step.resume(refused)
+            self.monitor.refuse_convergence(refused, seen._replace(finite=1.0), max_grad_norm)
+
+    def _fall(self) -> Any:
+        return np.abs(self.monitor.first.value - self.observation.value)
+
+    def _suspects_flat_directions(self) -> Any:
+        """Return where the run met curvatures that differ much, or negative ones, or hardly fell."""
+        seen, fall = self.observation, self._fall()
+        at_zero = np.abs(seen.value) <= self.eps**0.5 * fall
+        condition = np.where(at_zero, MAX_CONDITION_AT_0, MAX_PLAIN_CONDITION)
+        plain = (seen.curvature > 0.0) & (seen.curvature < condition * seen.least_curvature)
+        fell = fall > MIN_PLAIN_FALL * np.abs(self.monitor.first.value)
+        return (seen.curvature != 0.0) & np.logical_not(plain & fell)
 
     def advance(self, every: int) -> None:
         """Take some steps, observe the problems, and freeze those that have ended."""
@@ -340,6 +409,11 @@ def status_message(status: Any, nit: Any) -> str:
 # multiple holds after so many trials in a row without a step, which a line search makes where its slopes
 # are wrong.
 MIN_ERROR_RATIO, MIN_ERROR_RATIO_STALLED, MIN_STALLED_TRIALS = 4.0, 100.0, 4
+# Up to such a ratio of the curvatures that were met, a small gradient is taken to say all; where the value is all
+# but 0, up to the second.
+MAX_PLAIN_CONDITION, MAX_CONDITION_AT_0 = 1e3, 1e4
+MIN_PLAIN_FALL = 0.1  # of the first value: after less, the run may have begun on a plateau
+MIN_CHECK_CALLS = 10  # that a check of the curvatures may cost however short the run is
 MAX_ROUNDING_EPS = 16.0  # eps: a share of the value that is taken to be its rounding
 VALUE_ERROR_EPS = 4.0  # eps: the relative error that a value of the function is taken to have
 

@@ -49,6 +49,8 @@ class Observation(NamedTuple):
         small gradient is no sign of convergence.
     curvature, least_curvature : numpy.ndarray, shape (...)
         The largest and the smallest curvature that the solver has met; 0 for unknown.
+    predicted_decrease : numpy.ndarray, shape (...)
+        By how much the value should fall in the next step; 0 for unknown.
     length : numpy.ndarray, shape (...), or None
         The Euclidean length of the gradient in the user's coordinates, if it is observed.
     leaves : numpy.ndarray, shape (leaves, ...), or None
@@ -68,6 +70,7 @@ class Observation(NamedTuple):
     may_be_saddle: Any
     curvature: Any
     least_curvature: Any
+    predicted_decrease: Any
     length: Any = None
     leaves: Any = None
 
@@ -116,7 +119,8 @@ class Observation(NamedTuple):
         columns_by_name["finite"] = np.asarray(finite, dtype=np.float64)
         columns_by_name.setdefault("iterations", columns_by_name["steps"])
         columns_by_name.setdefault("evaluations", 1.0 + per_step * columns_by_name["steps"])
-        for name in ("stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature"):
+        unknown = ("stalled", "hit_nonfinite", "may_be_saddle", "curvature", "least_curvature")
+        for name in (*unknown, "predicted_decrease"):
             columns_by_name.setdefault(name, zero)
         return cls(
             **columns_by_name, leaves=columns[len(names) :] if observed_fields.leaves else None

@@ -144,6 +144,11 @@ class HistoryLog:
         self._count += keep
         self._has_pending = not keep
 
+    def correct_calls(self, calls: Any) -> None:
+        """Replace the calls of the last row by others, after calls at the same point."""
+        self._rows = self._rows.copy()  # an earlier history is a view
+        self._rows[self._count + self._has_pending - 1, 4] = calls
+
     def history(self) -> History:
         """Return what was kept so far, and the last row."""
         rows = self._rows[: self._count + self._has_pending]

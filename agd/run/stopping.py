@@ -468,12 +468,35 @@ class GradTol(Test):
 MAX_TOLERANCE_SHARE = 1e-2
 
 
-class CappedGradTol(GradTol):
-    """A limit of the gradient that no one asked for, and that a share of the first gradient caps."""
+@dataclass(frozen=True, repr=False)
+class ScaleFreeGradTol(GradTol):
+    r"""A limit of the gradient that no one asked for, of a function of unknown scale.
+
+    A share of the first gradient caps it. And D, by how much the value should fall in the next step, has to be small
+    beside what the value fell by so far, and beside itself, or else rounding ::
+
+        D <= max(eps^(2/3) min(f_0 - f, |f|), eps |f|, eps (f_0 - f))
+
+    A gradient may be small for the small values of the function, or on a slope without an end.
+    """
+
+    eps: float = 0.0
 
     def limit(self, first: Observation) -> Any:
         """Return the limit, or the share where that is less."""
         return capped_limit(super().limit(first), first)
+
+    def holds(self, progress: RunProgress) -> Any:
+        """Return where gradient and predicted decrease are within their limits."""
+        inside = super().holds(progress)
+        if not np.any(inside):
+            return inside
+        value, first = progress.observation.value, progress.first.value
+        xp, size, fall = backends.namespace(value), abs(value), abs(first - value)
+        share = self.eps ** (2.0 / 3.0) * xp.minimum(fall, size)
+        limit = xp.maximum(share, self.eps * xp.maximum(size, fall))
+        at_rest = progress.observation.predicted_decrease <= limit
+        return inside & (at_rest | (progress.observation.grad_norm == 0.0))
 
 
 def capped_limit(limit: Any, first: Observation) -> Any:
@@ -671,15 +694,15 @@ class Stop:
         parts = () if self.when is None else self.when.parts()
         return self.grad_tol is not None or any(p.status is Status.CONVERGED for p in parts)
 
-    def criterion(self, grad_tol: float = 0.0, *, capped: bool = False) -> Criterion:
+    def criterion(self, grad_tol: float = 0.0, *, value_eps: float | None = None) -> Criterion:
         """Return all of it as one criterion.
 
         Parameters
         ----------
         grad_tol : float
             The gradient's limit where it says nothing of convergence itself.
-        capped : bool
-            Whether that is at most a share of the first gradient.
+        value_eps : float, optional
+            The rounding of the values, where that limit knows nothing of their scale: see `ScaleFreeGradTol`.
 
         Returns
         -------
@@ -690,7 +713,11 @@ class Stop:
         if self.grad_tol is not None:
             tests.append(GradTol(self.grad_tol))
         elif not self.tests_convergence:
-            tests.append((CappedGradTol if capped else GradTol)(grad_tol))
+            tests.append(
+                GradTol(grad_tol)
+                if value_eps is None
+                else ScaleFreeGradTol(grad_tol, eps=value_eps)
+            )
         if self.step_tol is not None:
             tests.append(StepTol(self.step_tol))
         if self.value_tol is not None:
@@ -777,6 +804,7 @@ class StoppingMonitor:
         is_rounding: Callable[[Observation], Any] | None = None,
     ) -> None:
         self.criterion, self.epoch, self.is_rounding = criterion, epoch, is_rounding
+        self.max_grad_norm: Any = None  # above it no problem has converged
         self.first = self.previous = first
         with np.errstate(over="ignore"):  # a first value near overflow leaves no room to fall
             # Below the first limit steps drown in rounding; at the second no more are taken.
@@ -823,6 +851,9 @@ class StoppingMonitor:
         with np.errstate(all="ignore"):
             advanced = self.advanced & (observation.finite != 0)
             tested, advanced = _hide_possible_saddles(observation, advanced)
+            if self.max_grad_norm is not None:
+                low = observation.grad_norm <= self.max_grad_norm
+                tested = tested._replace(grad_norm=np.where(low, tested.grad_norm, np.inf))
             status = self.criterion.evaluate(
                 RunProgress(tested, self.previous, first, advanced, self.calls, self.seconds)
             )
@@ -841,7 +872,8 @@ class StoppingMonitor:
         self._end(stalled & (observation.hit_nonfinite != 0), Status.NON_FINITE)
         self._end(stalled & (observation.value < self.rounding_floor), Status.UNBOUNDED)
         if self.is_rounding is not None and np.any(stalled):
-            self._end(stalled & self.is_rounding(observation), Status.CONVERGED)
+            low = self.max_grad_norm is None or observation.grad_norm <= self.max_grad_norm
+            self._end(stalled & low & self.is_rounding(observation), Status.CONVERGED)
         self._end(stalled, Status.LINE_SEARCH)
         self._end(far_above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)
@@ -854,6 +886,12 @@ class StoppingMonitor:
         self.advanced = self.advanced ^ self.advanced
         self.previous = observation
         self.check(observation)
+
+    def refuse_convergence(self, where: Any, observation: Observation, max_grad_norm: Any) -> None:
+        """Let some problems go on until their gradient is smaller; one whose search stalled has failed."""
+        earlier = np.inf if self.max_grad_norm is None else self.max_grad_norm
+        self.max_grad_norm = np.where(where, max_grad_norm, earlier)
+        self.reopen(where, observation)
 
     def steps_until_check(self, check_every: int, calls_per_step: int) -> int:
         """Return how many steps to take before the next observation, so that no limit is missed.

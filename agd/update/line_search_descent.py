@@ -24,6 +24,7 @@ from agd.update.line_search import (
     LineSearchState,
     TrialPoint,
     check_search,
+    constant_like,
     is_finite_trial,
     rounding_unit,
 )
@@ -295,6 +296,17 @@ class LineSearchDescent(Solver):
         )
         move = Move(zero, zero, zero, current.gg, zeros, current)
         return self._begin_search(objective, params, state, move, reset)
+
+    def predicted_decrease(self, state: LineSearchDescentState) -> Scalar:
+        """Return the first-order decrease of the first trial; infinity where a search is under way.
+
+        Before the first step it is not known.
+        """
+        search = state.search
+        xp = backends.namespace(search.step)
+        decrease = -search.origin.slope * search.step
+        decrease = xp.where(search.trials == 0.0, decrease, constant_like(decrease, np.inf))
+        return xp.where(state.progress.iterations > 0.0, decrease, 0.0 * search.step)
 
     def resume_state(
         self, objective: Any, params: Tree, state: LineSearchDescentState

@@ -114,6 +114,10 @@ class Solver:
             f"{type(self).__name__} must define step(objective, params, state)"
         )
 
+    def predicted_decrease(self, state: Any) -> Scalar:
+        """Return by how much the value should fall in the next step, as far as the solver knows; else 0."""
+        return 0.0
+
     def resume_state(self, objective: Any, params: Tree, state: Any) -> Any:
         """Return the state at the same point of another objective of the same values, and no failure."""
         _, grad = objective.value_and_grad(params)

@@ -120,7 +120,8 @@ def test_finished_problems_stand_still():
         last = next((i for i, (status, _, _) in enumerate(looks) if status[k] >= 0), None)
         for i in range(len(looks) if last is None else last, len(looks)):
             np.testing.assert_array_equal(points[i][k], found.x[k])
-            assert (looks[i][1][k], looks[i][2][k]) == (found.nit[k], found.nfev[k])
+            assert looks[i][1][k] == found.nit[k]
+            assert looks[i][2][k] <= found.nfev[k] <= looks[i][2][k] + 4  # its Hessian, at the end
             ended += 1
     assert ended > len(looks)
     np.testing.assert_array_equal(found.x[1], STARTS[1])  # it began at the minimum
@@ -158,9 +159,10 @@ def test_one_call_serves_all_problems():
     fun = CountedFunction(valley)
     found = agd.minimize(fun, STARTS, batch=1)
     assert found.gradient == "2-point"
-    assert fun.calls == found.nfev.max()
-    # Three calls a gradient, and five for the one that confirms it by central differences.
-    np.testing.assert_array_equal(found.nfev, 3 * found.njev + 2)
+    # A Hessian at the end, of the problems that ask for it, takes four gradients and a central one.
+    assert found.nfev.max() <= fun.calls <= found.nfev.max() + 4 * 3 + 5
+    # Three calls a gradient, and five for each by central differences.
+    assert not np.any((found.nfev - 3 * found.njev) % 2)
     np.testing.assert_allclose(found.x, 1.0, atol=1e-4)
 
 
