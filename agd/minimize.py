@@ -7,10 +7,11 @@ translated here, so that nothing behind the door knows of them.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -264,7 +265,7 @@ def _minimize(
     if on_iteration is not None and negative:
         on_iteration = _NegatedCallback(on_iteration)
     point = writable_copy(as_point(x0, batch))
-    with backends.device_context(optree.tree_leaves(point)[0]):
+    with backends.device_context(optree.tree_leaves(point)[0]), _explain_indexing(point):
         point, limits = _project_start(point, bounds, batch)
         penalty = as_penalty(penalty, "L1(0.1)")
         prox = _needs_prox(penalty, limits)
@@ -297,6 +298,20 @@ def _minimize(
             )
             result = replace(result, certificate=certificate)
     return _as_minimize_result(_negate_result(result) if negative else result, gradient)
+
+
+@contextlib.contextmanager
+def _explain_indexing(point: Tree) -> Iterator[None]:
+    """Say what shape x has where a function, as those for SciPy do, takes an entry of one that is a number."""
+    try:
+        yield
+    except IndexError as error:
+        if backends.is_array(point) and point.ndim == 0:
+            raise IndexError(
+                "fun takes an entry of x, which has shape () where x0 is a number (in SciPy it has (1,)): give x0 "
+                f"as a list, or let fun compute with x itself ({error})"
+            ) from error
+        raise
 
 
 def _run(

@@ -137,6 +137,11 @@ def of(x: Matrix) -> Backend:
     raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({names})")
 
 
+def registered_row(name: str) -> Backend:
+    """Return the row of this name."""
+    return next(row for row in _ROWS if row.name == name)
+
+
 def register_row(row: Backend) -> None:
     """Let `of` answer with this row for the objects that it owns, which stand for X in place of an array.
 

@@ -48,6 +48,12 @@ def _is_no_memory_error(_: BaseException) -> bool:
     return False
 
 
+def _row_by_name(name: str) -> Backend:
+    from agd.backends.array import registered_row
+
+    return registered_row(name)
+
+
 @dataclass(frozen=True)
 class AutodiffFunctions:
     """A library's automatic differentiation of functions f(tree, *args) that return an array.
@@ -212,6 +218,10 @@ class Backend:
     free_bytes: Callable[[Any], int | None] = _unknown_size
     is_out_of_memory: Callable[[BaseException], bool] = _is_no_memory_error
     transfer: Callable[[Any], Transfer] = Transfer
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy the name: a row is the table's, and compared by identity."""
+        return _row_by_name, (self.name,)
 
     def known_true(self, flags: NativeArray) -> bool:
         """Return whether all flags are true, where that is known without waiting for a device.

@@ -104,6 +104,10 @@ class Selection:
                 raise
             raise out_of_memory_error(self, host) from error
 
+    def __reduce__(self) -> Any:
+        """Pickle and copy what was selected: modules and devices belong to a process."""
+        return select, (f"{self.backend.name}:{self.device_name}",)
+
     def __str__(self) -> str:
         """Give the backend and the device as one phrase."""
         return f"{self.backend.name} ({self.device_name})"

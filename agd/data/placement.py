@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -89,7 +90,12 @@ def slice_batches(
             )
     n = int(arrays[0].shape[0])
     step = rows or _max_batch_rows(arrays, selection)
-    return lambda: (tuple(part[i : i + step, ...] for part in arrays) for i in range(0, n, step))
+    return functools.partial(_slices, arrays, n, step)
+
+
+def _slices(arrays: Sequence[Any], n: int, step: int) -> Iterator[tuple[Any, ...]]:
+    for i in range(0, n, step):
+        yield tuple(part[i : i + step, ...] for part in arrays)
 
 
 def _max_batch_rows(arrays: Sequence[Any], selection: Selection | None) -> int:

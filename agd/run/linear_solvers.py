@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
-from agd._typing import NotApplicable, Params
+from agd._typing import Loss, NotApplicable, Params
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.conditioning import moments_are_accurate, subsample_rows, whiten_columns
 from agd.gradient.kernel import KernelLeastSquares
@@ -426,9 +426,22 @@ class ScaledLBFGS(LinearSolver):
         return Plan(lbfgs(LBFGS_MEMORY), Preconditioned(base, scaling), x0, every)
 
 
-ACCELERATED = Iterations(lambda loss: Accelerated(backtracking=loss.curvature_bound is None))
-FISTA_ON_DATA = Iterations(lambda _: FISTA())
-PROXIMAL_GRADIENT = Iterations(lambda _: ProximalGradient())
+def _accelerated(loss: Loss) -> Accelerated:
+    return Accelerated(backtracking=loss.curvature_bound is None)
+
+
+def _fista(_: Loss) -> FISTA:
+    return FISTA()
+
+
+def _proximal_gradient(_: Loss) -> ProximalGradient:
+    return ProximalGradient()
+
+
+# Functions with names, so that the table can be pickled.
+ACCELERATED = Iterations(_accelerated)
+FISTA_ON_DATA = Iterations(_fista)
+PROXIMAL_GRADIENT = Iterations(_proximal_gradient)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ class SolverRow(NamedTuple):
     fallback: str | None = None
 
 
+def _solve_by_table(problem: LinearProblem) -> Solution:
+    """Solve by the rows below; a function with a name, so that the table can be pickled."""
+    return solve(problem)
+
+
 SOLVERS: dict[str, SolverRow] = {
     "normal_direct": SolverRow(DirectNormalEquations(), "normal"),
     "normal_dual": SolverRow(DualNormalEquations(), "normal"),
@@ -104,8 +109,8 @@ SOLVERS: dict[str, SolverRow] = {
     "lbfgs_whitened": SolverRow(WhitenedLBFGS(), "lbfgs_scaled"),
     "lbfgs_scaled": SolverRow(ScaledLBFGS(), "accelerated"),
     "accelerated": SolverRow(ACCELERATED),
-    "convex_start": SolverRow(ConvexStart(lambda problem: solve(problem))),  # noqa: PLW0108 - defined below
-    "smoothing": SolverRow(Smoothing(lambda problem: solve(problem))),  # noqa: PLW0108 - defined below
+    "convex_start": SolverRow(ConvexStart(_solve_by_table)),
+    "smoothing": SolverRow(Smoothing(_solve_by_table)),
     "closed_form": SolverRow(ClosedForm(), "iterations"),
     "iterations": SolverRow(Iterations()),
 }

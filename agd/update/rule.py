@@ -211,6 +211,11 @@ class Rule:
     hyperparameters : tuple of (str, object)
         What it was called with. Rules with equal names and hyper-parameters are equal, so that a
         compiled step is shared between them.
+    factory : callable, or None
+        The function that made it, where this is one of agd's by name.
+    recipe : callable, or None
+        The call that makes it anew, by which a rule is pickled and copied; None for one of your own, whose
+        functions are pickled.
 
     Examples
     --------
@@ -224,6 +229,13 @@ class Rule:
     name: str = "rule"
     hyperparameters: tuple[tuple[str, Any], ...] = ()
     factory: Callable[..., Rule] | None = None
+    recipe: Callable[[], Rule] | None = None
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy the call that makes the rule, whose two functions are closures."""
+        if self.recipe is None:
+            return Rule, (self.init, self.update, self.name, self.hyperparameters)
+        return self.recipe, ()
 
     @property
     def learning_rate(self) -> Any:
@@ -302,6 +314,7 @@ def named_rule(factory: Callable[P, Rule]) -> Callable[P, Rule]:
             name=factory.__name__,
             hyperparameters=tuple(bound.arguments.items()),
             factory=make,
+            recipe=functools.partial(make, *args, **kwargs),
         )
 
     return make
@@ -353,9 +366,15 @@ def count_like(count: Count, like: Array) -> Array:
     return xp.astype(count, like.dtype)
 
 
+def first_leaf(tree: Tree) -> Array:
+    """Return the first array of a tree, whose library and device numbers beside it have; NumPy's 0 if it has none."""
+    leaves = optree.tree_leaves(tree)
+    return leaves[0] if leaves else np.zeros(())
+
+
 def zero_count(params: Tree) -> Array:
     """Return a counter at 0 on the device of the params."""
-    like = optree.tree_leaves(params)[0]
+    like = first_leaf(params)
     xp = backends.namespace(like)
     return xp.zeros((), dtype=xp.int32, device=backends.device(like))
 
@@ -387,12 +406,23 @@ def rate_at(learning_rate: Rate, count: Count | None, like: Array) -> Any:
             "learning_rate='auto' stands for 1/L, which only a method that knows the objective can "
             "find: give a number or a schedule, or use the rule in agd.fit"
         )
-    if isinstance(learning_rate, Real):
-        return float(learning_rate)  # arrays of other libraries do not take a NumPy number
-    if not callable(learning_rate):
-        return learning_rate
-    number: Any = count  # a schedule has a counter
-    return learning_rate(count_like(number, like))
+    if callable(learning_rate):
+        number: Any = count  # a schedule has a counter
+        return _rate_beside(learning_rate(count_like(number, like)), like)
+    return _rate_beside(learning_rate, like)
+
+
+def _rate_beside(rate: Any, like: Array) -> Any:
+    """Return a rate as a number, or as an array of the library of `like`: its value counts, and not its type."""
+    if isinstance(rate, Real):
+        return float(rate)  # arrays of other libraries do not take a NumPy number
+    if not backends.is_array(rate):
+        raise TypeError(
+            f"learning_rate must be a number, or a schedule that gives one, got {type(rate).__name__}"
+        )
+    if backends.of(rate) is backends.of(like):
+        return rate
+    return backends.to_device_of(backends.to_numpy(rate), like, like.dtype)
 
 
 def scale_by_rate(learning_rate: Rate, count: Count | None, tree: Tree) -> Tree:
@@ -400,7 +430,7 @@ def scale_by_rate(learning_rate: Rate, count: Count | None, tree: Tree) -> Tree:
 
     def scaled(leaf: Array) -> Array:
         rate = rate_at(learning_rate, count, leaf)
-        if isinstance(rate, float):
+        if type(rate) is float:
             return -rate * leaf
         if _dtype_of(rate) is not None and rate.ndim:
             xp = backends.namespace(leaf)

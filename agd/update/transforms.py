@@ -6,7 +6,9 @@ such as `adam` at the end of the chain, turns them downhill.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from agd.update.rule import (
     check_number,
     check_rule,
     first_count,
+    first_leaf,
     gradient_direction,
     in_single_precision,
     named_rule,
@@ -141,16 +144,30 @@ def clip_by_global_norm(largest: float) -> Rule:
     check_number("largest", largest, 0.0, math.inf, open_end=True)
 
     def clip(grads: Tree, _: Tree) -> Tree:
-        squares = [backends.namespace(g).sum(g * g) for g in optree.tree_leaves(grads)]
-        norm = sum(squares[1:], start=squares[0]) ** 0.5
-        xp = backends.namespace(norm)
-        long = norm > largest
-        factor = xp.where(
-            long, largest / xp.where(long, norm, xp.ones_like(norm)), 1.0 + 0.0 * norm
-        )
+        leaves = [g for g in optree.tree_leaves(grads) if 0 not in g.shape]
+        if not leaves:
+            return grads
+        # Squares of finite entries may overflow: they are taken in units of the largest entry.
+        peak = functools.reduce(_larger, (_max_abs(g) for g in leaves))
+        xp = backends.namespace(peak)
+        unit = xp.where((peak > 0.0) & xp.isfinite(peak), peak, xp.ones_like(peak))
+        squares = [
+            backends.namespace(g).sum((abs(g) / xp.astype(unit, abs(g).dtype)) ** 2) for g in leaves
+        ]
+        norm, limit = functools.reduce(operator.add, squares) ** 0.5, largest / unit
+        long = norm > limit
+        factor = xp.where(long, limit / xp.where(long, norm, xp.ones_like(norm)), 1.0 + 0.0 * norm)
         return optree.tree_map(lambda g: g * xp.astype(factor, g.dtype), grads)
 
     return _stateless_rule(clip)
+
+
+def _max_abs(g: Array) -> Array:
+    return backends.namespace(g).max(abs(g))
+
+
+def _larger(a: Array, b: Array) -> Array:
+    return backends.namespace(a).maximum(a, b)
 
 
 @named_rule
@@ -487,48 +504,51 @@ def inject_hyperparams(factory: Callable[..., Rule], *names: str) -> Callable[..
     >>> rule.update(g, state)[0]
     array([-0.5])
     """
-    injected = names or ("learning_rate",)
+    return functools.partial(_rule_with_injected, factory, names or ("learning_rate",))
 
-    def make(*args: Any, **kwargs: Any) -> Rule:
-        base_rule = factory(*args, **kwargs)
-        known = dict(base_rule.hyperparameters)
-        missing = [name for name in injected if name not in known]
-        if missing:
-            raise ValueError(
-                f"{base_rule.name} has no hyper-parameter {missing[0]!r}, only {list(known)}"
-            )
 
-        def value(name: str, k: Array, like: Array) -> Array:
-            xp = backends.namespace(like)
-            if callable(known[name]):
-                scheduled: Array = known[name](xp.astype(k, like.dtype))
-                return scheduled
-            return backends.to_device_of(known[name], like, like.dtype)
-
-        def init(params: Tree) -> InjectState:
-            k = zero_count(params)
-            like = optree.tree_leaves(params)[0]
-            return InjectState(
-                k, {name: value(name, k, like) for name in injected}, base_rule.init(params)
-            )
-
-        def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, InjectState]:
-            like = optree.tree_leaves(grads)[0]
-            now = {
-                name: value(name, state.k, like) if callable(known[name]) else old
-                for name, old in state.hyperparameters.items()
-            }
-            rule = factory(**{**known, **now})
-            step, inner = rule.update(grads, state.inner, params)
-            return step, InjectState(state.k + 1, now, inner)
-
-        return Rule(
-            *in_single_precision(init, update),
-            f"inject_hyperparams({base_rule.name})",
-            base_rule.hyperparameters,
+def _rule_with_injected(
+    factory: Callable[..., Rule], injected: tuple[str, ...], *args: Any, **kwargs: Any
+) -> Rule:
+    """Return the rule of `inject_hyperparams`, for the arguments of the factory."""
+    base_rule = factory(*args, **kwargs)
+    known = dict(base_rule.hyperparameters)
+    missing = [name for name in injected if name not in known]
+    if missing:
+        raise ValueError(
+            f"{base_rule.name} has no hyper-parameter {missing[0]!r}, only {list(known)}"
         )
 
-    return make
+    def value(name: str, k: Array, like: Array) -> Array:
+        xp = backends.namespace(like)
+        if callable(known[name]):
+            scheduled: Array = known[name](xp.astype(k, like.dtype))
+            return scheduled
+        return backends.to_device_of(known[name], like, like.dtype)
+
+    def init(params: Tree) -> InjectState:
+        k = zero_count(params)
+        like = first_leaf(params)
+        return InjectState(
+            k, {name: value(name, k, like) for name in injected}, base_rule.init(params)
+        )
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, InjectState]:
+        like = first_leaf(grads)
+        now = {
+            name: value(name, state.k, like) if callable(known[name]) else old
+            for name, old in state.hyperparameters.items()
+        }
+        rule = factory(**{**known, **now})
+        step, inner = rule.update(grads, state.inner, params)
+        return step, InjectState(state.k + 1, now, inner)
+
+    return Rule(
+        *in_single_precision(init, update),
+        f"inject_hyperparams({base_rule.name})",
+        base_rule.hyperparameters,
+        recipe=functools.partial(_rule_with_injected, factory, injected, *args, **kwargs),
+    )
 
 
 LeafChoice = Tree | Callable[[Tree], Tree]
@@ -665,7 +685,8 @@ def masked(rule: Rule, mask: LeafChoice) -> Rule:
         return optree.tree_unflatten(spec, names)
 
     inner = _rule_by_label({"in": rule, "out": chain()}, labels)
-    return Rule(inner.init, inner.update, "masked", (("rule", rule),))
+    recipe = functools.partial(masked, rule, mask)
+    return Rule(inner.init, inner.update, "masked", (("rule", rule),), recipe=recipe)
 
 
 def multi_transform(rules: Mapping[str, Rule], labels: LeafChoice) -> Rule:
@@ -704,4 +725,6 @@ def multi_transform(rules: Mapping[str, Rule], labels: LeafChoice) -> Rule:
     for rule in rules.values():
         check_rule("rules", rule)
     inner = _rule_by_label(dict(rules), labels)
-    return Rule(inner.init, inner.update, "multi_transform", (("rules", dict(rules)),))
+    recipe = functools.partial(multi_transform, rules, labels)
+    arguments = (("rules", dict(rules)),)
+    return Rule(inner.init, inner.update, "multi_transform", arguments, recipe=recipe)

@@ -282,3 +282,11 @@ def test_options_that_are_not_known_are_said():
     with pytest.warns(UserWarning, match="'maxcor'"):
         found = agd.minimize(bowl, np.zeros(3), jac=slope, options={"maxcor": 10, "disp": False})
     assert found.success
+
+
+@pytest.mark.parametrize("options", [{}, {"jac": lambda x: 2.0 * (x - 2.0)}, {"method": "gd"}])
+def test_a_function_that_takes_an_entry_of_a_number_is_told_its_shape(options):
+    for minimise in (agd.minimize, agd.maximize):
+        with pytest.raises(IndexError, match=r"which has shape \(\) where x0 is a number"):
+            minimise(lambda x: (x[0] - 2.0) ** 2, 0.5, **options)
+    assert abs(agd.minimize(lambda x: (x[0] - 2.0) ** 2, [0.5]).x[0] - 2.0) < 1e-6
