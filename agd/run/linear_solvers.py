@@ -294,6 +294,8 @@ class NewtonOnData(LinearSolver):
 
     def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
         """Centre and scale the columns; the method refuses what is not finite or badly conditioned."""
+        if problem.traits.several_outputs:
+            raise NotApplicable("a matrix of curvatures for each row")
         start = problem.start
         base, scaling = problem.with_convergence_norm(base, problem.moments)
         with np.errstate(all="ignore"):

@@ -201,7 +201,7 @@ def newton_pays(t: Traits) -> bool:
     return (
         t.penalty == "quadratic"
         and t.convex_loss
-        and not (t.sparse or t.several_outputs)
+        and not (t.sparse or (t.several_outputs and not few))
         and t.rows >= t.columns
         and (few or t.entries * t.columns <= MAX_HESSIAN_OPERATIONS)
     )

@@ -220,7 +220,7 @@ def test_a_method_that_the_user_names(method):
 @pytest.mark.parametrize(
     ("penalty", "solver"),
     [
-        (L2(0.1), "lbfgs_whitened"),
+        (L2(0.1), "newton_direct"),
         (L1(0.05), "proximal_gradient"),
         (GroupL1(0.05, (0, 0, 1, 1)), "proximal_gradient"),
         (NonNegative(), "proximal_gradient"),

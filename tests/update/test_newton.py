@@ -320,6 +320,39 @@ def test_a_hessian_that_serves_several_steps_leads_to_the_same_answer(loss, kind
     np.testing.assert_allclose(result.coef, plain.coef, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("penalty", [None, L2(0.01)])
+@pytest.mark.parametrize("kind", ["", "weighted", "no intercept", "float32"])
+@pytest.mark.parametrize("p", [3, 20])
+def test_softmax_of_small_data_is_fitted_by_newtons_method(penalty, kind, p):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, p)) * np.exp(rng.normal(size=p)) + 3.0
+    z = (X - 3.0) / X.std(axis=0) @ rng.normal(size=(p, 4)) / np.sqrt(p)
+    y = 1.0 * (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    options = {"loss": "softmax", "penalty": penalty, "intercept": kind != "no intercept"}
+    if kind == "weighted":
+        options["sample_weight"] = rng.uniform(0.5, 2.0, size=len(y))
+    if kind == "float32":
+        X, y = X.astype(np.float32), y.astype(np.float32)
+    result = agd.fit(X, y, **options)
+    assert result.solver == "newton_direct"
+    assert result.success
+    plain = agd.fit(X.astype(float), y.astype(float), stop=agd.Stop(grad_tol=1e-10), **options)
+    assert "L-BFGS" in plain.method
+    spread, tolerance = X.std(axis=0), 2e-3 if kind == "float32" else 1e-7
+    np.testing.assert_allclose(result.coef * spread, plain.coef * spread, atol=tolerance)
+    if result.intercept is not None:
+        np.testing.assert_allclose(result.intercept, plain.intercept, atol=20 * tolerance)
+    assert result.fun == pytest.approx(plain.fun, rel=tolerance)
+    assert result.coef.dtype == X.dtype
+
+
+def test_classes_that_are_separated_have_no_softmax_minimum():
+    X = np.random.default_rng(0).normal(size=(90, 2))
+    y = np.digitize(X[:, 0], [-0.5, 0.5])
+    with pytest.warns(agd.ConvergenceWarning, match="grow without bound"):
+        agd.fit(X, y, loss="softmax")
+
+
 @pytest.mark.parametrize("d", [1, 2, 31, 32, 33, 70, 201])
 def test_the_inverse_of_the_factor_is_that_of_the_matrix(d):
     A = np.random.default_rng(d).normal(size=(d + 20, d))
