@@ -39,6 +39,7 @@ from agd.run.diagnosis import explain, warns_of_status
 from agd.run.linear_problem import LinearProblem
 from agd.run.solver_table import solve
 from agd.update import Descent, Rule, Trajectory, resolve
+from agd.update.powers import as_epochs
 from agd.update.trajectory import Path
 
 __all__ = [
@@ -349,7 +350,7 @@ def path(
             start=start,
         )
         return _cast_path(
-            base.blocks.total.dtype, _on_data(whole, base, np.asarray(epochs)).at(epochs)
+            base.blocks.total.dtype, _on_data(whole, base, as_epochs(epochs)).at(epochs)
         )
 
 

@@ -23,6 +23,7 @@ from agd._typing import Array, Method, Penalty, Tree
 from agd._validation import (
     as_bounds,
     as_count,
+    as_flag,
     as_nonnegative,
     as_point,
     check_callback,
@@ -259,6 +260,7 @@ def _minimize(
     """Minimise a function, or with `negative` its negative; the other arguments are those of `minimize`."""
     if not callable(fun):
         raise TypeError(f"fun must be a function of x, got {fun!r} ({type(fun).__name__})")
+    certify = as_flag("certify", certify)
     args = args if isinstance(args, tuple) else (args,)
     stop = _stop_from_scipy(stop, tol, options)
     on_iteration = _callback_from_scipy(callback)

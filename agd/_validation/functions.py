@@ -461,7 +461,12 @@ def _as_host_array(need: str, value: Any) -> Any:
     if isinstance(
         value, Real
     ):  # includes fractions and large integers, for which NumPy has no dtype
-        return np.asarray(float(value))
+        try:
+            return np.asarray(float(value))
+        except OverflowError:
+            raise ValueError(
+                f"{need} within the range of float64; got {type(value).__name__} beyond it"
+            ) from None
     if isinstance(value, (list, tuple)):
         try:
             return np.asarray(value)

@@ -181,14 +181,16 @@ def available() -> list[BackendInfo]:
     return infos
 
 
-def _row_by_name(name: str) -> Backend:
+def _row_by_name(name: str, argument: str) -> Backend:
     names = [row.name for row in TABLE]
     if name in names:
         return TABLE[names.index(name)]
     matches = difflib.get_close_matches(name.lower(), [*names, "auto"], n=1)
     hint = f"; did you mean {matches[0]!r}?" if matches else ""
     choices = ", ".join(repr(n) for n in ("auto", *names))
-    raise ValueError(f"backend must be one of {choices}, or one with ':device'; got {name!r}{hint}")
+    raise ValueError(
+        f"{argument} must be one of {choices}, or one with ':device'; got {name!r}{hint}"
+    )
 
 
 def _auto_backend() -> str:
@@ -203,7 +205,7 @@ def _auto_backend() -> str:
     return TABLE[0].name
 
 
-def select(spec: str = "auto") -> Selection:
+def select(spec: str = "auto", argument: str = "backend") -> Selection:
     """Select a backend and a device to make arrays on.
 
     Parameters
@@ -212,6 +214,8 @@ def select(spec: str = "auto") -> Selection:
         ``"auto"``, which selects CuPy if a CUDA device responds and NumPy otherwise, or a backend's
         name, optionally with a device after a colon: ``"numpy"``, ``"cupy"``, ``"cupy:1"``,
         ``"torch"``, ``"torch:cuda:0"``, ``"jax"``, ``"dask"``, ``"array-api-strict"``.
+    argument : str
+        What an error calls it.
 
     Returns
     -------
@@ -237,9 +241,9 @@ def select(spec: str = "auto") -> Selection:
     ValueError: backend must be one of 'auto', ...; got 'nunpy'; did you mean 'numpy'?
     """
     if not isinstance(spec, str):
-        raise TypeError(f"backend must be a string such as 'numpy', got {type(spec).__name__}")
+        raise TypeError(f"{argument} must be a string such as 'numpy', got {type(spec).__name__}")
     name, _, device_name = spec.partition(":")
-    row = _row_by_name(_auto_backend() if name == "auto" else name)
+    row = _row_by_name(_auto_backend() if name == "auto" else name, argument)
     module, names = _import_library(row), list[str]()
     try:
         names = row.devices(module)

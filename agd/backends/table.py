@@ -151,7 +151,8 @@ def _torch_free_bytes(device: Any) -> int | None:
 def _torch_is_out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError)
+    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_host or isinstance(error, torch.OutOfMemoryError)
 
 
 # -- JAX -----------------------------------------------------------------------------------------

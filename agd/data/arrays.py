@@ -194,8 +194,8 @@ class ArrayData(BaseData):
 
         Raises
         ------
-        Exception
-            The library's own, where blocks of a few rows do not fit either.
+        MemoryError
+            Where blocks of a few rows do not fit either.
         """
         ran_out = backends.of(self.X).is_out_of_memory
         return retry_out_of_memory(
@@ -289,8 +289,13 @@ def retry_out_of_memory(
         try:
             return call()
         except Exception as error:
-            if not (ran_out(error) and shrink()):
+            if not ran_out(error):
                 raise
+            if not shrink():
+                raise MemoryError(
+                    "the memory is exhausted, in blocks of few rows too: fit fewer columns or problems at a time, or "
+                    f"let the host do it ({str(error).partition(chr(10))[0]})"
+                ) from error
         # The error is gone here, and with its frames the arrays that the call had made.
 
 

@@ -316,7 +316,7 @@ class Stream(Batches):
         self._rows: int | None = None
         if callable(batches):
             check_fresh_iterators(batches)
-        self._selection = None if device is None else backends.select(device)
+        self._selection = None if device is None else backends.select(device, "device")
         first = next(self._checked_batches(None, self._new_transfer()), None)
         if first is None:
             raise ValueError("batches must have at least one row, got none")
@@ -428,7 +428,7 @@ class Stream(Batches):
         >>> [batch[0].shape for batch in stream]
         [(3, 1), (1, 1)]
         """
-        selection = None if device is None else backends.select(device)
+        selection = None if device is None else backends.select(device, "device")
         rows = None if batch_rows is None else as_count("batch_rows", batch_rows)
         return cls(slice_batches((X, y, sample_weight), selection, rows), device=device)
 
@@ -522,7 +522,7 @@ def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArra
             f"device={device!r} beside a stream: say where its batches go when it is made, by "
             f"agd.Stream(batches, device={device!r})"
         )
-    selection = backends.select(device)
+    selection = backends.select(device, "device")
     parts = as_host_arrays((X, y, sample_weight), selection)
     if any(part is None for part in parts[:2]) or 0 in parts[0].shape:
         return check_arrays(*parts)  # says what is missing

@@ -447,7 +447,7 @@ def table_batches(
         If pyarrow is not installed.
     """
     rows = as_count("batch_rows", batch_rows)
-    several = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    several = [paths] if isinstance(paths, (str, Path)) else _list_paths(paths)
     if not several:
         raise ValueError("paths must name at least one file, got none")
     data = open_dataset([Path(path) for path in several])
@@ -488,12 +488,22 @@ def _read_booleans_as_text(data: Any, name: str) -> Any:
     return pads.dataset(data.files, format=data.format, schema=schema)
 
 
+def _list_paths(paths: Any) -> list[Any]:
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | Path) for path in paths):
+        raise TypeError(
+            f"paths must be a path or a list of paths, got {paths!r} ({type(paths).__name__})"
+        )
+    return list(paths)
+
+
 def _select_features(
     path: Any, schema: Any, taken: list[str], features: Sequence[str] | None
 ) -> list[str]:
     """Return the features; all columns that are not taken, where they are not named."""
-    if isinstance(features, str):
-        raise TypeError(f"features must be a list of columns, got the string {features!r}")
+    if isinstance(features, str) or not (features is None or isinstance(features, Sequence)):
+        raise TypeError(
+            f"features must be a list of columns, got {features!r} ({type(features).__name__})"
+        )
     if features is None:
         chosen = feature_columns(path, schema, taken)
         if "" in chosen:  # as an index that was written beside the columns

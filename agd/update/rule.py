@@ -156,6 +156,17 @@ def _narrow_like(updates: Tree, grads: Tree, params: Tree) -> Tree:
     return optree.tree_map(narrow, updates, grads, grads if params is None else params)
 
 
+def _check_params(params: Tree) -> None:
+    for leaf in optree.tree_leaves(params):
+        if not backends.is_array(leaf):
+            raise TypeError(
+                f"params must be a tree of arrays, got {leaf!r} ({type(leaf).__name__}): a number is "
+                f"np.asarray({leaf!r})"
+                if isinstance(leaf, Real)
+                else f"params must be a tree of arrays, got {type(leaf).__name__}"
+            )
+
+
 def in_single_precision(init: Init, update: Update) -> tuple[Init, Update]:
     """Return a rule's two functions, with every leaf of half precision widened to float32 on its way in.
 
@@ -172,6 +183,7 @@ def in_single_precision(init: Init, update: Update) -> tuple[Init, Update]:
     """
 
     def first(params: Tree) -> Any:
+        _check_params(params)
         return init(_widen_halves(params) if _has_half_leaf(params) else params)
 
     def step(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:

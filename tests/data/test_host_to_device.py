@@ -58,7 +58,7 @@ def full(monkeypatch):
         chosen = backends.select(spec)
         row = replace(chosen.backend, free_bytes=lambda _: size)
         made = replace(chosen, backend=row)
-        monkeypatch.setattr(backends, "select", lambda _: made)
+        monkeypatch.setattr(backends, "select", lambda *_: made)
         return made
 
     return set_free
@@ -237,8 +237,8 @@ def test_batches_that_differ_are_named_as_without_a_device(data):
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
-        ({"device": "nothing"}, ValueError, "backend must be one of"),
-        ({"device": 3}, TypeError, "backend must be a string"),
+        ({"device": "nothing"}, ValueError, "device must be one of"),
+        ({"device": 3}, TypeError, "device must be a string"),
         ({"y": None}, ValueError, "y is missing"),
         ({"y": np.ones(3)}, ValueError, r"y must have shape \(500,\)"),
         ({"X": np.ones(ROWS)}, ValueError, "X must have rows and columns"),

@@ -115,8 +115,11 @@ def test_the_size_is_remembered_by_all_passes_of_a_fit(xp, device):
 def test_what_a_few_rows_do_not_fit_is_raised(device):
     X, y = _data()
     here = device(X, MIN_HALVED_ROWS - 1)
-    with pytest.raises(FullError):
+    with pytest.raises(
+        MemoryError, match="memory is exhausted, in blocks of few rows too"
+    ) as caught:
         agd.fit(X, y, loss="huber", method="accelerated")
+    assert isinstance(caught.value.__cause__, FullError)
     assert min(here.seen) == MIN_HALVED_ROWS
     here.seen.clear()
     with pytest.raises(ZeroDivisionError):  # another error is no reason to try again
@@ -209,7 +212,7 @@ def test_an_array_that_does_not_fit_says_so_with_sizes_and_is_streamed(monkeypat
     with pytest.raises(MemoryError, match=words) as caught:
         full.asarray(X)
     assert isinstance(caught.value.__cause__, FullError)
-    monkeypatch.setattr(backends, "select", lambda _: full)
+    monkeypatch.setattr(backends, "select", lambda *_: full)
     monkeypatch.setattr("agd.data.placement.MAX_BATCH_BYTES", 16_000)
     found = agd.fit(X, y, device="numpy")
     assert found.n_passes == 2

@@ -337,3 +337,42 @@ def test_labels_that_are_booleans_come_back_as_booleans(xp):
     assert found.classes == (False, True)
     assert predicted.dtype == xp.asarray(y).dtype
     assert np.mean(xp.to_numpy(predicted) == y) > 0.9
+
+
+# -- arguments of another kind are named ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", ["a", [1, "a"], None, 1.5, True, math.inf], ids=repr)
+def test_epochs_that_are_no_whole_numbers_are_named(epochs):
+    with pytest.raises(TypeError, match="epochs must be whole numbers, got "):
+        agd.path(ROWS, ROWS[:, 0], epochs=epochs)
+
+
+@pytest.mark.parametrize("paths", [3, None, [3], {"a": 1}, b"t.csv", [None]], ids=repr)
+def test_paths_that_are_none_are_named(paths):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(TypeError, match="paths must be a path or a list of paths, got "):
+        agd.Stream.from_files(paths, "y")
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "nope", "cpu", 3], ids=repr)
+def test_a_device_that_does_not_exist_is_called_a_device(device):
+    for door in (
+        lambda: agd.fit(ROWS, ROWS[:, 0], device=device),
+        lambda: agd.Stream([(ROWS, ROWS[:, 0])], device=device),
+        lambda: agd.Stream.from_arrays(ROWS, ROWS[:, 0], device=device),
+    ):
+        with pytest.raises((ValueError, TypeError), match="device must be "):
+            door()
+
+
+@pytest.mark.parametrize("certify", ["no", 1, None], ids=repr)
+def test_a_flag_is_true_or_false(certify):
+    with pytest.raises(TypeError, match="certify must be True or False, got "):
+        agd.minimize(lambda x: (x**2).sum(), np.ones(2), certify=certify)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400, 3)], ids=["+", "-", "/"])
+def test_a_value_beyond_floats_is_named(value):
+    with pytest.raises(ValueError, match="fun must return a real number within the range of float"):
+        agd.minimize(lambda x: value, [1.0])

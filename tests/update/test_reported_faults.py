@@ -78,7 +78,7 @@ def test_a_norm_is_clipped_whose_square_has_no_number(size):
         "a": np.asarray([3.0 * size], dtype=np.float32),
         "b": np.asarray([[4.0 * size]], dtype=np.float32),
     }
-    with np.errstate(all="raise"):
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
         step, _ = rule.update(g, rule.init(g), g)
     want = g if 5.0 * size <= 1.0 else {"a": [0.6], "b": [[0.8]]}
     for name in g:
@@ -93,3 +93,10 @@ def test_updates_of_another_shape_are_refused(xp):
             update.apply_updates(params, {"w": step})
     with pytest.raises(ValueError, match="updates must have the shapes of params"):
         update.apply_updates({"w": xp.asarray(1.0)}, params)
+
+
+@pytest.mark.parametrize("name", ["adam", "gradient_descent", "momentum", "clip_by_global_norm"])
+@pytest.mark.parametrize("params", [3.0, [1.0], {"w": 2}, "w", object()], ids=lambda p: repr(p)[:8])
+def test_params_that_are_no_arrays_are_named(name, params):
+    with pytest.raises(TypeError, match="params must be a tree of arrays, got "):
+        getattr(update, name)(0.1).init(params)
