@@ -89,7 +89,8 @@ def fit(
         ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
         What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
-        that the coefficients must lie in, such as ``agd.loss.NonNegative()``; it spares the intercept.
+        that the coefficients must lie in, such as ``agd.loss.NonNegative()``, or a sum of these; it spares
+        the intercept.
     sample_weight : array, shape (n,), optional
         A weight of 0 or more for each row.
     intercept : bool

@@ -15,14 +15,22 @@ from __future__ import annotations
 from agd._typing import Array, Loss
 from agd._validation import as_choice
 from agd.loss import classification, constraints, counts, penalties, regression
-from agd.loss.base import BaseLoss, BasePenalty, as_loss
+from agd.loss.base import BaseLoss, BasePenalty, PenaltySum, as_loss
 from agd.loss.classification import *
 from agd.loss.constraints import *
 from agd.loss.counts import *
 from agd.loss.penalties import *
 from agd.loss.regression import *
 
-__all__ = ["LOSSES", "BaseLoss", "BasePenalty", "get", "sum_and_slope", "value_and_slope"]
+__all__ = [
+    "LOSSES",
+    "BaseLoss",
+    "BasePenalty",
+    "PenaltySum",
+    "get",
+    "sum_and_slope",
+    "value_and_slope",
+]
 __all__ += classification.__all__
 __all__ += counts.__all__
 __all__ += penalties.__all__

@@ -21,15 +21,19 @@ array([1., 1.])
 from __future__ import annotations
 
 import abc
+import functools
+import itertools
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agd import backends
-from agd._typing import Loss, NativeArray, Penalty
+from agd._typing import Array, Loss, NativeArray, Penalty
+from agd.loss._stable import soft_threshold
 
-__all__ = ["BaseLoss", "BasePenalty", "MoreauEnvelope", "as_loss", "as_penalty"]
+__all__ = ["BaseLoss", "BasePenalty", "MoreauEnvelope", "PenaltySum", "as_loss", "as_penalty"]
 
 LOSS_ALIASES = {
     "slope": "gradient",
@@ -327,18 +331,37 @@ class BasePenalty(abc.ABC):
         A subclass does not inherit it, since it may compute another value.
     couples_targets : bool
         Whether it couples the coefficients of several targets, and so needs the matrix of all of them.
+    interval : bool
+        Whether it is a set that each entry by itself must lie in: an interval.
+    prox_follows_l1 : bool
+        Whether the prox of its sum with `L1` is that of `L1`, followed by its own.
     """
 
     smooth: bool = False
     separable: bool = False
     quadratic: bool = False
     couples_targets: bool = False
+    interval: bool = False
+    prox_follows_l1: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
         super().__init_subclass__(**kwargs)
         _complete_names(cls, PENALTY_ALIASES)
         cls.quadratic = vars(cls).get("quadratic", False)
+
+    def __add__(self, other: Any) -> BasePenalty:
+        """Return the sum of two penalties, such as ``L1(0.1) + NonNegative()``."""
+        added = as_penalty(other)
+        if not isinstance(added, BasePenalty):
+            return NotImplemented
+        parts = (part.terms if isinstance(part, PenaltySum) else (part,) for part in (self, added))
+        return PenaltySum(tuple(itertools.chain(*parts)))
+
+    @property
+    def elastic_parts(self) -> tuple[float, float] | None:
+        """The strengths a and r of a penalty that is a Σ |w| + r / 2 Σ w²; None for any other."""
+        return None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -386,6 +409,114 @@ class BasePenalty(abc.ABC):
     def grad(self, w: NativeArray) -> NativeArray:
         """Return the gradient: the earlier name of `gradient`."""
         return self.gradient(w)
+
+
+@dataclass(frozen=True)
+class PenaltySum(BasePenalty):
+    r"""A sum of penalties and sets, which ``+`` makes of them: ``L1(0.1) + NonNegative() + L2(0.01)``.
+
+    Smooth terms add their gradients. Otherwise the prox of the sum must follow from those of its terms. With
+    the strength r of all ridges (`L2`, and the share of `ElasticNet`), which a change of scale takes away::
+
+        prox(w, step) = prox of the rest(w / (1 + r step), step / (1 + r step))
+
+    The rest may be any one penalty; or `L1`, followed by `GroupL1` (the sparse group lasso); or `L1` with the
+    sets `NonNegative` and `Box`, onto whose intervals each entry is projected after it.
+
+    Parameters
+    ----------
+    terms : tuple of Penalty
+        The terms, of two or more.
+
+    Raises
+    ------
+    TypeError
+        If the prox of the sum does not follow from those of its terms.
+
+    Notes
+    -----
+    Parikh and Boyd (2014), "Proximal algorithms", section 2.2, for the ridge; Simon, Friedman, Hastie and
+    Tibshirani (2013), "A sparse-group lasso", Journal of Computational and Graphical Statistics 22.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.loss import L1, L2, NonNegative
+    >>> (L1(0.5) + NonNegative() + L2(1.0)).prox(np.asarray([2.5, -3.0]), 1.0)
+    array([1., 0.])
+    """
+
+    terms: tuple[BasePenalty, ...]
+
+    def __post_init__(self) -> None:
+        """Take over what the terms are together, and refuse terms whose prox is not known."""
+        terms = self.terms
+        smooth = all(term.smooth for term in terms)
+        vars(self).update(
+            smooth=smooth,
+            separable=all(term.separable for term in terms),
+            quadratic=all(term.quadratic for term in terms),
+            couples_targets=any(term.couples_targets for term in terms),
+        )
+        rest = self._rest
+        one = len(rest) <= 1 or all(term.interval for term in rest)
+        after_l1 = self._strengths[0] == 0.0 or all(term.prox_follows_l1 for term in rest)
+        if not smooth and (any(term.smooth for term in rest) or not (one and after_l1)):
+            raise TypeError(
+                f"the prox of {self!r} does not follow from those of its terms: to a penalty with a prox add "
+                f"L2; to L1 also GroupL1, NonNegative and Box"
+            )
+
+    @functools.cached_property
+    def _rest(self) -> list[BasePenalty]:
+        """The terms that are neither absolute values nor squares."""
+        return [term for term in self.terms if term.elastic_parts is None]
+
+    @functools.cached_property
+    def _strengths(self) -> tuple[float, float]:
+        """The strengths of all absolute values and of all squares."""
+        parts = [part for term in self.terms if (part := term.elastic_parts) is not None]
+        return sum(a for a, _ in parts), sum(r for _, r in parts)
+
+    def __repr__(self) -> str:
+        """Return the terms with plus signs between them."""
+        return " + ".join(map(repr, self.terms))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the terms hold, by their positions and names."""
+        return {
+            f"{i}.{name}": value
+            for i, term in enumerate(self.terms)
+            for name, value in term.parameters.items()
+        }
+
+    @property
+    def curvature_bound(self) -> float | None:
+        """The sum of those of the terms; None where one has none."""
+        bounds = [term.curvature_bound for term in self.terms]
+        return None if None in bounds else sum(bound for bound in bounds if bound is not None)
+
+    def value(self, w: Array) -> Array:
+        """Return the sum of the terms' values."""
+        total: Array = functools.reduce(operator.add, [term.value(w) for term in self.terms])
+        return total
+
+    def gradient(self, w: Array) -> Array:
+        """Return the sum of the terms' gradients."""
+        total: Array = functools.reduce(operator.add, [term.gradient(w) for term in self.terms])
+        return total
+
+    def prox(self, w: Array, step: float | Array) -> Array:
+        """Return argmin_u value(u) + |u - w|² / (2 step): the ridge's scale, and then the rest."""
+        l1, ridge = self._strengths
+        scale = 1.0 / (1.0 + ridge * step)
+        w, step = scale * w, scale * step
+        if l1:
+            w = soft_threshold(w, step * l1)
+        for term in self._rest:
+            w = term.prox(w, step)
+        return w
 
 
 def _members_of(wrapped: Any, base: type, aliases: dict[str, str]) -> dict[str, Any]:

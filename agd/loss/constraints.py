@@ -68,6 +68,8 @@ class NonNegative(ConvexSet):
     """
 
     separable = True
+    interval = True
+    prox_follows_l1 = True
 
     def inside(self, w: Array) -> Array:
         """Return whether no coefficient is below 0, shape (...)."""
@@ -108,6 +110,8 @@ class Box(ConvexSet):
     """
 
     separable = True
+    interval = True
+    prox_follows_l1 = True
 
     low: Any = -math.inf
     high: Any = math.inf

@@ -62,6 +62,15 @@ class L1(BasePenalty):
         """Refuse a negative strength."""
         as_nonnegative("alpha", self.alpha)
 
+    def __add__(self, other: Any) -> BasePenalty:
+        """Return the sum with another penalty; of two lassos it is a lasso."""
+        return L1(self.alpha + other.alpha) if type(other) is L1 else super().__add__(other)
+
+    @property
+    def elastic_parts(self) -> tuple[float, float]:
+        """The strengths of absolute values and of squares: alpha and 0."""
+        return self.alpha, 0.0
+
     def value(self, w: Array) -> Array:
         """Return alpha Σ |w| over the last axis."""
         xp = namespace(w)
@@ -114,6 +123,15 @@ class L2(BasePenalty):
     def curvature_bound(self) -> float | None:
         """The second derivative, alpha."""
         return self.alpha
+
+    def __add__(self, other: Any) -> BasePenalty:
+        """Return the sum with another penalty; of two ridges it is a ridge."""
+        return L2(self.alpha + other.alpha) if type(other) is L2 else super().__add__(other)
+
+    @property
+    def elastic_parts(self) -> tuple[float, float]:
+        """The strengths of absolute values and of squares: 0 and alpha."""
+        return 0.0, self.alpha
 
     def value(self, w: Array) -> Array:
         """Return alpha / 2 Σ w² over the last axis."""
@@ -172,6 +190,11 @@ class ElasticNet(BasePenalty):
         if as_nonnegative("l1_ratio", self.l1_ratio) > 1.0:
             raise ValueError(f"l1_ratio must be a number from 0 to 1, got {self.l1_ratio!r}")
 
+    @property
+    def elastic_parts(self) -> tuple[float, float]:
+        """The strengths of absolute values and of squares."""
+        return self.alpha * self.l1_ratio, self.alpha * (1.0 - self.l1_ratio)
+
     def value(self, w: Array) -> Array:
         """Return alpha (l1_ratio Σ |w| + (1 - l1_ratio) / 2 Σ w²) over the last axis."""
         xp = namespace(w)
@@ -221,6 +244,8 @@ class GroupL1(BasePenalty):
     >>> GroupL1(1.0, groups=(0, 0, 1)).prox(np.asarray([0.6, 0.8, 3.0]), 1.0)
     array([0., 0., 2.])
     """
+
+    prox_follows_l1 = True
 
     alpha: float
     groups: Sequence[int]

@@ -42,6 +42,12 @@ def of_vectors(w):
         "Box": Box(-0.5, [0.25 * (i + 1) for i in range(p)]),
         "L2Ball": L2Ball(0.8),
         "Simplex": Simplex(1.5),
+        "L1 + L2": L1(0.7) + L2(0.4),
+        "ElasticNet + L1": ElasticNet(0.7, 0.3) + L1(0.2),
+        "L1 + NonNegative + L2": L1(0.3) + NonNegative() + L2(0.4),
+        "Box + NonNegative": Box(-0.5, 0.6) + NonNegative(),
+        "GroupL1 + L1 + L2": GroupL1(0.7, tuple(i % 2 for i in range(p))) + L1(0.2) + L2(0.4),
+        "Simplex + L2": Simplex(1.5) + L2(0.4),
     }
 
 
@@ -129,7 +135,7 @@ def test_prox_is_where_a_dense_grid_is_least(name, w):
         return penalty.value(u) + np.sum((u - w) ** 2, axis=-1) / (2 * step)
 
     grid = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1)
-    if name == "Simplex":  # a grid does not meet it: walk along it
+    if name.startswith("Simplex"):  # a grid does not meet it: walk along it
         share = np.linspace(0.0, 1.5, 601)
         grid = np.stack([share, 1.5 - share], axis=-1)
     values = objective(grid)
@@ -232,6 +238,9 @@ def test_step_0_is_the_nearest_point_of_the_domain():
         if name in SETS:
             assert penalty.value(near) == 0.0
             np.testing.assert_allclose(near, penalty.prox(w, 3.0))
+        elif any(term in SETS for term in name.split(" + ")):
+            assert np.isfinite(penalty.value(near))
+            np.testing.assert_allclose(near, penalty.prox(near, 0.0))
         else:
             np.testing.assert_array_equal(near, w)
 
@@ -394,3 +403,59 @@ def test_a_penalty_of_the_users_need_not_have_the_base_class():
         as_penalty(Ridge()).prox(np.ones(3), 1.0)
     with pytest.raises(TypeError, match="penalty must be an object"):
         as_penalty(0.1)
+
+
+# -- sums ------------------------------------------------------------------------------------------
+
+
+def test_a_sum_of_ridges_or_of_lassos_is_one():
+    assert L2(0.1) + L2(0.2) == L2(0.1 + 0.2)
+    assert L1(0.1) + L1(0.2) == L1(0.1 + 0.2)
+    assert (
+        repr(L1(0.1) + NonNegative() + L2(0.2)) == "L1(alpha=0.1) + NonNegative() + L2(alpha=0.2)"
+    )
+
+
+def test_a_lasso_with_a_ridge_is_the_elastic_net(xp):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4)) * [1.0, 3.0, 0.5, 1.0]
+    y = X @ np.asarray([1.0, 0.0, -2.0, 0.1]) + rng.normal(size=60)
+    X, y = xp.asarray(X), xp.asarray(y)
+    total = agd.fit(X, y, penalty=L1(0.06) + L2(0.04))
+    net = agd.fit(X, y, penalty=ElasticNet(0.1, 0.6))
+    rtol = 1e-4 if "32" in str(xp.dtype) else 1e-9
+    np.testing.assert_allclose(xp.to_numpy(total.coef), xp.to_numpy(net.coef), rtol=rtol, atol=rtol)
+    assert total.success
+
+
+def test_a_fit_with_a_sum_has_no_lower_point_nearby():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 4))
+    y = X @ np.asarray([1.0, -1.0, 0.5, 0.0]) + 0.1 * rng.normal(size=80)
+    for name, penalty in of_vectors(np.zeros(4)).items():
+        if "+" not in name:
+            continue
+        for loss, target in (("squared_error", y), ("log_loss", (y > 0.0) * 1.0)):
+            result = agd.fit(X, target, loss=loss, penalty=penalty)
+            assert result.success, (name, loss)
+
+            def value(w, b, penalty=penalty, loss=loss, target=target, name=name):
+                mean = np.mean(agd.loss.get(loss).value(X @ w + b, target))
+                return mean + penalty.value(penalty.prox(w, 0.0) if "Simplex" in name else w)
+
+            least = value(result.coef, result.intercept)
+            np.testing.assert_allclose(least, result.fun, rtol=1e-9)
+            for size in (0.1, 1e-2, 1e-3):
+                w = result.coef + size * rng.normal(size=4)
+                if not np.isfinite(penalty.value(w)):
+                    w = penalty.prox(w, 1e-9)
+                assert value(w, result.intercept + size * rng.normal()) >= least - 1e-9
+
+
+def test_terms_whose_prox_is_not_known_together_are_refused():
+    groups = GroupL1(0.1, (0, 0, 1))
+    for terms in ((groups, NonNegative()), (L2Ball(1.0), L1(0.1)), (Simplex(), groups)):
+        with pytest.raises(TypeError, match=r"prox of .* does not follow from those of its terms"):
+            terms[0] + terms[1]
+    with pytest.raises(TypeError, match="penalty must be an object"):
+        L1(0.1) + 3
