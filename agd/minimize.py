@@ -298,7 +298,9 @@ def _minimize(
                 negative=negative,
                 forward=gradient.name == "2-point",
             )
-            result = replace(result, certificate=certificate)
+            result = _with_certificate(
+                result, certificate, wanted="maximum" if negative else "minimum"
+            )
     return _as_minimize_result(_negate_result(result) if negative else result, gradient)
 
 
@@ -343,6 +345,18 @@ def _run(
     )  # fmt: skip
     _check_start(result, negative=negative)
     return result
+
+
+def _with_certificate(result: Result, certificate: Any, *, wanted: str) -> Result:
+    """Return the result with its certificate; a run that ended where no such extremum is has not succeeded."""
+    result = replace(result, certificate=certificate)
+    kind = certificate.kind
+    if not result.success or kind == wanted or kind not in {"minimum", "maximum", "saddle"}:
+        return result
+    words = Status.NO_MINIMUM.message(int(result.nit)).replace(
+        "a point that is no minimum", f"a {kind}"
+    )
+    return replace(result, status=Status.NO_MINIMUM, success=False, message=words)
 
 
 def _project_start(point: Tree, bounds: Any, batch: int) -> tuple[Tree, Bounds | None]:

@@ -6,6 +6,8 @@ of a section, new sections to the end of the file.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -194,3 +196,55 @@ def test_a_minimum_where_rounding_stops_the_search_is_one():
     result = agd.minimize(lambda b: float(residual(b) @ residual(b)), [250.0, 5e-4], jac=grad)
     assert result.success, result.message
     np.testing.assert_allclose(result.x, [238.94, 5.5e-4], rtol=1e-2)
+
+
+# -- success is what a user would say ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [agd.minimize, agd.maximize])
+@pytest.mark.parametrize(
+    ("curvatures", "kind"),
+    [
+        ([1.0, -1.0], "saddle"),
+        ([-1.0, -1.0], "maximum"),
+        ([1.0, 1.0], "minimum"),
+    ],
+)
+def test_a_point_that_is_no_minimum_is_no_success(door, curvatures, kind):
+    a = np.asarray(curvatures)
+    result = door(lambda x: 0.5 * a @ x**2, np.zeros(2), jac=lambda x: a * x, certify=True)
+    wanted = "minimum" if door is agd.minimize else "maximum"
+    assert result.certificate.kind == kind
+    assert result.success == (kind == wanted)
+    assert (result.status is Status.NO_MINIMUM) == (kind != wanted)
+    assert kind == wanted or kind in result.message
+
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(40, 3))
+MIXED, SEPARATED = RNG.integers(0, 2, size=40) * 1.0, (ROWS[:, 0] > 0.0) * 1.0
+WITHOUT_A_FIT = {
+    "one problem": (ROWS, SEPARATED, "log_loss"),
+    "one of a batch": (np.stack([ROWS, ROWS]), np.stack([MIXED, SEPARATED]), "log_loss"),
+    "one class, in a batch": (np.stack([ROWS, ROWS]), np.stack([MIXED, np.ones(40)]), "log_loss"),
+    "one of several targets": (ROWS, np.stack([MIXED, SEPARATED], axis=-1), "log_loss"),
+    "more columns than rows": (RNG.normal(size=(20, 50)), MIXED[:20], "log_loss"),
+    "three classes": (ROWS, (ROWS[:, 0] > 0.0) + (ROWS[:, 0] > 1.0) * 1.0, "softmax"),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "lbfgs", "gd", "nesterov"])
+@pytest.mark.parametrize("name", WITHOUT_A_FIT)
+def test_separated_classes_are_no_success_by_any_method(name, method):
+    X, y, loss = WITHOUT_A_FIT[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = agd.fit(X, y, loss=loss, method=method, stop=agd.Stop(max_iter=2000))
+    status, success = np.asarray(result.status), np.asarray(result.success)
+    assert (status.reshape(-1)[-1], success.reshape(-1)[-1]) == (Status.UNBOUNDED, False)
+    assert "the classes are perfectly separated" in result.message
+    assert status.ndim == 0 or success[0] or status[0] == Status.MAX_ITER
+
+
+def test_separated_classes_with_a_penalty_have_a_minimum():
+    assert agd.fit(ROWS, SEPARATED, loss="log_loss", penalty=agd.loss.L2(1e-3)).success

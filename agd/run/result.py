@@ -54,6 +54,7 @@ class Status(IntEnum):
     LINE_SEARCH = 4
     UNBOUNDED = 5
     DEADLINE = 6
+    NO_MINIMUM = 7
     CALLBACK = 99
 
     @property
@@ -87,6 +88,10 @@ _ADVICE = {
     ),
     Status.DEADLINE: (
         "stopped at the deadline before it converged: allow more seconds, or start from this result"
+    ),
+    Status.NO_MINIMUM: (
+        "the gradient vanishes at a point that is no minimum: start elsewhere, or leave it along the direction "
+        "that agd.critical_point gives"
     ),
     Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
 }

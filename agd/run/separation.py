@@ -101,7 +101,7 @@ def _find_separation(result: FitResult, base: Any, scaling: Any) -> str:
 
 def _quasi_separation_words(which: str, rows: int, kind: str) -> str:
     return (
-        f"; {which} tells {rows} rows {kind} from all others (quasi-separation), so the coefficients grow "
+        f"{which} tells {rows} rows {kind} from all others (quasi-separation), so the coefficients grow "
         f"without bound and no minimum exists: add a penalty, such as penalty=agd.loss.L2(1e-3)"
     )
 
