@@ -166,7 +166,7 @@ def train(
         if epoch % every == 0 or epoch == num_epochs - 1:
             shown, w0, w1 = (_as_number(v) for v in (loss, current["w0"], current["w1"]))
             if not math.isfinite(shown + w0 + w1):
-                raise FloatingPointError(_too_large(x, lr, epoch))
+                raise FloatingPointError(_overflow_words(x, lr, epoch, weights))
             print(f"Epoch {epoch}: Loss: {shown}, w0: {w0}, w1: {w1}", file=file)
     return {"w0": w0, "w1": w1}
 
@@ -188,11 +188,16 @@ def _as_number(value: Any) -> float:
     return float(value) if isinstance(value, float) else float(backends.to_numpy(value))
 
 
-def _too_large(x: Array, lr: float, epoch: int) -> str:
+def _overflow_words(x: Array, lr: float, epoch: int, weights: Any) -> str:
     """Name the largest stable step, 2/L with L the largest eigenvalue of [[1, Ex], [Ex, Ex²]]."""
     host = backends.to_numpy(x)
     mean, square = float(np.mean(host)), float(np.mean(host**2))
     largest = 0.5 * (1.0 + square + math.hypot(1.0 - square, 2.0 * mean))
+    if lr < 2.0 / largest:
+        return (
+            f"the loss is not finite by epoch {epoch}: its square overflows from the weights {weights!r}, or "
+            f"these points; begin with smaller ones"
+        )
     return (
         f"the loss is not finite by epoch {epoch}: learning_rate {lr!r} is above 2/L = "
         f"{2.0 / largest:.6g}, the largest stable step for these points"

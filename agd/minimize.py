@@ -542,4 +542,4 @@ def _callback_from_scipy(callback: Any) -> Callable[[Result], object] | None:
         names = []
     if names == ["intermediate_result"]:
         return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(writable_copy(result.x))
+    return lambda result: callback(result.x)

@@ -248,3 +248,58 @@ def test_separated_classes_are_no_success_by_any_method(name, method):
 
 def test_separated_classes_with_a_penalty_have_a_minimum():
     assert agd.fit(ROWS, SEPARATED, loss="log_loss", penalty=agd.loss.L2(1e-3)).success
+
+
+# -- callbacks, complex parameters, causes -------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "gd", "adam"])
+def test_a_callback_that_writes_to_its_result_writes_to_a_copy(method):
+    def spoil(intermediate_result):
+        intermediate_result.x[:] = np.nan
+        intermediate_result.jac[:] = np.nan
+
+    def solve(callback):
+        return agd.minimize(
+            lambda x: np.sum((x - 3.0) ** 4), np.zeros(2), jac=lambda x: 4.0 * (x - 3.0) ** 3,
+            method=method if method != "adam" else agd.update.adam(0.1), callback=callback,
+            stop=agd.Stop(max_iter=300),
+        )  # fmt: skip
+
+    spoiled, plain = solve(spoil), solve(None)
+    np.testing.assert_array_equal(spoiled.x, plain.x)
+    assert spoiled.status == plain.status
+
+
+def test_a_callback_of_a_fit_writes_to_a_copy():
+    def spoil(result):
+        result.x.coef[:] = np.nan
+
+    spoiled = agd.fit(ROWS, MIXED, loss="log_loss", callback=spoil)
+    np.testing.assert_allclose(spoiled.coef, agd.fit(ROWS, MIXED, loss="log_loss").coef, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "rmsprop", "nadam", "radam"])
+def test_squares_of_complex_gradients_are_those_of_their_absolute_values(name):
+    """Turning a complex plane turns the steps, and changes nothing else."""
+    rule = getattr(agd.update, name)(0.1)
+
+    def steps(turn):
+        params = np.asarray([0.0 + 0.0j])
+        state = rule.init(params)
+        for g in (1.0 + 0.0j, 0.5 + 0.25j, -0.3 + 1.0j):
+            updates, state = rule.update(np.asarray([turn * g]), state, params)
+        return updates / turn
+
+    np.testing.assert_allclose(steps(1.0j), steps(1.0), rtol=1e-12)
+
+
+def test_a_divergence_is_told_its_cause():
+    X = 1e3 * ROWS
+    with pytest.warns(agd.ConvergenceWarning) as caught:
+        agd.fit(X, ROWS[:, 0], method=agd.update.gradient_descent(1.0), stop=agd.Stop(max_iter=500))
+    assert "largest stable step" in str(caught[0].message)
+    with pytest.raises(FloatingPointError, match="begin with smaller ones"):
+        agd.train(weights={"w0": 1e308, "w1": 1e308}, backend="numpy")
+    with pytest.raises(FloatingPointError, match="above 2/L"):
+        agd.train(learning_rate=10.0, backend="numpy")

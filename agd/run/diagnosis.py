@@ -184,6 +184,8 @@ def _column_sizes(base: LinearObjective) -> tuple[Any, Any]:
 
 MIN_CORRECT_DIGITS = 4.0  # of the coefficients: with fewer there is a warning
 CURVATURE_PASSES = 20  # over the data, that it takes to measure the largest curvature
+# Rules whose rate has a largest stable value of about 2/L.
+RATE_LIMITED_RULES = frozenset({"gradient_descent", "momentum", "nesterov", "heavy_ball"})
 RATE_ADVICE = "use a learning_rate below it, or 'auto'"
 
 
@@ -213,7 +215,7 @@ def _explain_status(
         return _without_minimum(result, where=separated)
     result = _mark_diverged(result, method)
     if np.any(result.status == Status.DIVERGED):
-        return _explain_divergence(result, objective)
+        return _explain_divergence(result, objective, method)
     if np.any(result.status == Status.MAX_ITER):
         return _too_long(result, objective, method)
     result = _explain_failed_search(result)
@@ -340,11 +342,23 @@ def _largest_step(result: FitResult, objective: Any, status: Status) -> tuple[Fi
     return result, float(np.min(np.asarray(result.certificate.largest_step)[ended]))
 
 
-def _explain_divergence(result: FitResult, objective: Any) -> FitResult:
+def _explain_divergence(result: FitResult, objective: Any, method: Any) -> FitResult:
+    """Name the largest stable step, where the run took steps of gradient descent that were longer."""
+    rule = method.update_rule
+    if rule is None:  # it found its steps by itself
+        return result
+    if rule.name not in RATE_LIMITED_RULES:
+        note = f"; use a smaller learning_rate for {rule.name!r}, or method='auto'"
+        return replace(result, message=result.message + note)
     if result.loss.curvature_bound is None:
         note = f"; loss {result.loss.name!r} has no largest stable step: use method='auto'"
         return replace(result, message=result.message + note)
     result, least = _largest_step(result, objective, Status.DIVERGED)
+    if rule.constant_rate is not None and rule.constant_rate < least:
+        words = (
+            "diverged, though by no step that is too long: the first point (init=) is out of range"
+        )
+        return replace(result, message=result.message.replace(Status.DIVERGED.advice, words))
     note = f"; 2/L = {least:.6g} is the largest stable step of gradient descent here: {RATE_ADVICE}"
     return replace(result, message=result.message + note)
 

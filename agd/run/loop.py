@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ import optree
 from agd import backends
 from agd._tree import TreeLayout, as_scalar
 from agd._typing import Method, Objective, Tree
-from agd._validation import as_bool
+from agd._validation import as_bool, writable_copy
 from agd.gradient.critical_points import newton_decrement
 from agd.gradient.objective import as_objective
 from agd.run.certificate import find_least_curvature, make_certificate
@@ -354,8 +354,12 @@ class _Run:
             self.compiled_step.freeze(self.monitor.done)
 
     def intermediate_result(self) -> Result:
-        """Put together the result so far for a callback; a read that only the last one needs is left out."""
-        return self._result(self.compiled_step.as_arrays(self.observation))
+        """Put together the result so far for a callback; a read that only the last one needs is left out.
+
+        The callback may write to its point and gradient, which are copies.
+        """
+        result = self._result(self.compiled_step.as_arrays(self.observation))
+        return replace(result, x=writable_copy(result.x), jac=writable_copy(result.jac))
 
     def report(self) -> Result:
         """Put together the result of the run."""
@@ -365,6 +369,9 @@ class _Run:
         status = self.monitor.status
         single = status.ndim == 0
         nit = np.asarray(observation.iterations).astype(int)
+        message = status_message(status, nit)
+        if self.method.update_rule is None:
+            message = message.replace(Status.DIVERGED.advice, DIVERGED_WITHOUT_RATE)
         x, jac = optree.tree_map(_as_array, self.compiled_step.report())
         return Result(
             x=x,
@@ -375,7 +382,7 @@ class _Run:
             njev=as_scalar(self.count_calls("grad_calls")),
             status=(Status(int(status)) if status >= 0 else None) if single else status,
             success=as_scalar(status == Status.CONVERGED),
-            message=status_message(status, nit),
+            message=message,
             history=self.history_log.history(),
             n_sync=self.compiled_step.n_sync,
             method=self.method.name + self.compiled_step.note,
@@ -416,6 +423,12 @@ MIN_PLAIN_FALL = 0.1  # of the first value: after less, the run may have begun o
 MIN_CHECK_CALLS = 10  # that a check of the curvatures may cost however short the run is
 MAX_ROUNDING_EPS = 16.0  # eps: a share of the value that is taken to be its rounding
 VALUE_ERROR_EPS = 4.0  # eps: the relative error that a value of the function is taken to have
+
+
+DIVERGED_WITHOUT_RATE = (
+    "diverged: value and gradient grew out of the range of the dtype; returned the last finite point: start "
+    "nearer to a minimum, or scale the function"
+)
 
 
 class FiniteDifferences(NamedTuple):

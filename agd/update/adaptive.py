@@ -7,6 +7,7 @@ learning rate. `agd.update.Descent` and `agd.update.sgd` apply the rules to an o
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, NamedTuple
 
 import optree
@@ -108,7 +109,7 @@ def adagrad(
     check_eps(eps)
 
     def direction(grads: Tree, squares: Tree, *_: Any) -> tuple[Tree, Tree]:
-        squares = optree.tree_map(lambda s, g: s + g * g, squares, grads)
+        squares = optree.tree_map(operator.add, squares, squared(grads))
         return divide_by_rms(grads, squares, eps, eps_in_sqrt=eps_in_sqrt), squares
 
     return rule_from_direction(

@@ -49,8 +49,13 @@ def filled(params: Tree, value: float) -> Tree:
 
 
 def squared(tree: Tree) -> Tree:
-    """Square every leaf."""
-    return optree.tree_map(lambda g: g * g, tree)
+    """Square every entry; of a complex one, its absolute value."""
+    return optree.tree_map(_squared_leaf, tree)
+
+
+def _squared_leaf(g: Array) -> Array:
+    xp = backends.namespace(g)
+    return g * xp.conj(g) if xp.isdtype(g.dtype, "complex floating") else g * g
 
 
 def divide_by_rms(tree: Tree, squares: Tree, eps: float, *, eps_in_sqrt: bool = False) -> Tree:
