@@ -34,7 +34,14 @@ from agd.backends.array import (
 from agd.backends.backend import AutodiffFunctions, Backend, TaskGraph
 from agd.backends.frames import column_names, numbers_of_objects, unwrap
 from agd.backends.selection import BackendInfo, Selection, available, select
-from agd.backends.sparse import as_csr, as_scipy, csr_from_parts, is_sparse, transpose
+from agd.backends.sparse import (
+    as_csr,
+    as_scipy,
+    check_structure,
+    csr_from_parts,
+    is_sparse,
+    transpose,
+)
 from agd.backends.table import PROCESS_DEFAULTS, TABLE
 from agd.backends.transfer import Transfer, format_bytes
 
@@ -50,6 +57,7 @@ __all__ = [
     "as_csr",
     "as_scipy",
     "available",
+    "check_structure",
     "clip",
     "column_names",
     "count_host_reads",

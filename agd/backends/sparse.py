@@ -13,7 +13,15 @@ from typing import Any
 from agd._typing import Array, NativeArray
 from agd.backends.backend import Backend
 
-__all__ = ["SPARSE", "as_csr", "as_scipy", "csr_from_parts", "is_sparse", "transpose"]
+__all__ = [
+    "SPARSE",
+    "as_csr",
+    "as_scipy",
+    "check_structure",
+    "csr_from_parts",
+    "is_sparse",
+    "transpose",
+]
 
 _MODULES = ("scipy.sparse", "cupyx.scipy.sparse")
 
@@ -65,6 +73,12 @@ def as_csr(name: str, X: Any) -> Any:
     sparse array or matrix
         For SciPy a sparse array, so that `@` and `*` mean what they mean for arrays.
 
+    Raises
+    ------
+    ValueError
+        If its arrays do not belong together, as of a file that was damaged: products would read and write beyond
+        them.
+
     Warns
     -----
     UserWarning
@@ -76,6 +90,7 @@ def as_csr(name: str, X: Any) -> Any:
     mini-batches cannot be drawn from it. The copy costs about ten passes, and is made without a warning, as
     scikit-learn does.
     """
+    check_structure(name, X)
     if X.format not in ("csr", "csc"):
         warnings.warn(
             f"{name} is sparse in {X.format.upper()} format, which has no rows to read: it was copied to "
@@ -92,6 +107,40 @@ def as_csr(name: str, X: Any) -> Any:
         rows = rows.copy() if X.format == "csr" else rows  # `tocsr` made a copy of any other
         rows.sum_duplicates()
     return rows
+
+
+def check_structure(name: str, X: Any) -> None:
+    """Refuse a matrix of SciPy whose indices lead out of it; on a device they are not read for it."""
+    if _sparse_module(type(X)) != "scipy.sparse":
+        return
+    rows, columns = X.shape
+    if X.format == "coo":
+        _check_indices(name, X.row, rows, "row")
+        _check_indices(name, X.col, columns, "column")
+    elif X.format in ("csr", "csc", "bsr"):
+        major, minor = (columns, rows) if X.format == "csc" else (rows, columns)
+        if X.format == "bsr":
+            major, minor = major // X.blocksize[0], minor // X.blocksize[1]
+        ends = X.indptr
+        if len(ends) != major + 1 or ends[0] != 0 or (ends[1:] < ends[:-1]).any():
+            raise ValueError(
+                f"{name} is a damaged sparse matrix: indptr must be {major + 1} counts that rise from 0"
+            )
+        if ends[-1] > min(len(X.indices), len(X.data)):
+            raise ValueError(
+                f"{name} is a damaged sparse matrix: indptr counts {ends[-1]} entries, indices and data have "
+                f"{len(X.indices)} and {len(X.data)}"
+            )
+        kind = "row" if X.format == "csc" else "column"
+        _check_indices(name, X.indices[: ends[-1]], minor, kind)
+
+
+def _check_indices(name: str, indices: Any, count: int, kind: str) -> None:
+    if len(indices) and (indices.min() < 0 or indices.max() >= count):
+        at = int(((indices < 0) | (indices >= count)).argmax())
+        raise ValueError(
+            f"{name} is a damaged sparse matrix: entry {at} has {kind} {indices[at]}, and there are {count}"
+        )
 
 
 def csr_from_parts(X: Any, data: Array, indices: Array, indptr: Array) -> Any:

@@ -244,6 +244,7 @@ def _sparse_features(X: Any, coef: Array) -> Matrix:
         raise ValueError(
             f"a sparse X must have rows and columns, shape (n, p), got shape {X.shape}"
         )
+    backends.check_structure("X", X)
     X = X if X.format in ("csr", "csc") else X.tocsr()
     xp, where = backends.namespace(coef), backends.device(coef)
     if backends.of(X.data) is not backends.of(coef) or backends.device(X) != where:

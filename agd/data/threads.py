@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import itertools
 import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -71,20 +72,33 @@ class _BlasLimit:
 
     def __init__(self) -> None:
         self.lock, self.holders = threading.Lock(), 0
-        self.previous_limits: Any = None
+        self.previous_counts: list[int | None] = []
 
     def __enter__(self) -> None:
         with self.lock:
             # Only the first holder sees the user's limits; a nested one would save and restore a limit of 1.
             if self.holders == 0:
-                self.previous_limits = _blas_controller().limit(limits=1, user_api="blas")
+                self.previous_counts = [library.read_count() for library in _blas_libraries()]
+                for library in _blas_libraries():
+                    library.limit(1)
             self.holders += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.holders -= 1
-            if self.holders == 0:
-                self.previous_limits.restore_original_limits()
+            if self.holders > 0:
+                return
+            for library, count in zip(_blas_libraries(), self.previous_counts, strict=True):
+                # Another number than ours was set by someone else in the meantime, and stays.
+                if count is not None and library.read_count() == 1:
+                    library.limit(count)
+
+
+class _BlasLibrary(NamedTuple):
+    """How many threads a library of BLAS has in this process, and the function that sets it."""
+
+    read_count: Callable[[], int | None]
+    limit: Callable[[int], object]
 
 
 _blas_limit = _BlasLimit()
@@ -102,12 +116,32 @@ def single_threaded_blas() -> contextlib.AbstractContextManager[None]:
     return _blas_limit
 
 
+# Names by which builds of OpenBLAS export one function.
+OPENBLAS_PREFIXES, OPENBLAS_SUFFIXES = ("", "scipy_"), ("", "64_", "_64")
+
+
 # Finding the loaded libraries takes milliseconds, more than many sums.
 @functools.cache
-def _blas_controller() -> Any:
+def _blas_libraries() -> tuple[_BlasLibrary, ...]:
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return tuple(_BlasLibrary(x.get_num_threads, _limit_function(x)) for x in libraries)
+
+
+def _limit_function(library: Any) -> Callable[[int], object]:
+    """Return the library's own function, past threadpoolctl's book of which thread may call it.
+
+    By that book the first thread to limit OpenBLAS owns it until its context ends: limits of all others, ours that
+    overlap in several threads and the user's, would be ignored without a word.
+    """
+    if library.internal_api == "openblas":
+        for prefix, suffix in itertools.product(OPENBLAS_PREFIXES, OPENBLAS_SUFFIXES):
+            name = f"{prefix}openblas_set_num_threads{suffix}"
+            function: Callable[[int], object] | None = getattr(library.dynlib, name, None)
+            if function is not None:
+                return function
+    return cast("Callable[[int], object]", library.set_num_threads)
 
 
 def _processor_count() -> int | None:

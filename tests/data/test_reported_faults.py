@@ -376,3 +376,50 @@ def test_a_flag_is_true_or_false(certify):
 def test_a_value_beyond_floats_is_named(value):
     with pytest.raises(ValueError, match="fun must return a real number within the range of float"):
         agd.minimize(lambda x: value, [1.0])
+
+
+# -- sparse matrices whose arrays do not belong together ----------------------------------------------
+
+
+def damaged(kind: str, part: str, values: object) -> object:
+    """Return a matrix of 20 rows and 2 columns of which one array was overwritten."""
+    sparse = pytest.importorskip("scipy.sparse")
+    X = sparse.csr_array(np.where(ROWS > 0.0, ROWS, 0.0)).asformat(kind)
+    if kind == "coo":
+        index = getattr(X, part)
+        index[3] = values
+    else:
+        array = np.array(getattr(X, part))
+        array[3] = values
+        setattr(X, part, array)
+    return X
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "value", "words"),
+    [
+        ("csr", "indices", 2, "entry 3 has column 2, and there are 2"),
+        ("csr", "indices", 10**9, "entry 3 has column 1000000000, and there are 2"),
+        ("csr", "indices", -1, "entry 3 has column -1"),
+        ("csr", "indptr", 10**6, "indptr must be 21 counts that rise from 0"),
+        ("csr", "indptr", -1, "indptr must be 21 counts that rise from 0"),
+        ("csc", "indices", 20, "entry 3 has row 20, and there are 20"),
+        ("coo", "col", 2, "entry 3 has column 2, and there are 2"),
+        ("coo", "row", -1, "entry 3 has row -1, and there are 20"),
+    ],
+)
+def test_a_damaged_sparse_matrix_is_refused(kind, part, value, words):
+    X, y = damaged(kind, part, value), ROWS[:, 0]
+    for door in (
+        lambda: agd.fit(X, y),
+        lambda: agd.fit(X, y, loss="huber"),
+        lambda: agd.fit(X, y, method="gd"),
+        lambda: agd.Online().partial_fit(X, y),
+        lambda: agd.fit(ROWS, y).predict(X),
+    ):
+        with pytest.raises(ValueError, match=f"X is a damaged sparse matrix: {words}"):
+            door()
+    short = damaged("csr", "indices", 0)
+    short.data = short.data[:5]
+    with pytest.raises(ValueError, match="X is a damaged sparse matrix: indptr counts"):
+        agd.fit(short, y)

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from agd._typing import Params
 from agd.data import threads as data_threads
 from agd.data.arrays import ArrayData
-from agd.data.threads import _blas_controller, parallel_map, single_threaded_blas, thread_count
+from agd.data.threads import _blas_libraries, parallel_map, single_threaded_blas, thread_count
 from agd.gradient import Blocks, LinearObjective
 from agd.loss import Logistic, Squared
 from helpers import known_values
@@ -349,10 +349,8 @@ def test_helpers_see_the_callers_errstate_and_get_no_helpers():
 
 
 def _blas_threads():
-    pools = (
-        _blas_controller().info()
-    )  # those that were loaded when they were first asked for: NumPy's
-    return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+    # Those that were loaded when they were first asked for: NumPy's.
+    return [library.read_count() for library in _blas_libraries()]
 
 
 def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_as_they_were():
@@ -380,6 +378,35 @@ def test_threads_that_share_a_sum_have_products_in_one_thread_and_leave_things_a
             first.__exit__(None, None, None)
             assert set(_blas_threads()) == {1}
         assert _blas_threads() == before
+
+
+def test_limits_that_overlap_in_threads_are_lifted_by_the_last_and_leave_others_theirs():
+    before = _blas_threads()
+    entered, leave = threading.Event(), threading.Event()
+    seen = []
+
+    def hold():
+        with single_threaded_blas():
+            entered.set()
+            leave.wait()
+
+    def use_limits_of_its_own():
+        with threadpool_limits(3, user_api="blas"):
+            seen.append(_blas_threads())
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait()
+    with single_threaded_blas():
+        leave.set()
+        holder.join()  # the first to enter leaves while the other is at work
+        assert set(_blas_threads()) <= {1}
+    assert _blas_threads() == before
+    user = threading.Thread(target=use_limits_of_its_own)
+    user.start()
+    user.join()
+    assert 3 in seen[0] or not before
+    assert _blas_threads() == before
 
 
 @pytest.mark.parametrize(
