@@ -81,6 +81,9 @@ def _check_kind(name: str, value: Any) -> None:
             f"{name} is a masked array: fill or drop the masked entries first "
             f"({name}.filled(...)), since agd would not see the mask"
         )
+    if backends.has_no_values(value):
+        library = type(value).__module__.partition(".")[0]
+        raise TypeError(f"{name} is an array of {library}, which holds a graph and no values")
     if hasattr(value, "tocsr") or hasattr(value, "todense"):
         dense = "todense()" if hasattr(value, "to_scipy_sparse") else "toarray()"
         scipy = f"{name}.to_scipy_sparse() or " if dense == "todense()" and name == "X" else ""

@@ -32,7 +32,7 @@ from agd.backends.array import (
     to_numpy,
 )
 from agd.backends.backend import AutodiffFunctions, Backend, TaskGraph
-from agd.backends.frames import column_names, numbers_of_objects, unwrap
+from agd.backends.frames import column_names, has_no_values, numbers_of_objects, unwrap
 from agd.backends.selection import BackendInfo, Selection, available, select
 from agd.backends.sparse import (
     as_csr,
@@ -68,6 +68,7 @@ __all__ = [
     "dtype_name",
     "format_bytes",
     "has_known_type",
+    "has_no_values",
     "is_array",
     "is_sparse",
     "namespace",

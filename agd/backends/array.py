@@ -19,7 +19,7 @@ from agd._typing import Array, HostArray, Matrix, Namespace
 from agd.backends.backend import Backend
 from agd.backends.floats import FLOATS
 from agd.backends.sparse import SPARSE, is_sparse
-from agd.backends.table import TABLE
+from agd.backends.table import TABLE, follows_standard, standard_row
 
 __all__ = [
     "clip",
@@ -108,12 +108,12 @@ def of(x: Matrix) -> Backend:
     Parameters
     ----------
     x : array
-        An array of a library in `TABLE`.
+        An array of a library in `TABLE`, or of another one that follows the Array API.
 
     Returns
     -------
     Backend
-        Its row.
+        Its row; of another library one with the defaults.
 
     Raises
     ------
@@ -133,6 +133,9 @@ def of(x: Matrix) -> Backend:
         if row.owns(x):
             _ROW_BY_TYPE[type(x)] = row
             return row
+    if follows_standard(x):
+        register_row(standard_row(x))
+        return of(x)
     names = ", ".join(row.name for row in TABLE)
     raise TypeError(f"{type(x).__name__} is no array of a library that agd knows ({names})")
 
@@ -151,14 +154,14 @@ def register_row(row: Backend) -> None:
 
 
 def is_array(x: Any) -> TypeGuard[Array]:
-    """Return whether `x` is an array of a library in the table.
+    """Return whether `x` is an array of a library in the table, or of another one that follows the Array API.
 
     Examples
     --------
     >>> is_array([1.0])
     False
     """
-    return any(row.owns(x) for row in TABLE)
+    return any(row.owns(x) for row in TABLE) or follows_standard(x)
 
 
 def has_known_type(x: Any) -> bool:

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["column_names", "numbers_of_objects", "unwrap"]
+__all__ = ["column_names", "has_no_values", "numbers_of_objects", "unwrap"]
 
 # An error lists so many columns, and gives the number of the others.
 MAX_NAMES_IN_ERROR = 5
+
+# Arrays that follow the Array API and are programs to be exported, with nothing to compute a fit from.
+LIBRARIES_WITHOUT_VALUES = ("ndonnx",)
 
 # DLPack's numbers for memory that the host reads: of its own, and pinned for CUDA and for ROCm.
 HOST_MEMORY = (1, 3, 11)
@@ -210,6 +213,11 @@ def _exchanged_array(name: str, value: Any) -> Any:
             f"library that computes there with it; pass cupy.from_dlpack({name}) or torch.from_dlpack({name})"
         )
     return value
+
+
+def has_no_values(value: Any) -> bool:
+    """Return whether an array is of a library whose arrays are programs."""
+    return type(value).__module__.partition(".")[0] in LIBRARIES_WITHOUT_VALUES
 
 
 def _type_in_words(value: Any) -> str:

@@ -18,7 +18,7 @@ from agd._typing import Namespace, NativeArray, Tree
 from agd.backends import autodiff, jit, transfer
 from agd.backends.backend import Backend, TaskGraph
 
-__all__ = ["PROCESS_DEFAULTS", "TABLE"]
+__all__ = ["PROCESS_DEFAULTS", "TABLE", "follows_standard", "standard_row"]
 
 # The environment of a process that is agd's own, such as its command line. A table's numbers are
 # float64, which JAX narrows to float32 unless this is set before it is imported.
@@ -272,6 +272,43 @@ def _numpy_clip(x: Any, low: Any, high: Any) -> Any:
     """Clip by two ufuncs: the namespace's own function takes ten times as long on small arrays."""
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
+
+
+# -- a library that the table does not name ---------------------------------------------------------
+
+
+def standard_row(x: Any) -> Backend:
+    """Return a row for the library of an array that follows the Array API, and of which no more is known.
+
+    Its arrays are computed with by their own namespace, whole and where they are. They are copied to the host for
+    single numbers, and moved there by DLPack or by what NumPy makes of them.
+    """
+    library = type(x).__module__.partition(".")[0]
+    return Backend(
+        name=library,
+        module=library,
+        namespace=library,
+        install=library,
+        owns=lambda y: type(y).__module__.partition(".")[0] == library and follows_standard(y),
+        devices=lambda _: [],
+        get_device=_cpu_device,
+        to_numpy=_standard_to_numpy,
+        convert=_asarray,
+        block_bytes=_no_blocks,
+        mutable=False,
+    )
+
+
+def follows_standard(x: Any) -> bool:
+    """Return whether x is an array of the Array API, by the method that all such arrays have."""
+    return hasattr(x, "__array_namespace__") and not isinstance(x, type)
+
+
+def _standard_to_numpy(x: Any) -> Any:
+    try:
+        return np.from_dlpack(x)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return np.asarray(x)
 
 
 # -- the table -----------------------------------------------------------------------------------
