@@ -505,13 +505,13 @@ def explain_conditioning(
 def _columns_certificate(result: FitResult, columns: Columns) -> Certificate:
     """Fill in the curvatures in centred and scaled coordinates."""
     low, high = columns.low, columns.high
-    with np.errstate(all="ignore"):
-        condition = np.divide(high, low)
+    with np.errstate(all="ignore"):  # a problem of zeros has no curvature
+        condition, largest_step = np.divide(high, low), np.divide(2.0, high)
     return replace(
         result.certificate,
         curvature=high,
         least_curvature=low,
-        largest_step=2.0 / high,
+        largest_step=float(largest_step) if np.ndim(largest_step) == 0 else largest_step,
         condition=float(condition) if np.ndim(condition) == 0 else condition,
         source="Hessian",
     )

@@ -390,7 +390,8 @@ class FitResult(Result):
         check_columns(X, self.feature_names)
         outputs = self.loss.outputs is not None
         X = as_features(X, self.coef, outputs=outputs, several=self.targets is not None)
-        z = linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
+        with np.errstate(all="ignore"):  # what overflows is infinite, and tiny products are 0
+            z = linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
         if self.targets is None:
             return z
         # The targets are problems to the solvers, and come first there; in y they are columns.
@@ -417,7 +418,8 @@ class FitResult(Result):
         """
         z = self.decision_function(X)
         if self.classes is None:
-            return self.loss.predict(z)
+            with np.errstate(all="ignore"):
+                return self.loss.predict(z)
         unknown = backends.namespace(z).isnan(z)
         if self.loss.outputs is not None:
             unknown = backends.namespace(z).any(unknown, axis=-1)
@@ -443,7 +445,8 @@ class FitResult(Result):
         """
         if self.classes is None:
             raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
-        return self.loss.class_probabilities(self.decision_function(X))
+        with np.errstate(all="ignore"):  # a probability below the smallest number is 0
+            return self.loss.class_probabilities(self.decision_function(X))
 
 
 def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:

@@ -423,3 +423,31 @@ def test_a_damaged_sparse_matrix_is_refused(kind, part, value, words):
     short.data = short.data[:5]
     with pytest.raises(ValueError, match="X is a damaged sparse matrix: indptr counts"):
         agd.fit(short, y)
+
+
+# -- NumPy's own warnings stay inside ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "log_loss", "softmax", "poisson"])
+def test_predictions_take_no_notice_of_numpys_error_state(loss):
+    y = (ROWS[:, 0] > 0.2) * 1.0 if loss in ("log_loss", "softmax") else np.abs(ROWS[:, 0])
+    found = agd.fit(ROWS, y, loss=loss, penalty=agd.loss.L2(0.1))
+    far = np.asarray([[1e4, 1e3], [-1e5, 1e3], [1e-320, 0.0], [-1e300, 1e300], [0.0, 1.0]])
+    with np.errstate(all="ignore"):
+        want = found.predict(far)
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(found.predict(far), want)
+        if found.classes is not None:
+            np.testing.assert_allclose(found.predict_proba(far).sum(axis=-1), 1.0)
+
+
+@pytest.mark.parametrize("penalty", [None, agd.loss.L2(0.1), agd.loss.L1(0.1)], ids=repr)
+def test_a_batch_with_a_problem_of_zeros_warns_in_agds_words_alone(penalty):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(6, 40, 3)), rng.normal(size=(6, 40))
+    X[2, :, 1], X[3] = X[2, :, 0], 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)  # a RuntimeWarning, too
+        agd.fit(X, y, penalty=penalty)
+        agd.fit(X[3], y[3], penalty=penalty)
