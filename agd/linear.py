@@ -152,8 +152,9 @@ def fit(
           rows. Falls back to ``"lbfgs_whitened"``.
         - ``"newton_direct"`` and ``"proximal_newton_direct"``, the names of the two rows that they fall back to,
           ``"newton"`` and ``"proximal_newton"``: the same steps without a loop, for one problem of NumPy arrays of
-          at most 262,144 entries with `stop`, `init` and `callback` left out, of p <= 400, or 256 with a prox,
-          whatever n p² is; also softmax, of at most 400 parameters, and 2,097,152 entries times squared classes.
+          at most 262,144 entries with a prox, else n <= 32,768 and p <= 400, where a model of their costs has them
+          sooner than L-BFGS, with `stop`, `init` and `callback` left out; also softmax, of at most 400 parameters,
+          and 2,097,152 entries times squared classes.
           A Hessian that is dear serves up to six steps. They are left where a fit has no minimum,
           or takes more than 14 steps without a ridge.
         - ``"newton"``, "Newton": a convex loss with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss

@@ -39,7 +39,7 @@ from agd.update.newton import (
 )
 from agd.update.proximal_newton import EPS64, HostPoint, ProximalNewton
 
-__all__ = ["DirectNewton"]
+__all__ = ["DirectNewton", "evaluation_cost", "hessian_cost", "newton_cost", "steps_for_hessian"]
 
 # Without a minimum the gradient shrinks by a factor of e a step, which does not bring it to the tolerance in as many.
 MAX_STEPS, MAX_STEPS_SINGLE = 14, 8
@@ -56,10 +56,14 @@ MAX_OUTPUT_PARAMETERS, MAX_OUTPUT_ENTRIES = 400, 2**21
 MAX_INVERTED_ROWS = 32
 # Equal curvatures, those of most losses at a constant model, spare the scaling of the rows where these are many.
 MIN_ROWS_OF_PRODUCT = 500
-# What an evaluation takes, and what a Hessian and its factor take besides (measured): in microseconds, and for a
-# row, an entry of X, a product of two entries of a row, and a product of three in the factor.
+# What an evaluation takes, and what a Hessian and its factor take besides, in microseconds on one processor
+# (measured): for each call, row, entry of X, product of two entries of a row, which short rows pay as if they had
+# some columns more, and product of three in the factor. Then the same of a whole fit beside its steps.
 EVALUATION_COST = {"call": 30.0, "row": 6e-3, "entry": 3e-4}
-HESSIAN_COST = {"call": 15.0, "entry": 4e-4, "product": 3e-5, "factor": 3e-5}
+HESSIAN_COST = {"call": 15.0, "entry": 4e-4, "product": 1.9e-5, "columns": 30, "factor": 3e-5}
+FIT_COST = {"call": 400.0, "entry": 1.6e-3}
+# Evaluations and Hessians of a fit, by the steps that a Hessian serves.
+COUNTS_OF_FIT = {1: (6, 5), 3: (8, 3), 6: (9, 3)}
 
 
 class DirectNewton:
@@ -395,18 +399,34 @@ def _invert_triangle(L: HostArray) -> HostArray:
     return inverse
 
 
-def steps_for_hessian(n: int, d: int) -> int:
+def steps_for_hessian(n: float, d: float) -> int:
     """Return how many steps a Hessian of n rows and d columns serves: more where it is dear beside an evaluation.
 
     The steps between are corrected by what they measure, and come nearer by a smaller factor than Newton's own.
     Three steps for a Hessian take one evaluation more than one step for each, and less than half of the Hessians.
     """
-    evaluation = (
-        EVALUATION_COST["call"] + EVALUATION_COST["row"] * n + EVALUATION_COST["entry"] * n * d
-    )
-    hessian = HESSIAN_COST["call"] + HESSIAN_COST["entry"] * n * d
-    hessian += HESSIAN_COST["product"] * n * d**2 + HESSIAN_COST["factor"] * d**3
+    evaluation, hessian = evaluation_cost(n, d), hessian_cost(n, d)
     return 1 if hessian < 0.6 * evaluation else 3 if hessian < 5.0 * evaluation else 6
+
+
+def evaluation_cost(n: float, d: float) -> float:
+    """Return what value and gradient of n rows and d columns take, in microseconds."""
+    cost = EVALUATION_COST
+    return cost["call"] + cost["row"] * n + cost["entry"] * n * d
+
+
+def hessian_cost(n: float, d: float) -> float:
+    """Return what a Hessian of n rows and d columns and the inverse of its factor take, in microseconds."""
+    cost = HESSIAN_COST
+    products = cost["product"] * n * d * (d + cost["columns"])
+    return cost["call"] + cost["entry"] * n * d + products + cost["factor"] * d**3
+
+
+def newton_cost(n: float, d: float) -> float:
+    """Return what a whole fit by Newton's method without the loop takes, in microseconds."""
+    evaluations, hessians = COUNTS_OF_FIT[steps_for_hessian(n, d)]
+    steps = evaluations * evaluation_cost(n, d) + hessians * hessian_cost(n, d)
+    return FIT_COST["call"] + FIT_COST["entry"] * n * d + steps
 
 
 class _InverseHessian:

@@ -39,7 +39,7 @@ from agd.run.linear_solvers import (
     ScaledLBFGS,
     WhitenedLBFGS,
 )
-from agd.run.newton_direct import DirectNewton
+from agd.run.newton_direct import DirectNewton, evaluation_cost, hessian_cost, newton_cost
 from agd.run.normal_equations import (
     MAX_BATCHED_COLUMNS,
     BatchedNormalEquations,
@@ -60,8 +60,17 @@ MAX_FACTOR_OPERATIONS_PER_ENTRY = 400
 # Operations of a Hessian up to which Newton's method is sooner than L-BFGS, on NumPy and one processor (measured):
 # at 4e6 it takes 0.8 to 1.1 times as long, at 2.5e6 0.4 to 0.6 times, at 2.5e7 1.1 to 1.6 times.
 MAX_HESSIAN_OPERATIONS = 4e6
-# Without the loop a Hessian serves several steps, and so many columns are no more than L-BFGS has to whiten.
-MAX_DIRECT_COLUMNS = 400
+# Newton's method without the loop is for so many rows and columns, where `newton_cost` is below `lbfgs_cost`: vectors
+# of more rows are new memory in every operation, which costs more than the arithmetic.
+MAX_DIRECT_ROWS, MAX_DIRECT_COLUMNS = 2**15, 400
+# What L-BFGS in whitened coordinates takes beside evaluations, in microseconds (measured): the loop, and p³ of an
+# eigenvalue problem. Evaluations are some, and more the fewer rows there are to a column.
+LBFGS_COST = {
+    "call": 3500.0,
+    "whitening": 4e-4,
+    "evaluations": 16.0,
+    "evaluations times p / n": 80.0,
+}
 
 
 # Rows and entries of a wide X for Newton's method in the span of the rows.
@@ -166,7 +175,7 @@ def _smooth_losses(t: Traits, *, moderate: bool) -> str:
     if newton_kernel_pays(t):
         return "newton_kernel"
     if moderate and newton_pays(t):
-        return "newton_direct" if is_small_on_host(t) else "newton"
+        return "newton_direct" if direct_newton_pays(t) else "newton"
     if moderate:
         return "lbfgs_whitened"
     return "lbfgs_scaled" if t.sparse else "accelerated"
@@ -191,13 +200,33 @@ def newton_kernel_pays(t: Traits) -> bool:
     return wide and one and t.penalty == "quadratic" and t.ridge > 0.0
 
 
+def lbfgs_cost(n: float, p: float) -> float:
+    """Return what a fit by L-BFGS in whitened coordinates takes, in microseconds, on one processor."""
+    cost = LBFGS_COST
+    evaluations = cost["evaluations"] + cost["evaluations times p / n"] * p / n
+    whitening = hessian_cost(n, p) + cost["whitening"] * p**3
+    return cost["call"] + whitening + evaluations * evaluation_cost(n, p)
+
+
+def direct_newton_pays(t: Traits) -> bool:
+    """Return whether Newton's method without the loop is for a problem, and sooner than L-BFGS."""
+    n, p = t.rows, t.columns
+    one = t.numpy and t.default_settings and t.batch_shape == () and not t.sparse
+    return (
+        one
+        and p <= n <= MAX_DIRECT_ROWS
+        and p <= MAX_DIRECT_COLUMNS
+        and newton_cost(n, p) < lbfgs_cost(n, p)
+    )
+
+
 def newton_pays(t: Traits) -> bool:
     """Return whether a few Hessians cost less than the passes of L-BFGS that they save.
 
     A Hessian takes as many operations as X has entries, times its columns. Fewer rows than columns leave it singular,
     and a loss that is not convex may leave it indefinite.
     """
-    few = is_small_on_host(t) and t.columns <= MAX_DIRECT_COLUMNS
+    few = direct_newton_pays(t)
     return (
         t.penalty == "quadratic"
         and t.convex_loss

@@ -23,6 +23,7 @@ import pytest
 import agd
 from agd.gradient.conditioning import MAX_NORMAL_COLUMNS, MAX_SMALL_ENTRIES
 from agd.loss import L1, L2, GroupL1, NonNegative
+from agd.run import Traits, select_solver
 from agd.run.host_moments import MAX_HOST_ENTRIES
 from agd.run.linear_problem import MAX_HOST_MOMENT_BYTES
 from agd.run.newton_direct import MAX_STEPS
@@ -446,3 +447,16 @@ def test_small_problems_are_solved_without_a_loop(problem, weights, loopless, pe
     by_loop = count_calls(**data, penalty=penalty, stop=agd.Stop())
     # Calls are 32 to 82 without the loop, and more than 600 with it.
     assert (by_default < by_loop / 2) == (loopless == "yes"), (by_default, by_loop)
+
+
+MEASURED = {  # the quickest solver of a logistic fit with a ridge, as docs/solver_costs.md shows
+    (300, 5): "newton_direct", (10_000, 20): "newton_direct", (30_000, 20): "newton_direct",
+    (10_000, 40): "newton_direct", (3000, 160): "newton_direct", (3000, 320): "newton_direct",
+    (30_000, 80): "lbfgs_whitened", (10_000, 320): "lbfgs_whitened",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "p"), MEASURED)
+def test_the_model_of_costs_chooses_what_was_measured(n, p):
+    traits = Traits(n, p, n * p, quadratic=False, ridge=1.0 / n, default_settings=True)
+    assert select_solver(traits) == MEASURED[n, p]
