@@ -186,8 +186,9 @@ def fit(
         ``"momentum"`` and ``"nesterov"`` with a constant rate, is known in closed form, and no step is
         taken where that is sooner (row ``"closed_form"``, else ``"iterations"``). Any other key of
         ``agd.update.RULES`` or ``agd.update.MINIMIZERS`` serves as well (``"fista"`` and
-        ``"proximal_gradient"`` handle penalties with a prox, ``"projected_gradient"`` sets), a rule such as
-        ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.
+        ``"proximal_gradient"`` handle penalties with a prox, ``"projected_gradient"`` sets; ``"sgd"`` and
+        ``"svrg"`` step by mini-batches in centred and scaled coordinates, and end where epochs no longer gain),
+        a rule such as ``agd.update.adam(0.1)``, or an object that follows the protocol `Method`.
     stop : Stop or Criterion, optional
         When to stop; by default a relative gradient of eps^(2/3) or 10,000 steps. Criteria compose:
         ``agd.GradTol(1e-8) & agd.ValueTol(1e-12) | agd.Deadline(seconds=10)``. ``"gcv"`` stops a

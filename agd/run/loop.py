@@ -30,6 +30,7 @@ from agd.run.result import HistoryLog, Result, Status
 from agd.run.stopping import (
     Criterion,
     GradTol,
+    Plateau,
     RunProgress,
     Stop,
     StoppingMonitor,
@@ -198,6 +199,9 @@ class _Run:
     def _criterion(self, x0: Tree, grad_tol: float, value_eps: float | None) -> Criterion:
         """Return all stopping tests as one, and keep the test of the gradient, which the result quotes."""
         criterion = self.stop.criterion(grad_tol, value_eps=value_eps)
+        plateau = self.method.plateau
+        if plateau is not None and not self.stop.tests_convergence:
+            criterion = criterion | Plateau(*plateau)
         if self.differences is not None and not self.stop.tests_convergence:
             self.rounding_limit = RoundingTol(self.differences.relative_error)
             criterion = criterion | self.rounding_limit
@@ -369,7 +373,7 @@ class _Run:
         status = self.monitor.status
         single = status.ndim == 0
         nit = np.asarray(observation.iterations).astype(int)
-        message = status_message(status, nit)
+        message = self._message(status, nit)
         if self.method.update_rule is None:
             message = message.replace(Status.DIVERGED.advice, DIVERGED_WITHOUT_RATE)
         x, jac = optree.tree_map(_as_array, self.compiled_step.report())
@@ -394,6 +398,18 @@ class _Run:
                 self.curvature_pair,
                 self.least_curvature.source,
             ),
+        )
+
+    def _message(self, status: Any, nit: Any) -> str:
+        """Say how the run ended; of one that converged by its value, what stood still and what the gradient is."""
+        message, plateau = status_message(status, nit), self.monitor.plateau
+        waited = plateau is not None and self.monitor.without_gain >= plateau.patience
+        if plateau is None or status.ndim or status != Status.CONVERGED or not waited:
+            return message
+        share = float(self.observation.grad_norm / self.monitor.first.grad_norm)
+        return (
+            f"{message}: by the value, which gained less than {plateau.rtol:g} of its fall in {plateau.patience} "
+            f"epochs; the gradient is {share:.1g} of the first"
         )
 
 

@@ -55,6 +55,7 @@ class Status(IntEnum):
     UNBOUNDED = 5
     DEADLINE = 6
     NO_MINIMUM = 7
+    PLATEAU = 8
     CALLBACK = 99
 
     @property
@@ -92,6 +93,11 @@ _ADVICE = {
     Status.NO_MINIMUM: (
         "the gradient vanishes at a point that is no minimum: start elsewhere, or leave it along the direction "
         "that agd.critical_point gives"
+    ),
+    Status.PLATEAU: (
+        "the value no longer falls, but the gradient is not small: the noise of the mini-batches, or columns "
+        "that are nearly dependent, stand in the way; lower the learning rate or leave it to 'auto', take "
+        "larger batches, or use method='svrg' or 'auto'"
     ),
     Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
 }

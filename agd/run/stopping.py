@@ -37,6 +37,7 @@ __all__ = [
     "GradTol",
     "MaxEval",
     "MaxIter",
+    "Plateau",
     "RunProgress",
     "StepTol",
     "Stop",
@@ -64,6 +65,8 @@ class RunProgress(NamedTuple):
         Calls of the user's function so far.
     seconds : float
         The time since the run began.
+    without_gain : int or numpy.ndarray of int, shape (...)
+        Steps since the value last gained what `Plateau` asks for; 0 where that is not among the tests.
     """
 
     observation: Observation
@@ -72,6 +75,7 @@ class RunProgress(NamedTuple):
     advanced: Any
     calls: Any
     seconds: float
+    without_gain: Any = 0
 
 
 class RunClock(NamedTuple):
@@ -582,6 +586,61 @@ class ValueTol(_ChangeTol):
         )
 
 
+# At a plateau the gradient must be below this share of the first one for the run to have converged: what is
+# left to gain is about the square of the share, times the condition number of the scaled columns.
+MAX_PLATEAU_GRADIENT_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Plateau(Test):
+    """Ended when the value has gained too little for some steps: of mini-batches, whose steps are epochs.
+
+    A gain is a value that is lower than at the last gain by more than `rtol` of the whole fall since the first
+    point. The run has converged if the gradient has become small too, |g| <= 0.02 |g_0|; else its status is
+    `Status.PLATEAU`.
+
+    Parameters
+    ----------
+    rtol : float
+        The share of the whole fall that counts as a gain, 0 or more.
+    patience : int
+        The steps without a gain, 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a share or a number of steps that is out of range.
+
+    Notes
+    -----
+    The tests that scikit-learn calls ``tol`` and ``n_iter_no_change``.
+
+    Examples
+    --------
+    >>> Plateau(1e-4, patience=5)
+    Plateau(rtol=0.0001, patience=5)
+    """
+
+    rtol: float = 1e-4
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is negative, and a patience of nothing."""
+        as_nonnegative("rtol", self.rtol)
+        as_count("patience", self.patience)
+
+    def holds(self, progress: RunProgress) -> Any:
+        """Return where the value stands still."""
+        return progress.without_gain >= self.patience
+
+    def evaluate(self, progress: RunProgress) -> Any:
+        """Return CONVERGED where the value stands still and the gradient is small, else PLATEAU."""
+        limit = MAX_PLATEAU_GRADIENT_SHARE * progress.first.grad_norm
+        small = progress.observation.grad_norm <= limit
+        status = np.where(small, int(Status.CONVERGED), int(Status.PLATEAU))
+        return np.where(self.holds(progress), status, RUNNING)
+
+
 @dataclass(frozen=True)
 class GCV(Test):
     """Converged at the step whose generalised cross-validation is the smallest: early stopping.
@@ -817,6 +876,9 @@ class StoppingMonitor:
         shape = np.shape(first.value)
         self.consecutive_increases: Any = np.zeros(shape, dtype=int) if shape else 0
         self.increasing_since, self.last_step = first.iterations, first.steps
+        plateaus = [part for part in criterion.parts() if isinstance(part, Plateau)]
+        self.plateau = plateaus[0] if plateaus else None
+        self.last_gain, self.without_gain = (first.value, first.iterations), 0.0 * first.iterations
         self.status = np.full(shape, RUNNING)
         self.advanced: Any = np.zeros(shape, dtype=bool)
         if type(first.value) is float:
@@ -842,6 +904,8 @@ class StoppingMonitor:
         since = xp.where(not_decreased, self.increasing_since, observation.iterations)
         count = xp.where(not_decreased, self.consecutive_increases + increased, 0)
         self.increasing_since, self.consecutive_increases = since, count
+        if self.plateau is not None:
+            self._count_steps_without_gain(self.plateau, observation)
         self.check(observation)
         self.previous = observation
 
@@ -855,7 +919,15 @@ class StoppingMonitor:
                 low = observation.grad_norm <= self.max_grad_norm
                 tested = tested._replace(grad_norm=np.where(low, tested.grad_norm, np.inf))
             status = self.criterion.evaluate(
-                RunProgress(tested, self.previous, first, advanced, self.calls, self.seconds)
+                RunProgress(
+                    tested,
+                    self.previous,
+                    first,
+                    advanced,
+                    self.calls,
+                    self.seconds,
+                    self.without_gain,
+                )
             )
             rise = (DIVERGENCE_FACTOR - 1.0) * abs(first.value)
             far_above = (observation.value > first.value + rise) & (
@@ -879,6 +951,14 @@ class StoppingMonitor:
         self._end(status >= 0, status)
         max_trials = max(MAX_FAILED_TRIALS, MAX_FAILED_EPOCHS * self.epoch)
         self._end(observation.steps - self.last_step >= max_trials, Status.LINE_SEARCH)
+
+    def _count_steps_without_gain(self, plateau: Plateau, observation: Observation) -> None:
+        """Note the value of the last gain, and how many steps ago it was."""
+        value, steps = observation.value, observation.iterations
+        last_value, last_steps = self.last_gain
+        gained = last_value - value > plateau.rtol * (self.first.value - value)
+        self.last_gain = np.where(gained, value, last_value), np.where(gained, steps, last_steps)
+        self.without_gain = steps - self.last_gain[1]
 
     def reopen(self, where: Any, observation: Observation) -> None:
         """Check some problems again, from an observation at the same points; no step has led to it."""

@@ -93,6 +93,11 @@ class Solver:
         """The rule that it moves by; None for a solver without one."""
         return None
 
+    @property
+    def plateau(self) -> tuple[float, int] | None:
+        """The least gain and the steps without one that end a run (`Plateau`); None for the gradient's test alone."""
+        return None
+
     def with_host_scalars(self) -> Solver:
         """Return the solver that keeps its scalars on the host, where it has that form; else itself."""
         return self

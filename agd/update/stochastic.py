@@ -16,7 +16,7 @@ import optree
 from agd import backends
 from agd._tree import dot, max_abs, ravel, safe_divide, tree_axpy, tree_scale, tree_where
 from agd._typing import Array, Progress, Tree
-from agd._validation import as_count, as_positive
+from agd._validation import as_count, as_nonnegative, as_positive
 from agd.gradient.minibatch import batch_curvature
 from agd.update.rule import AUTO, Rule, apply_updates
 from agd.update.rules import gradient_descent
@@ -38,6 +38,17 @@ __all__ = [
 MIN_BATCH_ROWS, MAX_EPOCH_BATCHES = 32, 500
 # Mini-batches whose curvature is measured where the loss has no bound on it.
 MAX_PROBE_BATCHES = 4
+
+
+# Epochs without a gain after which a rate that is adapted is lowered, once, and its factor from then on. A rate
+# that shrank again and again would end a long run short of the minimum.
+RATE_PATIENCE, MIN_RATE_FACTOR = 2.0, 0.25
+
+
+def check_plateau(tol: float, n_iter_no_change: int) -> None:
+    """Raise unless the least gain is a number of 0 or more, and the epochs without one are 1 or more."""
+    as_nonnegative("tol", tol)
+    as_count("n_iter_no_change", n_iter_no_change)
 
 
 def check_sampling(batch_size: int | None, seed: int) -> None:
@@ -154,7 +165,11 @@ def _longer_move(x: Array, a: Array, b: Array) -> Array:
 
 
 class StochasticState(NamedTuple):
-    """Value and gradient of the last mini-batch, the rule's state, the rate's scale and the counts."""
+    """Value and gradient of the last mini-batch, the rule's state, the rate's scale and the counts.
+
+    Of a rate that is adapted also its factor, the sum of the values in this epoch, the first value, the mean of
+    an epoch at the last gain, and the epochs since.
+    """
 
     value: Array
     grad: Tree
@@ -162,6 +177,11 @@ class StochasticState(NamedTuple):
     inner: Any
     scale: Array | None
     count: Any  # an array; its name is that of a method of tuples
+    factor: Any = None
+    value_sum: Any = None
+    first: Any = None
+    last_gain: Any = None
+    without_gain: Any = None
 
 
 @dataclass(frozen=True)
@@ -170,12 +190,16 @@ class Stochastic(Solver):
 
     A rate of ``"auto"`` is ::
 
-        lr_k = 1 / (2 L_b) (1 + k / N)^(-decay),    N = n // b steps an epoch
+        lr_k = c / (2 L_b) (1 + k / N)^(-decay),    N = n // b steps an epoch
 
     with L_b the expected smoothness of mini-batches, bounded where the loss's curvature is and measured
-    on a few mini-batches at the start elsewhere. For a decay in (1/2, 1] the rates meet Robbins and
-    Monro's conditions, and the noise dies out; by a rule whose rate does not fall x ends in a ball about
-    the minimum whose size is the rate's.
+    on a few mini-batches at the start elsewhere. c is 1, and 1/4 after the mean
+    of the values over an epoch has not gained `tol` for two epochs: noise then hides what there is to gain. For a
+    decay in (1/2, 1] the rates meet Robbins and Monro's conditions, and the noise dies out; by a rule
+    whose rate does not fall x ends in a ball about the minimum whose size is the rate's.
+
+    Where `Stop` tests no convergence of its own, a run ends once the value of the whole objective has not gained
+    `tol` for `n_iter_no_change` epochs (`agd.run.Plateau`).
 
     Parameters
     ----------
@@ -189,6 +213,10 @@ class Stochastic(Solver):
         How fast the rate ``"auto"`` falls, above 0; a rule with a rate of its own does without.
     rescaled : bool
         Whether ``agd.fit`` runs it in centred and scaled coordinates.
+    tol : float
+        The least gain in the value, as a share of its whole fall since the first point.
+    n_iter_no_change : int
+        How many epochs without such a gain end a run, 1 or more.
 
     Raises
     ------
@@ -214,8 +242,11 @@ class Stochastic(Solver):
     seed: int = 0
     decay: float = 2.0 / 3.0
     rescaled: bool = False
+    tol: float = 1e-4
+    n_iter_no_change: int = 5
 
     stochastic = True
+    refreshes = True
     minibatch_state = True
 
     def __post_init__(self) -> None:
@@ -224,6 +255,7 @@ class Stochastic(Solver):
             raise TypeError(f"rule must be a rule such as agd.update.adam(0.1), got {self.rule!r}")
         check_sampling(self.batch_size, self.seed)
         as_positive("decay", self.decay)
+        check_plateau(self.tol, self.n_iter_no_change)
 
     @property
     def name(self) -> str:
@@ -240,12 +272,17 @@ class Stochastic(Solver):
         """Whether the learning rate is left to the objective."""
         return self.rule.auto_rate
 
+    @property
+    def plateau(self) -> tuple[float, int]:
+        """The least gain, and the epochs without one that end a run."""
+        return self.tol, self.n_iter_no_change
+
     @functools.cached_property
     def _unit(self) -> Rule:
         return self.rule.with_learning_rate(1.0) if self.auto else self.rule
 
     def period(self, objective: Any) -> int:
-        """Return the steps of an epoch: how often a run looks."""
+        """Return the steps of an epoch: how often a run looks, and the rate is adapted."""
         return mini_batches(objective, self.batch_size, self.name)[1]
 
     def draw(self, objective: Any, first: int, n: int) -> Array:
@@ -263,11 +300,14 @@ class Stochastic(Solver):
         value, grad = objective.value_and_grad(params)
         xp = backends.namespace(value)
         zero = xp.zeros_like(value)
-        scale = None
-        if self.auto:
-            scale = 0.5 / estimate_batch_curvature(objective, params, size, batches, self.seed)
-        progress = Progress(zero, zero + 1.0)
-        return StochasticState(value, grad, progress, self._unit.init(params), scale, zero)
+        inner, progress = self._unit.init(params), Progress(zero, zero + 1.0)
+        if not self.auto:
+            return StochasticState(value, grad, progress, inner, None, zero)
+        scale = 0.5 / estimate_batch_curvature(objective, params, size, batches, self.seed)
+        return StochasticState(
+            value, grad, progress, inner, scale, zero,
+            factor=zero + 1.0, value_sum=zero, first=value, last_gain=value, without_gain=zero,
+        )  # fmt: skip
 
     def step(
         self, objective: Any, params: Tree, state: StochasticState, drawn: Array
@@ -278,14 +318,39 @@ class Stochastic(Solver):
         value, grad = objective.take_rows(drawn).value_and_grad(params)
         updates, inner = self._unit.update(grad, state.inner, params)
         if state.scale is not None:
-            rate = state.scale * (1.0 + state.count / batches) ** -self.decay
+            rate = state.factor * state.scale * (1.0 + state.count / batches) ** -self.decay
             updates = tree_scale(rate, updates)
         next_params = apply_updates(params, updates)
         # The value is the point's before the step: a step to nowhere has to show in it.
         value = xp.where(all_finite(next_params, value.ndim), value, value + xp.nan)
         count = state.count + 1.0
         progress = Progress(xp.floor(count / batches), state.progress.evaluations + 1.0 / batches)
-        return next_params, StochasticState(value, grad, progress, inner, state.scale, count)
+        new = state._replace(value=value, grad=grad, progress=progress, inner=inner, count=count)
+        if state.value_sum is not None:
+            new = new._replace(value_sum=state.value_sum + value)
+        return next_params, new
+
+    def refresh(
+        self,
+        objective: Any,
+        params: Tree,
+        state: StochasticState,
+    ) -> tuple[Tree, StochasticState]:
+        """Lower the rate where the mean value of the last epochs has not gained."""
+        if state.value_sum is None:
+            return params, state
+        xp = backends.namespace(state.value_sum)
+        zero = xp.zeros_like(state.value_sum)
+        mean = state.value_sum / mini_batches(objective, self.batch_size, self.name)[1]
+        gained = state.last_gain - mean > self.tol * (state.first - mean)
+        without_gain = xp.where(gained, zero, state.without_gain + 1.0)
+        lower = without_gain >= RATE_PATIENCE
+        return params, state._replace(
+            factor=xp.where(lower, MIN_RATE_FACTOR, state.factor),
+            value_sum=zero,
+            last_gain=xp.where(gained, mean, state.last_gain),
+            without_gain=without_gain,
+        )
 
     def look(
         self,
@@ -304,6 +369,8 @@ def sgd(
     decay: float = 2.0 / 3.0,
     *,
     rescaled: bool = True,
+    tol: float = 1e-4,
+    n_iter_no_change: int = 5,
 ) -> Stochastic:
     """Mini-batch gradient descent, with a rate that falls: `Stochastic` by gradient descent.
 
@@ -315,6 +382,8 @@ def sgd(
         As in `Stochastic`.
     rescaled : bool
         Whether ``agd.fit`` runs it in centred and scaled coordinates.
+    tol, n_iter_no_change : float, int
+        When a run ends, as in `Stochastic`.
 
     Returns
     -------
@@ -326,11 +395,11 @@ def sgd(
     >>> import numpy as np
     >>> import agd
     >>> X = np.asarray([[0.0], [1.0], [2.0], [3.0]])
-    >>> found = agd.fit(X, X[:, 0] + 1.0, method=agd.update.sgd(), stop=agd.Stop(100, grad_tol=1e-2))
-    >>> found.success
+    >>> agd.fit(X, X[:, 0] + 1.0, method=agd.update.sgd(seed=1)).success
     True
     """
-    return Stochastic(gradient_descent(learning_rate), batch_size, seed, decay, rescaled)
+    rule = gradient_descent(learning_rate)
+    return Stochastic(rule, batch_size, seed, decay, rescaled, tol, n_iter_no_change)
 
 
 # The factor of the step after a round that lowered the value, and the longest step: at the minimum itself
@@ -378,6 +447,10 @@ class SVRG(Solver):
         What the permutations are drawn from, 0 or more.
     rescaled : bool
         Whether ``agd.fit`` runs it in centred and scaled coordinates.
+    tol : float
+        The least gain in the value, as a share of its whole fall since the first point.
+    n_iter_no_change : int
+        How many rounds without such a gain end a run, 1 or more, where `Stop` tests no convergence of its own.
 
     Raises
     ------
@@ -402,6 +475,8 @@ class SVRG(Solver):
     passes: int = 2
     seed: int = 0
     rescaled: bool = True
+    tol: float = 1e-6
+    n_iter_no_change: int = 5
 
     handles_prox = True
     stochastic = True
@@ -411,6 +486,7 @@ class SVRG(Solver):
         """Refuse a batch, a seed or a rate that makes no sense."""
         check_sampling(self.batch_size, self.seed)
         as_count("passes", self.passes)
+        check_plateau(self.tol, self.n_iter_no_change)
         if self.learning_rate != AUTO:
             if isinstance(self.learning_rate, str):
                 raise ValueError(
@@ -423,6 +499,11 @@ class SVRG(Solver):
         """What a result calls it."""
         passes = f"{self.passes} pass{'es' if self.passes > 1 else ''}"
         return f"SVRG ({passes} a round){', centred and scaled' if self.rescaled else ''}"
+
+    @property
+    def plateau(self) -> tuple[float, int]:
+        """The least gain, and the rounds without one that end a run."""
+        return self.tol, self.n_iter_no_change
 
     @property
     def evaluations(self) -> int:

@@ -354,6 +354,8 @@ def test_the_help_of_fit_quotes_only_methods_that_there_are():
     text = agd.fit.__doc__.partition("Or choose the method")[2].partition("stop : ")[0]
     names = set(re.findall(r'``"(\w+)"``', text))
     assert names <= {"auto", *agd.run.SOLVERS, *agd.update.RULES, *agd.update.MINIMIZERS}
+    stochastic = {name for name, make in agd.update.MINIMIZERS.items() if make().stochastic}
+    assert stochastic <= names
 
 
 @UNFINISHED

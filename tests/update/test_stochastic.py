@@ -512,3 +512,76 @@ def test_a_penalty_with_a_prox_is_refused_by_rules():
     whole = LinearObjective.of(X, y, penalty=agd.loss.L1(alpha))
     with pytest.raises(ValueError, match="use method='svrg'"):
         run(sgd(), whole, whole.zeros())
+
+
+# -- the end of a run by default -------------------------------------------------------------------
+
+
+def houses(loss):
+    """Columns of the scales of living area, year and quality, and a target in the hundred thousands."""
+    rng = np.random.default_rng(0)
+    area = np.exp(rng.normal(7.3, 0.35, 1460)).round()
+    year = 1970.0 + rng.normal(0.0, 30.0, 1460).clip(-98.0, 40.0).round()
+    quality = rng.integers(1, 11, 1460) * 1.0
+    rate = 3e-4 * (area - 1500.0) + 4e-3 * (year - 1970.0) + 0.1 * (quality - 6.0)
+    price = np.exp(12.0 + rate + rng.normal(0.0, 0.2, 1460)).round()
+    targets = {
+        "log_loss": (price > 160_000.0) * 1.0,
+        "poisson": rng.poisson(np.exp(1.0 + rate)) * 1.0,
+    }
+    return np.column_stack([area, year, quality]), targets.get(loss, price)
+
+
+@pytest.mark.parametrize("method", ["sgd", "svrg"])
+@pytest.mark.parametrize("loss", ["squared_error", "log_loss", "poisson", "huber"])
+def test_a_run_ends_by_itself_within_a_share_of_the_best_loss(method, loss):
+    X, y = houses(loss)
+    loss = agd.loss.Huber(delta=2e4) if loss == "huber" else loss
+    best, found = agd.fit(X, y, loss=loss), agd.fit(X, y, loss=loss, method=method)
+    assert found.success
+    assert found.nit <= 30
+    assert found.fun - best.fun <= 1e-3 * abs(best.fun)
+    if method == "sgd":
+        assert (
+            "by the value, which gained less than 0.0001 of its fall in 5 epochs" in found.message
+        )
+
+
+def test_a_rate_that_is_too_large_to_end_small_is_said():
+    X, y = data(500)
+    method = Stochastic(update.gradient_descent(0.3), 1, rescaled=True)
+    with pytest.warns(agd.ConvergenceWarning, match="the gradient is not small"):
+        found = agd.fit(X, y, method=method)
+    assert (found.status, found.success) == (Status.PLATEAU, False)
+    assert found.nit < 100
+
+
+def test_a_run_that_tests_its_gradient_waits_for_no_plateau():
+    X, y = data(500)
+    found = agd.fit(X, y, method="sgd", stop=Stop(40, grad_tol=0.0))
+    assert (found.status, found.nit) == (Status.MAX_ITER, 40)
+    early = agd.fit(X, y, method=sgd(tol=0.5, n_iter_no_change=1))
+    assert early.nit < agd.fit(X, y, method="sgd").nit
+
+
+def test_a_function_over_rows_ends_by_itself():
+    X, y = data(640)
+    found = agd.minimize(
+        lambda w, X, y: ((X @ w - y) ** 2).mean() / 2.0,
+        np.zeros(3),
+        jac=lambda w, X, y: X.T @ (X @ w - y) / len(y),
+        args=(X, y),
+        method="sgd",
+    )
+    best = np.linalg.lstsq(X, y, rcond=None)
+    assert found.success
+    assert found.nit < 60
+    assert found.fun <= 1.01 * float(best[1][0]) / 1280.0
+
+
+def test_what_ends_a_run_is_checked():
+    for make in (sgd, SVRG):
+        with pytest.raises(ValueError, match="tol must be"):
+            make(tol=-1.0)
+        with pytest.raises(ValueError, match="n_iter_no_change must be"):
+            make(n_iter_no_change=0)
