@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
+from agd._tree import as_scalar, tree_subtract, tree_where
 from agd._typing import Array, Data, Loss, Params, Penalty
 from agd._validation import (
     as_flag,
@@ -28,7 +29,12 @@ from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.gradient.recursive import OnlineObjective, QuadraticSummary
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
-from agd.run.diagnosis import check_range, rank_deficiency, warns_of_status
+from agd.run.diagnosis import (
+    check_range,
+    explain_failed_search,
+    rank_deficiency,
+    warns_of_status,
+)
 from agd.run.loop import run
 from agd.run.result import FitResult, Status, as_fit_result
 from agd.run.stopping import Stop
@@ -91,28 +97,48 @@ def column_units(X: Array) -> Array | None:
     return backends.to_device_of(powers, X)
 
 
-def to_data_units(result: FitResult, unit: Array | None) -> FitResult:
-    """Return a result of columns that were divided by their units, as one of the columns."""
-    if unit is None:
-        return result
-    coef = result.coef / unit
-    x, jac = Params(coef, result.intercept), Params(result.jac.coef * unit, result.jac.intercept)
-    return replace(result, coef=coef, x=x, jac=jac)
+def column_shift(X: Array) -> Array:
+    """Return what to subtract from the columns, shape (..., p): the mean of those far from 0, and 0 of others.
+
+    Predictors of columns whose mean is far above their spread are small differences of large terms, in which a
+    line search finds no lower point.
+    """
+    xp = backends.namespace(X)
+    mean = xp.mean(X, axis=-2)
+    deviations = X - mean[..., None, :]
+    spread = xp.sqrt(xp.mean(deviations * deviations, axis=-2))
+    return xp.where(xp.abs(mean) > MAX_MEAN_OVER_SPREAD * spread, mean, xp.zeros_like(mean))
 
 
-def dependence_warning(columns: Moments, *, intercept: bool) -> str:
+def to_data_units(result: FitResult, unit: Array | None, shift: Array | None) -> FitResult:
+    """Return a result of columns that were divided by their units, and then shifted, as one of the columns."""
+    coef, intercept, jac = result.coef, result.intercept, result.jac
+    if shift is not None:
+        xp = backends.namespace(coef)
+        intercept = intercept - xp.sum(coef * shift, axis=-1)
+        jac = Params(jac.coef + shift * jac.intercept[..., None], jac.intercept)
+    if unit is not None:
+        coef, jac = coef / unit, Params(jac.coef * unit, jac.intercept)
+    x = Params(coef, intercept)
+    return replace(result, coef=coef, intercept=intercept, x=x, jac=jac)
+
+
+def dependence_warning(columns: Moments, shift: Array | None, *, intercept: bool) -> str:
     """Return what to warn of where the columns are dependent, as far as their moments tell; else nothing.
 
     Parameters
     ----------
     columns : Moments
         Those of all rows so far.
+    shift : array, shape (..., p), or None
+        What was subtracted from the columns.
     intercept : bool
         Whether the model has a constant term.
     """
     second, _ = columns.quadratic(intercept=intercept)
     xp, p = backends.namespace(second), second.shape[-1]
-    eps, mean = float(xp.finfo(second.dtype).eps), xp.abs(columns.mean)
+    mean = columns.mean if shift is None else columns.mean + xp.astype(shift, columns.mean.dtype)
+    eps, mean = float(xp.finfo(second.dtype).eps), xp.abs(mean)
     spread = xp.sqrt(backends.clip(xp.linalg.diagonal(second), low=0.0))
     still = spread <= (64.0 * eps * mean if intercept else 0.0 * mean)
     D = xp.where(still, xp.zeros_like(spread), 1.0 / xp.where(still, xp.ones_like(spread), spread))
@@ -123,15 +149,80 @@ def dependence_warning(columns: Moments, *, intercept: bool) -> str:
     noise = (p + 10) * eps * xp.where(reach > 1.0, reach, xp.ones_like(reach))
     small = e <= noise * e[..., -1:]
     counts = [xp.sum(xp.astype(part, e.dtype), axis=-1) for part in (small, still)]
+    # What is left of the digits after the sums of squares, whose condition is the square of the columns'.
+    digits = -xp.log10(eps * e[..., -1] / xp.where(e[..., 0] > 0.0, e[..., 0], eps * e[..., -1]))
     missing = int(np.max(backends.to_numpy(counts[0] + counts[1])))
     if missing == 0:
-        return ""
+        left = float(np.min(backends.to_numpy(digits)))
+        if left >= MIN_DIGITS * -math.log10(eps):
+            return ""
+        return (
+            f"the columns of X in the rows so far are nearly dependent: their sums of squares, which Online keeps, "
+            f"leave {max(left, 0.0):.0f} digits of the coefficients or so: use agd.fit on all rows, drop columns, "
+            f"or add a penalty such as agd.loss.L2(1e-3)"
+        )
     n = p + intercept
     return rank_deficiency(f"{n - missing} of {n}", intercept=intercept, rows=" in the rows so far")
 
 
 MEMORY = 10  # pairs of L-BFGS
+# With less than this share of the dtype's digits left in the coefficients a warning says how many.
+MIN_DIGITS = 0.5
+MAX_MEAN_OVER_SPREAD = 16.0  # of a column; above it the columns are shifted
+# The newest rows are kept as they are while they are so few: their loss needs no expansion.
+MAX_RECENT_ROWS = 2048
+# Rows without a minimum, as of one class, are kept as they are up to so many entries: there is no point to expand at.
+MAX_PENDING_ENTRIES = 2**22
 SEPARATED_PREDICTOR = 4.0  # predictor beyond which the loss of a class is all but flat
+
+
+def refine_squares(result: Any, objective: Preconditioned, whitening: Any) -> Any:
+    """Return a result of least squares after a further Newton step, if that leaves a smaller gradient.
+
+    In whitened coordinates the Hessian is the identity. A tolerance there leaves few digits in coefficients that
+    are small beside others, each in units of its column.
+    """
+    params = whitening.to_preconditioned(result.x)
+    _, grad = objective.value_and_grad(params)
+    further = tree_subtract(params, grad)
+    value, further_grad = objective.value_and_grad(further)
+    norms = [objective.grad_norm(g, at) for g, at in ((grad, params), (further_grad, further))]
+    smaller = norms[1] < norms[0]
+    x, jac = objective.report(further, further_grad)
+    x, jac = tree_where(smaller, (x, jac), (result.x, result.jac))
+    fun = np.where(backends.to_numpy(smaller), backends.to_numpy(value), result.fun)
+    return replace(result, x=x, jac=jac, fun=as_scalar(fun))
+
+
+ENDLESS = "no minimum exists"  # what a result says of coefficients that grow without bound
+
+
+def join_rows(first: BaseData, second: BaseData) -> BaseData:
+    """Return the rows of both, in memory; where one has weights the other's are 1."""
+    xp = backends.namespace(first.y)
+    weights = None
+    if first.weight is not None or second.weight is not None:
+        weights = xp.concat(
+            [
+                xp.ones_like(d.y) if d.weight is None else d.weight + xp.zeros_like(d.y)
+                for d in (first, second)
+            ],
+            axis=-1,
+        )
+    X, y = xp.concat([first.X, second.X], axis=-2), xp.concat([first.y, second.y], axis=-1)
+    return BaseData.of(X, y, weights)
+
+
+def split_rows(rows: BaseData, count: int) -> tuple[BaseData, BaseData | None]:
+    """Return the first `count` rows, and the rest, if there are any."""
+    if count == int(rows.X.shape[-2]):
+        return rows, None
+
+    def part(where: slice) -> BaseData:
+        weight = None if rows.weight is None else rows.weight[..., where]
+        return BaseData.of(rows.X[..., where, :], rows.y[..., where], weight)
+
+    return part(slice(None, count)), part(slice(count, None))
 
 
 class Online:
@@ -143,10 +234,12 @@ class Online:
 
     where Q is the loss of the rows before, to second order about the model that they left, and m the
     weight of all. For the squared loss Q is exact: the model is that of `agd.fit` on all rows at once,
-    in whatever order they came (recursive least squares). For other losses it is a fit's but for the
-    third derivatives of the loss, which matter little where batches are of many rows, the classes mixed
-    among them. Rows whose classes a plane separates, as of a batch of one class, are remembered as if
-    their predictors were within ±4.
+    in whatever order they came (recursive least squares). For other losses the newest 2,048 rows are kept as
+    they are, so that a model of no more is that of `agd.fit`; beyond them it is a fit's but for the third
+    derivatives of the loss, which matter little where batches are of many rows, the classes mixed among them.
+    While the rows so far have no minimum, as of one class or of counts that are all 0, up to 4,194,304 entries
+    are kept as they are until others come, and the result says so. Of more, rows whose classes a plane
+    separates are remembered as if their predictors were within ±4.
 
     Parameters
     ----------
@@ -167,7 +260,7 @@ class Online:
 
     Notes
     -----
-    It keeps a few p x p arrays, and nothing that grows with the rows. From these columns are told to be
+    It keeps a few p x p arrays and a bounded number of rows; of the squared loss, and of sparse rows, none. From these columns are told to be
     dependent where rounding leaves nothing of their difference: of a condition number above about 1e7. Spall (2003), *Introduction to
     Stochastic Search and Optimization*, section 3.2, has the recursion for squares.
 
@@ -202,17 +295,19 @@ class Online:
         self.classes = label_values(classes, self.loss)
         self.result: FitResult | None = None
         self._past: QuadraticSummary | None = None
+        self._recent: BaseData | None = None
+        self._min_weight = math.inf
         self._columns: Moments | None = None
         self._slopes: Array | None = None
         self._units: Array | None = None
+        self._shift: Array | None = None
         self._at: Params | None = None
         self._rows = 0
 
     def __repr__(self) -> str:
         """Give the loss, the penalty, and how much was seen."""
-        weight_sum = (
-            0.0 if self._past is None else float(np.max(backends.to_numpy(self._past.total)))
-        )
+        totals = [part.total for part in (self._past, self._recent) if part is not None]
+        weight_sum = sum(float(np.max(backends.to_numpy(total))) for total in totals)
         return f"Online(loss={self.loss!r}, penalty={self.penalty!r}, rows of weight {weight_sum:g} seen)"
 
     @property
@@ -283,15 +378,24 @@ class Online:
             unit = column_units(data.X) if first and not data.sparse else self._units
             if unit is not None:
                 data = data.replace(X=data.X / unit[..., None, :])
-            result, summary_of_past, moments, slopes = self._update_model(self._screen_batch(data))
+            shift = self._shift
+            if self.result is None and self.has_intercept and not data.sparse:
+                shift = column_shift(data.X)
+            if shift is not None:
+                data = data.replace(X=data.X - shift[..., None, :])
+            result, recent, moments, slopes = self._update_model(self._screen_batch(data))
+            past, kept = self._remember(recent, result)
             names = feature_names or backends.column_names(X)
             result = replace(result, feature_names=names, targets=data.targets)
-            self._at, self.result, self._units = result.x, to_data_units(result, unit), unit
-            self._past, self._columns, self._slopes = summary_of_past, moments, slopes
+            self._at, self.result, self._units = result.x, to_data_units(result, unit, shift), unit
+            self._shift = shift
+            self._past, self._recent = past, kept
+            self._columns, self._slopes = moments, slopes
             self.classes = result.classes
             self._rows += int(data.X.shape[-2])
             open_ = self.penalty is None and self._rows > data.X.shape[-1]
-            message = dependence_warning(moments, intercept=self.has_intercept) if open_ else ""
+            intercept = self.has_intercept
+            message = dependence_warning(moments, shift, intercept=intercept) if open_ else ""
         if warns_of_status(result):
             warn_unconverged(result.message)
         if message:
@@ -332,10 +436,8 @@ class Online:
             screened.n_sync + 1,
         )
 
-    def _update_model(
-        self, screened: Screened
-    ) -> tuple[FitResult, QuadraticSummary, Moments, Array]:
-        """Descend on the batch and the past; return the model, and what to remember."""
+    def _update_model(self, screened: Screened) -> tuple[FitResult, BaseData, Moments, Array]:
+        """Descend on the batch and the past; return the model, the rows that are here, and their statistics."""
         batch_objective = LinearObjective(
             screened.blocks, self.loss, self.penalty, self.has_intercept
         )
@@ -344,12 +446,10 @@ class Online:
         check_moments_finite(columns)
         screened = screened._replace(n_sync=screened.n_sync + 1)
         scaling, slopes = self._online_scaling(batch_objective, columns)
-        batch_objective = replace(batch_objective, convergence_norm=scaling)
-        objective = (
-            batch_objective
-            if self._past is None
-            else OnlineObjective.of(batch_objective, self._past)
-        )
+        rows = screened.blocks if self._recent is None else join_rows(self._recent, screened.blocks)
+        objective: LinearObjective = replace(batch_objective, blocks=rows, convergence_norm=scaling)
+        if self.result is not None:
+            objective = OnlineObjective.of(objective, self._past)
         zero = objective.zeros()
         null = Params(
             zero.coef, None if zero.intercept is None else zero.intercept + scaling.null_model
@@ -365,16 +465,52 @@ class Online:
             raise ValueError(
                 "the loss is not finite at the best constant model: divide y by a constant"
             )
-        # A row on the wrong side costs at least log 2, so a smaller sum means that there is none: then
-        # nothing holds the model, and all losses have gone flat.
-        separated = self.loss.classes is not None and np.any(
-            result.fun < math.log(2.0) * screened.min_weight_share
+        return self._explain(result, screened, columns), rows, columns, slopes
+
+    def _explain(self, result: FitResult, screened: Screened, columns: Moments) -> FitResult:
+        """Say of a model that has no minimum why, and of a failed search that the gradient is not to blame."""
+        result = explain_failed_search(result)
+        total = float(np.max(backends.to_numpy(screened.blocks.total)))
+        self._min_weight = min(self._min_weight, screened.min_weight_share * total)
+        if not self.loss.has_recession_direction:
+            return result
+        mean = backends.to_numpy(self.loss.link(columns.mean_y))
+        if not np.isfinite(mean).all():
+            reason = "the best constant model of the rows so far is infinite, as of one class or of counts 0"
+        elif self.loss.classes is not None and self._is_separated(result, columns):
+            reason = "the classes are perfectly separated"
+        else:
+            return result
+        if self.penalty is not None:
+            return result
+        note = (
+            f"; {reason}, so the coefficients grow without bound and no minimum exists: add a penalty, such as "
+            f"penalty=agd.loss.L2(1e-3), or more rows"
         )
-        summary = QuadraticSummary.of(
-            batch_objective, result.x, SEPARATED_PREDICTOR if separated else None
-        )
-        summary_of_past = summary if self._past is None else self._past + summary
-        return result, summary_of_past, columns, slopes
+        return replace(result, message=result.message + note)
+
+    def _is_separated(self, result: FitResult, columns: Moments) -> bool:
+        """Return whether no row is on the wrong side: one would cost at least log 2."""
+        total = float(np.max(backends.to_numpy(columns.total)))
+        return bool(np.any(result.fun < math.log(2.0) * self._min_weight / total))
+
+    def _remember(
+        self, rows: BaseData, result: FitResult
+    ) -> tuple[QuadraticSummary | None, BaseData | None]:
+        """Return the summary of the past with the rows that are too many to keep, and those that are kept."""
+        n = int(rows.X.shape[-2])
+        keep = 0 if isinstance(self.loss, Squared) or rows.sparse else MAX_RECENT_ROWS
+        endless = ENDLESS in result.message
+        if keep and endless and math.prod(rows.X.shape) <= MAX_PENDING_ENTRIES:
+            keep = n
+        if n <= keep:
+            return self._past, rows
+        old, kept = split_rows(rows, n - keep)
+        objective = LinearObjective(old, self.loss, self.penalty, self.has_intercept)
+        flat = endless and self.loss.classes is not None
+        # Where nothing holds the model, all losses have gone flat.
+        summary = QuadraticSummary.of(objective, result.x, SEPARATED_PREDICTOR if flat else None)
+        return (summary if self._past is None else self._past + summary), kept
 
     def _online_scaling(
         self, batch_objective: LinearObjective, columns: Moments
@@ -410,4 +546,7 @@ class Online:
             coordinates.to_preconditioned(start),
         )
         tol = default_gradient_tolerance(x0.coef)
-        return run(method, preconditioned, x0, Stop(), grad_tol=tol, check_every=1), preconditioned
+        result = run(method, preconditioned, x0, Stop(), grad_tol=tol, check_every=1)
+        if not objective.nonsmooth and isinstance(self.loss, Squared):
+            result = refine_squares(result, preconditioned, coordinates)
+        return result, preconditioned

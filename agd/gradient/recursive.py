@@ -127,8 +127,8 @@ class OnlineObjective(LinearObjective):
 
     Attributes
     ----------
-    past : QuadraticSummary
-        The rows that are gone.
+    past : QuadraticSummary or None
+        The rows that are gone; None while all are here.
     """
 
     past: Any = None
@@ -139,7 +139,7 @@ class OnlineObjective(LinearObjective):
         return False
 
     @classmethod
-    def of(cls, here: LinearObjective, past: QuadraticSummary) -> OnlineObjective:  # type: ignore[override]
+    def of(cls, here: LinearObjective, past: QuadraticSummary | None) -> OnlineObjective:  # type: ignore[override]
         """Return the objective over both."""
         return cls(
             here.blocks, here.loss, here.penalty, here.intercept, here.convergence_norm, past
@@ -147,6 +147,8 @@ class OnlineObjective(LinearObjective):
 
     def value_and_grad(self, params: Params) -> tuple[Array, Params]:
         """Return the value and the gradient; a smooth penalty's among them."""
+        if self.past is None:
+            return super().value_and_grad(params)
         bare = LinearObjective(self.blocks, self.loss, None, self.intercept)
         value, grad = bare.value_and_grad(params)
         total = self.blocks.total
@@ -161,6 +163,8 @@ class OnlineObjective(LinearObjective):
 
     def curvature_product(self, params: Params) -> Params:
         """Multiply by what bounds the curvature, but for the loss's: [X 1]' diag(s) [X 1] / m."""
+        if self.past is None:
+            return super().curvature_product(params)
         bound = self.loss.curvature_bound if self.loss.curvature_bound is not None else 1.0
         here = tree_scale(self.blocks.total, super().curvature_product(params))
         # `bound_product` multiplies both by the loss's bound: what is remembered has its curvature in it.

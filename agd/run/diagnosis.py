@@ -218,7 +218,7 @@ def _explain_status(
         return _explain_divergence(result, objective, method)
     if np.any(result.status == Status.MAX_ITER):
         return _too_long(result, objective, method)
-    result = _explain_failed_search(result)
+    result = explain_failed_search(result)
     if not result.loss.convex:
         note = f"; loss {result.loss.name!r} is not convex: another minimum may be lower"
         return replace(result, message=result.message + note)
@@ -280,7 +280,7 @@ def _without_minimum(result: FitResult, *, where: Any, words: str = "") -> FitRe
     )
 
 
-def _explain_failed_search(result: FitResult) -> FitResult:
+def explain_failed_search(result: FitResult) -> FitResult:
     """Say of a search that found nothing what that can be: the gradient is none of the user's."""
     wrong = f", or the slope of loss {result.loss.name!r} is wrong" * result.loss.user_defined
     words = (

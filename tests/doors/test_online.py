@@ -229,3 +229,92 @@ def test_columns_so_small_that_their_squares_are_lost():
     np.testing.assert_allclose(model.coef * size, want.coef, rtol=1e-7)
     np.testing.assert_allclose(model.predict(X * size), want.predict(X), rtol=1e-7)
     np.testing.assert_allclose(agd.fit(X * size, y).coef * size, model.coef * size, rtol=1e-6)
+
+
+# -- rows in an order that hides the minimum --------------------------------------------------------
+
+
+def _in_order(y, descending=False):
+    order = np.argsort(-y if descending else y, kind="stable")
+    return np.array_split(order, 5)
+
+
+@pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("loss", ["log_loss", "poisson"])
+def test_sorted_targets_give_the_fit_of_all_rows(data, loss, descending):
+    X, z, _, rng = data
+    y = _targets(loss, z, rng)
+    classes = (-1.0, 2.0) if loss == "log_loss" else None
+    model = agd.Online(loss, classes=classes)
+    for rows in _in_order(y, descending):
+        model.partial_fit(X[rows], y[rows])
+    known = agd.fit(X, y, loss=loss)
+    assert model.result.success
+    np.testing.assert_allclose(model.coef, known.coef, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(model.intercept, known.intercept, rtol=1e-6)
+
+
+def test_rows_beyond_the_newest_are_within_a_standard_error():
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(9000, 2))
+    y = np.append(np.zeros(3000), rng.poisson(np.exp(0.5 + X[3000:] @ [0.4, -0.2])))
+    model = agd.Online("poisson")
+    with pytest.warns(
+        agd.ConvergenceWarning, match="best constant model of the rows so far is inf"
+    ):
+        model.partial_fit(X[:3000], y[:3000])
+    for start in range(3000, 9000, 1000):
+        model.partial_fit(X[start : start + 1000], y[start : start + 1000])
+    known = agd.fit(X, y, loss="poisson")
+    # The information of a column of spread 1 is about the sum of the means.
+    assert (np.abs(model.coef - known.coef) * y.sum() ** 0.5 < 1.0).all()
+
+
+def test_separated_classes_are_named():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    y = (X[:, 0] > 0.0) * 1.0
+    model = agd.Online("log_loss")
+    for rows in np.array_split(np.arange(200), 4):
+        with pytest.warns(agd.ConvergenceWarning, match="the classes are perfectly separated"):
+            model.partial_fit(X[rows], y[rows])
+    far = np.asarray([[-4.0, 0.0], [4.0, 0.0]])
+    assert "no minimum exists" in model.result.message
+    model.partial_fit(far, np.asarray([1.0, 0.0]))  # each is of the other class
+    assert "no minimum exists" not in model.result.message
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "log_loss", "poisson"])
+def test_columns_far_from_zero_are_fitted_without_a_word(loss, offset):
+    rng = np.random.default_rng(1)
+    X = rng.integers(-200, 200, size=(400, 2)) / 64.0
+    z = X @ [0.5, -0.3]
+    targets = {
+        "log_loss": (z + rng.logistic(size=400) > 0.0) * 1.0,
+        "poisson": rng.poisson(np.exp(z)),
+    }
+    y = targets.get(loss, z + rng.normal(size=400)) * 1.0
+    model = agd.Online(loss)
+    for rows in np.array_split(np.arange(400), 4):
+        model.partial_fit(X[rows] + offset, y[rows])
+        assert model.result.success
+    known = agd.fit(X, y, loss=loss)
+    np.testing.assert_allclose(model.coef, known.coef, rtol=1e-7, atol=1e-9)
+    far = X[:5] + offset
+    np.testing.assert_allclose(model.predict(far), known.predict(X[:5]), atol=1e-6)
+
+
+def test_small_coefficients_beside_large_ones_have_their_digits():
+    x = np.arange(21.0)
+    X = np.stack([x**k for k in range(1, 6)], axis=-1)  # as of Wampler's first problem
+    y = 1.0 + X.sum(axis=-1)
+    once = agd.Online().partial_fit(X, y)
+    np.testing.assert_allclose(once.coef, 1.0, rtol=1e-7)
+
+
+def test_digits_that_the_sums_of_squares_lose_are_said():
+    x = np.linspace(1.0, 20.0, 40)
+    X = np.stack([x**k for k in range(1, 9)], axis=-1)
+    with pytest.warns(np.exceptions.RankWarning, match="leave 4 digits of the coefficients or so"):
+        agd.Online().partial_fit(X, X.sum(axis=-1))
