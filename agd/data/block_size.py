@@ -70,6 +70,7 @@ def rows_per_block(X: Matrix, targets: int, limit: int | None = None, *, share: 
         At least 1.
     """
     n, size = int(X.shape[-2]), backends.of(X).block_bytes(X)
+    # Where a cache decides, the backend gives its size; elsewhere a block is all rows, or as many as the limit allows.
     if size is not None and backends.is_sparse(X):
         return sparse_rows_in_cache(X, targets, size)
     if size is not None:
@@ -109,6 +110,7 @@ def rows_in_cache(columns: int, targets: int, itemsize: int, size: int, share: i
     >>> [rows_in_cache(p, 1, 8, 2 * 2**20, share=10**5) for p in (1, 50, 5000)]
     [65536, 5041, 64]
     """
+    # Beside the row itself the cache holds its predictor and its slope, for each target.
     row_bytes = max(1, columns + 2 * targets) * itemsize
     fit = min(size // row_bytes, MAX_PRODUCT_ENTRIES // max(1, columns))
     least = min(MIN_BLOCK_ROWS, 4 * size // row_bytes)
@@ -136,6 +138,7 @@ def sparse_rows_in_cache(X: Matrix, targets: int, size: int) -> int:
         block's gradient has p numbers, whatever its rows.
     """
     n, p = (int(length) for length in X.shape)
+    # Rows may be empty, and each entry brings the number of its column along.
     entries = max(1.0, int(X.nnz) / n)
     entry_bytes = X.dtype.itemsize + X.indices.dtype.itemsize
     fit = min(size / (entries * entry_bytes + 2 * targets * X.dtype.itemsize), MAX_SPARSE_ROWS)

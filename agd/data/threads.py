@@ -59,6 +59,7 @@ def thread_count() -> int:
     """
     if _in_worker.get():
         return 1
+    # A user who limits BLAS or OpenMP shares the machine, and means these threads too.
     count = _processor_count() or 1
     for name in THREAD_VARIABLES:
         text = os.environ.get(name, "").partition(",")[0].strip()  # OpenMP gives one for each level
@@ -234,6 +235,7 @@ def map_problems(f: Callable[..., tuple[Any, ...]], *arrays: Any, size: int) -> 
     >>> map_problems(lambda x: (x.sum(axis=1),), np.ones((5, 3)), size=2)
     (array([3., 3., 3., 3., 3.]),)
     """
+    # The pieces depend on the size alone, never on the number of threads: the same bits for any number.
     starts = range(0, len(arrays[0]), max(1, size))
     pieces = [[array[i : i + size] for array in arrays] for i in starts]
     if len(pieces) == 1:
@@ -247,6 +249,7 @@ class _WorkQueue(Generic[T, R]):
 
     def __init__(self, f: Callable[[T], R], items: Sequence[T]) -> None:
         self.f, self.items = f, items
+        # A deque's popleft is atomic, so that no lock is needed to take the next item.
         self.todo = deque(range(len(items)))
         self.completed: dict[int, R] = {}
         self.failures: dict[int, BaseException] = {}

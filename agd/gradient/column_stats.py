@@ -57,6 +57,7 @@ def _sparse_second_moments(
     """Sum over the entries, and what the zeros make of it: no large sums cancel."""
     xp = backends.namespace(X)
     ones = xp.ones((X.shape[0],), dtype=X.dtype) if weight is None else weight
+    # Shifted zeros would fill the matrix: they are counted, and each contributes the same number.
     d, zero = shift_entries(X, shift, size), -shift / size
     empty = xp.sum(ones) - column_counts(X, weight)
     full = column_counts(X, None) == X.shape[0]
@@ -84,6 +85,7 @@ def _column_spread(blocks: BaseData, intercept: bool) -> tuple[Array, Array]:
     first, second = first / total, second / total
     if not intercept:
         return shift, size * xp.sqrt(second)
+    # The shift is the plain mean, which weights move: the square of what they move it by is taken off again.
     variance = backends.clip(second - first * first, low=0.0)
     mean = shift + size * first
     # Below this a column is constant but for the rounding of its mean.

@@ -83,10 +83,12 @@ def about_mean(known: Sums, d: Array, e: Array, weight: Array | None) -> Sums:
     if weight is None:
         root = xp.ones(d.shape[-2:-1], dtype=d.dtype, device=backends.device(d))
     else:
+        # Roots on both sides keep the product of a matrix with itself, which is exactly symmetric.
         root = xp.sqrt(weight)
         d, e = scale_rows(d, root), e * root
     safe = divisor(total)
     rest, rest_y = backward(d, root) / safe[..., None], xp.sum(e * root, axis=-1) / safe
+    # `near` is close to the mean, so that what is subtracted is small, and hardly a digit cancels.
     xx = gram_matrix(d) - outer(rest) * total[..., None, None]
     xy = backward(d, e) - rest * (rest_y * total)[..., None]
     yy = xp.sum(e * e, axis=-1) - rest_y * rest_y * total
