@@ -34,6 +34,7 @@ from agd.run.diagnosis import (
     explain_failed_search,
     rank_deficiency,
     warns_of_status,
+    without_minimum,
 )
 from agd.run.loop import run
 from agd.run.result import FitResult, Status, as_fit_result
@@ -483,11 +484,13 @@ class Online:
             return result
         if self.penalty is not None:
             return result
-        note = (
-            f"; {reason}, so the coefficients grow without bound and no minimum exists: add a penalty, such as "
+        words = (
+            f"{reason}, so the coefficients grow without bound and no minimum exists: add a penalty, such as "
             f"penalty=agd.loss.L2(1e-3), or more rows"
         )
-        return replace(result, message=result.message + note)
+        return without_minimum(
+            result, where=np.ones(np.shape(result.status), dtype=bool), words=words
+        )
 
     def _is_separated(self, result: FitResult, columns: Moments) -> bool:
         """Return whether no row is on the wrong side: one would cost at least log 2."""

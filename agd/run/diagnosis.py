@@ -212,7 +212,7 @@ def _explain_status(
     """
     separated = _separated_problems(result, objective, min_weight_share)
     if separated.any():
-        return _without_minimum(result, where=separated)
+        return without_minimum(result, where=separated)
     result = _mark_diverged(result, method)
     if np.any(result.status == Status.DIVERGED):
         return _explain_divergence(result, objective, method)
@@ -222,7 +222,7 @@ def _explain_status(
     if not result.loss.convex:
         note = f"; loss {result.loss.name!r} is not convex: another minimum may be lower"
         return replace(result, message=result.message + note)
-    return _without_minimum(result, where=False, words=separation_message(result, objective))
+    return without_minimum(result, where=False, words=separation_message(result, objective))
 
 
 SEPARATION_WORDS = (
@@ -242,7 +242,9 @@ def _separated_problems(result: FitResult, objective: Any, min_weight_share: flo
     if result.classes is None or base.penalty is not None or not base.loss.has_recession_direction:
         return none
     separated = np.asarray(result.fun) < math.log(2.0) * min_weight_share
-    early = np.isin(np.asarray(result.status), (Status.MAX_ITER, Status.LINE_SEARCH))
+    early = np.isin(
+        np.asarray(result.status), (Status.MAX_ITER, Status.LINE_SEARCH, Status.PLATEAU)
+    )
     if (
         base.blocks.lazy
         or not (early & ~separated & (np.asarray(result.fun) < math.log(2.0))).any()
@@ -264,7 +266,7 @@ def _count_costly_rows(loss: Any, params: Params, X: Any, y: Array, weight: Any)
     return [xp.sum(xp.astype(costly, value.dtype), axis=-1)]
 
 
-def _without_minimum(result: FitResult, *, where: Any, words: str = "") -> FitResult:
+def without_minimum(result: FitResult, *, where: Any, words: str = "") -> FitResult:
     """Return the result with the status of problems that have no minimum, or of one that words are given of."""
     where = np.asarray(where) | (bool(words) and np.ndim(result.status) == 0)
     if not where.any():
