@@ -283,8 +283,8 @@ def _null_slopes(
     mean = np.asarray(_mean_of_rows(share, loss.statistic(y)))
     null: Any = loss.null_model(mean) if base.intercept else 0.0 * mean
     if loss.classes is not None:  # a row of each class tells what all rows do
-        share = loss.class_shares(mean)
-        y = np.arange(float(len(share)))
+        shares: HostArray = loss.class_shares(mean)
+        share, y = shares, np.arange(float(len(shares)))
     z = np.zeros((len(y), *mean.shape)) + null
     slope = loss.gradient(z, y)
     moved = loss.gradient(z + rounding_share(base.blocks.X) * z, y) - slope

@@ -380,8 +380,9 @@ def count_like(count: Count, like: Array) -> Array:
 
 def first_leaf(tree: Tree) -> Array:
     """Return the first array of a tree, whose library and device numbers beside it have; NumPy's 0 if it has none."""
-    leaves = optree.tree_leaves(tree)
-    return leaves[0] if leaves else np.zeros(())
+    leaves: list[Array] = optree.tree_leaves(tree)
+    zero: Any = np.zeros(())
+    return leaves[0] if leaves else zero
 
 
 def zero_count(params: Tree) -> Array:

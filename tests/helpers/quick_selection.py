@@ -10,7 +10,7 @@ QUICK_FILES = (
     "backends/test_backend_table.py",
     "validation/test_argument_errors.py",
     "validation/test_column_names.py",
-    "data/test_reported_faults.py",
+    "data/test_reported_data_faults.py",
     "data/test_row_blocks.py",
     "data/test_stream.py",
     "loss/test_loss.py",

@@ -262,7 +262,9 @@ def test_arrays_that_only_exchange_their_memory_are_taken_where_they_are(door):
     found = door(Exchanged(X), Exchanged(TARGET))
     np.testing.assert_allclose(found.coef, agd.fit(X, TARGET).coef, rtol=1e-8)
     np.testing.assert_array_equal(found.predict(Exchanged(X)), found.predict(X))
-    with pytest.raises(TypeError, match=r"X is a Exchanged of test_reported_faults on a device"):
+    with pytest.raises(
+        TypeError, match=r"X is a Exchanged of test_reported_data_faults on a device"
+    ):
         door(Exchanged(X, kind=2), TARGET)
 
 
