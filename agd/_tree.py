@@ -206,9 +206,11 @@ def tree_subtract(a: Tree, b: Tree) -> Tree:
 
 def scale_vector(c: Scalar, x: Array) -> Array:
     """Return c times an array (..., *), where the factors c (...) may be on the host."""
-    if isinstance(c, np.ndarray) and not isinstance(x, np.ndarray):
-        c = backends.to_device_of(c, x)
-    scaled: Array = align_axes(c, x) * x
+    if type(c) is not float:
+        if isinstance(c, np.ndarray) and not isinstance(x, np.ndarray):
+            c = backends.to_device_of(c, x)
+        c = align_axes(c, x)
+    scaled: Array = c * x
     return scaled
 
 
@@ -247,6 +249,8 @@ def tree_dot(a: Tree, b: Tree, batch: int = 0) -> Array:
 
 def tree_max_abs(tree: Tree, batch: int = 0) -> Array:
     """Return the largest absolute entry of each problem's leaves; a leaf without entries counts as 0."""
+    if backends.has_known_type(tree) and tree.ndim == batch + 1 and tree.shape[-1]:
+        return max_abs(tree)
     leaves = optree.tree_leaves(tree)
     xp = backends.namespace(leaves[0])
 

@@ -116,6 +116,9 @@ class CompiledObjective(BaseObjective):
 
     def evaluate(self, params: Tree, /) -> tuple[Array, Tree, Array]:
         """Return value, gradient and the size of the gradient."""
+        if self.compilation.arrays is None:  # what is not compiled has cut its blocks by itself
+            unshared: tuple[Array, Tree, Array] = self._call(params)
+            return unshared
         evaluation: tuple[Array, Tree, Array] = retry_out_of_memory(
             lambda: self._call(params), self.is_out_of_memory, self._halve_blocks
         )
@@ -192,8 +195,7 @@ class HostStep:
         with np.errstate(all="ignore"):
             for _ in range(n):
                 params, state = self._counting_reads(self.method.step, self.params, self.state)
-                finite = np.isfinite(state.value) & np.isfinite(state.grad_norm)
-                self.active = self.active & (finite if np.ndim(finite) else bool(finite))
+                self.active = self.active & _is_finite(state)
                 self.params = tree_where(self.active, params, self.params)
                 self.state = tree_where(self.active, state, self.state)
                 self.count = self.count + self.active
@@ -229,16 +231,15 @@ class HostStep:
 
     def _observation(self, leaves: Any) -> Observation:
         state, progress = self.state, self.state.progress
-        finite = np.isfinite(state.value) & np.isfinite(state.grad_norm) & self.active
+        finite = _is_finite(state) & self.active
         fields = (
             state.value, state.grad_norm, state.size, progress.relative_step, finite, self.count,
             progress.iterations, progress.evaluations, progress.stalled, progress.hit_nonfinite, 0.0,
             progress.curvature, progress.least_curvature, self.method.predicted_decrease(state),
         )  # fmt: skip
         if type(state.value) is float:
-            return Observation(*(0.0 if f is None else float(f) for f in fields))._replace(
-                leaves=leaves
-            )
+            numbers = [0.0 if f is None else float(f) for f in fields]
+            return Observation._make([*numbers, None, leaves])
         zero = np.zeros(np.shape(state.value))
         columns = (zero if f is None else f + zero for f in fields)
         return Observation(*columns)._replace(leaves=leaves)
@@ -275,3 +276,9 @@ class HostStep:
     def freeze(self, done: Any) -> None:
         """Let the problems that have ended stand still from here on."""
         self.active = self.active & ~done if np.ndim(done) else self.active and not done
+
+
+def _is_finite(state: Any) -> Any:
+    """Return for each problem whether value and gradient are finite: a bool for numbers of Python."""
+    xp = backends.namespace(state.value)
+    return xp.isfinite(state.value) & xp.isfinite(state.grad_norm)

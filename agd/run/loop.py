@@ -115,9 +115,9 @@ def run(
     if a_run.method.host_scalars:  # an observation costs nothing
         check_every = 1
     every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
-    while not a_run.monitor.done.all():
+    while not a_run.monitor.all_done:
         a_run.advance(every)
-        stepped = bool(np.any(a_run.monitor.advanced))
+        stepped = a_run.monitor.any_advanced
         a_run.switch_to_central()
         a_run.check_curvatures()
         if callback is not None and stepped and _asks_to_end(callback, a_run.intermediate_result):
@@ -194,7 +194,7 @@ class _Run:
             is_rounding=self.is_rounding if self.tests_rounding else None,
         )  # fmt: skip
         self.history_log = HistoryLog(self.observation, calls)
-        self._freeze_ended(np.zeros_like(self.monitor.done))
+        self._freeze_ended(None)
 
     def _criterion(self, x0: Tree, grad_tol: float, value_eps: float | None) -> Criterion:
         """Return all stopping tests as one, and keep the test of the gradient, which the result quotes."""
@@ -348,13 +348,14 @@ class _Run:
         self.compiled_step.take_steps(self.monitor.steps_until_check(every, calls_per_step))
         self.observation, _, _ = self.compiled_step.observe()
         calls = self.count_calls("value_calls")
-        ended_before = self.monitor.done
+        status_before = self.monitor.status
         self.monitor.update(self.observation, calls, time.monotonic() - self.start_time)
-        self._freeze_ended(ended_before)
-        self.history_log.add(self.observation, calls, keep=bool(np.any(self.monitor.advanced)))
+        self._freeze_ended(status_before)
+        self.history_log.add(self.observation, calls, keep=self.monitor.any_advanced)
 
-    def _freeze_ended(self, ended_before: Any) -> None:
-        if (self.monitor.done != ended_before).any() and not self.monitor.done.all():
+    def _freeze_ended(self, status_before: Any) -> None:
+        """Let the problems stand still that have ended; a status that is the same array has not changed."""
+        if self.monitor.status is not status_before and not self.monitor.all_done:
             self.compiled_step.freeze(self.monitor.done)
 
     def intermediate_result(self) -> Result:

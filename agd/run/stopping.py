@@ -879,7 +879,7 @@ class StoppingMonitor:
         plateaus = [part for part in criterion.parts() if isinstance(part, Plateau)]
         self.plateau = plateaus[0] if plateaus else None
         self.last_gain, self.without_gain = (first.value, first.iterations), 0.0 * first.iterations
-        self.status = np.full(shape, RUNNING)
+        self.status, self.all_done = np.full(shape, RUNNING), not np.prod(shape)
         self.advanced: Any = np.zeros(shape, dtype=bool)
         if type(first.value) is float:
             self.advanced = False
@@ -890,6 +890,12 @@ class StoppingMonitor:
     def done(self) -> Any:
         """Which problems have ended."""
         return self.status >= 0
+
+    @property
+    def any_advanced(self) -> bool:
+        """Whether any problem took a step since the observation before the last."""
+        advanced = self.advanced
+        return advanced if type(advanced) is bool else bool(np.any(advanced))
 
     def update(self, observation: Observation, calls: Any, seconds: float) -> None:
         """Take in a new observation, and check the problems that still run."""
@@ -963,6 +969,7 @@ class StoppingMonitor:
     def reopen(self, where: Any, observation: Observation) -> None:
         """Check some problems again, from an observation at the same points; no step has led to it."""
         self.status = np.where(where, RUNNING, self.status)
+        self.all_done = bool(self.done.all())
         self.advanced = self.advanced ^ self.advanced
         self.previous = observation
         self.check(observation)
@@ -1010,11 +1017,12 @@ class StoppingMonitor:
     def _end(self, where: Any, status: Any) -> None:
         if where is not False and np.any(where):
             self.status = np.where(where & ~self.done, status, self.status)
+            self.all_done = bool(self.done.all())
 
 
 def _largest(x: Any, where: Any = None) -> float:
     """Return the largest entry of an array, among those that a mask selects; a number is returned as it is."""
-    if np.ndim(x) == 0:
+    if type(x) is float or np.ndim(x) == 0:
         return float(x)
     return float(np.max(x if where is None else x[where]))
 

@@ -51,6 +51,8 @@ class Pairs(NamedTuple):
         The inverse of R.
     sy : scalars, shape (..., k)
         s_i · y_i.
+    scale : scalar, shape (...)
+        s · y / y · y of the newest pair; 1 without one.
     YY : scalars, shape (..., k, k)
         y_i · y_j.
     """
@@ -59,6 +61,7 @@ class Pairs(NamedTuple):
     products: Scalar
     inverse: Scalar
     sy: Scalar
+    scale: Scalar
     YY: Scalar
 
 
@@ -97,11 +100,13 @@ class LBFGSDirection:
         xp = backends.namespace(g)
         if type(gg) is float:
             where: dict[str, Any] = {}
+            scale: Any
             scalars: Any = np
-            dtype, gg = np.float64, np.asarray(gg)
+            dtype, scale, gg = np.float64, 1.0, np.asarray(gg)
             k = self.memory if backends.of(g).compiles else 0
         else:
             scalars, k, dtype = backends.namespace(gg), self.memory, gg.dtype
+            scale = scalars.ones_like(gg)
             where = {"device": backends.device(gg)}
         batch = tuple(gg.shape)
         zeros = xp.zeros((*batch, 2 * k, g.shape[-1]), dtype=g.dtype, device=backends.device(g))
@@ -112,6 +117,7 @@ class LBFGSDirection:
             products=scalars.concat([none, gg[..., None]], axis=-1),
             inverse=matrix,
             sy=none[..., :k],
+            scale=scale,
             YY=matrix,
         )
 
@@ -133,22 +139,23 @@ class LBFGSDirection:
     def _with_pair(self, memory: Pairs, end: MeasuredPoint) -> Pairs:
         scalars, xp = backends.namespace(memory.sy), backends.namespace(memory.basis)
         first = int(memory.sy.shape[-1] == self.memory)  # of the pairs that stay
-        products = end.products
-        one = backends.namespace(end.sy).ones_like(end.sy)
+        products, floats = end.products, backends.namespace(end.sy)
+        one = floats.ones_like(end.sy)
         sy, sg, yy, yg, gg, per_sy = map(
             _last_axis, (end.sy, end.sg, end.yy, end.yg, end.gg, safe_divide(one, end.sy))
         )
         # The column of the inverse under the new one of R, by substitution.
-        column = -(memory.inverse @ products[..., 0::2, 1:2])[..., 0] * per_sy
-        with_y = products[..., 1::2, 1]
+        column = (memory.inverse @ products[..., 0::2, 0:1])[..., 0] * -per_sy
+        with_y = products[..., 1::2, 0]
         inverse = _bordered(memory.inverse, column, 0.0 * column, per_sy)
         return Pairs(
             basis=xp.concat(
                 [memory.basis[..., 2 * first : -1, :], end.vectors[..., :3, :]], axis=-2
             ),
-            products=scalars.concat([products[..., 2 * first :, 2], sg, yg, gg], axis=-1),
+            products=scalars.concat([products[..., 2 * first :, 1], sg, yg, gg], axis=-1),
             inverse=inverse[..., first:, first:],
             sy=scalars.concat([memory.sy, sy], axis=-1)[..., first:],
+            scale=floats.where(end.yy > 0.0, safe_divide(end.sy, end.yy), one),
             YY=_bordered(memory.YY, with_y, with_y, yy)[..., first:, first:],
         )
 
@@ -158,18 +165,14 @@ class LBFGSDirection:
         if k == 0:
             return -g, -move.end.gg
         scalars = backends.namespace(memory.sy)
-        with_g = memory.products
-        yy = memory.YY[..., -1, -1]
-        scale = scalars.where(yy > 0.0, safe_divide(memory.sy[..., -1], yy), scalars.ones_like(yy))[
-            ..., None
-        ]
+        with_g, scale = memory.products, -_last_axis(memory.scale)
         a = (memory.inverse @ with_g[..., 0:-1:2, None])[..., 0]
         inner = (memory.YY @ a[..., None])[..., 0] - with_g[..., 1:-1:2]
-        transposed = scalars.matrix_transpose(memory.inverse)
-        along_s = (transposed @ (memory.sy * a + scale * inner)[..., None])[..., 0]
-        pairs = scalars.stack([along_s, -scale * a], axis=-1)
-        pairs = scalars.reshape(pairs, (*pairs.shape[:-2], 2 * k))
-        coefficients = -scalars.concat([pairs, scale], axis=-1)
+        row = (scale * inner - memory.sy * a)[..., None, :]
+        along_s = (row @ memory.inverse)[..., 0, :, None]
+        pairs = scalars.concat([along_s, (-scale * a)[..., None]], axis=-1)
+        pairs = scalars.reshape(pairs, (*a.shape[:-1], 2 * k))
+        coefficients = scalars.concat([pairs, scale], axis=-1)
         slope: Scalar = scalars.sum(coefficients * with_g, axis=-1)
         if type(move.end.gg) is float:
             slope = float(slope)
@@ -221,7 +224,7 @@ def _without_pair(memory: Pairs, end: MeasuredPoint) -> Pairs:
     gg = _last_axis(end.gg)
     return memory._replace(
         basis=xp.concat([memory.basis[..., :-1, :], end.vectors[..., 2:3, :]], axis=-2),
-        products=scalars.concat([end.products[..., 2], gg], axis=-1),
+        products=scalars.concat([end.products[..., 1], gg], axis=-1),
     )
 
 

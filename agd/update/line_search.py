@@ -46,6 +46,11 @@ __all__ = [
 ]
 
 
+# Asked at every step, and dear to ask of a namespace. By the type of the array too, since dtypes of two
+# libraries may not be compared.
+_UNIT_BY_DTYPE: dict[tuple[type, Any], float] = {}
+
+
 class TrialPoint(NamedTuple):
     """A trial: the step, and the value and the slope along the direction there."""
 
@@ -156,7 +161,11 @@ def rounding_unit(x: Scalar) -> float:
     """Return the rounding of an array's dtype; that of double precision for a Python float."""
     if type(x) is float:
         return sys.float_info.epsilon
-    return float(backends.namespace(x).finfo(x.dtype).eps)
+    key = (type(x), x.dtype)
+    unit = _UNIT_BY_DTYPE.get(key)
+    if unit is None:
+        unit = _UNIT_BY_DTYPE[key] = float(backends.namespace(x).finfo(x.dtype).eps)
+    return unit
 
 
 def has_sufficient_decrease(c1: float, state: LineSearchState, trial: TrialPoint) -> Scalar:
@@ -417,10 +426,18 @@ class StrongWolfe:
 
 def _accepted_state(state: LineSearchState, trial: TrialPoint) -> LineSearchState:
     """Return the last state of a search whose trial is accepted."""
-    return state._replace(
+    return LineSearchState(
+        step=state.step,
         taken=trial.step,
+        origin=state.origin,
+        reference=state.reference,
         low=trial,
+        high=state.high,
+        bracketed=state.bracketed,
+        width=state.width,
         trials=state.trials + 1.0,
+        least=state.least,
+        eps=state.eps,
         improved=True,
         accepted=True,
         exhausted=False,

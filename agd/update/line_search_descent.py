@@ -51,8 +51,8 @@ class MeasuredPoint(NamedTuple):
         x and of s.
     ss, sy, sg, yy, yg, gg : scalar
         The inner products of s, y and g.
-    products : scalars, shape (..., r, 3)
-        Those of the direction's stored vectors with s, y and g.
+    products : scalars, shape (..., r, 2)
+        Those of the direction's stored vectors with y and g.
     """
 
     vectors: Array
@@ -266,7 +266,7 @@ class LineSearchDescent(Solver):
         g, _ = ravel(grad, batch)
         zeros = backends.namespace(g).zeros_like(g)
         stored = None if memory is None else self.direction.stored_vectors(memory)
-        vectors = backends.namespace(g).stack([zeros, zeros, g, x], axis=-2)
+        vectors = _rows(zeros, zeros, g, x)
         current, _ = self._measure(vectors, (value, grad_norm), stored)
         xp = backends.namespace(current.value)
         zero = xp.zeros_like(current.value)
@@ -278,7 +278,12 @@ class LineSearchDescent(Solver):
         progress = Progress(
             zero, zero + 1.0, no, no, curvature=zero, least_curvature=zero, relative_step=zero
         )
-        state = LineSearchDescentState(
+        recent = (current.value,) * self.search.memory
+        move = Move(zero, zero, zero, current.gg, zeros, current)
+        direction, search, steepest = self._begin_search(
+            objective, params, (current, memory, recent), move, reset
+        )
+        return LineSearchDescentState(
             value=current.value,
             grad=grad,
             progress=progress,
@@ -286,16 +291,14 @@ class LineSearchDescent(Solver):
             size=current.size,
             current=current,
             low=current,
-            direction=zeros,
-            search=self.search.start(current.value, zero, zero + 1.0, zero),
-            recent=(current.value,) * self.search.memory,
+            direction=direction,
+            search=search,
+            recent=recent,
             best=BestPoint(current, current.grad_norm, zero),
             memory=memory,
-            steepest=reset,
+            steepest=steepest,
             exhausted_searches=zero,
         )
-        move = Move(zero, zero, zero, current.gg, zeros, current)
-        return self._begin_search(objective, params, state, move, reset)
 
     def predicted_decrease(self, state: LineSearchDescentState) -> Scalar:
         """Return the first-order decrease of the first trial; infinity where a search is under way.
@@ -339,7 +342,7 @@ class LineSearchDescent(Solver):
         )  # a stalled run ends at its best point
         _, unravel_grad = ravel(state.grad, batch)
         new_params = unravel(point.x)
-        after = state._replace(
+        after = LineSearchDescentState(
             value=point.value,
             grad=unravel_grad(point.g),
             progress=progress,
@@ -347,8 +350,12 @@ class LineSearchDescent(Solver):
             size=point.size,
             current=point,
             low=outcome.low,
+            direction=state.direction,
             search=outcome.search,
+            recent=state.recent,
             best=best,
+            memory=state.memory,
+            steepest=state.steepest,
             exhausted_searches=exhausted_searches,
         )
         ended: Scalar = outcome.is_accepted | outcome.search_failed
@@ -412,8 +419,13 @@ class LineSearchDescent(Solver):
         nonfinite = state.progress.hit_nonfinite | xp.logical_not(outcome.finite)
         # A search that ran out of trials where values are not finite has met them, whatever it gained.
         gained = outcome.accepted & (best.steps_without_gain == 0.0)
-        progress = _count_step(state.progress, outcome.is_accepted, outcome.point)._replace(
-            stalled=state.progress.stalled | failed | stagnated,
+        before, point = state.progress, outcome.point
+        relative_step = safe_divide(point.move_size, point.size)
+        progress = before._replace(
+            iterations=xp.where(outcome.is_accepted, before.iterations + 1.0, before.iterations),
+            evaluations=before.evaluations + 1.0,
+            relative_step=xp.where(outcome.is_accepted, relative_step, before.relative_step),
+            stalled=before.stalled | failed | stagnated,
             hit_nonfinite=nonfinite & xp.logical_not(gained),
         )
         return exhausted_searches, progress
@@ -433,7 +445,7 @@ class LineSearchDescent(Solver):
             point, _ = ravel(params, np.ndim(state.value))
         value, grad, grad_norm = objective.evaluate(params)
         g, _ = ravel(grad, value.ndim)
-        vectors = backends.namespace(g).stack([s, g - state.current.g, g, point], axis=-2)
+        vectors = _rows(s, g - state.current.g, g, point)
         least = None
         if not known_false(state.search.trials >= MIN_TRIALS_BEFORE_LEAST_STEP):
             least = _least_step(x, state.direction)
@@ -459,13 +471,13 @@ class LineSearchDescent(Solver):
             *numbers, stored_products, step = columns
             value, grad_norm, sizes, gram = (a.tolist() for a in numbers)
             (ss, sy, sg), (_, yy, yg), (_, _, gg) = gram
-            move_size, _, _, size = sizes
+            move_size, size = sizes
             step = None if step is None else float(step)
         else:
             value, grad_norm, sizes, gram, stored_products, step = columns
             ss, sy, sg = (gram[..., 0, i] for i in range(3))
             yy, yg, gg = gram[..., 1, 1], gram[..., 1, 2], gram[..., 2, 2]
-            move_size, size = sizes[..., 0], sizes[..., 3]
+            move_size, size = sizes[..., 0], sizes[..., 1]
         return MeasuredPoint(
             vectors, value, grad_norm, size, move_size, ss, sy, sg, yy, yg, gg, stored_products
         ), step
@@ -482,11 +494,12 @@ class LineSearchDescent(Solver):
         """Begin a new direction and search for the problems whose last search is over."""
         xp, current = backends.namespace(state.value), state.current
         is_accepted, search_failed = outcome.is_accepted, outcome.search_failed
-        # Where no step was taken, the scalars of the last one must not make a direction.
-        zero = xp.zeros_like(move.step)
-        products = (current.ss, current.sy, current.sg, current.yy, current.yg)
-        ss, sy, sg, yy, yg = (xp.where(is_accepted, product, zero) for product in products)
-        move = move._replace(end=current._replace(ss=ss, sy=sy, sg=sg, yy=yy, yg=yg))
+        if is_accepted is not True:
+            # Where no step was taken, the scalars of the last one must not make a direction.
+            zero = xp.zeros_like(move.step)
+            products = (current.ss, current.sy, current.sg, current.yy, current.yg)
+            ss, sy, sg, yy, yg = (xp.where(is_accepted, product, zero) for product in products)
+            move = move._replace(end=current._replace(ss=ss, sy=sy, sg=sg, yy=yy, yg=yg))
         memory = state.memory
         if not known_false(is_accepted):
             memory = tree_where(is_accepted, self.direction.update_memory(memory, move), memory)
@@ -494,65 +507,76 @@ class LineSearchDescent(Solver):
             memory = tree_where(search_failed, self.direction.init(current.g, current.gg), memory)
         recent = tree_where(is_accepted, (*state.recent[1:], state.value), state.recent)
         begun = self._begin_search(
-            objective, params, state._replace(memory=memory, recent=recent), move, search_failed
+            objective, params, (current, memory, recent), move, search_failed
         )
-        begun = begun._replace(progress=_measure_curvature(state.progress, is_accepted, move.end))
         direction, search, low, steepest = tree_where(
             starts_search,
-            (begun.direction, begun.search, begun.low, begun.steepest),
+            (*begun[:2], current, begun[2]),
             (state.direction, state.search, state.low, state.steepest),
         )
-        return begun._replace(direction=direction, search=search, low=low, steepest=steepest)
+        return state._replace(
+            progress=_measure_curvature(state.progress, is_accepted, move.end),
+            low=low,
+            direction=direction,
+            search=search,
+            recent=recent,
+            memory=memory,
+            steepest=steepest,
+        )
 
     def _begin_search(
         self,
         objective: Any,
         params: Tree,
-        state: LineSearchDescentState,
+        origin: tuple[MeasuredPoint, Any, tuple[Scalar, ...]],
         move: Move,
         reset: Scalar,
-    ) -> LineSearchDescentState:
-        """Return the state with the direction at the current point, and the search along it."""
-        current = state.current
+    ) -> tuple[Array, LineSearchState, Scalar]:
+        """Return the direction at a point, the search along it, and whether the direction is -g.
+
+        `origin` is the point, the direction's memory and the last few values.
+        """
+        current, memory, recent = origin
         xp = backends.namespace(current.value)
-        first_step = self.direction.first_step(state.memory, move, current.value)
+        first_step = self.direction.first_step(memory, move, current.value)
         usable = xp.isfinite(first_step) & (first_step > 0.0)
         one = xp.ones_like(current.value)
         first_step = xp.where(usable, first_step, one)
         if objective.nonsmooth:
             d, slope, steepest = self._bounded_direction(
-                objective, params, state, move, reset, first_step
+                objective, params, (current, memory), move, reset, first_step
             )
             first_step = one  # to the far end of what the bounds allow, and no further
         else:
-            d, slope = self.direction.direction(state.memory, move)
+            d, slope = self.direction.direction(memory, move)
             steepest = reset | xp.logical_not(slope < 0.0)
             if not known_false(steepest):
                 d = tree_where(steepest, -current.g, d)
             slope = xp.where(steepest, -current.gg, slope)
-        highest = state.recent[0]
-        for value in state.recent[1:]:
+        highest = recent[0]
+        for value in recent[1:]:
             highest = xp.maximum(highest, value)
         search = self.search.start(current.value, slope, first_step, 0.0 * one, highest)
         if self.host_scalars:  # the values have the rounding of the arrays' dtype
             search = search._replace(eps=rounding_unit(current.vectors))
-        return state._replace(direction=d, search=search, low=current, steepest=steepest)
+        return d, search, steepest
 
     def _bounded_direction(
         self,
         objective: Any,
         params: Tree,
-        state: LineSearchDescentState,
+        origin: tuple[MeasuredPoint, Any],
         move: Move,
         reset: Scalar,
         first_step: Scalar,
     ) -> tuple[Array, Scalar, Scalar]:
         """Return a direction that ends within the bounds, its slope, and whether it is -g, projected."""
-        current, batch = state.current, np.ndim(state.value)
+        current, memory = origin
+        batch = np.ndim(current.value)
         xp, g = backends.namespace(current.value), current.g
         free = _projected_move(objective, params, -g, batch) != 0.0
-        d = self.direction.bounded_direction(state.memory, move, free)
-        d = self._cut_at_bounds(objective, params, d, (state.memory, move, g, free))
+        d = self.direction.bounded_direction(memory, move, free)
+        d = self._cut_at_bounds(objective, params, d, (memory, move, g, free))
         gradient_step = _projected_move(objective, params, -scale_vector(first_step, g), batch)
         columns = (dot(g, d), dot(d, d), dot(g, gradient_step))
         slope, dd, gradient_slope = read_scalars(*columns, host=self.host_scalars)
@@ -586,12 +610,17 @@ class LineSearchDescent(Solver):
 def _inner_products(
     _: None, vectors: Array, stored: Array | None
 ) -> tuple[Array, Array, Array | None]:
-    """Return the largest entries of s, y, g and x, the products of s, y and g, and of stored vectors with them."""
+    """Return the largest entries of s and x, the products of s, y and g, and of stored vectors with y and g."""
     xp = backends.namespace(vectors)
-    sizes = xp.max(xp.abs(vectors), axis=-1)
-    columns = xp.matrix_transpose(vectors[..., :3, :])
-    gram = vectors[..., :3, :] @ columns
-    return sizes, gram, None if stored is None else stored @ columns
+    sizes = xp.max(xp.abs(vectors[..., 0::3, :]), axis=-1)
+    rows = vectors[..., :3, :]
+    columns = xp.matrix_transpose(rows)
+    return sizes, rows @ columns, None if stored is None else stored @ columns[..., 1:]
+
+
+def _rows(*vectors: Array) -> Array:
+    """Return vectors (..., n) as the rows of a matrix (..., r, n)."""
+    return backends.namespace(vectors[0]).concat([x[..., None, :] for x in vectors], axis=-2)
 
 
 def _no_products(direction: Direction, memory: Any, current: MeasuredPoint) -> Scalar:
@@ -599,7 +628,7 @@ def _no_products(direction: Direction, memory: Any, current: MeasuredPoint) -> S
     stored = direction.stored_vectors(memory)
     if stored is None:
         return None
-    gg, shape = current.gg, (*stored.shape[:-1], 3)
+    gg, shape = current.gg, (*stored.shape[:-1], 2)
     if isinstance(gg, float | np.ndarray):
         return np.zeros(shape, dtype=np.asarray(gg).dtype)
     return backends.namespace(gg).zeros(shape, dtype=gg.dtype, device=backends.device(gg))
@@ -612,17 +641,6 @@ def _least_step(x: Array, d: Array) -> Array:
     lengths = xp.where(d == 0.0, xp.full_like(d, xp.inf), safe_divide(xp.abs(x), xp.abs(d)))
     least = eps * xp.min(lengths, axis=-1)
     return xp.where(xp.isfinite(least), least, xp.zeros_like(least))
-
-
-def _count_step(progress: Progress, is_accepted: Scalar, point: MeasuredPoint) -> Progress:
-    """Return the progress after one more evaluation, and a step where it was accepted."""
-    xp = backends.namespace(point.value)
-    relative_step = safe_divide(point.move_size, point.size)
-    return progress._replace(
-        iterations=xp.where(is_accepted, progress.iterations + 1.0, progress.iterations),
-        evaluations=progress.evaluations + 1.0,
-        relative_step=xp.where(is_accepted, relative_step, progress.relative_step),
-    )
 
 
 def _measure_curvature(progress: Progress, is_accepted: Scalar, end: MeasuredPoint) -> Progress:

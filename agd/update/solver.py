@@ -291,13 +291,9 @@ def read_columns(columns: list[Any]) -> list[Any]:
     arrays = [a for a in columns if a is not None]
     row = backends.of(arrays[0])
     if row.host_accessible or row.chunked:  # nothing is gained by packing them; one read is counted
-        arrays = row.persist(arrays)
-        backends.to_numpy(arrays[0])
-        computed = iter(arrays)
-        return [
-            None if a is None else np.asarray(row.to_numpy(next(computed)), dtype=np.float64)
-            for a in columns
-        ]
-    dtype = backends.namespace(arrays[0]).result_type(*(a.dtype for a in arrays))
-    host = iter(backends.read_together(arrays, dtype))
+        first, *rest = row.persist(arrays)
+        host = iter([backends.to_numpy(first), *map(row.to_numpy, rest)])
+    else:
+        dtype = backends.namespace(arrays[0]).result_type(*(a.dtype for a in arrays))
+        host = iter(backends.read_together(arrays, dtype))
     return [None if a is None else np.asarray(next(host), dtype=np.float64) for a in columns]
