@@ -52,6 +52,7 @@ def test_nothing_public_is_left_out():
         "LOSSES",
         "BaseLoss",
         "BasePenalty",
+        "PenaltySum",
         "get",
         "sum_and_slope",
         "value_and_slope",
