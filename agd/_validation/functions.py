@@ -346,8 +346,10 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     """
     # What most functions return, at every evaluation, takes no look at a tree.
     is_double = type(value) is np.float64 or type(value) is float
-    if is_double and type(params) is np.ndarray and not batch and params.dtype == np.float64:
-        return np.asarray(value)
+    point: Any = params
+    if is_double and type(point) is np.ndarray and not batch and point.dtype == np.float64:
+        number: Any = np.asarray(value)
+        return number
     leaves = optree.tree_leaves(params)
     like = leaves[0]
     xp, want = backends.namespace(like), tuple(like.shape)[:batch]

@@ -223,6 +223,11 @@ class Backend:
         """Pickle and copy the name: a row is the table's, and compared by identity."""
         return _row_by_name, (self.name,)
 
+    @property
+    def packs_reads(self) -> bool:
+        """Whether several arrays are read sooner as one: not where the host has them, nor where chunks hold them."""
+        return not (self.host_accessible or self.chunked)
+
     def known_true(self, flags: NativeArray) -> bool:
         """Return whether all flags are true, where that is known without waiting for a device.
 

@@ -110,7 +110,7 @@ class Model:
         constants: Any = [] if constant is None else constant if several else [constant]
         lists = [rows, constants, *(rows if isinstance(rows, list) else [])]
         if not all(isinstance(part, list) for part in lists) or not all(
-            map(_is_finite, [*constants, *(number for row in rows for number in row)])
+            map(_is_finite_number, [*constants, *(number for row in rows for number in row)])
         ):
             raise ValueError(f"{path}: coefficients and intercept must be finite numbers")
         names: Any = self.features
@@ -170,7 +170,9 @@ def _are_labels(classes: list[Any]) -> bool:
     """Return whether classes are of one kind, ascending and distinct, as `save` writes them."""
     kinds = {type(c) for c in classes}
     if kinds <= {int, float}:
-        fit_in_64_bits = (_is_finite(c) and (type(c) is float or abs(c) < 2**63) for c in classes)
+        fit_in_64_bits = (
+            _is_finite_number(c) and (type(c) is float or abs(c) < 2**63) for c in classes
+        )
         if not all(fit_in_64_bits):
             return False
     elif kinds not in ({str}, {bool}):
@@ -178,6 +180,6 @@ def _are_labels(classes: list[Any]) -> bool:
     return all(a < b for a, b in itertools.pairwise(classes))
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite_number(value: object) -> bool:
     """Return whether a value of the file is a number within the range of float64."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]

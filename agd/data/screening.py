@@ -23,6 +23,7 @@ from agd.data.matrix import entry_position, stored_entries
 __all__ = [
     "MAX_CLASSES",
     "Screened",
+    "refuse_rows_without_class",
     "screen",
     "screen_block",
 ]
@@ -301,3 +302,15 @@ def _locate_first(
         index.append(rest % size)
         rest = rest // size
     return xp.sum(flags), xp.stack(index[::-1]), value, int(X.shape[-2])
+
+
+def refuse_rows_without_class(unknown: Array) -> None:
+    """Raise where a row has no class, for labels among which there is no NaN; lazy rows are not computed for it."""
+    if backends.of(unknown).chunked:
+        return
+    rows = np.argwhere(backends.to_numpy(unknown))
+    if len(rows):
+        raise ValueError(
+            f"X must have no NaN where the classes are labels of text or booleans: {len(rows)} of "
+            f"{unknown.shape[-1]} rows have no class, the first is row {int(rows[0][-1])}"
+        )

@@ -174,7 +174,7 @@ class _ScaledRows(NamedTuple):
         eps = float(np.finfo(base.blocks.X.dtype).eps)
         if not (spread > 64.0 * eps * np.abs(mean)).all():
             raise NotApplicable("columns that are constant, or not finite")
-        null, rms, kappa = _null_slopes(base, y, share)
+        null, rms, kappa = _slopes_of_constant_model(base, y, share)
         if not (kappa > 0.0 and 0.0 < rms < math.inf):
             raise NotApplicable("a best constant model that is the minimum")
         width, scale = 1.0 / math.sqrt(kappa), np.empty(Z.shape[1])
@@ -275,7 +275,7 @@ def _mean_of_rows(share: HostArray | None, x: HostArray) -> Any:
     return np.ones(len(x)) @ x / len(x) if share is None else share @ x
 
 
-def _null_slopes(
+def _slopes_of_constant_model(
     base: LinearObjective, y: HostArray, share: HostArray | None
 ) -> tuple[Any, float, float]:
     """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
@@ -343,7 +343,7 @@ def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRu
     except np.linalg.LinAlgError as error:
         raise NotApplicable("rows that are dependent") from error
     spread = np.sqrt(_mean_of_rows(rows.share, T * T))
-    width = 1.0 / math.sqrt(_null_slopes(rows.base, rows.y, rows.share)[2])
+    width = 1.0 / math.sqrt(_slopes_of_constant_model(rows.base, rows.y, rows.share)[2])
     scale = 1.0 / np.hypot(spread / width, math.sqrt(alpha))
     Z_of_span = np.concatenate([T, rows.Z[:, p:]], axis=1)
     reduced = rows._replace(

@@ -21,7 +21,7 @@ from agd import backends
 from agd._typing import Array, Loss, Params, Tree
 from agd._validation import check_columns
 from agd.data.checks import as_features
-from agd.data.screening import Screened
+from agd.data.screening import Screened, refuse_rows_without_class
 from agd.gradient.linear import linear_predictor
 from agd.run.certificate import Certificate
 from agd.run.observation import Observation
@@ -459,7 +459,7 @@ def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:
     """Return the label at each position, text as an array of NumPy's; NaN where it is unknown."""
     result: Array
     if isinstance(labels[0], bool | str):
-        _refuse_unknown(unknown)
+        refuse_rows_without_class(unknown)
     if isinstance(labels[0], bool):
         result = number > 0.0
         return result
@@ -473,18 +473,6 @@ def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:
     for position, label in enumerate(labels[1:], start=1):
         result = xp.where(number == position, zero + label, result)
     return xp.where(unknown, zero + math.nan, result)
-
-
-def _refuse_unknown(unknown: Array) -> None:
-    """Raise where a row has no class, for labels among which there is no NaN; lazy rows are not computed for it."""
-    if backends.of(unknown).chunked:
-        return
-    rows = np.argwhere(backends.to_numpy(unknown))
-    if len(rows):
-        raise ValueError(
-            f"X must have no NaN where the classes are labels of text or booleans: {len(rows)} of "
-            f"{unknown.shape[-1]} rows have no class, the first is row {int(rows[0][-1])}"
-        )
 
 
 def as_fit_result(

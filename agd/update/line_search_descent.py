@@ -266,7 +266,7 @@ class LineSearchDescent(Solver):
         g, _ = ravel(grad, batch)
         zeros = backends.namespace(g).zeros_like(g)
         stored = None if memory is None else self.direction.stored_vectors(memory)
-        vectors = _rows(zeros, zeros, g, x)
+        vectors = _stack_as_rows(zeros, zeros, g, x)
         current, _ = self._measure(vectors, (value, grad_norm), stored)
         xp = backends.namespace(current.value)
         zero = xp.zeros_like(current.value)
@@ -445,7 +445,7 @@ class LineSearchDescent(Solver):
             point, _ = ravel(params, np.ndim(state.value))
         value, grad, grad_norm = objective.evaluate(params)
         g, _ = ravel(grad, value.ndim)
-        vectors = _rows(s, g - state.current.g, g, point)
+        vectors = _stack_as_rows(s, g - state.current.g, g, point)
         least = None
         if not known_false(state.search.trials >= MIN_TRIALS_BEFORE_LEAST_STEP):
             least = _least_step(x, state.direction)
@@ -618,7 +618,7 @@ def _inner_products(
     return sizes, rows @ columns, None if stored is None else stored @ columns[..., 1:]
 
 
-def _rows(*vectors: Array) -> Array:
+def _stack_as_rows(*vectors: Array) -> Array:
     """Return vectors (..., n) as the rows of a matrix (..., r, n)."""
     return backends.namespace(vectors[0]).concat([x[..., None, :] for x in vectors], axis=-2)
 

@@ -290,10 +290,10 @@ def read_columns(columns: list[Any]) -> list[Any]:
     """
     arrays = [a for a in columns if a is not None]
     row = backends.of(arrays[0])
-    if row.host_accessible or row.chunked:  # nothing is gained by packing them; one read is counted
-        first, *rest = row.persist(arrays)
-        host = iter([backends.to_numpy(first), *map(row.to_numpy, rest)])
-    else:
+    if row.packs_reads:
         dtype = backends.namespace(arrays[0]).result_type(*(a.dtype for a in arrays))
         host = iter(backends.read_together(arrays, dtype))
+    else:
+        first, *rest = row.persist(arrays)  # one read is counted
+        host = iter([backends.to_numpy(first), *map(row.to_numpy, rest)])
     return [None if a is None else np.asarray(next(host), dtype=np.float64) for a in columns]
