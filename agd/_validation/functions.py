@@ -349,7 +349,8 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     point: Any = params
     if is_double and type(point) is np.ndarray and not batch and point.dtype == np.float64:
         number: Any = np.asarray(value)
-        return number
+        array: Array = number
+        return array
     leaves = optree.tree_leaves(params)
     like = leaves[0]
     xp, want = backends.namespace(like), tuple(like.shape)[:batch]

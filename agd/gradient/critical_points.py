@@ -365,7 +365,8 @@ def newton_decrement(
     """
     layout, eps = TreeLayout.of(x, batch), rounding(x)
     flat = layout.ravel(x)
-    point = as_float64(flat)
+    parts = backends.read_together([flat, layout.ravel(grad)])
+    point, slope = (part.astype(np.float64) for part in parts)
 
     def gradient(at: Any) -> Any:
         moved = layout.unravel(backends.to_device_of(at, flat))
@@ -377,7 +378,7 @@ def newton_decrement(
         rows = [gradient(point + h) - gradient(point - h) for h in steps]
         scale = unit / (2.0 * eps ** (1.0 / 3.0))
         hessian = np.stack(rows, axis=-2) * scale[..., None, :]
-        slope = unit * as_float64(layout.ravel(grad))
+        slope = unit * slope
         finite = np.isfinite(hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
         hessian = np.where(finite[..., None, None], hessian, 0.0)
         largest = np.max(np.abs(hessian), axis=-1)
@@ -385,6 +386,6 @@ def newton_decrement(
         values, vectors = np.linalg.eigh((hessian + np.swapaxes(hessian, -1, -2)) / 2.0)
         values = np.abs(values)
         curvature = np.maximum(values, eps ** (2.0 / 3.0) * values.max(axis=-1, keepdims=True))
-        parts = np.sum(vectors * slope[..., None], axis=-2) ** 2
-        decrement = 0.5 * np.sum(np.where(parts > 0.0, parts / curvature, 0.0), axis=-1)
+        squares = np.sum(vectors * slope[..., None], axis=-2) ** 2
+        decrement = 0.5 * np.sum(np.where(squares > 0.0, squares / curvature, 0.0), axis=-1)
     return np.where(finite, np.where(on_plateau, np.inf, decrement), 0.0)
