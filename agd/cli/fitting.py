@@ -305,10 +305,10 @@ def _model_scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[
     if loss.has_deviance and not loss.quadratic:
         constant = np.full_like(y, np.average(y, weights=s))
         null, residual = deviance(loss, y, constant, s), deviance(loss, y, prediction, s)
-        return {"D²": 1.0 - residual / null if null > 0.0 else float("nan")}
+        return {"d2": 1.0 - residual / null if null > 0.0 else float("nan")}
     null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
     residual = float(np.average((y - prediction) ** 2, weights=s))
-    return {"R²": 1.0 - residual / null if null > 0.0 else float("nan")}
+    return {"r2": 1.0 - residual / null if null > 0.0 else float("nan")}
 
 
 def deviance(loss: Any, y: Any, mean: Any, s: Any) -> float:

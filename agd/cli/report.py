@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+SCORE_TITLES = {"r2": "R²", "d2": "D²"}
+"""How a table writes the scores whose names in JSON are ASCII."""
+
+
 def print_note(message: str) -> None:
     """Print one line on stderr."""
     print(f"agd: {message}", file=sys.stderr)
@@ -97,7 +101,10 @@ def print_fit(fitted: Any, *, as_json: bool) -> None:
     print()
     lines = {
         "loss": f"{result.fun:.10g}",
-        **{name: f"{v:.6g}" if math.isfinite(v) else "-" for name, v in fitted.scores.items()},
+        **{
+            SCORE_TITLES.get(name, name): f"{v:.6g}" if math.isfinite(v) else "-"
+            for name, v in fitted.scores.items()
+        },
         "status": in_option_names(result.message),
         "method": result.method,
         "backend": f"{fitted.backend}, {fitted.seconds:.2f} s",

@@ -85,7 +85,7 @@ def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, flo
     residual, null = sums / total
     if model.classes is not None:
         return {"accuracy": float(residual)}
-    name = "D²" if has_deviance else "R²"
+    name = "d2" if has_deviance else "r2"
     return {name: float(1.0 - residual / null) if null > 0.0 else float("nan")}
 
 

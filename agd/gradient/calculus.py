@@ -107,13 +107,13 @@ def steepest_direction(grad: Tree) -> Tree:
 
     Parameters
     ----------
-    grad : tree of arrays
+    grad : list of numbers, or tree of arrays
         The gradient g.
 
     Returns
     -------
     tree of arrays
-        A tree like g, of Euclidean length 1 over all its leaves; zeros where g is zero.
+        A tree like g, or an array for a list, of Euclidean length 1 over all its leaves; zeros where g is zero.
 
     Notes
     -----
@@ -132,6 +132,7 @@ def steepest_direction(grad: Tree) -> Tree:
     >>> steepest_direction({"a": np.asarray([0.0])})["a"]
     array([0.])
     """
+    grad = as_point(grad, name="grad")
     layout = TreeLayout.of(grad)
     g = layout.ravel(grad)
     xp = backends.namespace(g)

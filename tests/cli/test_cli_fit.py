@@ -72,8 +72,8 @@ def test_real_tables_against_scikit_learns_exact_solvers(cli, tables, name, opti
         list(found["coefficients"].values()), np.ravel(peer.coef_), rtol=1e-6
     )
     np.testing.assert_allclose(found["intercept"], np.ravel(peer.intercept_)[0], rtol=1e-6)
-    score = {"LogisticRegression": "accuracy", "PoissonRegressor": "D²"}.get(
-        type(peer).__name__, "R²"
+    score = {"LogisticRegression": "accuracy", "PoissonRegressor": "d2"}.get(
+        type(peer).__name__, "r2"
     )
     assert found[score] == pytest.approx(peer.score(X, y), rel=1e-6)
 
@@ -263,7 +263,7 @@ def test_a_single_row_has_no_score(cli, tmp_path, more):
     assert out.startswith("y from 1 column of one.csv, 1 row, loss squared_error\n")
     assert numbers(out)["R²"].strip() == "-"
     assert "nan" not in out
-    assert json.loads(cli("fit", path, "--target", "y", "--json", *more)[1])["R²"] is None
+    assert json.loads(cli("fit", path, "--target", "y", "--json", *more)[1])["r2"] is None
 
 
 @pytest.mark.parametrize("first", ["1", "1.5"])

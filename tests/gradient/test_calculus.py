@@ -95,6 +95,7 @@ def test_steepest_direction(xp):
     assert isinstance(got, Pair)
     close(xp, got.a, [-0.6, 0.0])
     close(xp, got.b["c"], [[0.8]])
+    np.testing.assert_allclose(agd.steepest_direction([3.0, -4]), [-0.6, 0.8])  # of a list
     zero = agd.steepest_direction(xp.asarray([0.0, 0.0]))
     np.testing.assert_array_equal(xp.to_numpy(zero), [0.0, 0.0])
     huge = agd.steepest_direction(xp.asarray([3e30, -4e30]))  # whose squares float32 cannot hold
