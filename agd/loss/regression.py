@@ -411,8 +411,30 @@ class SoftL1(BaseLoss):
         return xp.hypot(xp.ones_like(r), r / self.scale)
 
 
+class RedescendingLoss(BaseLoss):
+    """A loss whose pull falls for outliers, so that it is not convex: a fit starts from Huber's minimum.
+
+    Attributes
+    ----------
+    scale : float
+        A length in the units of y, which the subclass gives a meaning.
+    efficient_scale : float
+        The scale that keeps 95 % of the efficiency of least squares; Huber's is 1.345.
+    """
+
+    curvature_bound = 1.0
+    convex = False
+    scale: float
+    efficient_scale: float
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that is not a positive number; a fit starts from Huber's loss of the same efficiency."""
+        delta = 1.345 / self.efficient_scale * as_positive("scale", self.scale)
+        vars(self).update(starting_loss=Huber(delta))
+
+
 @dataclass(frozen=True)
-class Cauchy(BaseLoss):
+class Cauchy(RedescendingLoss):
     r"""Cauchy's loss, l(r) = c² / 2 log(1 + (r / c)²) with r = z - y and the scale c; it is not convex.
 
     The pull of an outlier falls with its distance: gradient r / (1 + (r / c)²). Several minima are possible:
@@ -442,15 +464,9 @@ class Cauchy(BaseLoss):
     """
 
     name = "cauchy"
-    curvature_bound = 1.0
-    convex = False
+    efficient_scale = 2.385
 
     scale: float = 2.385
-
-    def __post_init__(self) -> None:
-        """Refuse a scale that is not a positive number; a fit starts from Huber's loss of the same efficiency."""
-        delta = 1.345 / 2.385 * as_positive("scale", self.scale)
-        vars(self).update(starting_loss=Huber(delta))
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element."""
@@ -468,7 +484,7 @@ class Cauchy(BaseLoss):
 
 
 @dataclass(frozen=True)
-class Tukey(BaseLoss):
+class Tukey(RedescendingLoss):
     r"""Tukey's biweight, which is constant beyond a distance, so that far outliers count for nothing.
 
     With r = z - y and the scale c::
@@ -503,15 +519,9 @@ class Tukey(BaseLoss):
     """
 
     name = "tukey"
-    curvature_bound = 1.0
-    convex = False
+    efficient_scale = 4.685
 
     scale: float = 4.685
-
-    def __post_init__(self) -> None:
-        """Refuse a scale that is not a positive number; a fit starts from Huber's loss of the same efficiency."""
-        delta = 1.345 / 4.685 * as_positive("scale", self.scale)
-        vars(self).update(starting_loss=Huber(delta))
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element; 1 - u³ is (1 - u) (1 + u + u²), which does not cancel."""
