@@ -25,7 +25,8 @@ from agd.run.certificate import Deferred
 from agd.run.linear_problem import LinearProblem, Revealed, Solution
 from agd.run.normal_equations import extreme_curvatures, relative_tolerance
 from agd.run.result import FitResult, Status
-from agd.run.semismooth_newton import StepRecord, step_history
+from agd.run.semismooth_newton import step_history
+from agd.update.active_set import StepRecord
 from agd.update.newton import (
     DAMPING_DECAY,
     DAMPING_GROWTH,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,43 +24,18 @@ from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.normal_equations import HostScaling, extreme_curvatures, relative_tolerance
 from agd.run.refinement import MAX_REFINEMENTS
 from agd.run.result import FitResult, History, Status
-from agd.update.active_set import (
-    MIN_PROX_DERIVATIVE,
-    MIN_SCALED_CURVATURE,
-    partition_entries,
-    solve_free,
-    solve_symmetric,
-)
-from agd.update.proximal import CompositePoint
+from agd.update.active_set import PenalisedQuadratic, StepRecord
 
 __all__ = [
-    "QuadraticModel",
     "SemismoothNewton",
-    "StepRecord",
     "acts_on_any_array",
     "converged_result",
     "minimise",
 ]
 
 METHOD_NAME = "semismooth Newton on the moments"
-MAX_STEPS, MIN_STEP_LENGTH = 100, 2.0**-12
-# The minimum of a face takes a linear system for each entry that meets a kink on the way: it is not sought of more
-# columns, unless so many steps of halved length have not led to the end.
-MAX_EXACT_COLUMNS, MAX_HALVED_STEPS = 128, 30
-# A point that is larger than the gradient at 0 by more lies along columns that are dependent: its value is rounding.
-MAX_GROWTH = 1e6
-# A short and a long difference by which the prox is differentiated.
-ROOT_EPS, SHARE = math.sqrt(float(np.finfo(np.float64).eps)), 2.0**-8
 # Penalties of which it is known that they act on arrays of every library.
 OWN_PENALTIES = (loss.L1, loss.ElasticNet, loss.NonNegative, loss.Box)
-
-
-class StepRecord(NamedTuple):
-    """What the history says of a step: the value, the relative residual, and how far the params moved."""
-
-    value: float
-    size: float
-    moved: float
 
 
 class SemismoothNewton:
@@ -105,121 +80,20 @@ def acts_on_any_array(penalty: Any) -> bool:
     )
 
 
-class QuadraticModel:
-    """The quadratic v'Cv/2 - q'v + constant plus the penalty of D v, of which D is the diagonal `scale`."""
-
-    def __init__(self, C: Any, q: Any, scale: Any, penalty: Any, constant: float = 0.0) -> None:
-        self.C, self.q, self.constant = C, q, constant
-        self.scale, self.square = scale, scale**2
-        self.penalty = penalty
-
-    def prox(self, v: Any, step: Any = 1.0) -> Any:
-        """Return argmin_u penalty(D u) + |u - v|² / (2 step)."""
-        point: Any = self.penalty.prox(self.scale * v, step * self.square)
-        return point / self.scale
-
-    def gradient(self, v: Any) -> Any:
-        """Return the gradient of the quadratic."""
-        return self.C @ v - self.q
-
-    def value(self, v: Any, g: Any) -> float:
-        """Return the objective, where g is the gradient of the quadratic."""
-        penalty: Any = self.penalty.value(self.scale * v)
-        return float(self.constant + 0.5 * (v @ (g - self.q)) + penalty)
-
-    def face_minimum(self, v: Any, g: Any) -> Any:
-        """Return the minimum over the entries that a proximal gradient step leaves free, which is no higher."""
-        step = self._gradient_step()
-        at = CompositePoint(v, g, step, step)
-        return solve_free(self, self.C, at, partition_entries(self, at, step))
-
-    def _gradient_step(self) -> Any:
-        return np.asarray(1.0 / float(np.add.reduce(np.abs(self.C), axis=1).max()))
-
-    def face_step(self, v: Any, g: Any) -> Any:
-        """Return a point where the objective is lower: along the face that a proximal gradient step reaches.
-
-        On the face the objective is a quadratic, and Newton's direction leads to its minimum. Entries that would
-        cross a kink on the way there stay at it; the step is halved until the objective falls.
-        """
-        step = self._gradient_step()
-        at = partition_entries(self, CompositePoint(v, g, step, step), step)
-        z, free = at.x, np.flatnonzero(at.free)
-        slope = (g + self.C @ (z - v) + at.slope)[free]
-        matrix = self.C[free[:, None], free]
-        matrix.flat[:: len(free) + 1] += at.curvature[free]
-        direction = np.zeros_like(z)
-        direction[free] = -solve_symmetric(matrix, slope)
-        value, length = self.value(z, self.gradient(z)), 1.0
-        while length > MIN_STEP_LENGTH:
-            end = self.prox(z + length * direction, 0.0)
-            end[at.kinked & (z * end < 0.0)] = 0.0
-            if self.value(end, self.gradient(end)) < value:
-                return end
-            length *= 0.5
-        return z
-
-    def newton_point(self, v: Any, g: Any, forward: Any, z: Any) -> Any:
-        """Return the solution of the system over the entries that are at no kink at z = prox(forward)."""
-        offset = np.copysign(ROOT_EPS * float(np.abs(forward).max()), forward)
-        derivative = (self.prox(forward + offset) - z) / offset
-        free = np.flatnonzero(derivative > MIN_PROX_DERIVATIVE)
-        residual = (g + self.C @ (z - v) + forward - z)[free]
-        matrix = self.C[free[:, None], free]
-        derivative = derivative[free]
-        if (np.abs(1.0 - derivative) > MIN_SCALED_CURVATURE).any():
-            # A long difference is exact where the prox is linear, and the penalty a quadratic.
-            exact = ((self.prox(forward * (1.0 + SHARE)) - z) / (SHARE * forward))[free]
-            linear = np.abs(exact - derivative) < MIN_SCALED_CURVATURE
-            # The derivative of the prox is 1 / (1 + h'').
-            matrix.flat[:: len(free) + 1] += 1.0 / np.where(linear, exact, derivative) - 1.0
-        point = z.copy()
-        point[free] -= np.linalg.solve(matrix, residual)
-        scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
-        if not float(np.abs(point).max()) <= MAX_GROWTH * scale:
-            raise np.linalg.LinAlgError("the free columns are dependent")
-        return point
-
-
 def minimise(
-    model: QuadraticModel, v: Any, unit: float, tolerance: float, log: list[StepRecord]
+    model: PenalisedQuadratic, v: Any, unit: float, tolerance: float, log: list[StepRecord]
 ) -> tuple[Any, float]:
-    """Take Newton steps until v stays in place; return it and the relative residual.
+    """Return the minimum of a model and its relative residual; parameters as in `PenalisedQuadratic.minimise`.
 
-    Newton's method may cycle: a step that does not lower the objective is taken back, and one along a face, which
-    does, takes its place.
+    Raises
+    ------
+    NotApplicable
+        Where the steps do not lead to a relative residual within the tolerance.
     """
-    least, best, lowest, moved = math.inf, math.inf, v, 0.0
-    for _ in range(MAX_STEPS):
-        g = model.gradient(v)
-        forward = v - g
-        z = model.prox(forward)
-        value, size = model.value(v, g), float(np.abs(v - z).max()) / unit
-        log.append(StepRecord(value, size, moved))
-        if size <= tolerance:
-            return v, size
-        if not math.isfinite(size):
-            break
-        newton = value < least or (
-            value == math.inf and size < best
-        )  # a set may be left for a while
-        if value < least:
-            least, lowest = value, v
-        elif not newton:
-            v, g = lowest, model.gradient(lowest)
-        best = min(best, size)
-        if newton:
-            try:
-                new = model.newton_point(v, g, forward, z)
-            except np.linalg.LinAlgError:  # the free columns are dependent
-                newton = False
-        if not newton:
-            few = len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS
-            new = model.face_minimum(v, g) if few else model.face_step(v, g)
-        moved = float(np.abs(model.scale * (new - v)).max())
-        moved /= float(np.abs(model.scale * new).max()) or 1.0
-        v = new
-    raise NotApplicable("steps that do not lead to the minimum")
+    v, size = model.minimise(v, tolerance, unit, log)
+    if not size <= tolerance:
+        raise NotApplicable("steps that do not lead to the minimum")
+    return v, size
 
 
 def _fit_target(rows: Rows, problem: LinearProblem) -> FitResult:
@@ -227,7 +101,7 @@ def _fit_target(rows: Rows, problem: LinearProblem) -> FitResult:
     m = rows.moments() if intercept else rows.moments().about_zero()
     scaling, tolerance = HostScaling.of(m, 0.0, kind), relative_tolerance(kind)
     C, q = scaling.hessian(m, 0.0), scaling.scale * m.c
-    model, passes = QuadraticModel(C, q, scaling.scale, penalty, 0.5 * m.yy), 0
+    model, passes = PenalisedQuadratic(C, q, scaling.scale, penalty, 0.5 * m.yy), 0
     log: list[StepRecord] = []
     v, centre = model.prox(np.zeros_like(m.c)), m.mean_y
     while True:

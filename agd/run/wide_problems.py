@@ -30,12 +30,11 @@ from agd.run.linear_problem import LinearProblem, Solution
 from agd.run.normal_equations import HostScaling, relative_tolerance
 from agd.run.result import FitResult
 from agd.run.semismooth_newton import (
-    QuadraticModel,
-    StepRecord,
     acts_on_any_array,
     converged_result,
     minimise,
 )
+from agd.update.active_set import PenalisedQuadratic, StepRecord
 
 __all__ = ["DualNormalEquations", "WorkingSets", "column_moments"]
 
@@ -95,7 +94,7 @@ def _fit_columns(rows: Rows, problem: LinearProblem) -> FitResult:
     m, variance = column_moments(problem)
     scaling = HostScaling.of_columns(m, variance, 0.0, rows.kind)
     scale, tolerance = scaling.scale, relative_tolerance(rows.kind)
-    model = QuadraticModel(None, None, scale, penalty)
+    model = PenalisedQuadratic(None, None, scale, penalty)
     origin = v = model.prox(np.zeros_like(scale))
     w = scale * v
     b, moved, log = m.mean_y - float(m.mean @ w), 0.0, list[StepRecord]()
@@ -149,7 +148,7 @@ def _minimise_columns(
         total = float(np.add.reduce(weight))
         Z *= np.sqrt(weight)[:, None]
     C = Z.T @ Z / total
-    model = QuadraticModel(C, C @ v[working] - g[working], scale, problem.penalty)
+    model = PenalisedQuadratic(C, C @ v[working] - g[working], scale, problem.penalty)
     return minimise(model, v[working], scaling.unit, tolerance, [])[0]
 
 

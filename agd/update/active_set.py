@@ -1,10 +1,13 @@
-"""The active-set method for a quadratic plus a separable penalty, such as the lasso, on NumPy.
+"""The minimum of a quadratic plus a separable penalty, such as the lasso, on NumPy.
 
-`agd.run.select_solver` takes it for the squared loss with few columns, whose moments give the Hessian.
+`PenalisedQuadratic` goes there by semismooth Newton steps on a matrix in memory: the squared loss by its moments
+(`agd.run.semismooth_newton`), and the models of `agd.update.proximal_newton`. `ActiveSet` is a solver for the loop,
+which `agd.run.select_solver` takes for the squared loss with few columns, whose moments give the Hessian.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from agd._tree import dot, tree_where
 from agd._typing import HostArray
+from agd.update.newton import VALUE_NOISE_EPS
 from agd.update.proximal import (
     FISTA,
     CompositeFunction,
@@ -22,10 +26,9 @@ from agd.update.proximal import (
 )
 from agd.update.solver import Solver
 
-__all__ = [
-    "ActiveSet",
-]
+__all__ = ["ActiveSet", "PenalisedQuadratic", "StepRecord"]
 
+EPS64 = float(np.finfo(np.float64).eps)
 # The prox is differenced with half the digits: a derivative below the first is taken for 0, and a curvature
 # of the penalty (times the step) below the second.
 MIN_PROX_DERIVATIVE, MIN_SCALED_CURVATURE = 1e-3, 1e-6
@@ -36,6 +39,15 @@ MIN_PIVOT_RATIO = 1e-12
 MAX_SMALL_ENTRIES, EVALUATIONS_BETWEEN_TRIALS = 48, 20
 # Where rounding hides the change of the value, a point is taken if it lowers the residual to this share.
 MAX_RESIDUAL_RATIO = 0.5
+# How many steps `PenalisedQuadratic` takes, and to what share it halves one of them.
+MAX_STEPS, MIN_STEP_LENGTH = 100, 2.0**-12
+# The minimum of a face takes a linear system for each entry that meets a kink on the way: it is not sought of more
+# columns, unless so many steps of halved length have not led to the end.
+MAX_EXACT_COLUMNS, MAX_HALVED_STEPS = 128, 30
+# A point that is larger than the gradient at 0 by more lies along columns that are dependent: its value is rounding.
+MAX_GROWTH = 1e6
+# A short and a long difference by which the prox is differentiated.
+ROOT_EPS, SHARE = math.sqrt(float(np.finfo(np.float64).eps)), 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -238,3 +250,179 @@ def solve_symmetric(matrix: HostArray, rhs: HostArray) -> HostArray:
         (eigenvectors.T @ rhs)
         / np.maximum(eigenvalues, MIN_PIVOT_RATIO * max_curvature + np.finfo(float).tiny)
     )
+
+
+class StepRecord(NamedTuple):
+    """What the history says of a step: the value, the relative residual, and how far the params moved."""
+
+    value: float
+    size: float
+    moved: float
+
+
+class PenalisedQuadratic:
+    """The function v'Cv/2 - q'v + constant + penalty(D v), minimised on the host.
+
+    Parameters
+    ----------
+    C, q : numpy.ndarray, shapes (p, p), (p,)
+        The quadratic; C is positive semidefinite.
+    scale : numpy.ndarray, shape (p,)
+        The diagonal of D.
+    penalty : Penalty
+        It acts entry by entry.
+    constant : float
+        What the value adds.
+    """
+
+    def __init__(self, C: Any, q: Any, scale: Any, penalty: Any, constant: float = 0.0) -> None:
+        self.C, self.q, self.constant = C, q, constant
+        self.scale, self.square = scale, scale**2
+        self.penalty = penalty
+
+    def prox(self, v: Any, step: Any = 1.0) -> Any:
+        """Return argmin_u penalty(D u) + |u - v|² / (2 step)."""
+        point: Any = self.penalty.prox(self.scale * v, step * self.square)
+        return point / self.scale
+
+    def gradient(self, v: Any) -> Any:
+        """Return the gradient of the quadratic."""
+        return self.C @ v - self.q
+
+    def value(self, v: Any, g: Any) -> float:
+        """Return the function, where g is the gradient of the quadratic."""
+        return self.value_and_rounding(v, g)[0]
+
+    def value_and_rounding(self, v: Any, g: Any) -> tuple[float, float]:
+        """Return the function, where g is the gradient of the quadratic, and how much of it may be rounding."""
+        quadratic, penalty = (
+            0.5 * float(v @ (g - self.q)),
+            float(self.penalty.value(self.scale * v)),
+        )
+        size = abs(quadratic) + abs(penalty) + abs(self.constant)
+        return quadratic + penalty + self.constant, VALUE_NOISE_EPS * EPS64 * size
+
+    def minimise(
+        self, v: Any, tolerance: float, unit: float = 1.0, log: list[StepRecord] | None = None
+    ) -> tuple[Any, float]:
+        """Return the minimum, or the lowest point that was met, which is no higher than the first.
+
+        Parameters
+        ----------
+        v : numpy.ndarray, shape (p,)
+            The first point.
+        tolerance : float
+            The largest entry of v - prox(v - g, 1), in the unit, at which v is taken for the minimum.
+        unit : float
+            What the residual is a share of.
+        log : list of StepRecord, optional
+            A record of each point is added to it.
+
+        Returns
+        -------
+        v : numpy.ndarray, shape (p,)
+            The point.
+        size : float
+            The residual there, in the unit.
+
+        Notes
+        -----
+        Semismooth Newton steps, of which each solves for the entries that the prox leaves free, lead to the minimum
+        in a few steps or cycle. One that does not descend is taken back, and a step along a face, which is no
+        higher, takes its place. Qi and Sun (1993), "A nonsmooth version of Newton's method".
+        """
+        log = [] if log is None else log
+        least, lowest, best, best_size, moved = math.inf, v, math.inf, math.inf, 0.0
+        exact = False  # whether the last step went to the minimum of a face
+        for _ in range(MAX_STEPS):
+            g = self.gradient(v)
+            forward = v - g
+            z = self.prox(forward)
+            (value, noise), size = self.value_and_rounding(v, g), float(np.abs(v - z).max()) / unit
+            log.append(StepRecord(value, size, moved))
+            if size <= tolerance or not math.isfinite(size):
+                return (v, size) if size <= tolerance else (lowest, best_size)
+            # Where rounding hides a decrease, a residual that is half as large tells of it. A set may be left for
+            # a while, where the value is infinite.
+            descends = value < least - noise if math.isfinite(value) else size < best
+            descends |= value <= least + noise and size <= MAX_RESIDUAL_RATIO * best
+            if not descends and exact:
+                break
+            if descends and math.isfinite(value):
+                least, lowest, best_size = min(value, least), v, size
+            elif not descends:
+                v, g = lowest, self.gradient(lowest)
+            best = min(best, size)
+            exact = not descends and (len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS)
+            if descends:
+                new = self._newton_point(v, g, forward, z)
+            else:
+                new = self._face_point(v, g, exact=exact)
+            moved = float(np.abs(self.scale * (new - v)).max())
+            moved /= float(np.abs(self.scale * new).max()) or 1.0
+            v = new
+        return lowest, best_size
+
+    def _face_point(self, v: Any, g: Any, *, exact: bool) -> Any:
+        """Return a point of the face that a proximal gradient step reaches: its minimum, or one that is lower."""
+        return self._face_minimum(v, g) if exact else self._face_step(v, g)
+
+    def _face_minimum(self, v: Any, g: Any) -> Any:
+        """Return the minimum over the entries that a proximal gradient step leaves free, which is no higher."""
+        step = self._gradient_step()
+        at = CompositePoint(v, g, step, step)
+        return solve_free(self, self.C, at, partition_entries(self, at, step))
+
+    def _gradient_step(self) -> Any:
+        return np.asarray(1.0 / float(np.add.reduce(np.abs(self.C), axis=1).max()))
+
+    def _face_step(self, v: Any, g: Any) -> Any:
+        """Return a point where the function is lower: along the face that a proximal gradient step reaches.
+
+        On the face the function is a quadratic, and Newton's direction leads to its minimum. Entries that would
+        cross a kink on the way there stay at it; the step is halved until the function falls.
+        """
+        step = self._gradient_step()
+        at = partition_entries(self, CompositePoint(v, g, step, step), step)
+        z, free = at.x, np.flatnonzero(at.free)
+        slope = (g + self.C @ (z - v) + at.slope)[free]
+        matrix = self.C[free[:, None], free]
+        matrix.flat[:: len(free) + 1] += at.curvature[free]
+        direction = np.zeros_like(z)
+        direction[free] = -solve_symmetric(matrix, slope)
+        value, length = self.value(z, self.gradient(z)), 1.0
+        while length > MIN_STEP_LENGTH:
+            end = self.prox(z + length * direction, 0.0)
+            end[at.kinked & (z * end < 0.0)] = 0.0
+            if self.value(end, self.gradient(end)) < value:
+                return end
+            length *= 0.5
+        return z
+
+    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any) -> Any:
+        """Return the solution of the system over the entries that are at no kink at z = prox(forward).
+
+        Where the free columns are dependent, a point of the face is returned instead.
+        """
+        offset = np.copysign(ROOT_EPS * (float(np.abs(forward).max()) or 1.0), forward)
+        derivative = (self.prox(forward + offset) - z) / offset
+        free = np.flatnonzero(derivative > MIN_PROX_DERIVATIVE)
+        residual = (g + self.C @ (z - v) + forward - z)[free]
+        matrix = self.C[free[:, None], free]
+        derivative = derivative[free]
+        if (np.abs(1.0 - derivative) > MIN_SCALED_CURVATURE).any():
+            # A long difference is exact where the prox is linear, and the penalty a quadratic.
+            exact = ((self.prox(forward * (1.0 + SHARE)) - z) / (SHARE * forward))[free]
+            linear = np.abs(exact - derivative) < MIN_SCALED_CURVATURE
+            # The derivative of the prox is 1 / (1 + h'').
+            matrix.flat[:: len(free) + 1] += 1.0 / np.where(linear, exact, derivative) - 1.0
+        point = z.copy()
+        try:
+            point[free] -= np.linalg.solve(matrix, residual)
+        except np.linalg.LinAlgError:
+            return self._face_point(v, g, exact=len(v) <= MAX_EXACT_COLUMNS)
+        scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
+        dependent = not float(np.abs(point).max()) <= MAX_GROWTH * scale
+        if dependent:
+            return self._face_point(v, g, exact=len(v) <= MAX_EXACT_COLUMNS)
+        return point

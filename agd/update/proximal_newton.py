@@ -14,7 +14,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, HostArray, NotApplicable
-from agd.update.active_set import MIN_PROX_DERIVATIVE, partition_entries, solve_free
+from agd.update.active_set import PenalisedQuadratic
 from agd.update.newton import (
     DIAGONAL_NOISE_EPS,
     MAX_TRIALS,
@@ -23,112 +23,13 @@ from agd.update.newton import (
     first_state,
     judge_trial,
 )
-from agd.update.proximal import CompositePoint
 from agd.update.solver import Solver
 
-__all__ = ["PenalisedQuadratic", "ProximalNewton"]
+__all__ = ["ProximalNewton"]
 
 EPS64 = float(np.finfo(np.float64).eps)
-# Steps for one model, of which few are needed.
-MAX_MODEL_STEPS = 60
 # The residual of the model's minimum, as a share of the residual of the point that it is the model at.
 MAX_MODEL_RESIDUAL_RATIO = 1e-3
-
-
-class PenalisedQuadratic(NamedTuple):
-    """The function v'Cv/2 - q'v + penalty(D v), minimised on the host.
-
-    Attributes
-    ----------
-    C, q : numpy.ndarray, shapes (p, p), (p,)
-        The quadratic; C is positive definite.
-    scale : numpy.ndarray, shape (p,)
-        D.
-    penalty : Penalty
-        It acts entry by entry.
-    """
-
-    C: HostArray
-    q: HostArray
-    scale: HostArray
-    penalty: Any
-
-    def prox(self, v: HostArray, step: Any = 1.0) -> HostArray:
-        """Return argmin_u penalty(D u) + |u - v|² / (2 step)."""
-        point: HostArray = self.penalty.prox(self.scale * v, step * self.scale**2)
-        return point / self.scale
-
-    def gradient(self, v: HostArray) -> HostArray:
-        """Return the gradient of the quadratic."""
-        return self.C @ v - self.q
-
-    def value_and_rounding(self, v: HostArray, g: HostArray) -> tuple[float, float]:
-        """Return the function, where g is the gradient of the quadratic, and how much of it may be rounding."""
-        quadratic, penalty = (
-            0.5 * float(v @ (g - self.q)),
-            float(self.penalty.value(self.scale * v)),
-        )
-        return quadratic + penalty, VALUE_NOISE_EPS * EPS64 * (abs(quadratic) + abs(penalty))
-
-    def minimise(self, v: HostArray, tolerance: float) -> HostArray:
-        """Return the minimum, or the lowest point that was met, which is no higher than the first.
-
-        Parameters
-        ----------
-        v : numpy.ndarray, shape (p,)
-            The first point, at which the penalty is finite.
-        tolerance : float
-            The largest entry of v - prox(v - g, 1) at which v is taken for the minimum.
-
-        Notes
-        -----
-        Semismooth Newton steps, of which each solves for the entries that the prox leaves free, lead to the minimum
-        in a few steps or cycle. From the first step that does not descend on, each goes to the minimum of a face
-        instead, which is no higher. Qi and Sun (1993), "A nonsmooth version of Newton's method".
-        """
-        least, best, lowest, descend = np.inf, np.inf, v, False
-        for _ in range(MAX_MODEL_STEPS):
-            g = self.gradient(v)
-            forward = v - g
-            z = self.prox(forward)
-            size = float(np.abs(v - z).max())
-            value, noise = self.value_and_rounding(v, g)
-            # Where rounding hides a decrease, a residual that is half as large tells of it.
-            if value < least - noise or (value <= least + noise and size <= 0.5 * best):
-                least, best, lowest = min(value, least), size, v
-            elif descend:
-                break
-            else:
-                descend, v = True, lowest
-                g = self.gradient(v)
-            if not size > tolerance:
-                break
-            v = self._face_minimum(v, g) if descend else self._newton_point(v, g, forward, z)
-        return lowest
-
-    def _newton_point(
-        self, v: HostArray, g: HostArray, forward: HostArray, z: HostArray
-    ) -> HostArray:
-        """Return the solution of the system over the entries that are at no kink at z = prox(forward)."""
-        offset = EPS64**0.5 * (np.abs(forward).max() or 1.0)
-        offset = np.where(forward < 0.0, -offset, offset)
-        derivative = (self.prox(forward + offset) - z) / offset
-        free = derivative > MIN_PROX_DERIVATIVE
-        residual = (g + self.C @ (z - v) + forward - z)[free]
-        # The derivative of the prox is 1 / (1 + h'').
-        matrix = self.C[np.ix_(free, free)] + np.diag(1.0 / derivative[free] - 1.0)
-        point = z.copy()
-        try:
-            point[free] -= np.linalg.solve(matrix, residual)
-        except np.linalg.LinAlgError:
-            return self._face_minimum(v, g)
-        return point
-
-    def _face_minimum(self, v: HostArray, g: HostArray) -> HostArray:
-        """Return the minimum over the entries that a proximal gradient step leaves free, which is no higher."""
-        step: HostArray = np.asarray(1.0 / float(np.abs(self.C).sum(axis=1).max()))
-        at = CompositePoint(v, g, step, step)
-        return solve_free(self, self.C, at, partition_entries(self, at, step))
 
 
 class HostPoint(NamedTuple):
@@ -183,7 +84,7 @@ class HostPoint(NamedTuple):
             C = C - np.outer(across, across) / constant
             slope = slope - across * (g[p] / constant)
         tolerance = MAX_MODEL_RESIDUAL_RATIO * float(np.abs(self.residual).max())
-        new = PenalisedQuadratic(C, C @ v - slope, scale, penalty).minimise(v, tolerance)
+        new, _ = PenalisedQuadratic(C, C @ v - slope, scale, penalty).minimise(v, tolerance)
         if len(x) == p:
             return new
         return np.append(new, x[p] - (g[p] + across @ (new - v)) / constant)

@@ -10,7 +10,8 @@ import pytest
 import agd
 from agd.loss import L1, L2, Box, ElasticNet, NonNegative
 from agd.run.certificate import Certificate
-from agd.run.semismooth_newton import QuadraticModel, minimise
+from agd.run.semismooth_newton import minimise
+from agd.update.active_set import PenalisedQuadratic
 from helpers.property_testing import given, settings, st
 
 pytestmark = pytest.mark.backend("numpy")
@@ -182,7 +183,7 @@ def test_a_newton_step_that_does_not_descend_is_taken_back():
     d = X - X.mean(axis=0)
     scale = 1.0 / d.std(axis=0)
     C, q = scale[:, None] * (d.T @ d / 60) * scale, scale * (d.T @ y / 60)
-    model, log = QuadraticModel(C, q, scale, L1(1e-3)), []
+    model, log = PenalisedQuadratic(C, q, scale, L1(1e-3)), []
     v, size = minimise(model, np.zeros(20), 1.0, 1e-10, log)
     assert size <= 1e-10
     assert log[-1].value <= min(record.value for record in log) + 1e-12

@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd.loss import L1, Box, ElasticNet, NonNegative
-from agd.update.proximal_newton import PenalisedQuadratic
+from agd.update.active_set import PenalisedQuadratic
 
 PENALTIES = [L1(0.02), ElasticNet(0.05, 0.5), NonNegative(), Box(-0.1, 0.2)]
 LOSSES = ("log_loss", "poisson", "huber")
@@ -122,7 +122,7 @@ def test_the_minimum_of_a_model_stays_in_place_under_the_prox(penalty, seed):
     C, q, scale = A.T @ A / 12 + 1e-6 * np.eye(8), rng.normal(size=8), np.exp(rng.normal(size=8))
     model = PenalisedQuadratic(C, q, scale, penalty)
     v = model.prox(np.zeros(8))
-    minimum = model.minimise(v, 1e-12)
+    minimum, _ = model.minimise(v, 1e-12)
     residual = minimum - model.prox(minimum - model.gradient(minimum))
     assert np.abs(residual).max() < 1e-9
     first, last = (model.value_and_rounding(u, model.gradient(u))[0] for u in (v, minimum))
