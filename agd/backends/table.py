@@ -15,7 +15,7 @@ import numpy as np
 import optree
 
 from agd._typing import Namespace, NativeArray, Tree
-from agd.backends import autodiff, jit, transfer
+from agd.backends import function_transforms, transfer
 from agd.backends.backend import Backend, TaskGraph
 
 __all__ = ["PROCESS_DEFAULTS", "TABLE", "follows_standard", "standard_row"]
@@ -363,7 +363,7 @@ TABLE: tuple[Backend, ...] = (
         convert=_torch_convert,
         block_bytes=_torch_block_bytes,
         pack=lambda x: x if 1 in x.stride()[-2:] else x.contiguous(),
-        autodiff=autodiff.TORCH,
+        autodiff=function_transforms.TORCH_AUTODIFF,
         mutable=True,
         write_count=lambda x: None if x.is_inference() else x._version,
         free_bytes=_torch_free_bytes,
@@ -381,11 +381,11 @@ TABLE: tuple[Backend, ...] = (
         to_numpy=np.asarray,
         convert=_asarray,
         warn_narrowing=_jax_warn_narrowing,
-        autodiff=autodiff.JAX,
-        is_traceable=autodiff.jax_is_traceable,
-        compile=jit.jax_compile,
-        compile_unshared=jit.jax_compile_unshared,
-        trace_program=jit.jax_trace_program,
+        autodiff=function_transforms.JAX_AUTODIFF,
+        is_traceable=function_transforms.jax_is_traceable,
+        compile=function_transforms.jax_compile,
+        compile_unshared=function_transforms.jax_compile_unshared,
+        trace_program=function_transforms.jax_trace_program,
         compiles=True,
         block_bytes=_no_blocks,
         mutable=False,

@@ -26,7 +26,6 @@ from agd._validation.files import (
 from agd.cli import fitting, report
 from agd.cli.models import Model
 from agd.cli.report import in_option_names
-from agd.cli.streaming import fit_table_in_batches
 from agd.cli.tables import read_table
 from agd.data.tables import FORMAT_BY_SUFFIX
 
@@ -172,7 +171,7 @@ def fit(
     options.check(table)
     selection = agd.backends.select(backend)
     if stream:
-        fitted = fit_table_in_batches(options, table, selection)
+        fitted = fitting.fit_table_in_batches(options, table, selection)
     else:
         fitted = fitting.fit_table(options, read_table(table), selection)
     report.print_auto_choice(backend, selection)

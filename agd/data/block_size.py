@@ -1,4 +1,4 @@
-"""How many rows a block has: as many as stay in cache between the two products that a gradient takes with it.
+"""How many rows a block or a sample has: a block as many as stay in cache between the two products of a gradient.
 
 `ArrayData.cut` asks for it once for each array. The numbers depend on shapes and dtypes alone, never on the machine,
 so that the same data give the same bits everywhere.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from agd import backends
 from agd._typing import Array, Matrix
 
@@ -18,6 +20,7 @@ __all__ = [
     "rows_in_cache",
     "rows_per_block",
     "sparse_rows_in_cache",
+    "stratified_rows",
     "sum_row_weights",
 ]
 
@@ -155,3 +158,30 @@ def item_bytes(x: Array, dtype: Any = None) -> int:
     4
     """
     return int(backends.namespace(x).finfo(x.dtype if dtype is None else dtype).bits) // 8
+
+
+def stratified_rows(n: int, step: int, like: Array) -> Array:
+    """Return one of every `step` of n rows, drawn from a fixed seed: no period in the rows can be met.
+
+    Parameters
+    ----------
+    n, step : int
+        How many rows, and one of how many.
+    like : array
+        Where the answer goes.
+
+    Returns
+    -------
+    array of int, shape (n // step,)
+        Ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows = stratified_rows(12, 4, np.zeros(1))
+    >>> rows // 4
+    array([0, 1, 2])
+    """
+    first = np.arange(n // step) * step
+    drawn = first + np.random.default_rng(n).integers(0, step, size=first.shape)
+    return backends.to_device_of(drawn, like, backends.namespace(like).int64)

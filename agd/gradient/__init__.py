@@ -14,18 +14,16 @@ from __future__ import annotations
 
 from agd.data.arrays import Blocks
 from agd.data.stream import Stream
-from agd.gradient.calculus import (
-    CriticalPoint,
-    GradientCheck,
-    check_gradient,
-    critical_point,
+from agd.gradient.column_stats import column_scaling
+from agd.gradient.critical_points import CriticalPoint, critical_point
+from agd.gradient.curvature import (
     directional_derivative,
     hessian_vector_product,
     steepest_direction,
 )
-from agd.gradient.column_stats import column_scaling
 from agd.gradient.derivatives import choose_gradient, difference
 from agd.gradient.function import Bounds, FunctionObjective, shared_rows
+from agd.gradient.gradient_check import GradientCheck, check_gradient
 from agd.gradient.linear import LinearObjective, largest_curvature
 from agd.gradient.moments import Moments
 from agd.gradient.objective import BaseObjective

@@ -26,11 +26,11 @@ from agd import backends
 from agd._tree import as_scalar
 from agd._typing import Array, NotApplicable
 from agd.data.base import BaseData
+from agd.data.block_size import stratified_rows
 from agd.data.matrix import backward, forward, gather_rows, slice_rows
 from agd.gradient.column_stats import column_peaks
-from agd.gradient.hessian import least_eigenvalue
+from agd.gradient.curvature import least_eigenvalue
 from agd.gradient.linear import LinearObjective
-from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments, hessian_with_intercept
 from agd.gradient.preconditioner import (
     Scaling,

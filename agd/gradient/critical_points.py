@@ -17,7 +17,7 @@ from agd import backends
 from agd._tree import TreeLayout
 from agd._typing import Tree
 from agd._validation import as_point
-from agd.gradient.hessian import (
+from agd.gradient.curvature import (
     HessianSpectrum,
     SecondOrder,
     as_float64,

@@ -12,8 +12,8 @@ import optree
 from agd import backends
 from agd._typing import Array, Tree
 from agd._validation import as_gradient, as_point, as_value
+from agd.gradient.curvature import as_float64, rounding
 from agd.gradient.derivatives import Autodiff, difference
-from agd.gradient.hessian import as_float64, rounding
 
 __all__ = [
     "GradientCheck",

@@ -20,7 +20,7 @@ from agd._typing import Array, Params, get_progress
 from agd._validation import as_choice
 from agd.data.matrix import column_sums, gram_matrix, scale_rows
 from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
-from agd.gradient.hessian import least_eigenvalue
+from agd.gradient.curvature import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import hessian_with_intercept
 from agd.loss import L2

@@ -16,8 +16,8 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, NotApplicable, Params
 from agd.data.base import BaseData
+from agd.data.block_size import stratified_rows
 from agd.gradient.linear import LinearObjective, row_curvatures
-from agd.gradient.minibatch import stratified_rows
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling, Whitening, whitening_from_moments
 from agd.loss.penalties import ridge_strength

@@ -14,8 +14,8 @@ import agd
 from agd import Status, Stop, backends, update
 from agd.data import matrix
 from agd.gradient import Blocks, LinearObjective, Moments, column_scaling
-from agd.gradient.minibatch import batch_curvature
 from agd.loss import L1, L2, Box, ElasticNet, GroupL1, Huber, NonNegative
+from agd.update.stochastic import batch_curvature
 
 sparse = pytest.importorskip("scipy.sparse")
 

@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd import backends
-from agd.gradient.hessian import lanczos
+from agd.gradient.curvature import lanczos
 from helpers import known_minima
 
 

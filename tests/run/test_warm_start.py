@@ -9,8 +9,8 @@ import pytest
 
 import agd
 from agd._typing import NotApplicable
+from agd.data.block_size import stratified_rows
 from agd.gradient import Blocks
-from agd.gradient.minibatch import stratified_rows
 from agd.loss import L2
 from agd.run.warm_start import gather_subsample
 

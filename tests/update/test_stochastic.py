@@ -11,10 +11,10 @@ import agd
 from agd import Status, Stop, update
 from agd._typing import Params
 from agd.gradient import FunctionObjective, LinearObjective, Preconditioned, column_scaling
-from agd.gradient.minibatch import batch_curvature
 from agd.loss import L2, Logistic, Poisson, Squared
 from agd.run import run
 from agd.update import SVRG, Stochastic, sgd
+from agd.update.stochastic import batch_curvature
 from helpers import known_minima
 
 pytestmark = pytest.mark.filterwarnings("ignore::agd.ConvergenceWarning")
