@@ -35,7 +35,7 @@ from agd.gradient.moments import Moments
 from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop
-from agd.run.diagnosis import explain, warns_of_status
+from agd.run.diagnosis import explain, name_interrupted_fit, warns_of_status
 from agd.run.linear_problem import LinearProblem
 from agd.run.solver_table import solve
 from agd.update import Descent, Rule, Trajectory, resolve
@@ -222,6 +222,8 @@ def fit(
         NumPy's.
     MemoryError
         For independent problems that do not fit in the memory of a `device`.
+    KeyboardInterrupt
+        As it was raised; of a run in steps with the fit so far as its attribute ``result``.
 
     Warns
     -----
@@ -263,8 +265,15 @@ def fit(
         method=None if isinstance(method, str) and method == "auto" else solver,
         default_settings=stop is None and init is None and callback is None,
     )  # fmt: skip
-    with backends.device_context(data.X), backends.count_host_reads() as reads:
-        result, rank_warning = explain(solve(problem), problem)
+    reads: list[int]
+    # NumPy may be set to raise: what overflows is said by status and message, and what underflows is 0.
+    quiet = np.errstate(all="ignore")
+    with backends.device_context(data.X), backends.count_host_reads() as reads, quiet:
+        try:
+            result, rank_warning = explain(solve(problem), problem)
+        except KeyboardInterrupt as interrupt:
+            name_interrupted_fit(interrupt, problem, labels)
+            raise
     names, targets = backends.column_names(X), data.targets
     # A kernel that reads nothing by this door has counted for itself.
     if reads[0] or names is not None or targets is not None:

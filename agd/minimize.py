@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import operator
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -31,12 +33,12 @@ from agd._validation import (
     writable_copy,
 )
 from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
-from agd.gradient.derivatives import Gradient, central
+from agd.gradient.derivatives import Differences, Gradient, central
 from agd.loss.base import as_penalty
 from agd.run.diagnosis import classify_result
-from agd.run.loop import FiniteDifferences, run
+from agd.run.loop import FiniteDifferences, attach_result, attached_result, run
 from agd.run.result import Result, Status
-from agd.run.stopping import Criterion, MaxEval, Stop, default_tolerance
+from agd.run.stopping import Criterion, Deadline, MaxEval, Stop, as_stop, default_tolerance
 from agd.update import Rule, solver
 
 __all__ = ["MinimizeResult", "maximize", "minimize"]
@@ -147,6 +149,8 @@ def minimize(
     TypeError, ValueError
         For arguments that do not fit, x0 that is not finite, and a function or gradient that is not
         finite at x0 or returns another shape.
+    KeyboardInterrupt
+        As it was raised, with the result so far as its attribute ``result``.
 
     Notes
     -----
@@ -277,7 +281,9 @@ def _minimize(
                 "problem: got bounds, a penalty with a prox, or batch"
             )
         chosen, rows = _choose_solver(method, args, batch, prox=prox, bounds=limits is not None)
-        gradient = choose_gradient(fun, jac, point, args, batch=batch)
+        gradient = _within_deadline(
+            choose_gradient(fun, jac, point, args, batch=batch), point, stop
+        )
         objective = FunctionObjective(
             _value_and_grad(gradient, negative),
             args,
@@ -339,10 +345,17 @@ def _run(
     differences = _finite_differences(
         gradient, objective, point, eps=tolerance**3, negative=negative
     )
-    result = run(
-        chosen, objective, point, stop, on_iteration, grad_tol=tolerance, check_every=every,
-        differences=differences, value_eps=tolerance**3 if differences is None else tolerance**2,
-    )  # fmt: skip
+    try:
+        result = run(
+            chosen, objective, point, stop, on_iteration, grad_tol=tolerance, check_every=every,
+            differences=differences, value_eps=tolerance**3 if differences is None else tolerance**2,
+        )  # fmt: skip
+    except KeyboardInterrupt as interrupt:
+        result = attached_result(interrupt)
+        if result is not None:
+            result = _negate_result(result) if negative else result
+            attach_result(interrupt, _as_minimize_result(result, gradient))
+        raise
     _check_start(result, negative=negative)
     return result
 
@@ -378,7 +391,7 @@ def _check_start(result: Result, *, negative: bool = False) -> None:
     """Refuse a function whose value or gradient is not finite at x0: no descent starts from there."""
     value = np.asarray(result.history.value[0])
     finite = np.isfinite(value) & np.isfinite(result.history.grad_norm[0])
-    broken = ~finite & (np.asarray(result.status) == Status.NON_FINITE)
+    broken = ~finite & (np.asarray(result.status) == Status.NON_FINITE) | ~np.isfinite(value)
     if not broken.any():
         return
     problem = "" if value.ndim == 0 else f" of problem {int(np.flatnonzero(broken)[0])}"
@@ -462,6 +475,38 @@ def _negate_result(result: Result) -> Result:
     history = result.history._replace(value=-result.history.value)
     jac = optree.tree_map(operator.neg, result.jac)
     return replace(result, fun=-result.fun, jac=jac, history=history)
+
+
+@dataclass
+class _TimedFunction:
+    """A function that is called no more once its time is up, so that a gradient by differences ends then.
+
+    From there on it is NaN, a point that no step is taken to; the first call is made in any case.
+    """
+
+    fun: Callable[..., Any]
+    end: float
+    unknown: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        if self.unknown is not None and time.monotonic() > self.end:
+            return self.unknown
+        value = self.fun(*args)
+        if self.unknown is None:
+            self.unknown = value * math.nan
+        return value
+
+
+def _within_deadline(gradient: Gradient, point: Tree, stop: Stop | Criterion | None) -> Gradient:
+    """Let differences end at the deadline, of which each takes many calls; what is compiled is not stopped."""
+    when = as_stop(stop).when
+    seconds = [x.seconds for x in (when.parts() if when else ()) if isinstance(x, Deadline)]
+    how = gradient.value_and_grad
+    compiles = backends.of(optree.tree_leaves(point)[0]).compiles
+    if not seconds or not isinstance(how, Differences) or compiles:
+        return gradient
+    timed = _TimedFunction(how.fun, time.monotonic() + min(seconds))
+    return gradient._replace(value_and_grad=replace(how, fun=timed))
 
 
 def _needs_prox(penalty: Penalty | None, limits: Any) -> bool:

@@ -6,6 +6,9 @@ of a section, new sections to the end of the file.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -303,3 +306,103 @@ def test_a_divergence_is_told_its_cause():
         agd.train(weights={"w0": 1e308, "w1": 1e308}, backend="numpy")
     with pytest.raises(FloatingPointError, match="above 2/L"):
         agd.train(learning_rate=10.0, backend="numpy")
+
+
+# -- the process: interrupts, deadlines, NumPy set to raise, forks --------------------------------
+
+
+@pytest.mark.parametrize("call", [30, 43, 44, 45])
+def test_an_interrupt_carries_the_result_so_far(call):
+    calls = 0
+
+    def fun(x):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        agd.minimize(fun, np.asarray([-1.2, 1.0]))
+    result = caught.value.result
+    assert (result.status, result.success) == (Status.INTERRUPTED, False)
+    assert result.nit > 2
+    assert result.fun == fun(result.x) < 24.0
+    assert "interrupt.result" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("method", ["auto", "gd", "adam", "sgd", "lbfgs"])
+def test_an_interrupted_fit_carries_a_model(method):
+    calls = []
+
+    def interrupt(result):
+        calls.append(result)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    labels = np.where(MIXED > 0.0, "yes", "no")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        agd.fit(ROWS, labels, loss="log_loss", method=method, callback=interrupt)
+    result = caught.value.result
+    assert result.status == Status.INTERRUPTED
+    np.testing.assert_array_equal(result.coef, calls[-1].x.coef)
+    assert set(result.predict(ROWS)) <= {"yes", "no"}
+
+
+@pytest.mark.parametrize("dimension", [20, 500])
+@pytest.mark.parametrize("jac", ["2-point", "3-point"])
+def test_a_deadline_ends_within_a_gradient_by_differences(jac, dimension, monkeypatch):
+    calls = 0
+
+    def slow(x):
+        nonlocal calls
+        calls += 1
+        return np.sum((x - 1.0) ** 4)
+
+    monkeypatch.setattr("time.monotonic", lambda: 0.01 * calls)
+    result = agd.minimize(slow, np.zeros(dimension), jac=jac, stop=agd.Deadline(1.0))
+    assert result.status == Status.DEADLINE
+    assert calls <= 102
+    assert result.fun == slow(result.x) <= dimension
+    with pytest.raises(ValueError, match="must be finite at x0"):
+        agd.minimize(lambda x: float("nan"), np.zeros(2), stop=agd.Deadline(1e-9))
+
+
+def test_numpy_that_is_set_to_raise_breaks_no_fit():
+    tiny = 1e-200 * ROWS
+    with np.errstate(all="raise"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", agd.ConvergenceWarning)  # of units that suit no rate
+            for method in ("auto", "gd", "nesterov", "lbfgs"):
+                assert agd.fit(tiny, ROWS[:, 0], method=method).predict(tiny).shape == (40,)
+        model = agd.fit(ROWS, MIXED, loss="log_loss", penalty=agd.loss.L2(1e-9))
+        assert model.predict_proba(1e4 * ROWS).shape == (40, 2)
+        quadratic = agd.minimize(lambda x: 1e-300 * float(x[0] * x[0]), np.asarray([1e-9]))
+        assert abs(quadratic.x[0]) <= 1e-9
+        assert agd.critical_point(lambda x: 1.0 + x[0] * x[0] * 1e-160, np.asarray([1e-160])).kind
+
+
+IN_A_FORK = """
+import os
+from agd.data.threads import _blas_libraries, single_threaded_blas
+
+def counts():
+    return [library.read_count() for library in _blas_libraries()]
+
+before = counts()
+with single_threaded_blas():
+    child = os.fork()
+    if not child:
+        with single_threaded_blas():
+            inside = counts()
+        os._exit(0 if counts() == before and set(inside) <= {1} else 1)
+assert os.waitpid(child, 0)[1] == 0 and counts() == before
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_limit_of_blas_is_not_left_over_in_a_forked_process():
+    limits = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_A_FORK], check=True, env=os.environ | limits
+    )

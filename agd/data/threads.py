@@ -105,6 +105,18 @@ class _BlasLibrary(NamedTuple):
 _blas_limit = _BlasLimit()
 
 
+def _lift_limit_in_child() -> None:
+    """Lift the limit in a forked process, which has none of the threads that would do so."""
+    holders, _blas_limit.lock = _blas_limit.holders, threading.Lock()
+    if holders:
+        _blas_limit.holders = 1
+        _blas_limit.__exit__()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_lift_limit_in_child)
+
+
 def single_threaded_blas() -> contextlib.AbstractContextManager[None]:
     """Return a context in which products use the thread that asks for them, and no other.
 

@@ -218,8 +218,7 @@ class CompiledStep:
         # A lazy backend would grow a graph with every step: its states are computed as they come.
         self.persist = backend.persist if backend.chunked else _keep_state
         # Power iteration unrolls into a graph that costs more to compile than to run: not compiled.
-        with np.errstate(all="ignore"):
-            self.params, self.state = self.persist((x0, method.init(objective, x0)))
+        self.params, self.state = self.persist((x0, method.init(objective, x0)))
         self.active: Any = np.ones(objective.batch_shape, dtype=bool)
         self.count: Any = np.zeros(objective.batch_shape)
         self.previous = self._point()
@@ -245,8 +244,7 @@ class CompiledStep:
             The problems that go on, also where they had ended; the others stand still.
         """
         backend = backends.of(optree.tree_leaves(self.params)[0])
-        with np.errstate(all="ignore"):
-            state = self.method.resume_state(objective, self.params, self.state)
+        state = self.method.resume_state(objective, self.params, self.state)
         self._compile(backend, objective, self.params)
         self.objective, self.active, self.window = objective, np.asarray(where), None
         self.state = self.persist(tree_where(self.active, state, self.state))
@@ -260,19 +258,18 @@ class CompiledStep:
             self.method.draw(self.objective, self.step_count, n) if self.method.stochastic else None
         )
         self.window = window = _Window(self.params, self.state, self.step_count, n, draws)
-        with np.errstate(all="ignore"):
-            for i in range(n):
-                if i == n - 1:
-                    self.previous = self._point()
-                self.params, self.state = self._step(i, window)
-                self.step_count += 1
-                if self._ends_period():
-                    self.params, self.state = self._refreshed()
-            if not self.active.all():
-                start = (window.params, window.state)
-                self.params, self.state = tree_where(self.active, (self.params, self.state), start)
-                point = (window.params, get_progress(window.state).iterations)
-                self.previous = tree_where(self.active, self.previous, point)
+        for i in range(n):
+            if i == n - 1:
+                self.previous = self._point()
+            self.params, self.state = self._step(i, window)
+            self.step_count += 1
+            if self._ends_period():
+                self.params, self.state = self._refreshed()
+        if not self.active.all():
+            start = (window.params, window.state)
+            self.params, self.state = tree_where(self.active, (self.params, self.state), start)
+            point = (window.params, get_progress(window.state).iterations)
+            self.previous = tree_where(self.active, self.previous, point)
         self.count = self.count + n * self.active
 
     def _step(self, i: int, window: _Window) -> tuple[Tree, Any]:
@@ -307,19 +304,18 @@ class CompiledStep:
         count = xp.zeros(tuple(like.shape), dtype=like.dtype, device=where)
         retaken = StepState(window.params, window.state, active, count)
         self.step_count = window.step_count
-        with np.errstate(all="ignore"):
-            for i in range(window.steps):
-                self.params, self.state = retaken.params, retaken.state
-                if i == window.steps - 1:
-                    self.previous = self._point()
-                point = self._step(i, window)
-                retaken = self.persist(_accept_finite(*self.compilation[:2], point, retaken))
-                self.params, self.state = retaken.params, retaken.state
-                self.step_count += 1
-                if self._ends_period():
-                    refreshed = self._refreshed()
-                    after = _accept_finite(*self.compilation[:2], refreshed, retaken)
-                    retaken = self.persist(after._replace(count=retaken.count))
+        for i in range(window.steps):
+            self.params, self.state = retaken.params, retaken.state
+            if i == window.steps - 1:
+                self.previous = self._point()
+            point = self._step(i, window)
+            retaken = self.persist(_accept_finite(*self.compilation[:2], point, retaken))
+            self.params, self.state = retaken.params, retaken.state
+            self.step_count += 1
+            if self._ends_period():
+                refreshed = self._refreshed()
+                after = _accept_finite(*self.compilation[:2], refreshed, retaken)
+                retaken = self.persist(after._replace(count=retaken.count))
         self.params, self.state = retaken.params, retaken.state
         return retaken
 
@@ -374,16 +370,15 @@ class CompiledStep:
 
     def _read_observation(self, extra: Sequence[Array]) -> tuple[Observation, Any, list[Any]]:
         self.n_sync += 1
-        with np.errstate(all="ignore"):
-            columns, self.full_grad = self._retry_out_of_memory(
-                lambda: self.functions.observe(
-                    _ObservedTask(self.compilation.task, self.observed_fields),
-                    self.compilation.arrays,
-                    self.params,
-                    self.state,
-                    self.previous,
-                )
+        columns, self.full_grad = self._retry_out_of_memory(
+            lambda: self.functions.observe(
+                _ObservedTask(self.compilation.task, self.observed_fields),
+                self.compilation.arrays,
+                self.params,
+                self.state,
+                self.previous,
             )
+        )
         host = backends.read_together([columns, *extra])
         eps = float(np.finfo(host[0].dtype).eps)
         observation = Observation.read(
@@ -402,8 +397,7 @@ class CompiledStep:
     def report(self) -> tuple[Tree, Tree]:
         """Return the point and the gradient, in the user's coordinates."""
         grad = self.state.grad if self.full_grad is None else self.full_grad
-        with np.errstate(all="ignore"):  # an overflow shows in the status
-            x, jac = self.objective.report(self.params, grad)
+        x, jac = self.objective.report(self.params, grad)
         return x, jac
 
     def resume(self, where: Any) -> None:

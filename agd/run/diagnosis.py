@@ -35,7 +35,7 @@ from agd.run.certificate import (
     unit_params,
 )
 from agd.run.linear_problem import LinearProblem, Solution
-from agd.run.loop import status_message
+from agd.run.loop import attach_result, attached_result, status_message
 from agd.run.result import FitResult, Result, Status, as_fit_result
 from agd.run.separation import separation_message
 from agd.run.stopping import DIVERGENCE_FACTOR, default_tolerance
@@ -47,6 +47,7 @@ __all__ = [
     "explain",
     "explain_conditioning",
     "few_rows_warning",
+    "name_interrupted_fit",
     "rank_deficiency",
     "warns_of_status",
 ]
@@ -83,6 +84,15 @@ def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]
     result = _explain_status(result, plan.objective, plan.method, screened.min_weight_share)
     check_range(result, plan.objective, plan.method, given=problem.start is not None)
     return rank_warning(result, plan)
+
+
+def name_interrupted_fit(interrupt: KeyboardInterrupt, problem: LinearProblem, labels: Any) -> None:
+    """Put the result that an interrupt carries into the user's terms; without one there is nothing to do."""
+    result = attached_result(interrupt)
+    if result is None or problem.screened is None:
+        return
+    result = as_fit_result(result, problem.screened, problem.loss)
+    attach_result(interrupt, result if labels is None else replace(result, classes=labels))
 
 
 def check_range(result: FitResult, objective: Any, method: Any = None, *, given: bool) -> None:

@@ -151,8 +151,7 @@ class HostStep:
         self.method, self.observed_fields = method, ObservedFields()
         self.n_sync = self.repeated_steps = 0
         self._set_objective(objective, x0)
-        with np.errstate(all="ignore"):
-            self.params, self.state = x0, self._counting_reads(self.method.init, x0)
+        self.params, self.state = x0, self._counting_reads(self.method.init, x0)
         gradient_dtype = optree.tree_leaves(self.state.grad)[0].dtype
         self.eps = float(np.finfo(backends.dtype_name(gradient_dtype)).eps)
         shape = np.shape(self.state.value)
@@ -185,20 +184,18 @@ class HostStep:
             The problems that go on, also where they had ended; the others stand still.
         """
         self._set_objective(objective, self.params)
-        with np.errstate(all="ignore"):
-            state = self._counting_reads(self.method.resume_state, self.params, self.state)
+        state = self._counting_reads(self.method.resume_state, self.params, self.state)
         self.active = where if np.ndim(where) else bool(where)
         self.state = tree_where(self.active, state, self.state)
 
     def take_steps(self, n: int) -> None:
         """Take n steps; a problem whose value or gradient turns non-finite stays before that step."""
-        with np.errstate(all="ignore"):
-            for _ in range(n):
-                params, state = self._counting_reads(self.method.step, self.params, self.state)
-                self.active = self.active & _is_finite(state)
-                self.params = tree_where(self.active, params, self.params)
-                self.state = tree_where(self.active, state, self.state)
-                self.count = self.count + self.active
+        for _ in range(n):
+            params, state = self._counting_reads(self.method.step, self.params, self.state)
+            self.active = self.active & _is_finite(state)
+            self.params = tree_where(self.active, params, self.params)
+            self.state = tree_where(self.active, state, self.state)
+            self.count = self.count + self.active
 
     def observe(self, extra: Sequence[Array] = ()) -> tuple[Observation, Any, list[Any]]:
         """Return an observation, and read other arrays; what a step has read is not read again.
@@ -245,8 +242,7 @@ class HostStep:
         return Observation(*columns)._replace(leaves=leaves)
 
     def _observed_gradient(self, fields: ObservedFields) -> Array:
-        with np.errstate(all="ignore"):
-            return observed_gradient(self.objective, fields, self.params, self.state.grad)
+        return observed_gradient(self.objective, fields, self.params, self.state.grad)
 
     def as_arrays(self, observation: Observation) -> Observation:
         """Return an observation whose numbers are NumPy arrays."""
@@ -265,8 +261,7 @@ class HostStep:
 
     def report(self) -> tuple[Tree, Tree]:
         """Return the point and the gradient, in the user's coordinates."""
-        with np.errstate(all="ignore"):  # an overflow shows in the status
-            x, jac = self.objective.report(self.params, self.state.grad)
+        x, jac = self.objective.report(self.params, self.state.grad)
         return x, jac
 
     def resume(self, where: Any) -> None:

@@ -43,6 +43,8 @@ from agd.update.solver import as_solver
 __all__ = [
     "FiniteDifferences",
     "RoundingTol",
+    "attach_result",
+    "attached_result",
     "run",
     "status_message",
 ]
@@ -96,6 +98,8 @@ def run(
     ------
     TypeError, ValueError
         If `stop` is neither of these, or its limits do not fit the parameters.
+    KeyboardInterrupt
+        As it was raised during a step or by the callback, with the result so far as its attribute ``result``.
 
     Examples
     --------
@@ -108,21 +112,44 @@ def run(
     >>> result.status.name, bool(abs(result.x.coef[0] - 2.0) < 1e-7)
     ('CONVERGED', True)
     """
-    a_run = _Run(
-        method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences, value_eps
-    )
-    a_run.switch_to_central()
-    if a_run.method.host_scalars:  # an observation costs nothing
-        check_every = 1
-    every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
-    while not a_run.monitor.all_done:
-        a_run.advance(every)
-        stepped = a_run.monitor.any_advanced
+    # What overflows shows in the status, and what underflows is 0, whatever NumPy is set to do.
+    with np.errstate(all="ignore"):
+        a_run = _Run(
+            method, as_objective(objective), x0, as_stop(stop), grad_tol or 0.0, differences, value_eps
+        )  # fmt: skip
         a_run.switch_to_central()
-        a_run.check_curvatures()
-        if callback is not None and stepped and _asks_to_end(callback, a_run.intermediate_result):
-            a_run.monitor.end(Status.CALLBACK)
-    return a_run.report()
+        if a_run.method.host_scalars:  # an observation costs nothing
+            check_every = 1
+        every = a_run.stop.check_every or (check_every if a_run.epoch is None else a_run.epoch)
+        try:
+            while not a_run.monitor.all_done:
+                a_run.advance(every)
+                stepped = a_run.monitor.any_advanced
+                a_run.switch_to_central()
+                a_run.check_curvatures()
+                report = a_run.intermediate_result
+                if callback is not None and stepped and _asks_to_end(callback, report):
+                    a_run.monitor.end(Status.CALLBACK)
+        except KeyboardInterrupt as interrupt:
+            a_run.monitor.end(Status.INTERRUPTED)
+            attach_result(interrupt, a_run.report())
+            raise
+        return a_run.report()
+
+
+def attach_result(interrupt: KeyboardInterrupt, result: Result) -> None:
+    """Let an interrupt carry the result so far, so that a long run is not lost with it."""
+    if attached_result(interrupt) is None:
+        interrupt.add_note(
+            f"agd: interrupted after {np.max(result.nit)} steps. The result so far is an attribute of this "
+            f"exception: `except KeyboardInterrupt as interrupt: interrupt.result`"
+        )
+    interrupt.__dict__["result"] = result
+
+
+def attached_result(interrupt: KeyboardInterrupt) -> Any:
+    """Return the result that an interrupt carries; None where no run had begun."""
+    return interrupt.__dict__.get("result")
 
 
 def _asks_to_end(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
@@ -319,8 +346,7 @@ class _Run:
         self.checked_calls = np.where(checked, calls, self.checked_calls)
         self.history_log.correct_calls(calls)
         limit = np.maximum(self.eps**0.5 * np.abs(seen.value), self.eps * self._fall())
-        with np.errstate(all="ignore"):
-            max_grad_norm = np.sqrt(limit / left) * seen.grad_norm
+        max_grad_norm = np.sqrt(limit / left) * seen.grad_norm
         rounding = self.eps ** (2.0 / 3.0) * np.abs(seen.value)
         self.monitor.status = np.where(
             checked & stalled & (left <= rounding), Status.CONVERGED, status
@@ -345,8 +371,14 @@ class _Run:
     def advance(self, every: int) -> None:
         """Take some steps, observe the problems, and freeze those that have ended."""
         calls_per_step = self.method.evaluations * self.objective.value_calls
-        self.compiled_step.take_steps(self.monitor.steps_until_check(every, calls_per_step))
-        self.observation, _, _ = self.compiled_step.observe()
+        device = self.compiled_step
+        point = device.params, device.state
+        try:
+            device.take_steps(self.monitor.steps_until_check(every, calls_per_step))
+            self.observation, _, _ = device.observe()
+        except KeyboardInterrupt:  # the last observation is of the point before these steps
+            device.params, device.state = point
+            raise
         calls = self.count_calls("value_calls")
         status_before = self.monitor.status
         self.monitor.update(self.observation, calls, time.monotonic() - self.start_time)

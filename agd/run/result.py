@@ -56,6 +56,7 @@ class Status(IntEnum):
     DEADLINE = 6
     NO_MINIMUM = 7
     PLATEAU = 8
+    INTERRUPTED = 9
     CALLBACK = 99
 
     @property
@@ -99,6 +100,7 @@ _ADVICE = {
         "that are nearly dependent, stand in the way; lower the learning rate or leave it to 'auto', take "
         "larger batches, or use method='svrg' or 'auto'"
     ),
+    Status.INTERRUPTED: "interrupted before it converged: to go on, start from this result (init=)",
     Status.CALLBACK: "stopped by the callback, before it converged: to go on, start from this result (init=)",
 }
 

@@ -883,7 +883,6 @@ class StoppingMonitor:
         self.advanced: Any = np.zeros(shape, dtype=bool)
         if type(first.value) is float:
             self.advanced = False
-        self._end(first.finite == 0, Status.NON_FINITE)
         self.check(first)
 
     @property
@@ -944,6 +943,8 @@ class StoppingMonitor:
         )
         nonfinite, stalled = observation.finite == 0, observation.stalled != 0
         self._end(status == Status.CONVERGED, Status.CONVERGED)
+        # What is not finite at the deadline may be what was left of a gradient by differences.
+        self._end((status == Status.DEADLINE) & (nonfinite | stalled), Status.DEADLINE)
         self._end(observation.value < self.unbounded_below, Status.UNBOUNDED)
         self._end(nonfinite & (observation.grad_norm > first.grad_norm), Status.DIVERGED)
         self._end(nonfinite, Status.NON_FINITE)

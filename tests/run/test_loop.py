@@ -272,7 +272,7 @@ def _interrupt(_):
 def test_each_status_has_its_own_message():
     messages = [status.advice for status in Status]
     assert len(set(messages)) == len(messages) == len(Status)
-    assert [int(status) for status in Status] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 99]
+    assert [int(status) for status in Status] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 99]
 
 
 def test_a_result_reads_as_a_table_and_by_key():
