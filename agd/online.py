@@ -1,4 +1,7 @@
-"""What an online model asks of its batches: labels, sums that are finite, the units and the rank of columns."""
+"""Door: a linear model of rows that come in batches and are not kept.
+
+Each batch is fitted together with a second-order summary of the rows before it (`agd.gradient.recursive`).
+"""
 
 from __future__ import annotations
 
@@ -113,15 +116,15 @@ def column_shift(X: Array) -> Array:
 
 def to_data_units(result: FitResult, unit: Array | None, shift: Array | None) -> FitResult:
     """Return a result of columns that were divided by their units, and then shifted, as one of the columns."""
-    coef, intercept, jac = result.coef, result.intercept, result.jac
-    if shift is not None:
-        xp = backends.namespace(coef)
-        intercept = intercept - xp.sum(coef * shift, axis=-1)
-        jac = Params(jac.coef + shift * jac.intercept[..., None], jac.intercept)
-    if unit is not None:
-        coef, jac = coef / unit, Params(jac.coef * unit, jac.intercept)
-    x = Params(coef, intercept)
-    return replace(result, coef=coef, intercept=intercept, x=x, jac=jac)
+    if unit is None and shift is None:
+        return result
+    ones = backends.namespace(result.coef).ones_like(result.coef)
+    unit = ones if unit is None else ones * unit
+    mean = 0.0 * ones if shift is None else shift * unit
+    scaling = Scaling(mean, 1.0 / unit, ones[..., 0], ones[..., 0], 0.0 * ones[..., 0])
+    x = scaling.to_original(result.x)
+    jac = scaling.restore_gradient(result.jac)
+    return replace(result, coef=x.coef, intercept=x.intercept, x=x, jac=jac)
 
 
 def dependence_warning(columns: Moments, shift: Array | None, *, intercept: bool) -> str:

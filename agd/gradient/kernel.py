@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from agd import backends
-from agd._typing import Array, Loss, Params, Tree
+from agd._typing import Array, Params, Tree
 from agd.data.block_size import item_bytes
 from agd.data.matrix import backward, forward
 from agd.gradient.linear import LinearObjective
-from agd.gradient.objective import BaseObjective
+from agd.gradient.objective import ObjectiveInCoordinates
 from agd.gradient.preconditioner import Scaling, batched_matvec
 from agd.loss.penalties import ridge_strength
 
@@ -52,7 +52,7 @@ class KernelGradient(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KernelLeastSquares(BaseObjective):
+class KernelLeastSquares(ObjectiveInCoordinates):
     """The squared loss, with none or an `L2` penalty, at w = Z' u.
 
     All is in units of its own: rows of `length`, the root of the largest column's mean square, and
@@ -114,29 +114,9 @@ class KernelLeastSquares(BaseObjective):
         return K
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the value."""
-        return self.base.batch_shape
-
-    @property
-    def loss(self) -> Loss:
-        """The loss of one row."""
-        return self.base.loss
-
-    @property
     def quadratic(self) -> bool:
         """Whether the objective is a quadratic: it is."""
         return True
-
-    @property
-    def worth_compiling(self) -> bool:
-        """Whether a compiled step would be faster: as of the base."""
-        return self.base.worth_compiling
-
-    @property
-    def linear_objective(self) -> LinearObjective:
-        """The objective of (w, b)."""
-        return self.base
 
     @property
     def ridge(self) -> Array:

@@ -14,12 +14,18 @@ import optree
 
 from agd import backends
 from agd._tree import tree_dot, tree_max_abs, tree_scale, tree_subtract
-from agd._typing import Array, Objective, Params, Tree
+from agd._typing import Array, Loss, Objective, Params, Tree
 
 if TYPE_CHECKING:
     from agd.gradient.linear import LinearObjective
 
-__all__ = ["AdaptedObjective", "BaseObjective", "as_objective", "largest_curvature"]
+__all__ = [
+    "AdaptedObjective",
+    "BaseObjective",
+    "ObjectiveInCoordinates",
+    "as_objective",
+    "largest_curvature",
+]
 
 
 class BaseObjective:
@@ -168,6 +174,41 @@ class BaseObjective:
     def with_arrays(self, arrays: Tree, /) -> Any:  # noqa: ARG002
         """Return the same objective over other arrays; with None, what is left can be hashed."""
         return self
+
+
+class ObjectiveInCoordinates(BaseObjective):
+    """The objective of a linear model at points of other coordinates than (w, b); a subclass says which.
+
+    Attributes
+    ----------
+    base : LinearObjective
+        The objective of (w, b).
+    """
+
+    base: Any
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        shape: tuple[int, ...] = self.base.batch_shape
+        return shape
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of one row."""
+        loss: Loss = self.base.loss
+        return loss
+
+    @property
+    def linear_objective(self) -> LinearObjective:
+        """The objective of (w, b)."""
+        base: LinearObjective = self.base
+        return base
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a compiled step would be faster: as of the base."""
+        return bool(self.base.worth_compiling)
 
 
 class AdaptedObjective(BaseObjective):

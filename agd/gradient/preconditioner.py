@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from agd import backends
 from agd._tree import dot, tree_max_abs, tree_subtract
-from agd._typing import Array, Loss, Params, Penalty, Tree
+from agd._typing import Array, Params, Penalty, Tree
 from agd.gradient.linear import LinearObjective, expand_step
-from agd.gradient.objective import BaseObjective
+from agd.gradient.objective import ObjectiveInCoordinates
 
 __all__ = [
     "Preconditioned",
@@ -206,7 +206,7 @@ class Scaling(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Preconditioned(BaseObjective):
+class Preconditioned(ObjectiveInCoordinates):
     """A linear objective in the coordinates of a `Scaling`.
 
     Attributes
@@ -234,16 +234,6 @@ class Preconditioned(BaseObjective):
     base: LinearObjective
     scaling: Any
     centre_blocks: bool = False
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the value."""
-        return self.base.batch_shape
-
-    @property
-    def loss(self) -> Loss:
-        """The loss of one row."""
-        return self.base.loss
 
     def zeros(self) -> Params:
         """Return (v, c) at zero."""
@@ -280,16 +270,6 @@ class Preconditioned(BaseObjective):
             size: Array = self.scaling.relative_residual(grads, user, self.base.penalty)
             return size
         return self.base.grad_norm(self.scaling.restore_gradient(grads), user)
-
-    @property
-    def worth_compiling(self) -> bool:
-        """Whether a compiled step would be faster: as of the base."""
-        return self.base.worth_compiling
-
-    @property
-    def linear_objective(self) -> LinearObjective:
-        """The objective of (w, b)."""
-        return self.base
 
     @property
     def preconditioner(self) -> Any:

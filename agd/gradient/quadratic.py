@@ -11,10 +11,10 @@ from typing import Any
 
 from agd import backends
 from agd._tree import tree_subtract
-from agd._typing import Array, Loss, Params
+from agd._typing import Array, Params
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments, hessian_with_intercept
-from agd.gradient.objective import BaseObjective
+from agd.gradient.objective import ObjectiveInCoordinates
 from agd.gradient.preconditioner import Whitening
 from agd.gradient.qr import compensated_gradient
 
@@ -125,7 +125,7 @@ class MomentObjective(LinearObjective):
 
 
 @dataclass(frozen=True)
-class WhitenedLeastSquares(BaseObjective):
+class WhitenedLeastSquares(ObjectiveInCoordinates):
     """A linear model's squared loss at params of the user's, with steps taken in whitened coordinates.
 
     Points are (w, b), so that they lose no digits to a change of coordinates; gradients are
@@ -171,24 +171,9 @@ class WhitenedLeastSquares(BaseObjective):
         return False
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the value."""
-        return self.base.batch_shape
-
-    @property
-    def loss(self) -> Loss:
-        """The loss of one row."""
-        return self.base.loss
-
-    @property
     def quadratic(self) -> bool:
         """Whether the objective is a quadratic: it is."""
         return True
-
-    @property
-    def linear_objective(self) -> LinearObjective:
-        """The objective of (w, b)."""
-        return self.base
 
     def zeros(self) -> Params:
         """Return the params at zero."""

@@ -16,7 +16,7 @@ from agd._typing import Array, Loss, Params
 from agd.data.arrays import are_small_problems, map_small_problems
 from agd.data.matrix import backward, gram_matrix, scale_rows
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, linear_predictor
-from agd.gradient.objective import BaseObjective
+from agd.gradient.objective import ObjectiveInCoordinates
 from agd.gradient.preconditioner import Scaling
 from agd.loss.penalties import ridge_strength
 
@@ -123,7 +123,7 @@ def _with_intercept_sums(
 
 
 @dataclass(frozen=True)
-class NewtonObjective(BaseObjective):
+class NewtonObjective(ObjectiveInCoordinates):
     """A linear model's objective with the Hessian of its smooth part, in centred and scaled coordinates.
 
     Points and gradients are vectors of d entries, those of the coefficients and then that of the intercept,
@@ -186,21 +186,6 @@ class NewtonObjective(BaseObjective):
             eye = xp.eye(scale.shape[-1], dtype=scale.dtype, device=backends.device(scale))
             hessian = eye * ridge[..., None, :]
         return cls(base, scaling, scale, mean_scale, products, ridge, hessian)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the value."""
-        return self.base.batch_shape
-
-    @property
-    def loss(self) -> Loss:
-        """The loss of one row."""
-        return self.base.loss
-
-    @property
-    def linear_objective(self) -> LinearObjective:
-        """The objective of (w, b)."""
-        return self.base
 
     @property
     def preconditioner(self) -> Scaling:
