@@ -559,6 +559,28 @@ class Penalty(Protocol):
         ...
 
     @property
+    def convex(self) -> bool:
+        """Whether it is a convex function."""
+        ...
+
+    @property
+    def elastic_parts(self) -> tuple[Any, Any] | None:
+        """The strengths a and r of a penalty that is Σ a |w| + Σ r w² / 2, as host numbers; None for any other."""
+        ...
+
+    def strengthened(self, factor: float) -> Any:
+        """Return the penalty with its strength multiplied by a factor."""
+        ...
+
+    def of_columns(self, columns: Any) -> Any:
+        """Return the penalty of some of the coefficients alone."""
+        ...
+
+    def of_scaled(self, scale: Any) -> Any:
+        """Return the penalty of scale * w, as one of w; scale is a host array, one for each coefficient."""
+        ...
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """What the penalty holds, by name: its strength, its bounds."""
         ...

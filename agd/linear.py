@@ -88,7 +88,8 @@ def fit(
         classes), ``"poisson"``, ``"gamma"``, another key of ``agd.loss.LOSSES``, or an object such as
         ``agd.loss.Huber(delta=1.35)``.
     penalty : Penalty, optional
-        What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, or a set
+        What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, with a weight for
+        each coefficient ``agd.loss.L1(0.1, weights=[1.0, 0.0])``, or a set
         that the coefficients must lie in, such as ``agd.loss.NonNegative()``, or a sum of these; it spares
         the intercept.
     sample_weight : array, shape (n,), optional
@@ -157,7 +158,7 @@ def fit(
           and 2,097,152 entries times squared classes.
           A Hessian that is dear serves up to six steps. They are left where a fit has no minimum,
           or takes more than 14 steps without a ridge.
-        - ``"newton"``, "Newton": a convex loss with no penalty or `L2`, n >= p and n p² <= 4,000,000, X not sparse, the loss
+        - ``"newton"``, "Newton": a convex loss with no penalty or `L2`, also the squared loss with an `L2` of weights, n >= p and n p² <= 4,000,000, X not sparse, the loss
           of one output, as all but softmax are. Each step takes one pass, for value, gradient and Hessian
           together. Columns that are nearly dependent, and
           values that are not finite, fall back to ``"lbfgs_whitened"``.

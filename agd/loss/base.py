@@ -29,11 +29,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agd import backends
 from agd._typing import Array, Loss, NativeArray, Penalty
+from agd._validation import as_real
 from agd.loss._stable import soft_threshold
 
-__all__ = ["BaseLoss", "BasePenalty", "MoreauEnvelope", "PenaltySum", "as_loss", "as_penalty"]
+__all__ = [
+    "BaseLoss",
+    "BasePenalty",
+    "MoreauEnvelope",
+    "PenaltySum",
+    "RescaledPenalty",
+    "as_entries",
+    "as_loss",
+    "as_penalty",
+    "entries_like",
+    "take_entries",
+]
 
 LOSS_ALIASES = {
     "slope": "gradient",
@@ -335,6 +349,8 @@ class BasePenalty(abc.ABC):
         Whether it is a set that each entry by itself must lie in: an interval.
     prox_follows_l1 : bool
         Whether the prox of its sum with `L1` is that of `L1`, followed by its own.
+    convex : bool
+        Whether it is a convex function, so that a fit with a convex loss has one minimum.
     """
 
     smooth: bool = False
@@ -343,6 +359,7 @@ class BasePenalty(abc.ABC):
     couples_targets: bool = False
     interval: bool = False
     prox_follows_l1: bool = False
+    convex: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
@@ -359,9 +376,40 @@ class BasePenalty(abc.ABC):
         return PenaltySum(tuple(itertools.chain(*parts)))
 
     @property
-    def elastic_parts(self) -> tuple[float, float] | None:
-        """The strengths a and r of a penalty that is a Σ |w| + r / 2 Σ w²; None for any other."""
+    def elastic_parts(self) -> tuple[Any, Any] | None:
+        """The strengths a and r of a penalty that is Σ a |w| + Σ r w² / 2; None for any other.
+
+        They are numbers, or NumPy arrays of one for each coefficient.
+        """
         return None
+
+    def strengthened(self, factor: float) -> BasePenalty:
+        """Return the penalty with its strength, alpha, multiplied by a factor; a set stays as it is."""
+        return RescaledPenalty(self, factor)
+
+    def of_scaled(self, scale: Any) -> BasePenalty:
+        """Return the penalty of scale * w as one of w; a set stays in the units of w.
+
+        Parameters
+        ----------
+        scale : float or array of NumPy's, shape (p,) or (..., p)
+            Above 0.
+
+        Raises
+        ------
+        TypeError
+            If the penalty couples coefficients of different scales, so that its prox does not follow.
+        """
+        if not self.separable:
+            raise TypeError(
+                f"{self!r} couples coefficients, and its prox in standard units is not known: divide the "
+                f"columns of X by their spreads before the fit"
+            )
+        return RescaledPenalty(self, 1.0, as_entries("scale", scale))
+
+    def of_columns(self, columns: Any) -> BasePenalty:  # noqa: ARG002 - for numbers of one coefficient each
+        """Return the penalty of some of the coefficients alone, of one that is separable; `columns` are indices."""
+        return self
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -409,6 +457,143 @@ class BasePenalty(abc.ABC):
     def grad(self, w: NativeArray) -> NativeArray:
         """Return the gradient: the earlier name of `gradient`."""
         return self.gradient(w)
+
+
+@dataclass(frozen=True)
+class RescaledPenalty(BasePenalty):
+    r"""A multiple of a penalty, of coefficients in other units: factor * penalty(scale * w).
+
+    ::
+
+        prox(w, step) = prox of the penalty(scale w, factor scale² step) / scale
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The penalty; one that acts coefficient by coefficient where there are several scales.
+    factor : float
+        0 or more.
+    scale : float, sequence or array, shape (p,)
+        Above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.loss import L1
+    >>> RescaledPenalty(L1(1.0), 0.5, (2.0, 1.0)).prox(np.asarray([3.0, 3.0]), 1.0)
+    array([2. , 2.5])
+    """
+
+    penalty: Any
+    factor: float = 1.0
+    scale: Any = 1.0
+
+    def __post_init__(self) -> None:
+        """Take over what the penalty says of itself."""
+        p = self.penalty
+        vars(self).update(smooth=p.smooth, separable=p.separable, couples_targets=p.couples_targets)
+        vars(self).update(convex=p.convex)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the penalty holds, the factor and the scale, by name."""
+        return {**self.penalty.parameters, "factor": self.factor, "scale": self.scale}
+
+    @property
+    def curvature_bound(self) -> float | None:
+        """The penalty's, times the largest square of a scale."""
+        bound = self.penalty.curvature_bound
+        return None if bound is None else self.factor * float(np.max(self.scale)) ** 2 * bound
+
+    def value(self, w: Array) -> Array:
+        """Return factor * penalty(scale * w)."""
+        value: Array = self.factor * self.penalty.value(entries_like("scale", self.scale, w) * w)
+        return value
+
+    def gradient(self, w: Array) -> Array:
+        """Return its gradient, of a smooth penalty."""
+        scale = entries_like("scale", self.scale, w)
+        slope: Array = self.factor * scale * self.penalty.gradient(scale * w)
+        return slope
+
+    def prox(self, w: Array, step: float | Array) -> Array:
+        """Return argmin_u value(u) + |u - w|² / (2 step)."""
+        scale = entries_like("scale", self.scale, w)
+        near: Array = self.penalty.prox(scale * w, step * self.factor * scale * scale)
+        return near / scale
+
+    def strengthened(self, factor: float) -> BasePenalty:
+        """Return the penalty with its strength multiplied by a factor."""
+        return RescaledPenalty(self.penalty.strengthened(factor), self.factor, self.scale)
+
+    def of_columns(self, columns: Any) -> BasePenalty:
+        """Return the penalty of some of the coefficients alone."""
+        inner = self.penalty.of_columns(columns)
+        return RescaledPenalty(inner, self.factor, take_entries(self.scale, columns))
+
+
+def as_entries(name: str, value: Any) -> Any:
+    """Check a number, or one for each coefficient, and return it as a float or a tuple of floats.
+
+    Tuples can be hashed; arrays of any library are read by the host.
+
+    Raises
+    ------
+    TypeError
+        For what is no number.
+    ValueError
+        For NaN.
+    """
+    if backends.is_array(value) and not isinstance(value, np.generic):
+        value = backends.to_numpy(value)
+    if not isinstance(value, list | tuple | np.ndarray):
+        number = as_real(name, value, "a number, or one for each coefficient")
+        if math.isnan(number):
+            raise ValueError(f"{name} must not be NaN")
+        return number
+    try:
+        host = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} must be a number, or one for each coefficient, got {value!r}"
+        ) from None
+    if np.isnan(host).any():
+        raise ValueError(f"{name} must not be NaN, got {value!r}")
+    return _to_tuple(host.tolist())
+
+
+def _to_tuple(data: Any) -> Any:
+    return tuple(_to_tuple(part) for part in data) if isinstance(data, list) else data
+
+
+def take_entries(value: Any, columns: Any) -> Any:
+    """Return a number as it is, and of one for each coefficient those of some columns, as a tuple."""
+    host = np.asarray(value)
+    return value if host.ndim == 0 else _to_tuple(host[..., columns].tolist())
+
+
+def entries_like(name: str, value: Any, w: Array) -> float | Array:
+    """Return a number as it is, and one for each coefficient as an array where w is.
+
+    Raises
+    ------
+    ValueError
+        If its shape does not broadcast to that of w.
+    """
+    if isinstance(value, int | float):
+        return value
+    foreign = backends.is_array(value) and not isinstance(value, np.ndarray)
+    array = value if foreign else backends.to_device_of(value, w)
+    shape, target = tuple(array.shape), tuple(w.shape)
+    fits = len(shape) <= len(target) and all(
+        a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must be a number or broadcast to the coefficients of shape {target}, got "
+            f"shape {shape}"
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -460,8 +645,10 @@ class PenaltySum(BasePenalty):
         )
         rest = self._rest
         one = len(rest) <= 1 or all(term.interval for term in rest)
-        after_l1 = self._strengths[0] == 0.0 or all(term.prox_follows_l1 for term in rest)
-        if not smooth and (any(term.smooth for term in rest) or not (one and after_l1)):
+        after_l1 = not np.any(self._strengths[0]) or all(term.prox_follows_l1 for term in rest)
+        # A ridge for each coefficient leaves a step for each, which only a prox entry by entry takes.
+        alike = np.ndim(self._strengths[1]) == 0 or all(term.separable for term in rest)
+        if not smooth and (any(term.smooth for term in rest) or not (one and after_l1 and alike)):
             raise TypeError(
                 f"the prox of {self!r} does not follow from those of its terms: to a penalty with a prox add "
                 f"L2; to L1 also GroupL1, NonNegative and Box"
@@ -473,10 +660,27 @@ class PenaltySum(BasePenalty):
         return [term for term in self.terms if term.elastic_parts is None]
 
     @functools.cached_property
-    def _strengths(self) -> tuple[float, float]:
-        """The strengths of all absolute values and of all squares."""
+    def _strengths(self) -> tuple[Any, Any]:
+        """The strengths of all absolute values and of all squares: numbers, or one for each coefficient."""
         parts = [part for term in self.terms if (part := term.elastic_parts) is not None]
         return sum(a for a, _ in parts), sum(r for _, r in parts)
+
+    @property
+    def elastic_parts(self) -> tuple[Any, Any] | None:
+        """The strengths of all absolute values and of all squares, where there is nothing else."""
+        return None if self._rest else self._strengths
+
+    def strengthened(self, factor: float) -> BasePenalty:
+        """Return the sum of the terms, each with its strength multiplied by a factor."""
+        return PenaltySum(tuple(term.strengthened(factor) for term in self.terms))
+
+    def of_columns(self, columns: Any) -> BasePenalty:
+        """Return the sum for some of the coefficients alone."""
+        return PenaltySum(tuple(term.of_columns(columns) for term in self.terms))
+
+    def of_scaled(self, scale: Any) -> BasePenalty:
+        """Return the sum of the terms of scale * w."""
+        return functools.reduce(operator.add, [term.of_scaled(scale) for term in self.terms])
 
     def __repr__(self) -> str:
         """Return the terms with plus signs between them."""
@@ -509,10 +713,10 @@ class PenaltySum(BasePenalty):
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u value(u) + |u - w|² / (2 step): the ridge's scale, and then the rest."""
-        l1, ridge = self._strengths
+        l1, ridge = (entries_like("weights", part, w) for part in self._strengths)
         scale = 1.0 / (1.0 + ridge * step)
         w, step = scale * w, scale * step
-        if l1:
+        if np.any(self._strengths[0]):
             w = soft_threshold(w, step * l1)
         for term in self._rest:
             w = term.prox(w, step)

@@ -15,9 +15,9 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array
-from agd._validation import as_positive, as_real
+from agd._validation import as_positive
 from agd.loss._stable import safe_sqrt
-from agd.loss.base import BasePenalty
+from agd.loss.base import BasePenalty, as_entries, entries_like, take_entries
 
 __all__ = ["Box", "L2Ball", "NonNegative", "Simplex"]
 
@@ -27,6 +27,14 @@ MAX_ROUNDING_EPS = 8.0
 
 class ConvexSet(BasePenalty):
     """The indicator function of a convex set: 0 inside, infinite outside."""
+
+    def strengthened(self, factor: float) -> BasePenalty:  # noqa: ARG002 - a set has no strength
+        """Return the set itself."""
+        return self
+
+    def of_scaled(self, scale: Any) -> BasePenalty:  # noqa: ARG002 - bounds are in the data's units
+        """Return the set itself: its bounds stay in the units of w."""
+        return self
 
     def inside(self, w: Array) -> Array:
         """Return whether w lies in the set but for rounding, shape (...)."""
@@ -118,10 +126,16 @@ class Box(ConvexSet):
 
     def __post_init__(self) -> None:
         """Refuse bounds that cross, and store host bounds as tuples, which can be hashed."""
-        bounds = [_check_bound("low", self.low), _check_bound("high", self.high)]
-        object.__setattr__(self, "low", bounds[0])
-        object.__setattr__(self, "high", bounds[1])
-        if any(backends.is_array(bound) for bound in bounds):
+        given = {"low": self.low, "high": self.high}
+        # Arrays of other libraries are left where they are: to check them would be a read.
+        foreign = [
+            name
+            for name, x in given.items()
+            if backends.is_array(x) and not isinstance(x, np.ndarray | np.generic)
+        ]
+        bounds = [x if name in foreign else as_entries(name, x) for name, x in given.items()]
+        vars(self).update(low=bounds[0], high=bounds[1])
+        if foreign:
             return
         low, high = np.broadcast_arrays(*(np.asarray(bound) for bound in bounds))
         crossed = (low > high) | (low == math.inf) | (high == -math.inf)
@@ -133,22 +147,17 @@ class Box(ConvexSet):
                 + (f" at {list(first)}" if first else "")
             )
 
+    def of_columns(self, columns: Any) -> BasePenalty:
+        """Return the bounds of some of the coefficients alone."""
+        return Box(take_entries(self.low, columns), take_entries(self.high, columns))
+
     def _bounds_for(self, w: Array) -> list[Array]:
         """Return both bounds in w's library, on its device; refuse shapes that do not broadcast to w."""
-        arrays = []
-        for name, bound in (("low", self.low), ("high", self.high)):
-            array = bound if backends.is_array(bound) else backends.to_device_of(bound, w)
-            shape, target = tuple(array.shape), tuple(w.shape)
-            fits = len(shape) <= len(target) and all(
-                a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False)
-            )
-            if not fits:
-                raise ValueError(
-                    f"{name} must be a number or broadcast to the coefficients of shape {target}, got "
-                    f"shape {shape}"
-                )
-            arrays.append(array)
-        return arrays
+        bounds = {"low": self.low, "high": self.high}
+        matched = {name: entries_like(name, bound, w) for name, bound in bounds.items()}
+        return [
+            backends.to_device_of(x, w) if isinstance(x, float) else x for x in matched.values()
+        ]
 
     def inside(self, w: Array) -> Array:
         """Return whether all coefficients are within the bounds but for rounding, shape (...)."""
@@ -162,30 +171,6 @@ class Box(ConvexSet):
         xp = backends.namespace(w)
         low, high = self._bounds_for(w)
         return xp.minimum(xp.maximum(w, low), high)
-
-
-def _check_bound(name: str, bound: Any) -> Any:
-    """Check one bound; a number, sequence or NumPy array becomes a float or a tuple of floats."""
-    if backends.is_array(bound) and not isinstance(bound, np.ndarray | np.generic):
-        return bound
-    if not isinstance(bound, list | tuple | np.ndarray):
-        number = as_real(name, bound, "a number, or one for each coefficient")
-        if math.isnan(number):
-            raise ValueError(f"{name} must not be NaN")
-        return number
-    try:
-        host = np.asarray(bound, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name} must be a number, or one for each coefficient, got {bound!r}"
-        ) from None
-    if np.isnan(host).any():
-        raise ValueError(f"{name} must not be NaN, got {bound!r}")
-    return _to_tuple(host.tolist())
-
-
-def _to_tuple(data: Any) -> Any:
-    return tuple(_to_tuple(part) for part in data) if isinstance(data, list) else data
 
 
 @dataclass(frozen=True)

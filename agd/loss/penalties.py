@@ -8,23 +8,88 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Namespace, Penalty
+from agd._typing import Array, HostArray, Namespace, Penalty
 from agd._validation import as_count, as_nonnegative
 from agd.backends import namespace
 from agd.loss._stable import safe_sqrt, soft_threshold
-from agd.loss.base import BasePenalty, as_penalty
+from agd.loss.base import BasePenalty, as_entries, as_penalty, entries_like, take_entries
 
 __all__ = ["L1", "L2", "ElasticNet", "GroupL1", "NuclearNorm"]
 
 
-@dataclass(frozen=True)
-class L1(BasePenalty):
+class StrengthPenalty(BasePenalty):
+    """A penalty with a strength `alpha` among its fields, which is what a path of penalties varies."""
+
+    alpha: float
+
+    def __repr__(self) -> str:
+        """Return the fields that were given."""
+        given = (f"{k}={v!r}" for k, v in self.parameters.items() if v is not None)
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the penalty holds, by name: its strength, its weights."""
+        return {field.name: vars(self)[field.name] for field in fields(self)}  # type: ignore[arg-type]
+
+    def strengthened(self, factor: float) -> BasePenalty:
+        """Return the penalty with its strength multiplied by a factor."""
+        return replace(self, alpha=factor * self.alpha)  # type: ignore[type-var]
+
+
+class WeightedPenalty(StrengthPenalty):
+    """A sum over the coefficients, in which each may have a weight of its own."""
+
+    weights: Any
+
+    def __post_init__(self) -> None:
+        """Refuse a negative strength and negative weights; store weights as a tuple, which hashes."""
+        as_nonnegative("alpha", self.alpha)
+        if self.weights is None:
+            return
+        weights = as_entries("weights", self.weights)
+        host = np.asarray(weights)
+        if not ((host >= 0.0) & np.isfinite(host)).all():
+            raise ValueError(f"weights must be finite and 0 or more, got {self.weights!r}")
+        vars(self).update(weights=weights)
+
+    @functools.cached_property
+    def _host_strengths(self) -> HostArray:
+        """The strength times the weights, on the host."""
+        return self.alpha * np.asarray(self.weights)
+
+    @property
+    def _host_strength(self) -> Any:
+        """alpha, or alpha times the weights, on the host."""
+        return self.alpha if self.weights is None else self._host_strengths
+
+    def _strength_like(self, w: Array) -> float | Array:
+        """Return alpha, or alpha times the weights where w is."""
+        return (
+            self.alpha if self.weights is None else entries_like("weights", self._host_strengths, w)
+        )
+
+    def of_columns(self, columns: Any) -> BasePenalty:
+        """Return the penalty of some of the coefficients alone."""
+        if self.weights is None:
+            return self
+        return replace(self, weights=take_entries(self.weights, columns))  # type: ignore[type-var]
+
+    def _with_weights(self, scale: Any) -> BasePenalty:
+        """Return the penalty with its weights multiplied by a scale."""
+        host = np.asarray(scale) * (1.0 if self.weights is None else np.asarray(self.weights))
+        weighted: BasePenalty = replace(self, weights=host)  # type: ignore[type-var]
+        return weighted
+
+
+@dataclass(frozen=True, repr=False)
+class L1(WeightedPenalty):
     r"""The lasso's penalty, value(w) = alpha Σ |w|; coefficients that explain little become exactly 0.
 
     ::
@@ -36,11 +101,13 @@ class L1(BasePenalty):
     alpha : float
         The strength; 0 or more. In scikit-learn's terms: Lasso's alpha, and 1 / (C n) of
         LogisticRegression.
+    weights : float, sequence or array, shape (p,), optional
+        What alpha is multiplied by for each coefficient: Σ weights |w|; 0 spares it. Read by the host.
 
     Raises
     ------
     ValueError
-        If `alpha` is negative or not finite.
+        If `alpha` or a weight is negative or not finite; when it is used, if the weights do not fit w.
 
     Notes
     -----
@@ -57,32 +124,36 @@ class L1(BasePenalty):
     separable = True
 
     alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a negative strength."""
-        as_nonnegative("alpha", self.alpha)
+    weights: Any = None
 
     def __add__(self, other: Any) -> BasePenalty:
         """Return the sum with another penalty; of two lassos it is a lasso."""
-        return L1(self.alpha + other.alpha) if type(other) is L1 else super().__add__(other)
+        alike = type(other) is L1 and self.weights == other.weights
+        return replace(self, alpha=self.alpha + other.alpha) if alike else super().__add__(other)
 
     @property
-    def elastic_parts(self) -> tuple[float, float]:
+    def elastic_parts(self) -> tuple[Any, Any]:
         """The strengths of absolute values and of squares: alpha and 0."""
-        return self.alpha, 0.0
+        return self._host_strength, 0.0
+
+    def of_scaled(self, scale: Any) -> BasePenalty:
+        """Return the penalty of scale * w: the weights times the scale."""
+        return self._with_weights(scale)
 
     def value(self, w: Array) -> Array:
         """Return alpha Σ |w| over the last axis."""
         xp = namespace(w)
+        if self.weights is not None:
+            return xp.sum(self._strength_like(w) * xp.abs(w), axis=-1)
         return self.alpha * xp.sum(xp.abs(w), axis=-1)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u alpha Σ |u| + |u - w|² / (2 step): w moved towards 0 by step alpha."""
-        return soft_threshold(w, step * self.alpha)
+        return soft_threshold(w, step * self._strength_like(w))
 
 
-@dataclass(frozen=True)
-class L2(BasePenalty):
+@dataclass(frozen=True, repr=False)
+class L2(WeightedPenalty):
     r"""Half the squared norm, value(w) = alpha / 2 Σ w².
 
     Gradient alpha w; prox(w, step) = w / (1 + step alpha).
@@ -92,11 +163,13 @@ class L2(BasePenalty):
     alpha : float
         The strength; 0 or more. In scikit-learn's terms: Ridge's alpha over the number of rows,
         PoissonRegressor's alpha, and 1 / (C n) of LogisticRegression.
+    weights : float, sequence or array, shape (p,), optional
+        What alpha is multiplied by for each coefficient: Σ weights w² / 2; 0 spares it. Read by the host.
 
     Raises
     ------
     ValueError
-        If `alpha` is negative or not finite.
+        If `alpha` or a weight is negative or not finite; when it is used, if the weights do not fit w.
 
     Notes
     -----
@@ -114,40 +187,49 @@ class L2(BasePenalty):
     quadratic = True
 
     alpha: float = 1.0
+    weights: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse a negative strength."""
-        as_nonnegative("alpha", self.alpha)
+        """Refuse negative numbers; with weights the curvature is not the same for all coefficients."""
+        super().__post_init__()
+        vars(self).update(quadratic=self.weights is None)
 
     @property
     def curvature_bound(self) -> float | None:
-        """The second derivative, alpha."""
-        return self.alpha
+        """The largest second derivative: alpha, times the largest weight."""
+        return self.alpha if self.weights is None else float(self._host_strengths.max())
 
     def __add__(self, other: Any) -> BasePenalty:
         """Return the sum with another penalty; of two ridges it is a ridge."""
-        return L2(self.alpha + other.alpha) if type(other) is L2 else super().__add__(other)
+        alike = type(other) is L2 and self.weights == other.weights
+        return replace(self, alpha=self.alpha + other.alpha) if alike else super().__add__(other)
 
     @property
-    def elastic_parts(self) -> tuple[float, float]:
+    def elastic_parts(self) -> tuple[Any, Any]:
         """The strengths of absolute values and of squares: 0 and alpha."""
-        return 0.0, self.alpha
+        return 0.0, self._host_strength
+
+    def of_scaled(self, scale: Any) -> BasePenalty:
+        """Return the penalty of scale * w: the weights times the square of the scale."""
+        return self._with_weights(np.asarray(scale) ** 2)
 
     def value(self, w: Array) -> Array:
         """Return alpha / 2 Σ w² over the last axis."""
+        if self.weights is not None:
+            return 0.5 * namespace(w).sum(self._strength_like(w) * w * w, axis=-1)
         return (0.5 * self.alpha) * namespace(w).sum(w * w, axis=-1)
 
     def gradient(self, w: Array) -> Array:
         """Return alpha w."""
-        return self.alpha * w
+        return self._strength_like(w) * w
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u alpha / 2 Σ u² + |u - w|² / (2 step) = w / (1 + step alpha)."""
-        return w / (1.0 + step * self.alpha)
+        return w / (1.0 + step * self._strength_like(w))
 
 
-@dataclass(frozen=True)
-class ElasticNet(BasePenalty):
+@dataclass(frozen=True, repr=False)
+class ElasticNet(WeightedPenalty):
     r"""A mixture of the lasso's penalty and the ridge's, in scikit-learn's terms.
 
     ::
@@ -161,11 +243,14 @@ class ElasticNet(BasePenalty):
         The strength; 0 or more.
     l1_ratio : float
         The lasso's share, from 0 to 1.
+    weights : float, sequence or array, shape (p,), optional
+        What alpha is multiplied by for each coefficient; 0 spares it. Read by the host.
 
     Raises
     ------
     ValueError
-        If `alpha` is negative or not finite, or `l1_ratio` is outside of [0, 1].
+        If `alpha` or a weight is negative or not finite, or `l1_ratio` is outside of [0, 1]; when it is used, if
+        the weights do not fit w.
 
     Notes
     -----
@@ -183,32 +268,43 @@ class ElasticNet(BasePenalty):
 
     alpha: float = 1.0
     l1_ratio: float = 0.5
+    weights: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse a negative strength, and a share outside [0, 1]."""
-        as_nonnegative("alpha", self.alpha)
+        """Refuse a negative strength or weight, and a share outside [0, 1]."""
+        super().__post_init__()
         if as_nonnegative("l1_ratio", self.l1_ratio) > 1.0:
             raise ValueError(f"l1_ratio must be a number from 0 to 1, got {self.l1_ratio!r}")
 
     @property
-    def elastic_parts(self) -> tuple[float, float]:
+    def elastic_parts(self) -> tuple[Any, Any]:
         """The strengths of absolute values and of squares."""
-        return self.alpha * self.l1_ratio, self.alpha * (1.0 - self.l1_ratio)
+        strength = self._host_strength
+        return strength * self.l1_ratio, strength * (1.0 - self.l1_ratio)
+
+    def of_scaled(self, scale: Any) -> BasePenalty:
+        """Return the penalty of scale * w: a lasso and a ridge, whose weights differ."""
+        alphas = self.alpha * self.l1_ratio, self.alpha * (1.0 - self.l1_ratio)
+        lasso, ridge = L1(alphas[0], self.weights), L2(alphas[1], self.weights)
+        return lasso.of_scaled(scale) + ridge.of_scaled(scale)
 
     def value(self, w: Array) -> Array:
         """Return alpha (l1_ratio Σ |w| + (1 - l1_ratio) / 2 Σ w²) over the last axis."""
         xp = namespace(w)
-        ridge = (0.5 * (1.0 - self.l1_ratio)) * w * w
-        return self.alpha * xp.sum(self.l1_ratio * xp.abs(w) + ridge, axis=-1)
+        terms = self.l1_ratio * xp.abs(w) + (0.5 * (1.0 - self.l1_ratio)) * w * w
+        if self.weights is not None:
+            return xp.sum(self._strength_like(w) * terms, axis=-1)
+        return self.alpha * xp.sum(terms, axis=-1)
 
     def prox(self, w: Array, step: float | Array) -> Array:
         """Return argmin_u value(u) + |u - w|² / (2 step): the lasso's, then the ridge's."""
-        shrunk = soft_threshold(w, step * (self.alpha * self.l1_ratio))
-        return shrunk / (1.0 + step * (self.alpha * (1.0 - self.l1_ratio)))
+        alpha = self._strength_like(w)
+        shrunk = soft_threshold(w, step * (alpha * self.l1_ratio))
+        return shrunk / (1.0 + step * (alpha * (1.0 - self.l1_ratio)))
 
 
-@dataclass(frozen=True)
-class GroupL1(BasePenalty):
+@dataclass(frozen=True, repr=False)
+class GroupL1(StrengthPenalty):
     r"""The group lasso's penalty; the coefficients of a group become 0 together, or none does.
 
     ::
@@ -293,8 +389,8 @@ class GroupL1(BasePenalty):
         return w * (share @ xp.matrix_transpose(members))
 
 
-@dataclass(frozen=True)
-class NuclearNorm(BasePenalty):
+@dataclass(frozen=True, repr=False)
+class NuclearNorm(StrengthPenalty):
     r"""The sum of a matrix's singular values; it makes matrices of low rank.
 
     ::
@@ -387,6 +483,12 @@ def as_target_penalty(penalty: Any, where: str = "fit") -> Penalty | None:
             f"penalty=...)"
         )
     return checked
+
+
+def ridge_curvatures(penalty: Penalty | None) -> Any:
+    """Return the curvatures of a ridge: a number, or where the ridge has weights a NumPy array of one for each."""
+    parts = None if penalty is None else penalty.elastic_parts
+    return ridge_strength(penalty) if parts is None else parts[1]
 
 
 def ridge_strength(penalty: Penalty | None) -> float:

@@ -69,8 +69,8 @@ class Traits(NamedTuple):
     ridge : float
         The curvature of a smooth penalty; 0 without one.
     penalty : str
-        ``"quadratic"`` (an `L2`, or none at all), ``"smooth"``, ``"separable"`` or ``"coupled"``. The last two are
-        handled by their prox, entry by entry or all at once.
+        ``"quadratic"`` (an `L2`, or none at all), ``"ridge"`` (an `L2` with weights), ``"smooth"``,
+        ``"separable"`` or ``"coupled"``. The last two are handled by their prox, entry by entry or all at once.
     default_settings : bool
         Whether `stop`, `init` and `callback` were left out.
     smooth_loss : bool
@@ -386,7 +386,7 @@ def _penalty_kind(penalty: Penalty | None) -> str:
     if penalty is None or penalty.quadratic:
         return "quadratic"
     if penalty.smooth:
-        return "smooth"
+        return "smooth" if penalty.elastic_parts is None else "ridge"
     return "separable" if penalty.separable else "coupled"
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from agd._typing import HostArray, NotApplicable, Params
 from agd.gradient.linear import LinearObjective
 from agd.gradient.preconditioner import rounding_share
-from agd.loss.penalties import ridge_strength
+from agd.loss.base import entries_like
+from agd.loss.penalties import ridge_curvatures, ridge_strength
 from agd.run.certificate import Deferred
 from agd.run.linear_problem import LinearProblem, Revealed, Solution
 from agd.run.normal_equations import extreme_curvatures, relative_tolerance
@@ -179,7 +180,7 @@ class _ScaledRows(NamedTuple):
         if not (kappa > 0.0 and 0.0 < rms < math.inf):
             raise NotApplicable("a best constant model that is the minimum")
         width, scale = 1.0 / math.sqrt(kappa), np.empty(Z.shape[1])
-        scale[:p] = 1.0 / np.hypot(spread / width, math.sqrt(ridge_strength(base.penalty)))
+        scale[:p] = 1.0 / np.hypot(spread / width, np.sqrt(_ridge(base, mean)))
         scale[p:] = width
         if not (np.isfinite(scale).all() and scale.min() > 0.0):
             raise NotApplicable("columns of extreme size")
@@ -193,7 +194,7 @@ class _ScaledRows(NamedTuple):
     def ridge(self) -> HostArray:
         """Return the curvatures of a quadratic penalty in these coordinates, one for each parameter."""
         curvatures, p = np.zeros_like(self.scale), len(self.mean)
-        curvatures[:p] = ridge_strength(self.base.penalty) * self.scale[:p] ** 2
+        curvatures[:p] = _ridge(self.base, self.mean) * self.scale[:p] ** 2
         return np.tile(curvatures, self.outputs)
 
     def start(self) -> HostArray:
@@ -269,6 +270,11 @@ class _ScaledRows(NamedTuple):
 
     def _by_output(self, x: HostArray) -> HostArray:
         return x if self.base.outputs is None else x.reshape(self.outputs, -1)
+
+
+def _ridge(base: LinearObjective, mean: HostArray) -> Any:
+    """Return the curvatures of a smooth penalty of the columns; one that has a prox is left to it."""
+    return 0.0 if base.nonsmooth else entries_like("weights", ridge_curvatures(base.penalty), mean)
 
 
 def _mean_of_rows(share: HostArray | None, x: HostArray) -> Any:

@@ -35,7 +35,7 @@ __all__ = [
 
 METHOD_NAME = "semismooth Newton on the moments"
 # Penalties of which it is known that they act on arrays of every library.
-OWN_PENALTIES = (loss.L1, loss.ElasticNet, loss.NonNegative, loss.Box)
+OWN_PENALTIES = (loss.L1, loss.L2, loss.ElasticNet, loss.NonNegative, loss.Box)
 
 
 class SemismoothNewton:
@@ -74,9 +74,12 @@ class SemismoothNewton:
 
 
 def acts_on_any_array(penalty: Any) -> bool:
-    """Return whether a penalty of the data's library acts on NumPy arrays too."""
-    return type(penalty) in OWN_PENALTIES and all(
-        isinstance(value, Real) for value in penalty.parameters.values()
+    """Return whether a penalty of the data's library acts on NumPy arrays too, and on some columns alone."""
+    terms = penalty.terms if type(penalty) is loss.PenaltySum else (penalty,)
+    return all(
+        type(term) in OWN_PENALTIES
+        and all(v is None or isinstance(v, Real | tuple) for v in term.parameters.values())
+        for term in terms
     )
 
 

@@ -237,7 +237,7 @@ class PiecewiseLinear:
         mean = mean.astype(float) if base.intercept else np.zeros(p)
         scale = scale.astype(float)
         if penalty is not None:
-            alpha = penalty.parameters["alpha"] * scale
+            alpha = penalty.elastic_parts[0] * scale  # type: ignore[index] # an `L1`
             y = np.concatenate([y, np.zeros(p)])
             low, high = np.concatenate([low, -alpha]), np.concatenate([high, alpha])
         return cls(X, y, low, high, mean, scale, base.intercept)

@@ -228,7 +228,7 @@ def newton_pays(t: Traits) -> bool:
     """
     few = direct_newton_pays(t)
     return (
-        t.penalty == "quadratic"
+        t.penalty in {"quadratic", "ridge"}
         and t.convex_loss
         and not (t.sparse or (t.several_outputs and not few))
         and t.rows >= t.columns

@@ -70,7 +70,7 @@ class WorkingSets:
         Massias, Gramfort and Salmon (2018), "Celer: a fast solver for the lasso with dual extrapolation".
         """
         if not acts_on_any_array(problem.penalty):
-            raise NotApplicable("the penalty may have a parameter for each column")
+            raise NotApplicable("the penalty may not act on some columns alone")
         with np.errstate(all="ignore"):
             return Solution(_fit_columns(rows_of(problem), problem))
 
@@ -148,7 +148,9 @@ def _minimise_columns(
         total = float(np.add.reduce(weight))
         Z *= np.sqrt(weight)[:, None]
     C = Z.T @ Z / total
-    model = PenalisedQuadratic(C, C @ v[working] - g[working], scale, problem.penalty)
+    penalty: Any = problem.penalty
+    q = C @ v[working] - g[working]
+    model = PenalisedQuadratic(C, q, scale, penalty.of_columns(working))
     return minimise(model, v[working], scaling.unit, tolerance, [])[0]
 
 

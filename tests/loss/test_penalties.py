@@ -20,7 +20,7 @@ from agd.loss import (
     NuclearNorm,
     Simplex,
 )
-from agd.loss.base import as_penalty
+from agd.loss.base import RescaledPenalty, as_penalty
 from helpers import known_values
 from helpers.property_testing import given, st
 
@@ -42,6 +42,12 @@ def of_vectors(w):
         "Box": Box(-0.5, [0.25 * (i + 1) for i in range(p)]),
         "L2Ball": L2Ball(0.8),
         "Simplex": Simplex(1.5),
+        "L1, weights": L1(0.7, weights=[0.5 * i for i in range(p)]),
+        "L2, weights": L2(0.7, weights=[0.5 * i for i in range(p)]),
+        "ElasticNet, weights": ElasticNet(0.7, 0.3, weights=[0.5 * i for i in range(p)]),
+        "L1 + L2 with weights": ElasticNet(0.7, 0.3).of_scaled([0.5 + i for i in range(p)]),
+        "L1 + NonNegative": (L1(0.7) + NonNegative()).of_scaled([0.5 + i for i in range(p)]),
+        "RescaledPenalty": RescaledPenalty(L1(0.7), 0.5, [0.5 + i for i in range(p)]),
         "L1 + L2": L1(0.7) + L2(0.4),
         "ElasticNet + L1": ElasticNet(0.7, 0.3) + L1(0.2),
         "L1 + NonNegative + L2": L1(0.3) + NonNegative() + L2(0.4),
@@ -242,7 +248,7 @@ def test_step_0_is_the_nearest_point_of_the_domain():
             assert np.isfinite(penalty.value(near))
             np.testing.assert_allclose(near, penalty.prox(near, 0.0))
         else:
-            np.testing.assert_array_equal(near, w)
+            np.testing.assert_allclose(near, w, rtol=1e-15)
 
 
 def test_sizes_at_both_ends_of_the_range():
