@@ -203,11 +203,14 @@ class BatchColumn:
     labels : tuple of float, or None
         The labels of the classes, ascending, each of which is read as its position; None reads the values
         as they are.
+    subtracts_offset : bool
+        Whether the targets of rows with offsets are read less these.
     """
 
     shape: tuple[Any, ...]
     dtype: Any
     labels: tuple[float, ...] | None = None
+    subtracts_offset: bool = False
 
     @property
     def ndim(self) -> int:
@@ -217,6 +220,10 @@ class BatchColumn:
     def encoded(self, labels: tuple[float, ...]) -> BatchColumn:
         """Return the column with each of these labels read as its position."""
         return replace(self, labels=labels)
+
+    def less_offset(self, dtype: Any) -> BatchColumn:
+        """Return the column of the targets less their offsets, which are of this dtype."""
+        return replace(self, dtype=dtype, subtracts_offset=True)
 
 
 class Batches:
@@ -445,6 +452,21 @@ class Loss(Protocol):
     @property
     def has_deviance(self) -> bool:
         """Whether twice the excess of l over `least_value` is the deviance of a distribution."""
+        ...
+
+    @property
+    def residual(self) -> bool:
+        """Whether l is a function of z - y alone, so that an offset of z is subtracted from y."""
+        ...
+
+    @property
+    def log_link(self) -> bool:
+        """Whether `link` is the logarithm, so that the mean is proportional to an exposure."""
+        ...
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether y is a pair of target and offset, as of `agd.loss.base.OffsetLoss`."""
         ...
 
     def least_value(self, y: NativeArray) -> NativeArray:

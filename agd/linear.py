@@ -28,7 +28,7 @@ from agd._validation import (
 )
 from agd.data import as_data
 from agd.data.base import BaseData
-from agd.data.checks import encode_labels
+from agd.data.checks import as_offset, encode_labels
 from agd.data.screening import screen
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
@@ -36,7 +36,7 @@ from agd.loss import Squared, get
 from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop
 from agd.run.diagnosis import explain, name_interrupted_fit, warns_of_status
-from agd.run.linear_problem import LinearProblem
+from agd.run.linear_problem import LinearProblem, absorb_offset
 from agd.run.solver_table import solve
 from agd.update import Descent, Rule, Trajectory, resolve
 from agd.update.powers import as_epochs
@@ -62,6 +62,8 @@ def fit(
     init: Any = None,
     callback: Callable[[Result], object] | None = None,
     device: str | None = None,
+    offset: Any = None,
+    exposure: Any = None,
 ) -> FitResult:
     r"""Fit a linear model: minimise mean loss(X w + b, y) + penalty(w) over w and b.
 
@@ -204,6 +206,12 @@ def fit(
         Where to fit NumPy arrays and memory maps, as `agd.backends.select` takes it: ``"cupy"``,
         ``"torch:cuda"``. They are moved once where they fit into its free memory, and otherwise batch
         by batch on each pass, as ``Stream.from_arrays`` does. The result is on the device.
+    offset : array, shape (n,), optional
+        What is added to the predictor of each row, X w + b; also (n, k) beside k targets, and (..., n) of a batch.
+        A stream brings its own along. Predictions take an offset of their own, by default 0.
+    exposure : array, shape (n,), optional
+        In place of an offset, for losses with the log link: the time, area or number of units that a row was
+        counted over, above 0. The offset is its logarithm, and predictions are per unit of exposure.
 
     Returns
     -------
@@ -260,9 +268,10 @@ def fit(
     check_callback(callback)
     solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
     y, labels = (y, None) if chosen.classes is None else encode_labels(y)
-    data = as_data(X, y, sample_weight, device)
+    data = as_data(X, y, sample_weight, device, as_offset(chosen, offset, exposure))
+    data, fitted = absorb_offset(data, chosen)
     problem = LinearProblem(
-        data, chosen, penalty, intercept, as_stop(stop), init, callback,
+        data, fitted, penalty, intercept, as_stop(stop), init, callback,
         method=None if isinstance(method, str) and method == "auto" else solver,
         default_settings=stop is None and init is None and callback is None,
     )  # fmt: skip
@@ -282,6 +291,8 @@ def fit(
         result = replace(result, n_sync=n_sync, feature_names=names, targets=targets)
     if labels is not None:
         result = replace(result, classes=labels)
+    if fitted is not chosen:
+        result = replace(result, loss=chosen)
     if warns_of_status(result):
         warn_unconverged(result.message)
     if rank_warning:

@@ -22,6 +22,7 @@ from agd._validation import (
 )
 from agd.data import as_data
 from agd.data.base import BaseData
+from agd.data.checks import as_offset
 from agd.data.matrix import max_abs_columns
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
@@ -31,6 +32,7 @@ from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.gradient.recursive import OnlineObjective, QuadraticSummary
 from agd.loss import Squared, get
+from agd.loss.base import OffsetLoss, pair_offset, split_offset
 from agd.loss.penalties import as_target_penalty
 from agd.run.diagnosis import (
     check_range,
@@ -202,19 +204,25 @@ ENDLESS = "no minimum exists"  # what a result says of coefficients that grow wi
 
 
 def join_rows(first: BaseData, second: BaseData) -> BaseData:
-    """Return the rows of both, in memory; where one has weights the other's are 1."""
+    """Return the rows of both, in memory; where one has weights the other's are 1, and offsets 0."""
     xp = backends.namespace(first.y)
     weights = None
     if first.weight is not None or second.weight is not None:
-        weights = xp.concat(
-            [
-                xp.ones_like(d.y) if d.weight is None else d.weight + xp.zeros_like(d.y)
-                for d in (first, second)
-            ],
-            axis=-1,
-        )
+        zeros = [xp.zeros_like(split_offset(d.y)[0]) for d in (first, second)]
+        parts = zip(zeros, (first, second), strict=True)
+        sized = [zero + (1.0 if d.weight is None else d.weight) for zero, d in parts]
+        weights = xp.concat(sized, axis=-1)
+    if first.has_offset or second.has_offset:
+        first, second = with_offset(first), with_offset(second)
     X, y = xp.concat([first.X, second.X], axis=-2), xp.concat([first.y, second.y], axis=-1)
     return BaseData.of(X, y, weights)
+
+
+def with_offset(data: BaseData) -> BaseData:
+    """Return rows with offsets: their own, or 0."""
+    if data.has_offset:
+        return data
+    return data.replace(y=pair_offset(data.y, backends.namespace(data.y).zeros_like(data.y)))
 
 
 def split_rows(rows: BaseData, count: int) -> tuple[BaseData, BaseData | None]:
@@ -324,20 +332,22 @@ class Online:
         """The constant term, shape () or (...); None if the model has none."""
         return self._current_result().intercept
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return predictions for rows X (..., n, p), as `FitResult.predict`."""
-        return self._current_result().predict(X)
+        return self._current_result().predict(X, offset=offset, exposure=exposure)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, *, offset: Any = None) -> Any:
         """Return the two classes' probabilities, as `FitResult.predict_proba`."""
-        return self._current_result().predict_proba(X)
+        return self._current_result().predict_proba(X, offset=offset)
 
     def _current_result(self) -> FitResult:
         if self.result is None:
             raise AttributeError("the model has seen no rows yet: call partial_fit(X, y) first")
         return self.result
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Online:
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None, exposure: Any = None
+    ) -> Online:
         """Bring the model up to date with a batch of rows.
 
         Parameters
@@ -348,6 +358,8 @@ class Online:
             Their targets.
         sample_weight : array, shape (n,), optional
             A weight of 0 or more for each row.
+        offset, exposure : array, shape (n,), optional
+            As of `agd.fit`; a batch without has offsets of 0.
 
         Returns
         -------
@@ -370,7 +382,9 @@ class Online:
         """
         feature_names = None if self.result is None else self.result.feature_names
         check_columns(X, feature_names)
-        data = as_data(X, y, sample_weight)
+        data = as_data(X, y, sample_weight, offset=as_offset(self.loss, offset, exposure))
+        if data.has_offset and self.loss.residual:
+            data = data.subtract_offset()
         if data.lazy:
             raise TypeError(
                 "X must be in memory: agd.fit takes data in chunks or batches as a whole"
@@ -426,7 +440,7 @@ class Online:
             return screen(blocks, self.loss)
         screened = screen(blocks, Squared())
         low, high = self.classes
-        y = data.y
+        y = split_offset(data.y)[0]
         third = backends.to_numpy(y)[backends.to_numpy((y != low) & (y != high))]
         if third.size:
             raise ValueError(
@@ -442,16 +456,15 @@ class Online:
 
     def _update_model(self, screened: Screened) -> tuple[FitResult, BaseData, Moments, Array]:
         """Descend on the batch and the past; return the model, the rows that are here, and their statistics."""
-        batch_objective = LinearObjective(
-            screened.blocks, self.loss, self.penalty, self.has_intercept
-        )
+        batch_objective = self._objective_of(screened.blocks)
         columns = Moments.from_blocks(screened.blocks)
         columns = columns if self._columns is None else self._columns + columns
         check_moments_finite(columns)
         screened = screened._replace(n_sync=screened.n_sync + 1)
-        scaling, slopes = self._online_scaling(batch_objective, columns)
         rows = screened.blocks if self._recent is None else join_rows(self._recent, screened.blocks)
-        objective: LinearObjective = replace(batch_objective, blocks=rows, convergence_norm=scaling)
+        objective = self._objective_of(rows)
+        scaling, slopes = self._online_scaling(batch_objective, objective, columns)
+        objective = replace(objective, convergence_norm=scaling)
         if self.result is not None:
             objective = OnlineObjective.of(objective, self._past)
         zero = objective.zeros()
@@ -470,6 +483,11 @@ class Online:
                 "the loss is not finite at the best constant model: divide y by a constant"
             )
         return self._explain(result, screened, columns), rows, columns, slopes
+
+    def _objective_of(self, blocks: BaseData) -> LinearObjective:
+        """Return the objective of these rows; where they have offsets, these are the loss's."""
+        loss = OffsetLoss(self.loss) if blocks.has_offset else self.loss
+        return LinearObjective(blocks, loss, self.penalty, self.has_intercept)
 
     def _explain(self, result: FitResult, screened: Screened, columns: Moments) -> FitResult:
         """Say of a model that has no minimum why, and of a failed search that the gradient is not to blame."""
@@ -512,25 +530,29 @@ class Online:
         if n <= keep:
             return self._past, rows
         old, kept = split_rows(rows, n - keep)
-        objective = LinearObjective(old, self.loss, self.penalty, self.has_intercept)
+        objective = self._objective_of(old)
         flat = endless and self.loss.classes is not None
         # Where nothing holds the model, all losses have gone flat.
         summary = QuadraticSummary.of(objective, result.x, SEPARATED_PREDICTOR if flat else None)
         return (summary if self._past is None else self._past + summary), kept
 
     def _online_scaling(
-        self, batch_objective: LinearObjective, columns: Moments
+        self, batch_objective: LinearObjective, objective: LinearObjective, columns: Moments
     ) -> tuple[Scaling, Array]:
         """Return the coordinates, and the sum of squared slopes that give the size of a gradient.
 
-        They are those at the best constant of all rows: at their own, the slopes of few rows may be 0.
+        They are those at the best constant of all rows, or with offsets of those that are kept: at their own, the
+        slopes of few rows may be 0.
         """
-        scaling = column_scaling(batch_objective, columns)
-        xp, loss, blocks = backends.namespace(scaling.null_model), self.loss, batch_objective.blocks
-        if self.has_intercept:
+        loss, blocks = batch_objective.loss, batch_objective.blocks
+        offsets = objective.loss.has_offset
+        scaling = column_scaling(objective if offsets else batch_objective, columns)
+        xp = backends.namespace(scaling.null_model)
+        if self.has_intercept and not offsets:
             z = loss.link(xp.astype(columns.mean_y, scaling.null_model.dtype))
             scaling = scaling._replace(null_model=xp.where(xp.isfinite(z), z, scaling.null_model))
-        slope = loss.gradient(xp.zeros_like(blocks.y) + scaling.null_model[..., None], blocks.y)
+        zero = xp.zeros_like(split_offset(blocks.y)[0])
+        slope = loss.gradient(zero + scaling.null_model[..., None], blocks.y)
         square = slope * slope if blocks.weight is None else slope * slope * blocks.weight
         slopes = xp.sum(square, axis=-1)
         slopes = slopes if self._slopes is None else self._slopes + slopes

@@ -23,8 +23,10 @@ from agd.data.stream import Stream, StreamData, place_arrays
 __all__ = ["ArrayData", "BaseData", "DaskData", "Stream", "StreamData", "as_data"]
 
 
-def as_data(X: Any, y: Any, sample_weight: Any = None, device: str | None = None) -> BaseData:
-    """Check what a user gives for X, y and the weights, and return it as data.
+def as_data(
+    X: Any, y: Any, sample_weight: Any = None, device: str | None = None, offset: Any = None
+) -> BaseData:
+    """Check what a user gives for X, y, the weights and the offsets, and return it as data.
 
     Parameters
     ----------
@@ -37,11 +39,14 @@ def as_data(X: Any, y: Any, sample_weight: Any = None, device: str | None = None
     device : str, optional
         Where to move host arrays, as `agd.backends.select` takes it; in batches where they do not fit in its
         memory.
+    offset : array, shape (n,), (n, k) or (..., n), optional
+        What is added to the predictor of each row.
 
     Returns
     -------
     BaseData
         `ArrayData`, `DaskData` or `StreamData`: one library, device and float dtype, y and weights with rows last.
+        With offsets y is the pairs of `agd.loss.base.pair_offset`.
 
     Raises
     ------
@@ -53,5 +58,5 @@ def as_data(X: Any, y: Any, sample_weight: Any = None, device: str | None = None
         For independent problems that do not fit on the device: they cannot be streamed.
     """
     if device is None:
-        return BaseData.uncounted(*check_arrays(X, y, sample_weight))
-    return BaseData.uncounted(*place_arrays(X, y, sample_weight, device))
+        return BaseData.uncounted(*check_arrays(X, y, sample_weight, offset))
+    return BaseData.uncounted(*place_arrays(X, y, sample_weight, device, offset))

@@ -22,11 +22,20 @@ from agd import backends
 from agd._typing import Array, BatchColumn, Matrix, Tree
 from agd.data.block_size import sum_row_weights
 from agd.data.threads import no_nested_threads, single_threaded_blas
+from agd.loss.base import pair_offset, split_offset
 
 if TYPE_CHECKING:
     from agd.data.arrays import ArrayData
 
-__all__ = ["ARITY", "BaseData", "LazyData", "add_trees", "label_positions", "tree_reduce"]
+__all__ = [
+    "ARITY",
+    "BaseData",
+    "LazyData",
+    "add_trees",
+    "label_positions",
+    "subtract_offset",
+    "tree_reduce",
+]
 
 R = TypeVar("R")
 
@@ -48,7 +57,7 @@ class BaseData:
     X : array, shape (n, p) or (..., n, p)
         The rows.
     y : array, shape (n,) or (..., n)
-        The targets; rows are the last axis.
+        The targets; rows are the last axis. With offsets, the pairs of `agd.loss.base.pair_offset`.
     weight : array, shape (n,) or (..., n), or None
         The weights of the rows.
     known_total : array, shape () or (...,), or None
@@ -161,6 +170,17 @@ class BaseData:
         if isinstance(self.y, BatchColumn):
             return self.replace(y=self.y.encoded(labels))
         return self.replace(y=label_positions(self.y, labels))
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether the targets are pairs with the offsets of their rows."""
+        return "complex" in str(self.y.dtype)
+
+    def subtract_offset(self) -> Self:
+        """Return these data with targets less their offsets, for a loss of the residual alone."""
+        if isinstance(self.y, BatchColumn):
+            return self.replace(y=self.y.less_offset(self.resident.dtype))
+        return self.replace(y=subtract_offset(self.y))
 
     @property
     def lazy(self) -> bool:
@@ -357,8 +377,24 @@ def label_positions(y: Array, labels: tuple[float, ...]) -> Array:
     array([1., 0., 2.])
     """
     # A count of the labels that are no larger asks of a lazy array no more than comparisons.
-    xp = backends.namespace(y)
-    return functools.reduce(operator.add, (xp.astype(y >= label, y.dtype) for label in labels[1:]))
+    xp, (target, offset) = backends.namespace(y), split_offset(y)
+    above = (xp.astype(target >= label, target.dtype) for label in labels[1:])
+    positions: Array = functools.reduce(operator.add, above)
+    return positions if offset is None else pair_offset(positions, offset)
+
+
+def subtract_offset(y: Array) -> Array:
+    """Return targets less the offsets that they are paired with.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> subtract_offset(np.asarray([5.0 + 2.0j, 1.0 - 1.0j]))
+    array([3., 2.])
+    """
+    target, offset = split_offset(y)
+    less: Array = target if offset is None else target - offset
+    return less
 
 
 def add_trees(trees: Sequence[Tree]) -> Tree:

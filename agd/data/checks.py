@@ -12,10 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Batches, Matrix, Namespace, NativeArray
+from agd._typing import Array, Batches, Loss, Matrix, Namespace, NativeArray
+from agd._validation import invalid_values_text
 from agd._validation.arrays import as_array, as_floating, has_unknown_length, match_array
+from agd.loss.base import pair_offset
 
-__all__ = ["CheckedArrays", "as_features", "check_arrays", "encode_labels"]
+__all__ = [
+    "CheckedArrays",
+    "add_offset",
+    "as_features",
+    "as_offset",
+    "check_arrays",
+    "encode_labels",
+]
 
 
 class CheckedArrays(NamedTuple):
@@ -25,7 +34,8 @@ class CheckedArrays(NamedTuple):
     ----------
     X : array, shape (..., n, p), or Batches
     y : array, shape (..., n), or BatchColumn
-        Several targets that share X, given as (n, k), are the k rows of (k, n) here.
+        Several targets that share X, given as (n, k), are the k rows of (k, n) here. With offsets these are
+        the pairs of `agd.loss.base.pair_offset`.
     weight : array, shape (n,) or (..., n), or None
     """
 
@@ -34,8 +44,8 @@ class CheckedArrays(NamedTuple):
     weight: Any
 
 
-def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
-    """Bring X, y and weights to one library, device and dtype, X's, and check their shapes.
+def check_arrays(X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> CheckedArrays:
+    """Bring X, y, weights and offsets to one library, device and dtype, X's, and check their shapes.
 
     Python sequences and NumPy arrays beside an X elsewhere are moved to it, once; an array of a third
     library, or on another device, is an error rather than a silent copy.
@@ -49,11 +59,11 @@ def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
         For shapes that do not fit, and for two devices.
     """
     if isinstance(X, Batches):
-        for name, value in (("y", y), ("sample_weight", sample_weight)):
+        for name, value in (("y", y), ("sample_weight", sample_weight), ("offset", offset)):
             if value is not None:
                 raise ValueError(f"{name} comes with the batches of a stream: leave it out")
         return CheckedArrays(X, X.y, X.weight)
-    if sample_weight is None and _needs_no_conversion(X, y):
+    if sample_weight is None and offset is None and _needs_no_conversion(X, y):
         return CheckedArrays(X, y, None)
     for name, value in (("X", X), ("y", y)):
         if value is None:
@@ -64,6 +74,8 @@ def check_arrays(X: Any, y: Any, sample_weight: Any = None) -> CheckedArrays:
     _check_rows(X)
     like = backends.of(X).resident(X) if backends.is_sparse(X) else X
     y = _check_target(X, match_array("y", y, like), xp)
+    if offset is not None:
+        y = _with_offset(X, y, match_array("offset", offset, like))
     if sample_weight is None:
         return CheckedArrays(X, y, None)
     return CheckedArrays(X, y, _check_weights(X, match_array("sample_weight", sample_weight, like)))
@@ -140,6 +152,81 @@ def _check_weights(X: Matrix, weight: Array) -> Array:
             f"got {tuple(weight.shape)}"
         )
     return weight
+
+
+def _with_offset(X: Matrix, y: Array, offset: Array) -> Array:
+    """Check offsets against X's rows, and pair the targets with them."""
+    xp, rows = backends.namespace(X), tuple(X.shape)[:-1]
+    if backends.of(X).chunked:
+        offset = _check_chunked_vector("offset", X, offset)
+    elif y.ndim > len(rows) and offset.ndim == y.ndim:
+        offset = xp.matrix_transpose(offset)  # of several targets, given as (n, k)
+    shape = tuple(offset.shape)
+    if not backends.of(X).chunked and shape not in {tuple(y.shape), rows[-1:]}:
+        several = f", or {tuple(y.shape)[::-1]}" if y.ndim > len(rows) else ""
+        raise ValueError(
+            f"offset must have shape {rows}{several}, one for each row of X, got {shape[::-1] if several else shape}"
+        )
+    _refuse_where("offset", "NaN or infinite", offset, xp.logical_not(xp.isfinite(offset)))
+    paired: Array = pair_offset(y, offset + xp.zeros_like(y))
+    return paired
+
+
+def _refuse_where(name: str, kind: str, x: Array, invalid: Array) -> None:
+    """Raise for entries that are invalid, with their number and the first of them: one read if there is none."""
+    if not backends.to_numpy(backends.namespace(x).any(invalid)):
+        return
+    position = np.argwhere(backends.to_numpy(invalid))
+    first = tuple(int(i) for i in position[0])
+    value = float(backends.to_numpy(x)[first])
+    raise ValueError(invalid_values_text(name, len(position), kind, first, value))
+
+
+def as_offset(loss: Loss, offset: Any, exposure: Any) -> Any:
+    """Return the offset of the predictor: the one that is given, or the logarithm of an exposure; None for neither.
+
+    Parameters
+    ----------
+    loss : Loss
+        An exposure needs one with the log link, and an offset one with a single output.
+    offset, exposure : array, shape (n,), or None
+        One of them at most.
+
+    Raises
+    ------
+    ValueError
+        For both at once, a loss that they do not suit, and exposures that are not above 0 and finite.
+    """
+    if offset is None and exposure is None:
+        return None
+    name = "offset" if exposure is None else "exposure"
+    if loss.outputs is not None:
+        raise ValueError(
+            f"{name} must be None for loss {loss.name!r}: one number for each row would move all outputs alike"
+        )
+    if exposure is None:
+        return offset
+    if offset is not None:
+        raise ValueError("offset and exposure are given: add log(exposure) to the offset")
+    if not loss.log_link:
+        raise ValueError(
+            f"exposure must be None for loss {loss.name!r}, whose link is not the logarithm: give an offset"
+        )
+    x = as_array("exposure", exposure)
+    xp = backends.namespace(x)
+    x = as_floating("exposure", x, xp, backends.device(x))
+    valid = xp.isfinite(x) & (x > 0.0)
+    _refuse_where("exposure", "values that are not above 0 and finite", x, xp.logical_not(valid))
+    return xp.log(x)
+
+
+def add_offset(z: Array, offset: Any, *, several: bool) -> Array:
+    """Return a predictor (..., n), or (n, k) of several targets, with the offsets of its rows added."""
+    moved = match_array("offset", offset, z, reference="the predictor")
+    shape, rows = tuple(moved.shape), tuple(z.shape)[0 if several else -1]
+    if shape not in {(rows,), tuple(z.shape)} and not has_unknown_length(z):
+        raise ValueError(f"offset must have shape ({rows},), one for each row of X, got {shape}")
+    return z + (moved[:, None] if several and moved.ndim == 1 else moved)
 
 
 def _check_chunked_vector(name: str, X: Array, y: Array) -> Array:

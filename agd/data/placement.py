@@ -32,10 +32,13 @@ MAX_BATCH_BYTES = 128 * 2**20
 # A batch, the next one, and as much again for the temporaries that are computed from them.
 BATCHES_IN_MEMORY = 4
 
+# What a batch consists of, in its order.
+PART_NAMES = ("X", "y", "sample_weight", "offset")
+
 
 def as_host_arrays(parts: Sequence[Any], selection: Selection) -> list[Any]:
-    """Take X, y and weights as NumPy arrays that are to be moved, or what NumPy makes such of."""
-    named = zip(("X", "y", "sample_weight"), parts, strict=False)
+    """Take X, y, weights and offsets as NumPy arrays that are to be moved, or what NumPy makes such of."""
+    named = zip(PART_NAMES, parts, strict=False)
     return [None if part is None else _host_part(name, part, selection) for name, part in named]
 
 
@@ -74,16 +77,18 @@ def device_dtype(X: Any, selection: Selection, *, warn: bool = False) -> Any:
 def slice_batches(
     parts: Sequence[Any], selection: Selection | None, rows: int | None
 ) -> Callable[[], Iterator[tuple[Any, ...]]]:
-    """Cut X, y and weights, where there are any, into batches of so many rows, or as many as fit."""
+    """Cut X, y, weights and offsets, where there are any, into batches of so many rows, or as many as fit."""
     if selection is None:
-        named = zip(("X", "y", "sample_weight"), parts, strict=True)
-        arrays = [as_array(name, part) for name, part in named if part is not None]
+        named = zip(PART_NAMES, parts, strict=True)
+        arrays: list[Any] = [None if part is None else as_array(name, part) for name, part in named]
     else:
-        arrays = [part for part in as_host_arrays(parts, selection) if part is not None]
+        arrays = as_host_arrays(parts, selection)
     if parts[1] is None:
         raise ValueError("y is missing: got None, need an array")
-    for name, part in zip(("y", "sample_weight"), arrays[1:], strict=False):
-        if part.shape[:1] != arrays[0].shape[:1]:
+    while arrays[-1] is None:
+        arrays.pop()
+    for name, part in zip(PART_NAMES[1:], arrays[1:], strict=False):
+        if part is not None and part.shape[:1] != arrays[0].shape[:1]:
             raise ValueError(
                 f"{name} must have one value for each row of X {tuple(arrays[0].shape)}, got shape "
                 f"{tuple(part.shape)}"
@@ -95,12 +100,12 @@ def slice_batches(
 
 def _slices(arrays: Sequence[Any], n: int, step: int) -> Iterator[tuple[Any, ...]]:
     for i in range(0, n, step):
-        yield tuple(part[i : i + step, ...] for part in arrays)
+        yield tuple(None if part is None else part[i : i + step, ...] for part in arrays)
 
 
 def _max_batch_rows(arrays: Sequence[Any], selection: Selection | None) -> int:
     """Return how many rows a batch has: of two, and what is made of one, all fit on the device."""
-    entries = sum(math.prod(map(int, part.shape[1:])) for part in arrays)
+    entries = sum(math.prod(map(int, part.shape[1:])) for part in arrays if part is not None)
     size = 8 if selection is None else device_dtype(arrays[0], selection).itemsize
     free = None if selection is None else selection.backend.free_bytes(selection.device)
     most = MAX_BATCH_BYTES if free is None else min(MAX_BATCH_BYTES, free // BATCHES_IN_MEMORY)
@@ -117,10 +122,17 @@ def move_arrays(data: CheckedArrays, dtype: Any, transfer: Transfer) -> CheckedA
     with np.errstate(over="ignore"):  # an infinity made here is array with those that came
         return CheckedArrays(
             *(
-                None if part is None else transfer.move(part.astype(dtype, copy=False))
+                None
+                if part is None
+                else transfer.move(part.astype(_as_wide(part, dtype), copy=False))
                 for part in data
             )
         )
+
+
+def _as_wide(part: Any, dtype: Any) -> Any:
+    """Return the dtype of a part that is moved: this one, or two of it for pairs of targets and offsets."""
+    return np.result_type(dtype, np.complex64) if part.dtype.kind == "c" else dtype
 
 
 def needed_bytes(data: CheckedArrays, dtype: Any) -> int:

@@ -19,6 +19,7 @@ from agd._typing import Array, Loss, Matrix
 from agd._validation import invalid_values_text
 from agd.data.base import BaseData
 from agd.data.matrix import entry_position, stored_entries
+from agd.loss.base import split_offset
 
 __all__ = [
     "MAX_CLASSES",
@@ -82,7 +83,7 @@ def screen_block(
 
     Of a loss with another number of classes than two, the block's labels follow it.
     """
-    xp = backends.namespace(y)
+    xp, y = backends.namespace(y), split_offset(y)[0]
     _check_row_counts(X, y, weight)
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out
         empty = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
@@ -287,7 +288,7 @@ def _locate_first(
     which: int, is_invalid: Callable[[Array], Array], X: Matrix, y: Array, weight: Array | None
 ) -> tuple[Array, Array, Array, int]:
     """Count the invalid values of a block; return also the index and value of the first, and the block's rows."""
-    parts: tuple[Any, ...] = (stored_entries(X), y, weight)
+    parts: tuple[Any, ...] = (stored_entries(X), split_offset(y)[0], weight)
     x: Array = parts[which]
     xp = backends.namespace(x)
     if 0 in x.shape:  # a sparse block without an entry

@@ -21,7 +21,7 @@ from agd import backends
 from agd._typing import Array, BatchColumn, Batches, Matrix, Tree
 from agd._validation import as_count, check_columns
 from agd.backends import Backend, Transfer
-from agd.data.base import ARITY, LazyData, label_positions, tree_reduce
+from agd.data.base import ARITY, LazyData, label_positions, subtract_offset, tree_reduce
 from agd.data.checks import CheckedArrays, check_arrays
 from agd.data.placement import (
     as_host_arrays,
@@ -139,9 +139,11 @@ def check_batch(
     warn: bool = False,
 ) -> CheckedArrays | None:
     """Check a batch and the names of its columns, and move it to the device; return None for one without rows."""
-    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3, 4):
         what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise TypeError(f"batch {number} must be (X, y) or (X, y, sample_weight), got {what}")
+        raise TypeError(
+            f"batch {number} must be (X, y), (X, y, sample_weight) or (X, y, sample_weight, offset), got {what}"
+        )
     if _is_empty(batch[0]) and _is_empty(batch[1]):
         return None
     dtype: Any = None
@@ -191,6 +193,11 @@ def check_targets(number: int, y: Array, like: BatchColumn) -> None:
             f"batch {number}: y must have the targets of the first batch, {like.shape[:-1]}, got "
             f"{tuple(y.shape)[:-1]}"
         )
+    if y.dtype != like.dtype:
+        has, had = ("an", "none") if "complex" in str(y.dtype) else ("no", "have")
+        raise ValueError(
+            f"batch {number} has {has} offset, and those before it {had}: give all batches offsets, or none"
+        )
 
 
 @dataclass(frozen=True)
@@ -206,13 +213,15 @@ class StreamData(LazyData):
         return isinstance(X, Batches)
 
     def _batches(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
-        """Go through the batches, with labels read as their positions where these were encoded."""
+        """Go through the batches, with labels read as their positions, and less offsets, where that was asked."""
         column: Any = self.y  # a `BatchColumn`
         labels = column.labels
         for X, y, weight in self.X:
+            # The name y is used again so that no second target is kept alive.
             if labels is not None:
-                # The name y is used again so that no second target is kept alive.
                 y = label_positions(y, labels)  # noqa: PLW2901
+            if column.subtracts_offset:
+                y = subtract_offset(y)  # noqa: PLW2901
             yield X, y, weight
             del X, y, weight  # free the batch before the next one is made
 
@@ -256,10 +265,10 @@ class Stream(Batches):
     Parameters
     ----------
     batches : iterable or callable
-        Gives tuples (X, y) or (X, y, sample_weight) as `agd.fit` takes them, each time that it is
-        iterated over (a list, a dataset, an object with ``__iter__``), or called (a function that
+        Gives tuples (X, y), (X, y, sample_weight) or (X, y, sample_weight, offset) as `agd.fit` takes them,
+        where a `sample_weight` of None stands for weights of 1, each time that it is iterated over (a list, a dataset, an object with ``__iter__``), or called (a function that
         returns a new iterator, such as a generator function). All batches have the same columns, are of
-        the same library and dtype, and all or none have weights; one without rows is skipped.
+        the same library and dtype, and all or none have weights and offsets; one without rows is skipped.
     device : str, optional
         Where to move the batches, as `agd.backends.select` takes it; they are then of NumPy, or what
         NumPy makes arrays of. With CUDA devices of CuPy and torch they go through pinned memory, on a
@@ -394,6 +403,7 @@ class Stream(Batches):
         y: Any,
         sample_weight: Any = None,
         *,
+        offset: Any = None,
         device: str | None = None,
         batch_rows: int | None = None,
     ) -> Stream:
@@ -401,7 +411,7 @@ class Stream(Batches):
 
         Parameters
         ----------
-        X, y, sample_weight : array, shapes (n, p), (n,) or (n, k), (n,)
+        X, y, sample_weight, offset : array, shapes (n, p), (n,) or (n, k), (n,), (n,)
             As `agd.fit` takes them; to be moved, of NumPy.
         device : str, optional
             Where to move the batches, as of `Stream`.
@@ -430,7 +440,8 @@ class Stream(Batches):
         """
         selection = None if device is None else backends.select(device, "device")
         rows = None if batch_rows is None else as_count("batch_rows", batch_rows)
-        return cls(slice_batches((X, y, sample_weight), selection, rows), device=device)
+        parts = (X, y, sample_weight, offset)
+        return cls(slice_batches(parts, selection, rows), device=device)
 
     def __iter__(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
         rows, transfer = 0, self._new_transfer()
@@ -493,12 +504,14 @@ class Stream(Batches):
 MAX_MEMORY_SHARE = 0.875
 
 
-def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArrays:
+def place_arrays(
+    X: Any, y: Any, sample_weight: Any, device: str, offset: Any = None
+) -> CheckedArrays:
     """Check host data, and move them to the device where they are fitted.
 
     Parameters
     ----------
-    X, y, sample_weight : array
+    X, y, sample_weight, offset : array
         As `agd.fit` takes them: NumPy's, memory maps, or what NumPy makes arrays of.
     device : str
         As `agd.backends.select` takes it.
@@ -523,7 +536,7 @@ def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArra
             f"agd.Stream(batches, device={device!r})"
         )
     selection = backends.select(device, "device")
-    parts = as_host_arrays((X, y, sample_weight), selection)
+    parts = as_host_arrays((X, y, sample_weight, offset), selection)
     if any(part is None for part in parts[:2]) or 0 in parts[0].shape:
         return check_arrays(*parts)  # says what is missing
     if selection.backend.chunked:
@@ -541,7 +554,8 @@ def place_arrays(X: Any, y: Any, sample_weight: Any, device: str) -> CheckedArra
             f"X, y and weights take {backends.format_bytes(size)} on {selection}{left}: problems side by side "
             f"cannot be read in batches of rows; fit some of them at a time"
         )
-    return check_arrays(Stream.from_arrays(*parts, device=device), None)
+    stream = Stream.from_arrays(*parts[:3], offset=parts[3], device=device)
+    return check_arrays(stream, None)
 
 
 def _resident_of_batches(batches: Any) -> Any:

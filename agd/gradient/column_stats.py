@@ -25,6 +25,7 @@ from agd.data.matrix import (
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling, default_gradient_tolerance, rounding_share
+from agd.loss.base import split_offset
 
 __all__ = [
     "column_peaks",
@@ -99,7 +100,7 @@ def _mean_statistic(blocks: BaseData, loss: Loss, moments: Moments | None) -> Ar
 
     Of a loss with one output that is the mean of y, which the moments have where data in chunks have some.
     """
-    if moments is None or loss.outputs is not None:
+    if moments is None or loss.outputs is not None or loss.has_offset:
         sums: Array = blocks.targets_only().sum(functools.partial(_sum_statistic, loss))
         return sums / (blocks.total if loss.outputs is None else blocks.total[..., None])
     xp = backends.namespace(moments.mean_y)
@@ -128,11 +129,8 @@ def _null_slopes(
     They are, side by side, the norm of dl/dz and the norm of its change when z grows by a share of itself, shape
     (2, ...), and, for a loss without a bound on its second derivative, the sum of d²l/dz².
     """
-    xp = backends.namespace(y)
-    if loss.outputs is None:
-        at = xp.zeros_like(y) + z[..., None]
-    else:
-        at = xp.zeros_like(y)[..., None] + z[..., None, :]
+    xp, zero = backends.namespace(y), backends.namespace(y).zeros_like(split_offset(y)[0])
+    at = zero + z[..., None] if loss.outputs is None else zero[..., None] + z[..., None, :]
     if loss.outputs is None:  # both at once: a call is a dozen operations
         slopes = loss.gradient(xp.stack([at, at + share * at]), y)
         slope, moved = slopes[0, ...], slopes[1, ...]
@@ -218,7 +216,7 @@ def _null_model(
     xp, total = backends.namespace(like), blocks.total
     # Data in chunks are not sampled: the moments know their mean.
     known = moments if blocks.lazy else None
-    classes = loss.classes is not None
+    classes = loss.classes is not None and not loss.has_offset
     mean: Any = _mean_statistic(blocks, loss, known) if objective.intercept or classes else None
     null = loss.null_model(mean) if objective.intercept else _zero_columns(objective)
     slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))

@@ -28,6 +28,7 @@ from agd.data.matrix import (
     scale_rows,
     shift_entries,
 )
+from agd.loss.base import split_offset
 
 __all__ = [
     "Sums",
@@ -260,8 +261,10 @@ def of_chunk(rows: int | None, X: Array, y: Array, weight: Array | None) -> Sums
 
 
 def _of_rows(blocks: ArrayData) -> Sums:
-    """Sum blocks in a tree, so that rounding grows with the logarithm of their number."""
+    """Sum blocks in a tree, so that rounding grows with the logarithm of their number; offsets are left out."""
     dtype = accumulator(blocks.X)
+    if blocks.has_offset:
+        blocks = blocks.replace(y=split_offset(blocks.y)[0])
     if are_small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
     parts = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype))

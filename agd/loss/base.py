@@ -40,12 +40,15 @@ __all__ = [
     "BaseLoss",
     "BasePenalty",
     "MoreauEnvelope",
+    "OffsetLoss",
     "PenaltySum",
     "RescaledPenalty",
     "as_entries",
     "as_loss",
     "as_penalty",
     "entries_like",
+    "pair_offset",
+    "split_offset",
     "take_entries",
 ]
 
@@ -123,6 +126,13 @@ class BaseLoss(abc.ABC):
     has_deviance : bool
         Whether l is a negative log likelihood but for terms of y alone, so that twice its excess over
         `least_value` is the deviance.
+    residual : bool
+        Whether l is a function of z - y alone, so that an offset of z is subtracted from y. A subclass does
+        not inherit it, since it may compute another value.
+    log_link : bool
+        Whether `link` is the logarithm, so that the mean is proportional to an exposure.
+    has_offset : bool
+        Whether y is a pair of target and offset: see `OffsetLoss`.
 
     Examples
     --------
@@ -153,12 +163,16 @@ class BaseLoss(abc.ABC):
     convex: bool = True
     starting_loss: Loss | None = None
     has_deviance: bool = False
+    residual: bool = False
+    log_link: bool = False
+    has_offset: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
+        """Keep the earlier names of members in step, and let no subclass inherit `quadratic` and `residual`."""
         super().__init_subclass__(**kwargs)
         _complete_names(cls, LOSS_ALIASES)
         cls.quadratic = vars(cls).get("quadratic", False)
+        cls.residual = vars(cls).get("residual", False)
         in_agd = cls.__module__.startswith(f"{__package__}.")
         cls.user_defined = vars(cls).get("user_defined", not in_agd)
 
@@ -297,7 +311,7 @@ class MoreauEnvelope(BaseLoss):
         """Take over what the loss says of itself; the second derivative is at most one over the width."""
         bound = 1.0 / self.width
         vars(self).update(name=self.loss.name, domain=self.loss.domain, convex=self.loss.convex)
-        vars(self).update(curvature_bound=bound, curvature=bound)
+        vars(self).update(curvature_bound=bound, curvature=bound, has_offset=self.loss.has_offset)
 
     def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
         """Return the smoothed loss, element by element."""
@@ -326,9 +340,147 @@ class MoreauEnvelope(BaseLoss):
         """Return the prediction that z stands for, as the loss has it."""
         return self.loss.inverse_link(z)
 
+    def statistic(self, y: NativeArray) -> NativeArray:
+        """Return what the null model of the loss is a function of the mean of."""
+        return self.loss.statistic(y)
+
+    def null_model(self, mean: NativeArray) -> NativeArray:
+        """Return the null model of the loss."""
+        return self.loss.null_model(mean)
+
     def outside(self, y: NativeArray) -> NativeArray:
         """Return where y is no target that the loss can have."""
         return self.loss.outside(y)
+
+
+def pair_offset(y: NativeArray, offset: NativeArray) -> NativeArray:
+    """Return targets and the offsets of their rows as one array, y + i offset.
+
+    As one complex number to a row the pair is sliced, cut into chunks, read in batches and compiled as targets
+    alone are, by every library. `split_offset` takes it apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pair_offset(np.asarray([2.0, 3.0]), np.asarray([0.5, -1.0]))
+    array([2.+0.5j, 3.-1.j ])
+    """
+    xp = backends.namespace(y)
+    kind = xp.result_type(y.dtype, xp.complex64)
+    return xp.astype(y, kind) + 1j * xp.astype(offset, kind)
+
+
+def split_offset(y: NativeArray) -> tuple[NativeArray, NativeArray | None]:
+    """Return the targets, and the offsets of a y of pairs; None for a y without.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> split_offset(np.asarray([2.0 + 0.5j]))
+    (array([2.]), array([0.5]))
+    """
+    if "complex" not in str(y.dtype):
+        return y, None
+    xp = backends.namespace(y)
+    return xp.real(y), xp.imag(y)
+
+
+@dataclass(frozen=True, repr=False)
+class OffsetLoss(BaseLoss):
+    r"""A loss of rows with offsets, l(z + offset, y), whose targets are pairs of y and offset.
+
+    ``agd.fit`` wraps the loss where it is given an offset. All else that a loss says of itself is the wrapped one's.
+    The pairs are those of `pair_offset`.
+
+    Parameters
+    ----------
+    wrapped : Loss
+        The loss l(z, y).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.loss import Poisson
+    >>> OffsetLoss(Poisson()).gradient(np.asarray([0.0]), np.asarray([3.0 + 1j * np.log(2.0)])).round(6)
+    array([-1.])
+    """
+
+    wrapped: Loss
+    has_offset = True
+
+    def __post_init__(self) -> None:
+        """Take over the members of the loss that no offset changes."""
+        members = _members_of(self.wrapped, BaseLoss, LOSS_ALIASES)
+        own = vars(OffsetLoss)
+        vars(self).update({name: member for name, member in members.items() if name not in own})
+
+    def __repr__(self) -> str:
+        """Return how the wrapped loss writes itself."""
+        return repr(self.wrapped)
+
+    def with_classes(self, count: int) -> OffsetLoss:
+        """Return the same of the loss of this many classes."""
+        return OffsetLoss(self.wrapped.with_classes(count))
+
+    @staticmethod
+    def _add_offset(z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
+        """Return the predictor and the targets of the wrapped loss."""
+        target, offset = split_offset(y)
+        return (z if offset is None else z + offset), target
+
+    def value(self, z: NativeArray, y: NativeArray) -> NativeArray:
+        """Return l(z + offset, y), element by element."""
+        return self.wrapped.value(*self._add_offset(z, y))
+
+    def gradient(self, z: NativeArray, y: NativeArray) -> NativeArray:
+        """Return dl/dz at z + offset, element by element."""
+        return self.wrapped.gradient(*self._add_offset(z, y))
+
+    def hessian(self, z: NativeArray, y: NativeArray) -> NativeArray:
+        """Return d²l/dz² at z + offset, element by element."""
+        return self.wrapped.hessian(*self._add_offset(z, y))
+
+    def value_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
+        """Return both."""
+        return self.wrapped.value_and_gradient(*self._add_offset(z, y))
+
+    def value_gradient_and_hessian(
+        self, z: NativeArray, y: NativeArray
+    ) -> tuple[NativeArray, NativeArray, NativeArray]:
+        """Return all three."""
+        return self.wrapped.value_gradient_and_hessian(*self._add_offset(z, y))
+
+    def sum_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
+        """Return the sum over the rows, and dl/dz of each row."""
+        return self.wrapped.sum_and_gradient(*self._add_offset(z, y))
+
+    def prox(self, z: NativeArray, y: NativeArray, step: float) -> NativeArray:
+        """Return the prox of l, of the predictor with its offset, less the offset."""
+        moved, target = self._add_offset(z, y)
+        return self.wrapped.prox(moved, target, step) - (moved - z)
+
+    def least_value(self, y: NativeArray) -> NativeArray:
+        """Return the minimum of l over z, which no offset changes."""
+        return self.wrapped.least_value(split_offset(y)[0])
+
+    def outside(self, y: NativeArray) -> NativeArray:
+        """Return where the target is none that the loss can have."""
+        return self.wrapped.outside(split_offset(y)[0])
+
+    def statistic(self, y: NativeArray) -> NativeArray:
+        """Return the pair of the target and the mean of y that the offset alone predicts."""
+        target, offset = split_offset(y)
+        alone = 0.0 * target if offset is None else offset
+        return pair_offset(self.wrapped.statistic(target), self.wrapped.inverse_link(alone))
+
+    def null_model(self, mean: NativeArray) -> NativeArray:
+        """Return the constant that brings the mean that the offsets predict to that of the targets.
+
+        It is the best constant model for the identity and the log link, and near it for others.
+        """
+        xp = backends.namespace(mean)
+        z = self.wrapped.link(xp.real(mean)) - self.wrapped.link(xp.imag(mean))
+        return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
 
 class BasePenalty(abc.ABC):

@@ -18,6 +18,7 @@ class LogLink(BaseLoss):
     """The negative log likelihood of a distribution whose mean is exp(z)."""
 
     has_deviance = True
+    log_link = True
 
     def link(self, mean: Array) -> Array:
         """Return log(mean)."""

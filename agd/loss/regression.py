@@ -41,6 +41,7 @@ class Squared(BaseLoss):
     """
 
     name = "squared_error"
+    residual = True
     curvature_bound = 1.0
     quadratic = True
     has_deviance = True
@@ -106,6 +107,7 @@ class Huber(BaseLoss):
     """
 
     name = "huber"
+    residual = True
     curvature_bound = 1.0
 
     delta: float = 1.35
@@ -170,6 +172,7 @@ class Quantile(BaseLoss):
     """
 
     name = "quantile"
+    residual = True
     smooth = False
     piecewise_linear = True
 
@@ -217,6 +220,7 @@ class AbsoluteError(BaseLoss):
     """
 
     name = "absolute_error"
+    residual = True
     smooth = False
     piecewise_linear = True
 
@@ -267,6 +271,7 @@ class EpsilonInsensitive(BaseLoss):
     """
 
     name = "epsilon_insensitive"
+    residual = True
     smooth = False
 
     epsilon: float = 0.1
@@ -323,6 +328,7 @@ class SquaredEpsilonInsensitive(BaseLoss):
     """
 
     name = "squared_epsilon_insensitive"
+    residual = True
     curvature_bound = 2.0
 
     epsilon: float = 0.1
@@ -380,6 +386,7 @@ class SoftL1(BaseLoss):
     """
 
     name = "soft_l1"
+    residual = True
     curvature_bound = 1.0
 
     scale: float = 1.0
@@ -464,6 +471,7 @@ class Cauchy(RedescendingLoss):
     """
 
     name = "cauchy"
+    residual = True
     efficient_scale = 2.385
 
     scale: float = 2.385
@@ -519,6 +527,7 @@ class Tukey(RedescendingLoss):
     """
 
     name = "tukey"
+    residual = True
     efficient_scale = 4.685
 
     scale: float = 4.685

@@ -26,6 +26,7 @@ from agd.gradient.conditioning import Columns
 from agd.gradient.linear import LinearObjective, zero_params
 from agd.gradient.moments import Moments, survey
 from agd.gradient.preconditioner import Scaling
+from agd.loss.base import OffsetLoss
 from agd.loss.penalties import ridge_strength
 from agd.run.result import Result, Status
 from agd.run.stopping import Stop
@@ -36,6 +37,7 @@ __all__ = [
     "Revealed",
     "Solution",
     "Traits",
+    "absorb_offset",
 ]
 
 
@@ -380,6 +382,26 @@ class LinearProblem:
         """Check the values of X if a run that was left to see them itself met values not finite."""
         if np.any(result.status == Status.NON_FINITE):
             self.check_skipped_values()
+
+
+def absorb_offset(data: BaseData, loss: Loss) -> tuple[BaseData, Loss]:
+    """Return data and loss of a fit in which the offsets of the rows, if there are any, are nobody's concern.
+
+    A loss of the residual alone is fitted to the targets less their offsets. Any other is wrapped, and adds to the
+    predictor of a row the offset that its target is paired with.
+
+    Raises
+    ------
+    ValueError
+        For a loss of several outputs, as beside a stream.
+    """
+    if not data.has_offset:
+        return data, loss
+    if loss.outputs is not None:
+        raise ValueError(
+            f"offset must be None for loss {loss.name!r}: one number for each row would move all outputs alike"
+        )
+    return (data.subtract_offset(), loss) if loss.residual else (data, OffsetLoss(loss))
 
 
 def _penalty_kind(penalty: Penalty | None) -> str:

@@ -154,8 +154,11 @@ class _ScaledRows(NamedTuple):
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
         """Centre and scale as `agd.gradient.column_scaling` does; raise `NotApplicable` for constant columns."""
+        pairs = np.complex128 if base.blocks.has_offset else np.float64
+        kinds = (np.float64, pairs, np.float64)
         parts: Any = [
-            None if part is None else part.astype(np.float64, copy=False) for part in base.blocks
+            None if part is None else part.astype(kind, copy=False)
+            for part, kind in zip(base.blocks, kinds, strict=True)
         ]
         X, y, weight = parts
         n, p = X.shape
@@ -288,8 +291,10 @@ def _slopes_of_constant_model(
     """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
     loss: Any = base.loss
     mean = np.asarray(_mean_of_rows(share, loss.statistic(y)))
-    null: Any = loss.null_model(mean) if base.intercept else 0.0 * mean
-    if loss.classes is not None:  # a row of each class tells what all rows do
+    null: Any = loss.null_model(mean) if base.intercept else np.zeros(mean.shape)
+    if (
+        loss.classes is not None and not loss.has_offset
+    ):  # a row of each class tells what all rows do
         shares: HostArray = loss.class_shares(mean)
         share, y = shares, np.arange(float(len(shares)))
     z = np.zeros((len(y), *mean.shape)) + null

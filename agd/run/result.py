@@ -20,7 +20,7 @@ import optree
 from agd import backends
 from agd._typing import Array, Loss, Params, Tree
 from agd._validation import check_columns
-from agd.data.checks import as_features
+from agd.data.checks import add_offset, as_features, as_offset
 from agd.data.screening import Screened, refuse_rows_without_class
 from agd.gradient.linear import linear_predictor
 from agd.run.certificate import Certificate
@@ -376,13 +376,15 @@ class FitResult(Result):
     solver: str | None = None
     targets: int | None = None
 
-    def decision_function(self, X: Any) -> Any:
-        """Return the linear predictor z = X @ coef + intercept.
+    def decision_function(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
+        """Return the linear predictor z = X @ coef + intercept + offset.
 
         Parameters
         ----------
         X : array, sparse matrix or frame, shape (..., n, p)
             Rows, of the columns that were fitted.
+        offset, exposure : array, shape (n,) or (..., n), optional
+            As of ``agd.fit``, for these rows; by default an offset of 0, which is an exposure of 1.
 
         Returns
         -------
@@ -400,18 +402,21 @@ class FitResult(Result):
         X = as_features(X, self.coef, outputs=outputs, several=self.targets is not None)
         with np.errstate(all="ignore"):  # what overflows is infinite, and tiny products are 0
             z = linear_predictor(Params(self.coef, self.intercept), X, outputs=outputs)
-        if self.targets is None:
-            return z
-        # The targets are problems to the solvers, and come first there; in y they are columns.
-        return backends.namespace(z).permute_dims(z, (1, 0, *range(2, z.ndim)))
+        if self.targets is not None:
+            # The targets are problems to the solvers, and come first there; in y they are columns.
+            z = backends.namespace(z).permute_dims(z, (1, 0, *range(2, z.ndim)))
+        offset = as_offset(self.loss, offset, exposure)
+        return z if offset is None else add_offset(z, offset, several=self.targets is not None)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return what the model expects of y: its mean, or the label of the likeliest class.
 
         Parameters
         ----------
         X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
+        offset, exposure : array, shape (n,) or (..., n), optional
+            As of `decision_function`.
 
         Returns
         -------
@@ -424,7 +429,7 @@ class FitResult(Result):
         ValueError
             Of a row with NaN, where the labels are text or booleans; and as `decision_function`.
         """
-        z = self.decision_function(X)
+        z = self.decision_function(X, offset=offset, exposure=exposure)
         if self.classes is None:
             with np.errstate(all="ignore"):
                 return self.loss.predict(z)
@@ -433,13 +438,15 @@ class FitResult(Result):
             unknown = backends.namespace(z).any(unknown, axis=-1)
         return _labels_at(self.loss.likeliest_class(z), self.classes, unknown)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, *, offset: Any = None) -> Any:
         """Return the probabilities of the classes, on the last axis.
 
         Parameters
         ----------
         X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
+        offset : array, shape (n,) or (..., n), optional
+            As of `decision_function`.
 
         Returns
         -------
@@ -454,7 +461,7 @@ class FitResult(Result):
         if self.classes is None:
             raise AttributeError(f"loss {self.loss.name!r} has no classes: use predict")
         with np.errstate(all="ignore"):  # a probability below the smallest number is 0
-            return self.loss.class_probabilities(self.decision_function(X))
+            return self.loss.class_probabilities(self.decision_function(X, offset=offset))
 
 
 def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:

@@ -143,9 +143,9 @@ def _products_of_block(
 ) -> list[Array]:
     """Sum products of the columns with one another, and the columns, over the rows that have a slope."""
     xp = backends.namespace(y)
-    _, flat_rows = _find_flat_rows(loss, params, flat, X, y)
+    z, flat_rows = _find_flat_rows(loss, params, flat, X, y)
     counts = ~flat_rows if weight is None else ~flat_rows & (weight > 0.0)
-    mask = xp.astype(counts, y.dtype)
+    mask = xp.astype(counts, z.dtype)
     Z = scale_rows(X if shift is None else X - shift, mask)
     return [gram_matrix(Z), column_sums(Z), xp.sum(mask)]
 
@@ -171,7 +171,7 @@ def _count_of_block(
     separated = flat_rows & (outward > MIN_SEPARATED_CHANGE)
     if weight is not None:
         opposed, separated = opposed & (weight > 0.0), separated & (weight > 0.0)
-    return [xp.sum(xp.astype(x, y.dtype)) for x in (opposed, separated)]
+    return [xp.sum(xp.astype(x, z.dtype)) for x in (opposed, separated)]
 
 
 def _find_class_separation(result: FitResult, base: Any, scaling: Any) -> str:
