@@ -271,7 +271,7 @@ def encode_labels(y: Any) -> tuple[Any, tuple[Any, ...] | None]:
     >>> encode_labels(["no", "yes", "no"])
     (array([0., 1., 0.]), ('no', 'yes'))
     """
-    if y is None:
+    if y is None or (type(y) is np.ndarray and y.dtype.kind in "fiu"):
         return y, None
     y = as_array("y", y, text=True)
     if backends.dtype_name(y.dtype) == "bool":

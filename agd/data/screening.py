@@ -88,29 +88,19 @@ def screen_block(
     if X.shape[-2] == 0:  # a chunk whose rows were all filtered out
         empty = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
         return xp.asarray(empty, dtype=X.dtype, device=backends.device(X))
-    columns = dict.fromkeys(
-        _BlockReport._fields, xp.zeros((), dtype=y.dtype, device=backends.device(y))
-    )
-    columns["y"] = xp.sum(y)
-    if check_X:
-        columns["X"] = xp.sum(stored_entries(X))
-    if weight is None:
-        one = columns["low"] + 1.0
-        columns |= {"weight": one, "min_weight": one, "min_positive_weight": one}
-    else:
+    zero = xp.zeros((), dtype=y.dtype, device=backends.device(y))
+    weights: tuple[Any, Any, Any] = (zero + 1.0,) * 3
+    if weight is not None:
         positive = xp.where(weight > 0.0, weight, xp.max(weight))
-        columns |= {
-            "weight": xp.sum(weight),
-            "min_weight": xp.min(weight),
-            "min_positive_weight": xp.min(positive),
-        }
+        weights = xp.sum(weight), xp.min(weight), xp.min(positive)
     if loss.classes is None:
-        columns["outside"] = xp.sum(xp.astype(loss.outside(y), y.dtype))
+        low = high = zero
+        total, outside = xp.sum(y), xp.sum(xp.astype(loss.outside(y), y.dtype))
     else:
         low, high = xp.min(y), xp.max(y)
-        third = xp.sum(xp.astype((y != low) & (y != high), y.dtype))
-        columns |= {"low": low, "high": high, "outside": third}
-    report = xp.stack([columns[name] for name in _BlockReport._fields])
+        total, outside = low + high, xp.sum(xp.astype((y != low) & (y != high), y.dtype))
+    total_X = xp.sum(stored_entries(X)) if check_X else zero
+    report = xp.stack(_BlockReport(total_X, total, *weights, outside, low, high))
     report = xp.astype(report, X.dtype, copy=False)
     return xp.concat([report, _distinct_labels(y)]) if _has_many_classes(loss) else report
 
@@ -189,19 +179,21 @@ def screen(
     # The same in every column of its row.
     min_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
     read = backends.to_numpy(xp.concat([reports, min_total])).astype(float)
-    report, total = _BlockReport(*read[:-1, : len(_EMPTY_REPORT)].T), read[-1, 0]
-    _check_finite(blocks, report)
-    if report.high.max() < report.low.min():
+    total, reports_read = float(read[-1, 0]), read[:-1, : len(_EMPTY_REPORT)]
+    least = _BlockReport(*reports_read.min(axis=0).tolist())
+    most = _BlockReport(*reports_read.max(axis=0).tolist())
+    _check_finite(blocks, least, most)
+    if most.high < least.low:
         raise ValueError("X must have at least one row, got chunks without any")
-    if report.min_weight.min() < 0.0:
+    if least.min_weight < 0.0:
         _raise_first_error(blocks, 2, "sample_weight", "negative", lambda x: x < 0.0)
     if not total > 0.0:
         raise ValueError("sample_weight must have a positive sum, got only zeros")
     if not math.isfinite(total):
         raise ValueError("sample_weight must have a finite sum: divide the weights by a constant")
-    min_weight_share = float(report.min_positive_weight.min() / total)
+    min_weight_share = least.min_positive_weight / total
     if loss.classes is None:
-        if report.outside.sum() > 0:
+        if most.outside > 0.0:
             kind = f"values out of range (loss {loss.name!r} needs {loss.domain})"
             _raise_first_error(blocks, 1, "y", kind, loss.outside)
         return Screened(blocks, None, min_weight_share, 1, check_X)
@@ -210,9 +202,9 @@ def screen(
         numbered = classes == tuple(range(len(classes)))
         encoded = blocks if numbered else blocks.encode_labels(classes)
         return Screened(encoded, classes, min_weight_share, 1, check_X)
-    return _encode_classes(blocks, loss, report, min_weight_share)._replace(
-        features_checked=check_X
-    )
+    labels = _two_labels(blocks, loss, least, most, _BlockReport(*reports_read.T))
+    encoded = blocks if labels == (0.0, 1.0) else blocks.encode_labels(labels)
+    return Screened(encoded, labels, min_weight_share, 1, check_X)
 
 
 def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:
@@ -232,9 +224,9 @@ def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:
     return classes
 
 
-def _check_finite(blocks: BaseData, report: _BlockReport) -> None:
+def _check_finite(blocks: BaseData, least: _BlockReport, most: _BlockReport) -> None:
     for which, name in enumerate(("X", "y", "sample_weight")):
-        if not np.isfinite(report[which]).all():
+        if not (math.isfinite(least[which]) and math.isfinite(most[which])):
             # The sum may have overflowed although every term is finite: then nothing is raised.
             _raise_first_error(
                 blocks, which, name, "NaN or infinite", lambda x: ~_namespace(x).isfinite(x)
@@ -245,20 +237,26 @@ def _namespace(x: Array) -> Any:
     return backends.namespace(x)
 
 
-def _encode_classes(
-    blocks: BaseData, loss: Loss, report: _BlockReport, min_weight_share: float
-) -> Screened:
-    """Encode the two labels, low and high, as 0 and 1."""
-    low, high = float(report.low.min()), float(report.high.max())
+def _two_labels(
+    blocks: BaseData,
+    loss: Loss,
+    least: _BlockReport,
+    most: _BlockReport,
+    reports: _BlockReport,
+) -> tuple[float, float]:
+    """Return the two labels of y, low and high; refuse a y of one label, or of more."""
+    low, high = least.low, most.high
     if low == high:
         raise ValueError(f"y must have two classes for loss {loss.name!r}, got one: {low!r}")
-    ends = np.concatenate([report.low, report.high])  # infinite of a block without rows
-    if report.outside.any() or not ((ends == low) | (ends == high) | np.isinf(ends)).all():
+    more = most.outside > 0.0
+    if len(reports.low) > 1:
+        ends = np.concatenate([reports.low, reports.high])  # infinite of a block without rows
+        more = more or not ((ends == low) | (ends == high) | np.isinf(ends)).all()
+    if more:
         third = functools.partial(_is_third_class, low, high)
-        more = f"values of a third class beside {low!r} and {high!r} (loss {loss.name!r} needs two)"
-        _raise_first_error(blocks, 1, "y", more, third)
-    encoded = blocks if (low, high) == (0.0, 1.0) else blocks.encode_labels((low, high))
-    return Screened(encoded, (low, high), min_weight_share, 1)
+        kind = f"values of a third class beside {low!r} and {high!r} (loss {loss.name!r} needs two)"
+        _raise_first_error(blocks, 1, "y", kind, third)
+    return low, high
 
 
 def _is_third_class(low: float, high: float, y: Array) -> Array:

@@ -76,8 +76,13 @@ class Logistic(BaseLoss):
         e = xp.exp(-size)
         near = 1.0 / (1.0 + e)  # the probability of the likelier class, and that of the other
         far = e * near
-        value = 0.5 * (s + size) + log1p(e)
-        return value, side * xp.where(s > 0.0, near, far), near * far
+        share = xp.where(s > 0.0, near, far)
+        # In place of what is new here: memory for as many rows costs as much as the arithmetic.
+        size += s
+        size *= 0.5
+        size += log1p(e)
+        share *= side
+        return size, share, far * near
 
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""

@@ -19,15 +19,12 @@ import numpy as np
 
 from agd._typing import HostArray, NotApplicable, Params
 from agd.gradient.linear import LinearObjective
-from agd.gradient.preconditioner import rounding_share
 from agd.loss.base import entries_like
 from agd.loss.penalties import ridge_curvatures, ridge_strength
 from agd.run.certificate import Deferred
 from agd.run.linear_problem import LinearProblem, Revealed, Solution
-from agd.run.normal_equations import extreme_curvatures, relative_tolerance
-from agd.run.result import FitResult, Status
-from agd.run.semismooth_newton import step_history
-from agd.update.active_set import StepRecord
+from agd.run.normal_equations import extreme_curvatures, relative_tolerance, rounding_share_of
+from agd.run.result import FitResult, History, Status
 from agd.update.newton import (
     DAMPING_DECAY,
     DAMPING_GROWTH,
@@ -56,8 +53,12 @@ MIN_CURVATURE_SHARE = 1e-3
 MAX_OUTPUT_PARAMETERS, MAX_OUTPUT_ENTRIES = 400, 2**21
 # The inverse of a triangular matrix of more rows is put together from those of its halves.
 MAX_INVERTED_ROWS = 32
-# Equal curvatures, those of most losses at a constant model, spare the scaling of the rows where these are many.
-MIN_ROWS_OF_PRODUCT = 500
+# Entries of X times columns from which Hessians in single precision are sooner, by a third and more, the spreads of
+# columns whose squares these hold, and the least curvature that they resolve, as a share of the largest.
+MIN_SINGLE_OPERATIONS, MAX_SINGLE_SPREAD, MIN_SINGLE_CURVATURE_RATIO = 2e6, 1e12, 1e-4
+# The slope at the end of a step as a share of that at its beginning, above which its length is corrected once; a step
+# of less than the least length, which is one that fails, asks for another direction.
+MAX_SLOPE_RATIO, MIN_STEP_LENGTH, MAX_STEP_LENGTH = 0.3, 0.25, 4.0
 # What an evaluation takes, and what a Hessian and its factor take besides, in microseconds on one processor
 # (measured): for each call, row, entry of X, product of two entries of a row, which short rows pay as if they had
 # some columns more, and product of three in the factor. Then the same of a whole fit beside its steps.
@@ -98,14 +99,20 @@ class DirectNewton:
         with np.errstate(all="ignore"):
             rows = _ScaledRows.of(base)
             tolerance = relative_tolerance(np.dtype(problem.resident.dtype))
-            if len(rows.y) < len(rows.mean) and not base.nonsmooth:
-                run, params, grads = _fit_in_span_of_rows(rows, tolerance)
-            else:
-                iterate = _iterate_proximal if base.nonsmooth else _iterate
-                run = iterate(rows, tolerance)
-                params = rows.user_params(run.point.x)
-                grads = rows.user_gradient(run.point.grad)
+            try:
+                run, params, grads = _fit(rows, tolerance)
+            except np.linalg.LinAlgError as error:
+                raise NotApplicable("a singular Hessian") from error
             return Solution(_result(problem, run, params, grads, tolerance))
+
+
+def _fit(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRun, Any, Any]:
+    """Return the run, and the user's parameters and gradient at its end."""
+    nonsmooth = rows.base.nonsmooth
+    if len(rows.y) < len(rows.mean) and not nonsmooth:
+        return _fit_in_span_of_rows(rows, tolerance)
+    run = _iterate_proximal(rows, tolerance) if nonsmooth else _iterate(rows, tolerance)
+    return run, rows.user_params(run.point.x), rows.user_gradient(run.point.grad)
 
 
 def _check_outputs(problem: LinearProblem, base: LinearObjective) -> None:
@@ -137,8 +144,15 @@ class _ScaledRows(NamedTuple):
         What the columns were centred by, and the factors between these coordinates and those of Z.
     unit : float
         A bound on the entries of the gradient at the best constant model.
-    null : numpy.ndarray, shape () or (k,)
-        That model, as a predictor.
+    null : _ConstantModel
+        That model.
+    alpha : float or numpy.ndarray, shape (p,)
+        The curvatures of a ridge.
+    products : numpy.ndarray, shape (d, d), or None
+        The products of the columns over n, where all rows have the same second derivative at the constant model.
+    single : numpy.ndarray, shape (n, d), or None
+        Z in single precision, of which the Hessians are made where these are dear: steps by them are as good, and
+        value and gradient stay in double precision. `work` is then single as well.
     """
 
     base: LinearObjective
@@ -149,7 +163,10 @@ class _ScaledRows(NamedTuple):
     mean: HostArray
     scale: HostArray
     unit: float
-    null: Any
+    null: _ConstantModel
+    alpha: Any
+    products: HostArray | None = None
+    single: HostArray | None = None
 
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
@@ -170,24 +187,56 @@ class _ScaledRows(NamedTuple):
         Z, work = memory[:n], memory[n:]
         np.subtract(X, mean, out=Z[:, :p])
         Z[:, p:] = 1.0
-        if in_span:
-            variance = np.einsum("ij,ij->j", Z, Z if share is None else share[:, None] * Z)[:p]
-            variance = variance / n if share is None else variance
-        else:
-            variance = _mean_of_rows(share, np.square(Z, out=work))[:p]
-        spread = np.sqrt(variance)
-        eps = float(np.finfo(base.blocks.X.dtype).eps)
-        if not (spread > 64.0 * eps * np.abs(mean)).all():
+        null = _ConstantModel.of(base, y, share)
+        rows = cls(base, Z, work, y, share, mean, mean, 1.0, null, _ridge(base, mean))
+        if not in_span:
+            rows = rows._with_products()
+        return rows._scaled(np.sqrt(rows._variances()))
+
+    def _with_products(self) -> _ScaledRows:
+        """Return the same with the products of the columns, where these are the first Hessian, and in which precision."""
+        rows, n = self, len(self.y)
+        if self.base.outputs is None and self.Z.size * self.Z.shape[1] >= MIN_SINGLE_OPERATIONS:
+            halves = self.work.reshape(-1).view(np.float32)[: 2 * self.Z.size]
+            single, work = halves.reshape(2, *self.Z.shape)
+            single[:] = self.Z
+            rows = self._replace(single=single, work=work)
+        if self.share is not None or not self.null.has_equal_curvatures:
+            return rows
+        Z = rows.Z if rows.single is None else rows.single
+        return rows._replace(products=(Z.T @ Z) / n)
+
+    def _variances(self) -> HostArray:
+        """Return the variances of the columns."""
+        p, Z, share = len(self.mean), self.Z, self.share
+        if self.products is not None:
+            variance = self.products.diagonal()[:p].astype(np.float64)
+            if self.single is None or _fits_single(variance):
+                return variance
+        if self.work.dtype == np.float64 and len(self.work):
+            return _mean_of_rows(share, np.square(Z, out=self.work))[:p]
+        squares: HostArray = np.einsum("ij,ij->j", Z, Z if share is None else share[:, None] * Z)
+        return squares[:p] / len(Z) if share is None else squares[:p]
+
+    def _scaled(self, spread: HostArray) -> _ScaledRows:
+        """Return the same for columns of this spread; raise `NotApplicable` for those that are constant."""
+        eps, p = float(np.finfo(self.base.blocks.X.dtype).eps), len(self.mean)
+        if not (spread > 64.0 * eps * np.abs(self.mean)).all():
             raise NotApplicable("columns that are constant, or not finite")
-        null, rms, kappa = _slopes_of_constant_model(base, y, share)
-        if not (kappa > 0.0 and 0.0 < rms < math.inf):
+        if not (self.null.curvature > 0.0 and 0.0 < self.null.slope < math.inf):
             raise NotApplicable("a best constant model that is the minimum")
-        width, scale = 1.0 / math.sqrt(kappa), np.empty(Z.shape[1])
-        scale[:p] = 1.0 / np.hypot(spread / width, np.sqrt(_ridge(base, mean)))
+        width, scale = 1.0 / math.sqrt(self.null.curvature), np.empty(self.Z.shape[1])
+        scale[:p] = 1.0 / np.hypot(spread / width, np.sqrt(self.alpha))
         scale[p:] = width
         if not (np.isfinite(scale).all() and scale.min() > 0.0):
             raise NotApplicable("columns of extreme size")
-        return cls(base, Z, work, y, share, mean, scale, rms * width, null)
+        rows = self._replace(scale=scale, unit=self.null.slope * width)
+        fits = self.single is None or _fits_single(spread * spread)
+        return rows if fits else rows.with_double_hessians()
+
+    def with_double_hessians(self) -> _ScaledRows:
+        """Return the same with Hessians in double precision."""
+        return self._replace(single=None, products=None, work=np.empty_like(self.Z))
 
     @property
     def outputs(self) -> int:
@@ -196,45 +245,75 @@ class _ScaledRows(NamedTuple):
 
     def ridge(self) -> HostArray:
         """Return the curvatures of a quadratic penalty in these coordinates, one for each parameter."""
-        curvatures, p = np.zeros_like(self.scale), len(self.mean)
-        curvatures[:p] = _ridge(self.base, self.mean) * self.scale[:p] ** 2
-        return np.tile(curvatures, self.outputs)
+        curvatures, p = np.zeros(len(self.scale)), len(self.mean)
+        curvatures[:p] = self.alpha * self.scale[:p] ** 2
+        return curvatures if self.base.outputs is None else np.tile(curvatures, self.outputs)
 
     def start(self) -> HostArray:
         """Return the best constant model: the parameters of one output after the other."""
         x, p = np.zeros((self.outputs, len(self.scale))), len(self.mean)
-        x[:, p:] = np.reshape(self.null, (-1, 1)) / self.scale[p:]
+        x[:, p:] = np.reshape(self.null.predictor, (-1, 1)) / self.scale[p:]
         return x.reshape(-1)
 
-    def evaluate(self, x: HostArray) -> tuple[float, HostArray, HostArray]:
-        """Return the value, the gradient, and what `hessian` takes of the rows: their second derivatives.
+    def predictor(self, x: HostArray) -> HostArray:
+        """Return the rows' predictor, (n,) or (n, k), at a point, or its change along a step."""
+        if self.base.outputs is None:
+            return self.Z @ (self.scale * x)
+        return self.Z @ (self.scale * x.reshape(self.outputs, -1)).T
+
+    def row_terms(self, z: HostArray) -> tuple[float, HostArray, HostArray]:
+        """Return the loss, its slopes over the rows, and what `hessian` takes of these: their second derivatives.
 
         With several outputs these are matrices, which are not made before they are asked for: it is the predictor.
         """
-        loss: Any = self.base.loss
-        if self.base.outputs is not None:
-            z = self.Z @ (self.scale * x.reshape(self.outputs, -1)).T
-            value, slope = loss.value_and_gradient(z, self.y)
-            share = 1.0 / len(self.y) if self.share is None else self.share[:, None]
-            total = np.add.reduce(value * (share if self.share is None else self.share))
-            grad: HostArray = self.scale * ((slope * share).T @ self.Z)
-            return float(total), grad.reshape(-1), z
-        value, slope, h = loss.value_gradient_and_hessian(self.Z @ (self.scale * x), self.y)
+        return self.weigh(*_row_losses(self.base, self.y, z))
+
+    def weigh(
+        self, value: HostArray, slope: HostArray, h: HostArray
+    ) -> tuple[float, HostArray, HostArray]:
+        """Return what `row_terms` does, for the loss of each row."""
         if self.share is None:
-            n = len(self.y)
-            return float(np.add.reduce(value)) / n, (self.scale / n) * (slope @ self.Z), h
-        return float(self.share @ value), self.scale * ((slope * self.share) @ self.Z), h
+            return float(np.add.reduce(value)) / len(self.y), slope, h
+        share = self.share if self.base.outputs is None else self.share[:, None]
+        return float(self.share @ value), slope * share, h
+
+    @property
+    def factor(self) -> float:
+        """What the slopes of `row_terms` are still to be multiplied by: the share of rows that weigh the same."""
+        return 1.0 / len(self.y) if self.share is None else 1.0
+
+    def gradient(self, slope: HostArray) -> HostArray:
+        """Return the gradient that these slopes of the rows make."""
+        if self.base.outputs is None:
+            return (self.factor * self.scale) * (slope @ self.Z)
+        grad: HostArray = (self.factor * self.scale) * (slope.T @ self.Z)
+        return grad.reshape(-1)
+
+    def slope_along(self, slope: HostArray, along: HostArray) -> float:
+        """Return the derivative along a step that changes the predictor by `along`, where these are the slopes."""
+        product = slope @ along if slope.ndim == 1 else np.vdot(slope, along)
+        return self.factor * float(product)
+
+    def evaluate(self, x: HostArray) -> tuple[float, HostArray, HostArray]:
+        """Return the value, the gradient, and what `hessian` takes of the rows."""
+        value, slope, h = self.row_terms(self.predictor(x))
+        return value, self.gradient(slope), h
 
     def hessian(self, h: HostArray) -> HostArray:
         """Return the Hessian of rows with these second derivatives; where one is negative it counts as 0."""
         if self.base.outputs is not None:
             return self._hessian_of_outputs(h)
+        Z = self.Z if self.single is None else self.single
         products, n = self.scale[:, None] * self.scale, len(h)
-        if self.share is None and n >= MIN_ROWS_OF_PRODUCT and (h == h[0]).all():
-            return (float(h[0]) / n * products) * (self.Z.T @ self.Z)
+        if h is self.null.losses[2] and self.products is not None:
+            products *= float(h[0])
+            products *= self.products
+            return products
         h = np.maximum(h, 0.0) / n if self.share is None else np.maximum(h, 0.0) * self.share
-        rows = np.multiply(self.Z, np.sqrt(h)[:, None], out=self.work)
-        return products * (rows.T @ rows)
+        roots = np.sqrt(h).astype(Z.dtype, copy=False)
+        rows = np.multiply(Z, roots[:, None], out=self.work)
+        products *= rows.T @ rows
+        return products
 
     def _hessian_of_outputs(self, z: HostArray) -> HostArray:
         """Return the Hessian at a predictor z of several outputs, by the rows of its blocks.
@@ -285,28 +364,66 @@ def _mean_of_rows(share: HostArray | None, x: HostArray) -> Any:
     return np.ones(len(x)) @ x / len(x) if share is None else share @ x
 
 
-def _slopes_of_constant_model(
-    base: LinearObjective, y: HostArray, share: HostArray | None
-) -> tuple[Any, float, float]:
-    """Return the best constant model, the slopes' root mean square there, and the loss's curvature."""
+def _fits_single(variance: HostArray) -> bool:
+    """Return whether single precision holds the products of columns of these variances."""
+    low, high = MAX_SINGLE_SPREAD**-2, MAX_SINGLE_SPREAD**2
+    return bool(variance.min() > low and variance.max() < high)
+
+
+class _ConstantModel(NamedTuple):
+    """The best constant model.
+
+    Attributes
+    ----------
+    predictor : numpy.ndarray, shape () or (k,)
+        Its predictor.
+    z : numpy.ndarray, shape (n,) or (n, k)
+        The same of each row.
+    losses : tuple of numpy.ndarray
+        What `_row_losses` returns there.
+    slope, curvature : float
+        The root mean square of the rows' slopes there, or what rounding of the predictor makes of them where that is
+        more, and the loss's curvature.
+    """
+
+    predictor: Any
+    z: HostArray
+    losses: tuple[HostArray, HostArray, HostArray]
+    slope: float
+    curvature: float
+
+    @classmethod
+    def of(cls, base: LinearObjective, y: HostArray, share: HostArray | None) -> _ConstantModel:
+        """Evaluate it."""
+        loss: Any = base.loss
+        mean = np.asarray(_mean_of_rows(share, loss.statistic(y)))
+        predictor: Any = loss.null_model(mean) if base.intercept else np.zeros(mean.shape)
+        z = np.zeros((len(y), *mean.shape)) + predictor
+        losses = _row_losses(base, y, z)
+        squares = losses[1] * losses[1]
+        square = _mean_of_rows(share, squares if mean.ndim == 0 else np.add.reduce(squares, axis=1))
+        bound = loss.curvature_bound
+        kappa = float(_mean_of_rows(share, losses[2])) if bound is None else bound
+        largest = float(np.maximum.reduce(np.abs(predictor), axis=None))
+        rounding = rounding_share_of(base.blocks.X.dtype) * kappa * largest
+        return cls(predictor, z, losses, max(math.sqrt(square), rounding), kappa)
+
+    @property
+    def has_equal_curvatures(self) -> bool:
+        """Whether the loss has the same second derivative for all rows, as most losses do."""
+        h = self.losses[2]
+        return h.ndim == 1 and bool((h == h[0]).all())
+
+
+def _row_losses(
+    base: LinearObjective, y: HostArray, z: HostArray
+) -> tuple[HostArray, HostArray, HostArray]:
+    """Return the loss of each row, its slope, and its second derivative; of several outputs the predictor instead."""
     loss: Any = base.loss
-    mean = np.asarray(_mean_of_rows(share, loss.statistic(y)))
-    null: Any = loss.null_model(mean) if base.intercept else np.zeros(mean.shape)
-    if (
-        loss.classes is not None and not loss.has_offset
-    ):  # a row of each class tells what all rows do
-        shares: HostArray = loss.class_shares(mean)
-        share, y = shares, np.arange(float(len(shares)))
-    z = np.zeros((len(y), *mean.shape)) + null
-    slope = loss.gradient(z, y)
-    moved = loss.gradient(z + rounding_share(base.blocks.X) * z, y) - slope
-    squares = (
-        _mean_of_rows(share, np.sum(s * s, axis=tuple(range(1, s.ndim)))) for s in (slope, moved)
-    )
-    square = max(squares)
-    bound = loss.curvature_bound
-    kappa = bound if bound is not None else float(_mean_of_rows(share, loss.hessian(z, y)))
-    return null, math.sqrt(square), kappa
+    if base.outputs is None:
+        terms: tuple[HostArray, HostArray, HostArray] = loss.value_gradient_and_hessian(z, y)
+        return terms
+    return *loss.value_and_gradient(z, y), z
 
 
 class _Point(NamedTuple):
@@ -322,6 +439,8 @@ class _Point(NamedTuple):
         The second derivatives of the rows, times their shares of the weights.
     size : float
         The relative residual: the gradient, or x - prox(x - g, 1) where the penalty has a prox.
+    predictor : numpy.ndarray, shape (n,)
+        That of the rows.
     """
 
     x: HostArray
@@ -329,6 +448,7 @@ class _Point(NamedTuple):
     value: float
     row_curvature: HostArray
     size: float
+    predictor: Any = None
 
 
 class _DirectRun(NamedTuple):
@@ -336,7 +456,7 @@ class _DirectRun(NamedTuple):
 
     point: _Point
     hessian: HostArray
-    log: list[StepRecord]
+    history: History
     evaluations: int
 
 
@@ -355,7 +475,7 @@ def _fit_in_span_of_rows(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRu
     except np.linalg.LinAlgError as error:
         raise NotApplicable("rows that are dependent") from error
     spread = np.sqrt(_mean_of_rows(rows.share, T * T))
-    width = 1.0 / math.sqrt(_slopes_of_constant_model(rows.base, rows.y, rows.share)[2])
+    width = 1.0 / math.sqrt(rows.null.curvature)
     scale = 1.0 / np.hypot(spread / width, math.sqrt(alpha))
     Z_of_span = np.concatenate([T, rows.Z[:, p:]], axis=1)
     reduced = rows._replace(
@@ -450,29 +570,35 @@ class _InverseHessian:
         The Hessian at some point.
     damping : float
         What is added to its diagonal.
+    factored : bool
+        Whether to factor it, which serves several steps, and says whether it is positive definite.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        If it is not positive definite.
+        If a factored Hessian is not positive definite.
     """
 
-    def __init__(self, hessian: HostArray, damping: float) -> None:
+    def __init__(self, hessian: HostArray, damping: float, *, factored: bool = True) -> None:
         self.hessian = hessian
         damped = hessian.copy()
         diagonal = damped.reshape(-1)[:: len(damped) + 1]
         rounding = DIAGONAL_NOISE_EPS * len(damped) * EPS64
-        diagonal += damping + rounding * float(diagonal.max())
-        self.root, self.damping = inverse_cholesky(damped), damping
+        diagonal += damping + rounding * float(np.maximum.reduce(diagonal))
+        self.damped, self.damping = damped, damping
+        self.root: Any = inverse_cholesky(damped) if factored else None
         self.pairs: list[tuple[HostArray, HostArray, float]] = []
 
     @property
     def least_curvature(self) -> float:
-        """A bound from below on the least eigenvalue of the Hessian; it is at most d times too small."""
+        """A bound from below on the least eigenvalue of a factored Hessian; it is at most d times too small."""
         return 1.0 / float(np.add.reduce(self.root * self.root, axis=None))
 
     def direction(self, g: HostArray) -> HostArray:
         """Return minus the inverse times g."""
+        if self.root is None:
+            solution: HostArray = np.linalg.solve(self.damped, -g)
+            return solution
         q, factors = -g, []
         for s, y, inverse_product in reversed(self.pairs):
             factors.append(inverse_product * float(s @ q))
@@ -491,52 +617,122 @@ class _InverseHessian:
 
 def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
     """Take Newton steps until the gradient is within the tolerance; a Hessian serves several where it is dear."""
-    ridge, most = rows.ridge(), _most_steps(rows)
-    kept_steps = steps_for_hessian(len(rows.y), len(ridge))
-
-    def evaluate(x: HostArray) -> _Point:
-        value, g, h = rows.evaluate(x)
-        slope = ridge * x
-        g += slope
-        size = float(np.abs(g).max()) / rows.unit
-        return _Point(x, g, value + 0.5 * float(slope @ x), h, size)
-
-    def factor(point: _Point, damping: float) -> _InverseHessian:
-        hessian = rows.hessian(point.row_curvature)
-        hessian.reshape(-1)[:: len(ridge) + 1] += ridge
-        while damping < MAX_DAMPING:
-            with contextlib.suppress(np.linalg.LinAlgError):
-                return _InverseHessian(hessian, damping)
-            damping = DAMPING_GROWTH * damping + MIN_DAMPING
-        raise NotApplicable("a Hessian that is not finite")
-
-    first = point = evaluate(rows.start())
-    inverse = factor(point, 0.0)
+    line, most = _LineOfRows(rows), _most_steps(rows)
+    kept_steps = steps_for_hessian(len(rows.y), len(line.ridge))
+    first = point = line.first_point()
+    inverse = line.inverse_hessian(point, 0.0)
     _check_condition(inverse)
-    steps, evaluations, damping, age = [point], 1, 0.0, 0
+    steps, damping, age = [point], 0.0, 0
     while not point.size <= tolerance:
-        if evaluations > 2 * most or len(steps) > most or not math.isfinite(point.size):
+        if line.evaluations > 3 * most or len(steps) > most or not math.isfinite(point.size):
             raise NotApplicable("steps that do not lead to a minimum")
         if age == kept_steps:
-            inverse, age = factor(point, damping), 0
-        move = inverse.direction(point.grad)
-        new = evaluate(point.x + move)
-        evaluations += 1
-        if not _descends(point, new, float(move @ point.grad)):
+            inverse, age = line.inverse_hessian(point, damping, factored=kept_steps > 1), 0
+        new = line.search(point, inverse.direction(point.grad))
+        if new is None:
             # A Hessian of another point is replaced by the one here before the step is shortened.
             damping = damping if age else DAMPING_GROWTH * damping + MIN_DAMPING
-            inverse, age = factor(point, damping), 0
+            inverse, age = line.inverse_hessian(point, damping), 0
             damping = inverse.damping
             continue
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
         age += 1
         if age < kept_steps:
-            inverse.correct(move, new.grad - point.grad)
+            inverse.correct(new.x - point.x, new.grad - point.grad)
         steps.append(new)
         point = new
     if rows.base.penalty is None:
-        _check_curvature(first, point, factor)
-    return _DirectRun(point, inverse.hessian, _log_steps(steps), evaluations)
+        _check_curvature(first, point, line)
+    return _DirectRun(point, inverse.hessian, _history(steps), line.evaluations)
+
+
+class _Trial(NamedTuple):
+    """A point on a line: the predictor of the rows, the value, the slopes of the rows, and the ridge's gradient."""
+
+    x: HostArray
+    predictor: HostArray
+    value: float
+    slope: HostArray
+    row_curvature: HostArray
+    pull: HostArray
+
+
+class _LineOfRows:
+    """The objective of some rows along a line: a trial costs no product with the rows but the one of the step.
+
+    Parameters
+    ----------
+    rows : _ScaledRows
+        The rows.
+    """
+
+    def __init__(self, rows: _ScaledRows) -> None:
+        self.rows, self.ridge, self.evaluations = rows, rows.ridge(), 0
+
+    def first_point(self) -> _Point:
+        """Return the best constant model, which needs no product with the rows but that of the gradient."""
+        x, null = self.rows.start(), self.rows.null
+        return self._complete(self._trial(x, null.z, self.rows.weigh(*null.losses)))
+
+    def _trial(
+        self, x: HostArray, z: HostArray, terms: tuple[float, HostArray, HostArray] | None = None
+    ) -> _Trial:
+        """Evaluate a point, but for the gradient, which takes a product with the rows."""
+        self.evaluations += 1
+        value, slope, h = self.rows.row_terms(z) if terms is None else terms
+        pull = self.ridge * x
+        return _Trial(x, z, value + 0.5 * float(pull @ x), slope, h, pull)
+
+    def _complete(self, trial: _Trial) -> _Point:
+        g = self.rows.gradient(trial.slope)
+        g += trial.pull
+        size = float(np.maximum.reduce(np.abs(g))) / self.rows.unit
+        return _Point(trial.x, g, trial.value, trial.row_curvature, size, trial.predictor)
+
+    def search(self, old: _Point, move: HostArray) -> _Point | None:
+        """Return an acceptable point along a step, at its end or where the slope says that the minimum is.
+
+        None says that there is no such point, or none but near the beginning.
+        """
+        change = float(move @ old.grad)
+        if not change < 0.0:
+            return None
+        along = self.rows.predictor(move)
+        trial = self._trial(old.x + move, old.predictor + along)
+        end = self.rows.slope_along(trial.slope, along) + float(trial.pull @ move)
+        lower = trial.value <= old.value + MIN_DECREASE_SHARE * change
+        if (not lower or abs(end) > -MAX_SLOPE_RATIO * change) and math.isfinite(end):
+            length = change / (change - end) if end > change else math.inf
+            length = min(max(length, MIN_STEP_LENGTH), MAX_STEP_LENGTH)
+            nearer = self._trial(old.x + length * move, old.predictor + length * along)
+            if nearer.value < trial.value or not lower:
+                trial, change = nearer, length * change
+        new = self._complete(trial)
+        return new if _descends(old, new, change) else None
+
+    def inverse_hessian(
+        self, point: _Point, damping: float, *, factored: bool = True
+    ) -> _InverseHessian:
+        """Return the inverse of the Hessian at a point, with the least damping that it takes."""
+        hessian = self.hessian(point)
+        while damping < MAX_DAMPING:
+            with contextlib.suppress(np.linalg.LinAlgError):
+                inverse = _InverseHessian(hessian, damping, factored=factored)
+                least = MIN_SINGLE_CURVATURE_RATIO * float(hessian.diagonal().max())
+                if self.rows.single is None or inverse.least_curvature > least:
+                    return inverse
+            if self.rows.single is not None:
+                self.rows = self.rows.with_double_hessians()
+                hessian = self.hessian(point)
+                continue
+            damping = DAMPING_GROWTH * damping + MIN_DAMPING
+        raise NotApplicable("a Hessian that is not finite")
+
+    def hessian(self, point: _Point) -> HostArray:
+        """Return the Hessian at a point."""
+        hessian = self.rows.hessian(point.row_curvature)
+        hessian.reshape(-1)[:: len(self.ridge) + 1] += self.ridge
+        return hessian
 
 
 def _most_steps(rows: _ScaledRows) -> int:
@@ -545,12 +741,15 @@ def _most_steps(rows: _ScaledRows) -> int:
     return MAX_STEPS if rows.base.blocks.X.dtype == np.float64 else MAX_STEPS_SINGLE
 
 
-def _log_steps(steps: list[_Point]) -> list[StepRecord]:
-    """Return what the history says of the points of a run."""
+def _history(steps: list[_Point]) -> History:
+    """Return the history of the points of a run."""
     x = np.asarray([point.x for point in steps])
-    moves, sizes = np.abs(x[1:] - x[:-1]).max(axis=1), np.abs(x[1:]).max(axis=1)
-    moved = [math.nan, *(moves / np.where(sizes > 0.0, sizes, 1.0)).tolist()]
-    return [StepRecord(point.value, point.size, m) for point, m in zip(steps, moved, strict=True)]
+    numbers = np.asarray([(point.value, point.size) for point in steps])
+    moved, nit = np.full(len(steps), math.nan), np.arange(len(steps))
+    sizes = np.maximum.reduce(np.abs(x[1:]), axis=1)
+    sizes[sizes == 0.0] = 1.0
+    moved[1:] = np.maximum.reduce(np.abs(x[1:] - x[:-1]), axis=1) / sizes
+    return History(nit, numbers[:, 0], numbers[:, 1], moved, 1 + nit)
 
 
 def _check_condition(inverse: _InverseHessian) -> None:
@@ -563,7 +762,7 @@ def _check_condition(inverse: _InverseHessian) -> None:
         raise NotApplicable("columns that are nearly dependent, or values that are not finite")
 
 
-def _check_curvature(first: _Point, last: _Point, factor: Any) -> None:
+def _check_curvature(first: _Point, last: _Point, line: _LineOfRows) -> None:
     """Raise `NotApplicable` where little curvature is left, as where there is no minimum.
 
     The Hessian is at least as large a share of the first one as the curvature of each row is; where a row has lost
@@ -572,7 +771,7 @@ def _check_curvature(first: _Point, last: _Point, factor: Any) -> None:
     numbers = last.row_curvature.ndim == 1
     if numbers and (last.row_curvature > MIN_CURVATURE_SHARE * first.row_curvature).all():
         return
-    before, after = (np.linalg.eigvalsh(factor(point, 0.0).hessian)[0] for point in (first, last))
+    before, after = (np.linalg.eigvalsh(line.hessian(point))[0] for point in (first, last))
     if not after > MIN_CURVATURE_SHARE * before:
         raise NotApplicable("a curvature that vanishes, as where there is no minimum")
 
@@ -584,22 +783,30 @@ def _iterate_proximal(rows: _ScaledRows, tolerance: float) -> _DirectRun:
     scale, d = rows.scale[:p], len(rows.scale)
 
     def evaluate(x: HostArray) -> tuple[_Point, HostPoint]:
-        value, g, h = rows.evaluate(x)
+        constant = not x[:p].any() and not steps
+        value, slope, h = (
+            rows.weigh(*rows.null.losses) if constant else rows.row_terms(rows.predictor(x))
+        )
+        g = rows.gradient(slope)
         near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
         residual = np.append(x[:p] - near / scale, g[p:])
         added = float(penalty.value(scale * x[:p]))
-        size = float(np.abs(residual).max()) / rows.unit
-        at = HostPoint(x, g, rows.hessian(h), value + added, added, residual)
+        size = float(np.maximum.reduce(np.abs(residual))) / rows.unit
+        at = HostPoint(x, g, hessian, value + added, added, residual)
         return _Point(x, g, value + added, h, size), at
 
-    x = rows.start()
+    x, hessian, steps = rows.start(), np.eye(d), list[_Point]()
     x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
     point, at = evaluate(x)
-    steps, evaluations, damping = [point], 1, 0.0
+    steps.append(point)
+    evaluations, damping, last = 1, 0.0, None
     while not point.size <= tolerance:
         if evaluations > 2 * most or len(steps) > most or not math.isfinite(point.size):
             raise NotApplicable("steps that do not lead to a minimum")
-        rounding = DIAGONAL_NOISE_EPS * d * EPS64 * float(at.hessian.diagonal().max())
+        if point is not last:
+            rows, hessian = _resolved_hessian(rows, point)
+            at, last = at._replace(hessian=hessian), point
+        rounding = DIAGONAL_NOISE_EPS * d * EPS64 * float(hessian.diagonal().max())
         new, new_at = evaluate(at.model_minimum(scale, penalty, damping + rounding))
         evaluations += 1
         change = float((new.x - point.x) @ point.grad) + new_at.penalty - at.penalty
@@ -609,7 +816,21 @@ def _iterate_proximal(rows: _ScaledRows, tolerance: float) -> _DirectRun:
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
         steps.append(new)
         point, at = new, new_at
-    return _DirectRun(point, at.hessian, _log_steps(steps), evaluations)
+    return _DirectRun(point, hessian, _history(steps), evaluations)
+
+
+def _resolved_hessian(rows: _ScaledRows, point: _Point) -> tuple[_ScaledRows, HostArray]:
+    """Return the Hessian at a point, in double precision where single does not resolve its curvatures, and the rows."""
+    hessian = rows.hessian(point.row_curvature)
+    if rows.single is None:
+        return rows, hessian
+    shift = MIN_SINGLE_CURVATURE_RATIO * float(hessian.diagonal().max())
+    try:
+        np.linalg.cholesky(hessian - shift * np.eye(len(hessian)))
+    except np.linalg.LinAlgError:
+        rows = rows.with_double_hessians()
+        return rows, rows.hessian(point.row_curvature)
+    return rows, hessian
 
 
 def _descends(old: _Point, new: _Point, change: float) -> bool:
@@ -629,7 +850,7 @@ def _result(
     """Put together the result of a run that has converged."""
     kind, penalty = problem.resident.dtype, problem.penalty
     nonsmooth = penalty is not None and not penalty.smooth
-    (w, b), (point, hessian, log, evaluations) = user_params, run
+    (w, b), (point, hessian, history, evaluations) = user_params, run
     if nonsmooth:
         w = penalty.prox(w, 0.0 * w)  # type: ignore[union-attr] # the nearest point that is allowed
 
@@ -638,14 +859,14 @@ def _result(
         return Params(coef.astype(kind, copy=False), constant)
 
     x, jac = params(w, b), params(*user_gradient)
-    nit = len(log) - 1
+    nit = len(history.nit) - 1
     whole = hessian is not None  # in the span of the rows the other curvatures are not known
     ends = functools.partial(extreme_curvatures, hessian) if whole else None
     method = ProximalNewton() if nonsmooth else Newton()
     return FitResult(
         x=x, fun=point.value, jac=jac, nit=nit, nfev=evaluations, njev=evaluations,
         status=Status.CONVERGED, success=True, message=Status.CONVERGED.message(nit),
-        history=step_history(log), n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
+        history=history, n_sync=1 + evaluations, method=method.name + ("" if whole else " on the rows"),
         certificate=Deferred(point.size, tolerance, ends=ends),
         coef=x.coef, intercept=x.intercept, loss=problem.loss, classes=problem.screened_data.classes,
         n_passes=None, solver=problem.solver,

@@ -39,6 +39,7 @@ __all__ = [
     "HostScaling",
     "extreme_curvatures",
     "relative_tolerance",
+    "rounding_share_of",
 ]
 
 
@@ -63,7 +64,8 @@ def relative_tolerance(kind: Any) -> float:
     return default_gradient_tolerance(np.zeros((), dtype=kind))
 
 
-def _rounding_share(kind: Any) -> float:
+def rounding_share_of(kind: Any) -> float:
+    """Return the share of a predictor that may be rounding in a dtype, in units of the default tolerance."""
     return ROUNDING_SHARE if kind == np.float64 else 2.0 * EPS32 / relative_tolerance(kind)
 
 
@@ -121,7 +123,7 @@ class HostScaling(NamedTuple):
         if not (m.yy > 0.0 and min(squares) >= _min_square(m.eps)):
             raise NotApplicable(IRREGULAR)
         root = np.hypot(spread, ridge**0.5) if ridge else spread
-        unit = max(math.sqrt(m.yy), _rounding_share(kind) * abs(m.mean_y))
+        unit = max(math.sqrt(m.yy), rounding_share_of(kind) * abs(m.mean_y))
         return cls(m.mean, 1.0 / root, root, unit, kind)
 
     def hessian(self, m: RowMoments, ridge: float) -> Any:
@@ -137,7 +139,7 @@ class HostScaling(NamedTuple):
         """Return `unit`, and what the rounding of the params adds to a gradient."""
         reach = np.abs(self.shift) + self.root
         rounded = float(np.add.reduce(reach * np.abs(w))) + abs(b)
-        return self.unit + _rounding_share(self.kind) * rounded
+        return self.unit + rounding_share_of(self.kind) * rounded
 
     def round_params(self, w: Any, b: float) -> tuple[Any, float]:
         """Return parameters as the data's dtype holds them."""

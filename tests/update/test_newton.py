@@ -272,7 +272,7 @@ def test_small_fits_without_the_loop_give_the_answer_of_the_loop(loss, kind, pen
     np.testing.assert_allclose(direct.jac.coef, loop.jac.coef, atol=tolerance)
     assert direct.fun == pytest.approx(loop.fun, rel=tolerance)
     assert direct.coef.dtype == loop.coef.dtype
-    assert abs(direct.nit - loop.nit) <= 1
+    assert direct.nit <= loop.nit + 1
     assert direct.history.value[0] == pytest.approx(loop.history.value[0], rel=1e-5)
     assert direct.certificate.tolerance == loop.certificate.tolerance
 
@@ -361,3 +361,27 @@ def test_the_inverse_of_the_factor_is_that_of_the_matrix(d):
     np.testing.assert_allclose(root.T @ root @ H, np.eye(d), atol=1e-9)
     with pytest.raises(np.linalg.LinAlgError):
         inverse_cholesky(-H)
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "poisson", "huber"])
+@pytest.mark.parametrize("kind", ["even", "nearly dependent", "tiny", "far from zero"])
+@pytest.mark.parametrize("penalty", [L2(1e-4), L1(1e-3)])
+def test_hessians_in_single_precision_cost_no_digit(loss, kind, penalty):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 40)) * np.exp(rng.normal(size=40))
+    z = X / X.std(axis=0) @ rng.normal(size=40) / 6.0
+    y = {"log_loss": 1.0 * (z > rng.normal(size=2000)), "poisson": rng.poisson(np.exp(z)) * 1.0}
+    if kind == "nearly dependent":
+        X[:, 1] = X[:, 0] + 1e-4 * X[:, 1]
+    elif kind == "tiny":
+        X = X * 1e-14
+    elif kind == "far from zero":
+        X = X + 1e4
+    target = y.get(loss, z + rng.normal(size=2000))
+    direct = agd.fit(X, target, loss=loss, penalty=penalty)
+    loop = agd.fit(X, target, loss=loss, penalty=penalty, stop=agd.Stop(grad_tol=1e-12))
+    assert direct.success
+    assert direct.solver.endswith("_direct")
+    scale = X.std(axis=0)
+    np.testing.assert_allclose(direct.coef * scale, loop.coef * scale, atol=1e-8)
+    np.testing.assert_allclose(direct.fun, loop.fun, rtol=1e-12)
