@@ -399,7 +399,8 @@ def _check_start(result: Result, *, negative: bool = False) -> None:
     if not np.isfinite(start_value):
         shown = -start_value if negative else start_value
         raise ValueError(f"fun must be finite at x0{problem}, got {shown!r}")
-    raise ValueError(f"the gradient must be finite at x0{problem}: it is NaN or infinite there")
+    kind = "NaN" if np.isnan(result.history.grad_norm[0][broken]).any() else "infinite"
+    raise ValueError(f"the gradient must be finite at x0{problem}: it is {kind} there")
 
 
 def _choose_solver(

@@ -406,3 +406,71 @@ def test_a_limit_of_blas_is_not_left_over_in_a_forked_process():
     subprocess.run(
         [sys.executable, "-W", "error", "-c", IN_A_FORK], check=True, env=os.environ | limits
     )
+
+
+# -- what is not finite, and what is unscaled, is said as it is -----------------------------------
+
+METHODS = {
+    "lbfgs": "lbfgs", "cg": "cg", "gd": "gd", "adam": "adam",
+    "a fixed rate": agd.update.gradient_descent(0.1), "adam, a fixed rate": agd.update.adam(0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("value", "slope", "words"),
+    [
+        (np.nan, 1.0, "the value is not finite: NaN"),
+        (np.inf, 1.0, "the value is not finite: infinite"),
+        (-np.inf, 1.0, "the value is not finite: -infinity"),
+        (1.0, np.nan, "the gradient is not finite: NaN"),
+        (1.0, np.inf, "the gradient is not finite: infinite"),
+    ],
+)
+def test_what_is_not_finite_on_the_way_is_named(method, value, slope, words):
+    def fun(x):
+        return np.sum((x - 3.0) ** 2) * (value if x[0] > 1.0 else 1.0)
+
+    def jac(x):
+        return 2.0 * (x - 3.0) * (slope if x[0] > 1.0 else 1.0)
+
+    result = agd.minimize(fun, np.zeros(2), jac=jac, method=METHODS[method])
+    assert (result.status, result.success) == (Status.NON_FINITE, False)
+    assert result.message.startswith(words)
+    assert np.all(result.x <= 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "slope", "words"),
+    [
+        (np.nan, 1.0, "fun must be finite at x0, got nan"),
+        (np.inf, 1.0, "fun must be finite at x0, got inf"),
+        (1.0, np.nan, "the gradient must be finite at x0: it is NaN"),
+        (1.0, np.inf, "the gradient must be finite at x0: it is infinite"),
+    ],
+)
+def test_what_is_not_finite_at_the_start_is_named(value, slope, words):
+    with pytest.raises(ValueError, match=words):
+        agd.minimize(lambda x: value * 1.0, np.ones(2), jac=lambda x: slope * x)
+
+
+def test_steps_out_of_range_are_told_their_cause():
+    far = agd.minimize(lambda x: np.sum(x**2), np.asarray([1e150, 1.0]))
+    assert not far.success
+    assert "derivative" not in far.message
+    long = agd.minimize(
+        lambda x: np.sum(x**4), np.ones(2), jac=lambda x: 4.0 * x**3, method=agd.update.adam(1e80)
+    )
+    assert "use a smaller learning_rate" in long.message
+    with pytest.warns(agd.ConvergenceWarning, match=r"infinite at the first point"):
+        agd.fit(ROWS, ROWS[:, 0], init=np.full(3, 1e200))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
+@pytest.mark.parametrize("method", ["gd", "adam", "nesterov"])
+def test_unscaled_columns_are_told_their_condition(method, loss):
+    X = ROWS * np.asarray([1.0, 1e3, 1e5])
+    stop = agd.Stop(max_iter=200)
+    with pytest.warns(agd.ConvergenceWarning, match=r"L/mu is \d\S*e\+\d+.*: use method='auto'"):
+        result = agd.fit(X, MIXED, method=method, loss=loss, stop=stop)
+    assert "raise max_iter" not in result.message

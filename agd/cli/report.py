@@ -105,12 +105,19 @@ def print_fit(fitted: Any, *, as_json: bool) -> None:
             SCORE_TITLES.get(name, name): f"{v:.6g}" if math.isfinite(v) else "-"
             for name, v in fitted.scores.items()
         },
-        "status": in_option_names(result.message),
+        "status": _status_words(result),
         "method": result.method,
         "backend": f"{fitted.backend}, {fitted.seconds:.2f} s",
     }
     for name, text in lines.items():
         print(f"  {name:<9} {text}")
+
+
+def _status_words(result: Any) -> str:
+    """Say how a fit ended; of one that failed what to do next is said on the standard error alone."""
+    message = in_option_names(result.message)
+    end, _, advice = message.partition(": ")
+    return message if result.success or not advice else f"{end} (after {result.nit} steps)"
 
 
 def _count_phrase(count: int, noun: str) -> str:

@@ -171,9 +171,9 @@ def _difference_quotients(
         return _divide_by_step(xp, rises[0], offsets[0])
     # Through (0, 0), (a, f_a) and (b, f_b): central where b = -a, one-sided where b = 2a.
     (a, b), (rise_a, rise_b) = offsets, rises
-    return _divide_by_step(
-        xp, _divide_by_step(xp, rise_a * b, a) - _divide_by_step(xp, rise_b * a, b), b - a
-    )
+    # Slopes are weighted: a rise times a step overflows where the slope does not.
+    weight_a, weight_b = _divide_by_step(xp, b, b - a), _divide_by_step(xp, a, b - a)
+    return weight_a * _divide_by_step(xp, rise_a, a) - weight_b * _divide_by_step(xp, rise_b, b)
 
 
 def _divide_by_step(xp: Namespace, x: Array, h: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
@@ -326,8 +327,39 @@ def _mark_diverged(result: FitResult, method: Any) -> FitResult:
     )
 
 
+# L/mu above which descent in the units of the columns takes more steps than the default limit.
+MAX_CONDITION_OF_DESCENT = 1e4
+
+
+def _unscaled_advice(result: FitResult, objective: Any) -> str:
+    """Return what to advise where columns of unlike scales make L/mu large; nothing where they are alike.
+
+    L/mu is at least the square of the largest ratio of their spreads; where the certificate has it, that is said.
+    """
+    scaling = objective.linear_objective.convergence_norm
+    if objective.preconditioner is not None or scaling is None:
+        return ""
+    known, host = result.certificate, backends.to_numpy(scaling.inv_std)
+    usable = np.where(np.isfinite(host) & (host > 0.0), host, np.nan)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a problem without a usable column
+        ratio = float(np.nanmax(np.nanmax(usable, axis=-1) / np.nanmin(usable, axis=-1)))
+    if not ratio * ratio > MAX_CONDITION_OF_DESCENT:
+        return ""
+    measured = known.source == "Hessian" and isinstance(known.condition, float)
+    exact = measured and math.isfinite(known.condition)
+    condition = (
+        f"L/mu is {known.condition if exact else ratio * ratio:.2g}{' or more' * (not exact)}"
+    )
+    return f"the spreads of the columns differ by a factor of {ratio:.2g}, so that {condition}: use method='auto'"
+
+
 def _too_long(result: FitResult, objective: Any, method: Any) -> FitResult:
     """Advise a smaller rate, not more steps, where the rate is above the largest stable one."""
+    if advice := _unscaled_advice(result, objective):
+        words = f"stopped at the limit of iterations or calls before it converged: {advice}"
+        result = replace(result, n_sync=result.n_sync + 1)
+        return replace(result, message=result.message.replace(Status.MAX_ITER.advice, words))
     rule = method.update_rule
     rate = rule.constant_rate if rule is not None and rule.name == "gradient_descent" else None
     # Measuring takes a few passes: of a run as short as that there is nothing to say yet.

@@ -17,7 +17,7 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._tree import TreeLayout, as_scalar
+from agd._tree import TreeLayout, as_scalar, tree_axpy, tree_max_abs
 from agd._typing import Method, Objective, Tree
 from agd._validation import as_bool, writable_copy
 from agd.gradient.critical_points import newton_decrement
@@ -275,7 +275,8 @@ class _Run:
         small for a change of x by a share of eps^(1/2) to show in the value.
         """
         if self.rounding_limit is not None:
-            return observation.grad_norm <= self.rounding_limit.limit(observation)
+            limit = self.rounding_limit.limit(observation)
+            return observation.grad_norm <= capped_limit(limit, self.monitor.first)
         size, mu, value = observation.grad_norm, observation.least_curvature, abs(observation.value)
         no_fall = (mu > 0.0) & (size * size <= MAX_ROUNDING_EPS * self.eps * value * mu)
         unmoved = (observation.curvature <= 0.0) & (size <= self.default_limit)
@@ -406,7 +407,10 @@ class _Run:
         status = self.monitor.status
         single = status.ndim == 0
         nit = np.asarray(observation.iterations).astype(int)
+        # Words come before the counts, which they may add to.
         message = self._message(status, nit)
+        if single and status == Status.NON_FINITE:
+            message = message.replace(Status.NON_FINITE.advice, self._nonfinite_words())
         if self.method.update_rule is None:
             message = message.replace(Status.DIVERGED.advice, DIVERGED_WITHOUT_RATE)
         x, jac = optree.tree_map(_as_array, self.compiled_step.report())
@@ -433,6 +437,40 @@ class _Run:
             ),
         )
 
+    def _nonfinite_words(self) -> str:
+        """Say what is not finite: at the point itself, or next to it, down its gradient.
+
+        Of a linear model the data are finite: what can overflow is the point itself. Of a function some values are
+        asked for, which are counted.
+        """
+        seen, objective = self.observation, self.objective
+        if not (np.isfinite(seen.value) and np.isfinite(seen.grad_norm)):
+            place = "where the run ended" if seen.iterations else "at the first point (init=)"
+            return _words_of_nonfinite(float(seen.value), float(seen.grad_norm), place)
+        if objective.linear_objective is not None:
+            return Status.NON_FINITE.advice
+        point, grad = self.compiled_step.params, self.compiled_step.state.grad
+        for share in NEIGHBOUR_DISTANCES:
+            t = float(share * max(1.0, seen.size) / seen.grad_norm) if seen.grad_norm else 0.0
+            trial = tree_axpy(-t, grad, point)
+            trial = objective.prox(trial, t) if objective.nonsmooth else trial
+            value, slopes = objective.value_and_grad(trial)
+            for name in self.earlier_calls:
+                per_evaluation = (
+                    objective.value_calls if name == "value_calls" else objective.grad_calls
+                )
+                self.earlier_calls[name] += int(per_evaluation)
+            numbers = backends.read_together([value, tree_max_abs(slopes, 0)])
+            if not np.isfinite(numbers).all():
+                place = "next to the last finite point, which is returned"
+                return _words_of_nonfinite(float(numbers[0]), float(numbers[1]), place)
+        if self.method.update_rule is not None:
+            return "the next step leads out of the range of the dtype: use a smaller learning_rate"
+        return (
+            "the arithmetic of the method overflows, at a point where value and gradient are finite: start nearer "
+            "to a minimum, or scale the function"
+        )
+
     def _message(self, status: Any, nit: Any) -> str:
         """Say how the run ended; of one that converged by its value, what stood still and what the gradient is."""
         message, plateau = status_message(status, nit), self.monitor.plateau
@@ -444,6 +482,25 @@ class _Run:
             f"{message}: by the value, which gained less than {plateau.rtol:g} of its fall in {plateau.patience} "
             f"epochs; the gradient is {share:.1g} of the first"
         )
+
+
+# How far from the last finite point others are asked for, as a share of its size.
+NEIGHBOUR_DISTANCES = (1e-15, 1e-8, 1e-4, 1e-2, 1.0, 100.0)
+
+
+def _words_of_nonfinite(value: float, grad_norm: float, place: str) -> str:
+    """Say which of value and gradient is NaN or infinite at a place, and what to do."""
+    if math.isfinite(value):
+        kind = "NaN" if math.isnan(grad_norm) else "infinite"
+        return f"the gradient is not finite: {kind} {place}, where the value is finite; check the derivative there"
+    if math.isnan(value):
+        advice = "check the data and the function there, such as the root of a negative number, or keep away by bounds"
+    elif value > 0.0:
+        advice = "it overflows or has a pole there; start elsewhere, keep away by bounds, or scale the function"
+    else:
+        advice = "the function has no minimum there"
+    kind = "NaN" if math.isnan(value) else "infinite" if value > 0.0 else "-infinity"
+    return f"the value is not finite: {kind} {place}; {advice}"
 
 
 def _as_array(x: Any) -> Any:

@@ -957,7 +957,9 @@ class StoppingMonitor:
         self._end(far_above & increasing, Status.DIVERGED)
         self._end(status >= 0, status)
         max_trials = max(MAX_FAILED_TRIALS, MAX_FAILED_EPOCHS * self.epoch)
-        self._end(observation.steps - self.last_step >= max_trials, Status.LINE_SEARCH)
+        no_step = observation.steps - self.last_step >= max_trials
+        self._end(no_step & (observation.hit_nonfinite != 0), Status.NON_FINITE)
+        self._end(no_step, Status.LINE_SEARCH)
 
     def _count_steps_without_gain(self, plateau: Plateau, observation: Observation) -> None:
         """Note the value of the last gain, and how many steps ago it was."""

@@ -382,7 +382,7 @@ class Accelerated(Solver):
             *columns, change, square, moved, host=self.host_scalars
         )
         xp, L = backends.namespace(value), state.progress.curvature
-        finite = xp.isfinite(value)
+        finite = xp.isfinite(value) & xp.isfinite(change)
         accept = finite & (change <= L * square)
         one = xp.ones_like(value)
         progress = _count_evaluations(
