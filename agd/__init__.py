@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agd.line import gradient_descent, loss_fn, train
     from agd.linear import FitResult, fit, path
     from agd.minimize import MinimizeResult, maximize, minimize
+    from agd.model_selection import PenaltyPath, penalty_path
     from agd.online import Online
     from agd.run import (
         Deadline,
@@ -56,6 +57,7 @@ __all__ = [
     "MaxIter",
     "MinimizeResult",
     "Online",
+    "PenaltyPath",
     "Result",
     "Status",
     "StepTol",
@@ -78,6 +80,7 @@ __all__ = [
     "maximize",
     "minimize",
     "path",
+    "penalty_path",
     "run",
     "steepest_direction",
     "train",
@@ -102,6 +105,7 @@ _NAMES = {
     "line": ("gradient_descent", "loss_fn", "train"),
     "linear": ("FitResult", "fit", "path"),
     "minimize": ("MinimizeResult", "maximize", "minimize"),
+    "model_selection": ("PenaltyPath", "penalty_path"),
     "online": ("Online",),
     "run": (
         "Deadline",

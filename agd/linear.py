@@ -57,6 +57,7 @@ def fit(
     penalty: Penalty | None = None,
     sample_weight: Any = None,
     intercept: bool = True,
+    standardize: bool = False,
     method: str | Rule | Method = "auto",
     stop: Stop | Criterion | str | None = None,
     init: Any = None,
@@ -98,6 +99,10 @@ def fit(
         A weight of 0 or more for each row.
     intercept : bool
         Whether the model has a constant term.
+    standardize : bool
+        Whether the penalty acts in standard units: on each coefficient times the weighted standard deviation of
+        its column. The coefficients are reported in the units of X all the same, and sets such as
+        ``agd.loss.Box`` stay in these. It takes two passes over the data.
     method : str, Rule or Method
         What takes the steps. ``"auto"``, the default, needs no tuning: ``agd.run.select_solver`` names a
         row of ``agd.run.SOLVERS`` for the sizes (n rows, p columns), the kind of data, the loss and the
@@ -280,6 +285,8 @@ def fit(
     quiet = np.errstate(all="ignore")
     with backends.device_context(data.X), backends.count_host_reads() as reads, quiet:
         try:
+            if as_flag("standardize", standardize):
+                problem = problem.standardized()
             result, rank_warning = explain(solve(problem), problem)
         except KeyboardInterrupt as interrupt:
             name_interrupted_fit(interrupt, problem, labels)

@@ -26,10 +26,12 @@ from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling, default_gradient_tolerance, rounding_share
 from agd.loss.base import split_offset
+from agd.loss.penalties import ridge_like
 
 __all__ = [
     "column_peaks",
     "column_scaling",
+    "column_spread",
     "default_gradient_tolerance",
 ]
 
@@ -67,7 +69,7 @@ def _sparse_second_moments(
     return first, backward(map_entries(d, lambda x: x * x), ones) + empty * zero * zero
 
 
-def _column_spread(blocks: BaseData, intercept: bool) -> tuple[Array, Array]:
+def column_spread(blocks: BaseData, intercept: bool) -> tuple[Array, Array]:
     """Return the columns' weighted means and spreads: about the mean, or about 0.
 
     Two passes: the second is about the plain mean and in units of the mean size, so that neither a
@@ -257,7 +259,7 @@ def _null_known(moments: Moments, like: Array, intercept: bool) -> tuple[Array, 
 def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scaling:
     loss = objective.loss
     if moments is None:
-        mean, spread = _column_spread(objective.blocks, objective.intercept)
+        mean, spread = column_spread(objective.blocks, objective.intercept)
     else:
         mean, spread = _spread_known(moments, objective.zeros().coef, objective.intercept)
     if moments is not None and loss.quadratic:
@@ -270,7 +272,7 @@ def _column_scaling(objective: LinearObjective, moments: Moments | None) -> Scal
     root_kappa = xp.sqrt(kappa)
     root = root_kappa[..., None] * spread
     if ridge:
-        root = xp.hypot(root, xp.zeros_like(spread) + ridge**0.5)
+        root = xp.hypot(root, xp.zeros_like(spread) + ridge_like(penalty, spread) ** 0.5)
     constant = xp.where(mean == 0.0, xp.ones_like(mean), xp.abs(mean))
     root = xp.where(root == 0.0, constant, root)
     if penalty is not None and not (

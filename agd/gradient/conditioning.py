@@ -42,7 +42,7 @@ from agd.gradient.preconditioner import (
     whitening_from_moments,
 )
 from agd.gradient.qr import triangular_factor
-from agd.loss.penalties import ridge_strength
+from agd.loss.penalties import ridge_curvatures, ridge_like
 
 __all__ = [
     "MAX_NORMAL_COLUMNS",
@@ -63,7 +63,7 @@ MAX_PRODUCT_ENTRIES = 2**21
 
 
 def rayleigh_ritz_whitening(
-    blocks: BaseData, second: Array, scaling: Scaling, kappa: Array, ridge: float
+    blocks: BaseData, second: Array, scaling: Scaling, kappa: Array, ridge: float | Array
 ) -> tuple[Whitening, int]:
     """Return the coordinates that whiten the columns of one problem, or of several that share them.
 
@@ -77,8 +77,8 @@ def rayleigh_ritz_whitening(
         The columns' centres and scales, in the dtype of `second`.
     kappa : array, shape ()
         The curvature of the loss.
-    ridge : float
-        The curvature of the penalty.
+    ridge : float, or array, shape (p,)
+        The curvature of the penalty, or one for each coefficient.
 
     Returns
     -------
@@ -117,15 +117,15 @@ def _as_count_column(flags: Array) -> int:
 
 
 def _data_products(
-    blocks: BaseData, scaling: Scaling, kappa: Array, ridge: float, V: Array
+    blocks: BaseData, scaling: Scaling, kappa: Array, ridge: float | Array, V: Array
 ) -> tuple[Array, Array]:
     """Return the bound on the Hessian times V, (p, k), and V' of that, (k, k), as a sum of squares."""
     xp, D = backends.namespace(V), scaling.inv_std
     W = (D[:, None] * V).T
     cut = blocks.replace(rows=max(64, MAX_PRODUCT_ENTRIES // max(1, V.shape[1])))
     back, squares = cut.sum(functools.partial(_direction_products, scaling.mean, W))
-    share, own = kappa / xp.astype(blocks.total, V.dtype), (D * D)[:, None] * V
-    return D[:, None] * back.T * share + ridge * own, squares * share + ridge * (V.T @ own)
+    share, own = kappa / xp.astype(blocks.total, V.dtype), (ridge * D * D)[:, None] * V
+    return D[:, None] * back.T * share + own, squares * share + V.T @ own
 
 
 def _direction_products(shift: Array, W: Array, X: Array, y: Array, weight: Array | None) -> Any:
@@ -238,7 +238,8 @@ def whiten_columns(
     sparse = base.blocks.sparse
     if sparse:  # a few products with X are all that it costs
         most = min(most, MIN_RESOLVED_SHARE**-0.5)
-    alone = ridge_strength(base.penalty) == 0.0  # with a ridge nothing is left open
+    # With a ridge on all coefficients nothing is left open.
+    alone = np.min(ridge_curvatures(base.penalty)) == 0.0
     far = bool(base.intercept and not sparse and (reach > MAX_MEAN_OVER_STD).any())
     if (low * most**2 > high).all():
         known = Columns(
@@ -249,7 +250,7 @@ def whiten_columns(
         return _refine_sparse_whitening(base, moments, scaling, whitening)
     R = triangular_factor(base.blocks, scaling.mean, scaling.inv_std)
     R = R * xp.astype(xp.sqrt(_loss_curvature(base, scaling, R)), R.dtype)[..., None, None]
-    whitening, rank = whitening_from_factor(R, scaling, ridge_strength(base.penalty))
+    whitening, rank = whitening_from_factor(R, scaling, ridge_like(base.penalty, scaling.inv_std))
     values = whitening.spectrum
     ends = xp.stack(
         [xp.min(values, axis=-1), xp.max(values, axis=-1), xp.astype(rank, values.dtype)]
@@ -270,14 +271,15 @@ def _refine_sparse_whitening(
     """
     xp, p = backends.namespace(moments.G), moments.G.shape[-1]
     second, _ = moments.quadratic(intercept=base.intercept)
-    kappa, ridge = _loss_curvature(base, scaling, second), ridge_strength(base.penalty)
+    kappa = _loss_curvature(base, scaling, second)
     found, rank = rough, p
     if kappa.ndim == 0 and second.ndim == 2:
         wide = Scaling(*(xp.astype(part, second.dtype, copy=False) for part in scaling))
+        ridge = ridge_like(base.penalty, wide.inv_std)
         found, rank = rayleigh_ritz_whitening(base.blocks, second, wide, kappa, ridge)
     values = found.spectrum
     low, high = backends.to_numpy(xp.stack([xp.min(values, axis=-1), xp.max(values, axis=-1)]))
-    missing = (p - rank) * (ridge == 0.0)
+    missing = (p - rank) * bool(np.min(ridge_curvatures(base.penalty)) == 0.0)
     columns = Columns(as_scalar(low), as_scalar(high), None, missing, ill_conditioned=True)
     return found._replace(scaling=scaling).cast(scaling.mean), columns
 
@@ -355,7 +357,7 @@ def whiten_by_moments(base: LinearObjective, moments: Moments, scaling: Scaling)
     scale = xp.astype(scaling.inv_std, second.dtype, copy=False)
     kappa = _loss_curvature(base, scaling, second)
     found = whitening_from_moments(
-        second, scaling._replace(inv_std=scale), kappa, ridge_strength(base.penalty)
+        second, scaling._replace(inv_std=scale), kappa, ridge_like(base.penalty, scale)
     )
     return found._replace(scaling=scaling)
 
@@ -393,7 +395,7 @@ def _least_curvature(read: Any, p: int, base: LinearObjective) -> float:
     eps = float(np.finfo(read.dtype).eps)
     read = read.astype(float)
     G, mean = read[: p * p].reshape(p, p), read[p * p :]
-    second = G + np.outer(mean, mean) + ridge_strength(base.penalty) * np.eye(p)
+    second = G + np.outer(mean, mean) + np.diag(ridge_curvatures(base.penalty) * np.ones(p))
     hessian = hessian_with_intercept(second, mean, intercept=base.intercept)
     return least_eigenvalue(np.eye(hessian.shape[0]), hessian, eps)
 

@@ -452,7 +452,7 @@ def _transpose(A: Array) -> Array:
 
 
 def whitening_from_moments(
-    second: Array, scaling: Scaling, kappa: Array, ridge: float
+    second: Array, scaling: Scaling, kappa: Array, ridge: float | Array
 ) -> "Whitening":
     """Return the coordinates from the columns' centred second moments.
 
@@ -464,8 +464,8 @@ def whitening_from_moments(
         The columns' scales.
     kappa : array, shape (...)
         The curvature of the loss.
-    ridge : float
-        The curvature of the penalty, a.
+    ridge : float, or array, shape (p,)
+        The curvature of the penalty, a, or one for each coefficient.
 
     Returns
     -------
@@ -481,7 +481,7 @@ def whitening_from_moments(
 
 
 def hessian_eigenpairs(
-    second: Array, scaling: Scaling, kappa: Array, ridge: float
+    second: Array, scaling: Scaling, kappa: Array, ridge: float | Array
 ) -> tuple[Array, Array, Array]:
     """Return e, ascending, and V of the columns' bound on the Hessian, and whether it is finite.
 
@@ -491,7 +491,7 @@ def hessian_eigenpairs(
     D = scaling.inv_std
     eye = xp.eye(D.shape[-1], dtype=D.dtype, device=backends.device(D))
     C = second * (kappa[..., None, None] * D[..., :, None] * D[..., None, :])
-    C = C + ridge * eye * (D * D)[..., None, :]
+    C = C + eye * (ridge * D * D)[..., None, :]
     # A column that is constant has no length: it stands alone, and its coefficient stays 0.
     live = xp.astype(xp.linalg.diagonal(C) > 0.5, D.dtype)
     C = C * live[..., :, None] * live[..., None, :] + eye * (1.0 - live)[..., None, :]
@@ -501,7 +501,9 @@ def hessian_eigenpairs(
     return e, V * live[..., :, None], sound
 
 
-def whitening_from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whitening, Array]:
+def whitening_from_factor(
+    R: Array, scaling: Scaling, ridge: float | Array
+) -> tuple[Whitening, Array]:
     """Return the coordinates from a triangular factor of the centred and scaled columns.
 
     Parameters
@@ -510,8 +512,8 @@ def whitening_from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whi
         With R'R = D G D, as of `triangular`.
     scaling : Scaling
         The columns' scales.
-    ridge : float
-        The curvature of the penalty, a.
+    ridge : float, or array, shape (p,)
+        The curvature of the penalty, a, or one for each coefficient.
 
     Returns
     -------
@@ -523,7 +525,7 @@ def whitening_from_factor(R: Array, scaling: Scaling, ridge: float) -> tuple[Whi
     xp = backends.namespace(R)
     D, p = scaling.inv_std, R.shape[-1]
     eye = xp.eye(p, dtype=D.dtype, device=backends.device(D))
-    rows = xp.concat([R, ridge**0.5 * eye * D[..., None, :]], axis=-2)
+    rows = xp.concat([R, eye * (ridge**0.5 * D)[..., None, :]], axis=-2)
     _, s, Vh = xp.linalg.svd(rows, full_matrices=False)
     eps = float(xp.finfo(D.dtype).eps)
     # An entry is known to eps of itself, so that a column far from zero is less well known once centred.

@@ -10,8 +10,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from agd import backends
 from agd._tree import dot, tree_max_abs
 from agd._typing import Array, Loss, Params
@@ -20,8 +18,7 @@ from agd.data.matrix import backward, gram_matrix, scale_rows
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective, linear_predictor
 from agd.gradient.objective import ObjectiveInCoordinates
 from agd.gradient.preconditioner import Scaling
-from agd.loss.base import entries_like
-from agd.loss.penalties import ridge_curvatures
+from agd.loss.penalties import ridge_like, ridge_strength
 
 __all__ = ["NewtonObjective", "second_order", "second_order_block"]
 
@@ -181,13 +178,9 @@ class NewtonObjective(ObjectiveInCoordinates):
         total = base.blocks.total[..., None]
         mean_scale = scale / total
         products = scale[..., :, None] * scale[..., None, :] / total[..., None]
-        alpha, ridge, hessian = (
-            0.0 if base.nonsmooth else ridge_curvatures(base.penalty),
-            None,
-            None,
-        )
-        if np.any(alpha):
-            ridge = entries_like("weights", alpha, zero) * coef_scale * coef_scale
+        ridge = hessian = None
+        if not base.nonsmooth and ridge_strength(base.penalty) > 0.0:
+            ridge = ridge_like(base.penalty, zero) * coef_scale * coef_scale
             if base.intercept:
                 ridge = xp.concat([ridge, xp.zeros_like(ridge[..., :1])], axis=-1)
             eye = xp.eye(scale.shape[-1], dtype=scale.dtype, device=backends.device(scale))

@@ -491,6 +491,11 @@ def ridge_curvatures(penalty: Penalty | None) -> Any:
     return ridge_strength(penalty) if parts is None else parts[1]
 
 
+def ridge_like(penalty: Penalty | None, w: Array) -> Any:
+    """Return the same as a number, or as an array where w is."""
+    return entries_like("weights", ridge_curvatures(penalty), w)
+
+
 def ridge_strength(penalty: Penalty | None) -> float:
     """Return the curvature that a smooth penalty adds along every coefficient; 0.0 without one."""
     bound = None if penalty is None else penalty.curvature_bound

@@ -21,7 +21,7 @@ from agd._typing import Array, Data, Loss, Method, Params, Penalty, Tree
 from agd._validation import as_start
 from agd.data.base import BaseData
 from agd.data.screening import Screened, screen
-from agd.gradient.column_stats import column_scaling
+from agd.gradient.column_stats import column_scaling, column_spread
 from agd.gradient.conditioning import Columns
 from agd.gradient.linear import LinearObjective, zero_params
 from agd.gradient.moments import Moments, survey
@@ -207,6 +207,11 @@ class LinearProblem:
         Those of lazy data, which the same pass as the check sums.
     solver : str or None
         The row of ``agd.run.SOLVERS`` that has the problem now; None before a choice.
+    warm_start : Params or None
+        The answer of a similar problem, from which solvers that can do so begin; unlike `init` it changes nothing of
+        their choice.
+    host_moments : RowMoments or None
+        The moments as the host has read them, noted for problems that differ by the penalty alone.
     """
 
     data: Data
@@ -221,6 +226,34 @@ class LinearProblem:
     screened: Screened | None = None
     moments: Moments | None = None
     solver: str | None = None
+    warm_start: Params | None = None
+    host_moments: Any = None
+
+    def with_penalty(
+        self, penalty: Penalty | None, warm_start: Params | None = None
+    ) -> LinearProblem:
+        """Return the problem with another penalty, and with what is known of the values of the data."""
+        return replace(self, penalty=penalty, warm_start=warm_start, solver=None)
+
+    def learn_from(self, other: LinearProblem) -> None:
+        """Take over what a problem with the same data has learned of their values."""
+        self.screened, self.moments, self.loss = other.screened, other.moments, other.loss
+
+    def standardized(self) -> LinearProblem:
+        """Return the problem whose penalty acts on each coefficient times the spread of its column.
+
+        The spread is the weighted standard deviation, or 1 where the column is constant. Two passes over the data.
+
+        Raises
+        ------
+        TypeError
+            If the penalty couples coefficients, so that its prox in other units is not known.
+        """
+        if self.penalty is None:
+            return self
+        _, spread = column_spread(self.check_values(Revealed.NOTHING).blocks, intercept=True)
+        host = np.asarray(backends.to_numpy(spread), dtype=float)
+        return self.with_penalty(self.penalty.of_scaled(np.where(host > 0.0, host, 1.0)))
 
     @functools.cached_property
     def uncounted(self) -> LinearObjective:
@@ -250,7 +283,7 @@ class LinearProblem:
             smooth_loss=self.loss.smooth,
             several_outputs=self.loss.outputs is not None,
             convex_loss=self.loss.convex,
-            starting_loss=self.loss.starting_loss is not None and self.init is None,
+            starting_loss=self.loss.starting_loss is not None and self.start is None,
         )
 
     @property
@@ -345,9 +378,9 @@ class LinearProblem:
 
     @functools.cached_property
     def start(self) -> Params | None:
-        """The point that the user starts from, in the data's coordinates; None by default."""
+        """The point that the user, or an answer to a similar problem, starts from; None by default."""
         if self.init is None:
-            return None
+            return self.warm_start
         zero = zero_params(self.uncounted.blocks, self.intercept, self.loss.outputs)
         start: Params | None = as_start(self.init, zero, self.intercept)
         return start

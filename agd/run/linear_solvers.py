@@ -403,7 +403,7 @@ class KernelConjugateGradients(ConjugateGradients):
 
     def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
         """Take the rows as coordinates; raise `NotApplicable` for a start or a limit that the user gives."""
-        if not problem.uses_scaled_gradient_norm or problem.start is not None:
+        if not problem.uses_scaled_gradient_norm or problem.init is not None:
             raise NotApplicable
         base, scaling, alike = self.coordinates(problem, base)
         if not alike:

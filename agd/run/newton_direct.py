@@ -13,14 +13,15 @@ import contextlib
 import functools
 import itertools
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agd._typing import HostArray, NotApplicable, Params
 from agd.gradient.linear import LinearObjective
-from agd.loss.base import entries_like
-from agd.loss.penalties import ridge_curvatures, ridge_strength
+from agd.loss.penalties import ridge_curvatures, ridge_like, ridge_strength
 from agd.run.certificate import Deferred
 from agd.run.linear_problem import LinearProblem, Revealed, Solution
 from agd.run.normal_equations import extreme_curvatures, relative_tolerance, rounding_share_of
@@ -38,7 +39,14 @@ from agd.update.newton import (
 )
 from agd.update.proximal_newton import EPS64, HostPoint, ProximalNewton
 
-__all__ = ["DirectNewton", "evaluation_cost", "hessian_cost", "newton_cost", "steps_for_hessian"]
+__all__ = [
+    "DirectNewton",
+    "evaluation_cost",
+    "hessian_cost",
+    "newton_cost",
+    "newton_path",
+    "steps_for_hessian",
+]
 
 # Without a minimum the gradient shrinks by a factor of e a step, which does not bring it to the tolerance in as many.
 MAX_STEPS, MAX_STEPS_SINGLE = 14, 8
@@ -115,6 +123,47 @@ def _fit(rows: _ScaledRows, tolerance: float) -> tuple[_DirectRun, Any, Any]:
     return run, rows.user_params(run.point.x), rows.user_gradient(run.point.grad)
 
 
+def newton_path(
+    problem: LinearProblem, penalties: list[Any], tolerance: float | None = None
+) -> Iterator[tuple[HostArray, Any, float]]:
+    """Yield coefficients, intercept and mean loss for each penalty, by Newton steps from the answer before.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        A problem that `DirectNewton` serves, with at least as many rows as columns.
+    penalties : list of Penalty
+        The penalties, the strongest first, smooth all of them or none.
+    tolerance : float, optional
+        The relative gradient or residual at the end; by default that of the dtype.
+
+    Raises
+    ------
+    NotApplicable
+        As of `DirectNewton`, and for fewer rows than columns with a smooth penalty.
+    """
+    one = problem.with_penalty(penalties[0])
+    base = one.check_values(Revealed.X)
+    problem.learn_from(one)
+    if base.outputs is not None:
+        _check_outputs(problem, base)
+    kind = np.dtype(problem.resident.dtype)
+    tolerance = relative_tolerance(kind) if tolerance is None else tolerance
+    rows, x = _ScaledRows.of(base), None
+    if len(rows.y) < len(rows.mean) and not base.nonsmooth:
+        raise NotApplicable("fewer rows than columns")
+    for penalty in penalties:
+        before, rows = rows.scale, rows.with_penalty(penalty)
+        if x is not None:
+            x = (rows._by_output(x) * (before / rows.scale)).reshape(-1)
+        iterate = _iterate_proximal if base.nonsmooth else _iterate
+        run = iterate(rows, tolerance, x)
+        x = run.point.x
+        w, b = rows.user_params(x)
+        w = penalty.prox(w, 0.0 * w) if base.nonsmooth else w
+        yield w, b, run.point.value - float(np.sum(penalty.value(w)))
+
+
 def _check_outputs(problem: LinearProblem, base: LinearObjective) -> None:
     """Raise `NotApplicable` where the matrices of several outputs are large, or the user's own."""
     k = int(base.outputs or 1)
@@ -153,6 +202,8 @@ class _ScaledRows(NamedTuple):
     single : numpy.ndarray, shape (n, d), or None
         Z in single precision, of which the Hessians are made where these are dear: steps by them are as good, and
         value and gradient stay in double precision. `work` is then single as well.
+    spread : numpy.ndarray, shape (p,)
+        The standard deviations of the columns.
     """
 
     base: LinearObjective
@@ -167,6 +218,7 @@ class _ScaledRows(NamedTuple):
     alpha: Any
     products: HostArray | None = None
     single: HostArray | None = None
+    spread: Any = None
 
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
@@ -230,9 +282,14 @@ class _ScaledRows(NamedTuple):
         scale[p:] = width
         if not (np.isfinite(scale).all() and scale.min() > 0.0):
             raise NotApplicable("columns of extreme size")
-        rows = self._replace(scale=scale, unit=self.null.slope * width)
+        rows = self._replace(scale=scale, unit=self.null.slope * width, spread=spread)
         fits = self.single is None or _fits_single(spread * spread)
         return rows if fits else rows.with_double_hessians()
+
+    def with_penalty(self, penalty: Any) -> _ScaledRows:
+        """Return the same rows with another penalty, and the scales that suit it."""
+        base = replace(self.base, penalty=penalty)
+        return self._replace(base=base, alpha=_ridge(base, self.mean))._scaled(self.spread)
 
     def with_double_hessians(self) -> _ScaledRows:
         """Return the same with Hessians in double precision."""
@@ -356,7 +413,7 @@ class _ScaledRows(NamedTuple):
 
 def _ridge(base: LinearObjective, mean: HostArray) -> Any:
     """Return the curvatures of a smooth penalty of the columns; one that has a prox is left to it."""
-    return 0.0 if base.nonsmooth else entries_like("weights", ridge_curvatures(base.penalty), mean)
+    return 0.0 if base.nonsmooth else ridge_like(base.penalty, mean)
 
 
 def _mean_of_rows(share: HostArray | None, x: HostArray) -> Any:
@@ -615,11 +672,14 @@ class _InverseHessian:
             self.pairs.append((s, y, 1.0 / product))
 
 
-def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
-    """Take Newton steps until the gradient is within the tolerance; a Hessian serves several where it is dear."""
+def _iterate(rows: _ScaledRows, tolerance: float, x: HostArray | None = None) -> _DirectRun:
+    """Take Newton steps until the gradient is within the tolerance; a Hessian serves several where it is dear.
+
+    The first point is that of the best constant model, where none is given.
+    """
     line, most = _LineOfRows(rows), _most_steps(rows)
     kept_steps = steps_for_hessian(len(rows.y), len(line.ridge))
-    first = point = line.first_point()
+    first = point = line.first_point(x)
     inverse = line.inverse_hessian(point, 0.0)
     _check_condition(inverse)
     steps, damping, age = [point], 0.0, 0
@@ -641,7 +701,7 @@ def _iterate(rows: _ScaledRows, tolerance: float) -> _DirectRun:
             inverse.correct(new.x - point.x, new.grad - point.grad)
         steps.append(new)
         point = new
-    if rows.base.penalty is None:
+    if np.min(ridge_curvatures(rows.base.penalty)) == 0.0:
         _check_curvature(first, point, line)
     return _DirectRun(point, inverse.hessian, _history(steps), line.evaluations)
 
@@ -669,8 +729,10 @@ class _LineOfRows:
     def __init__(self, rows: _ScaledRows) -> None:
         self.rows, self.ridge, self.evaluations = rows, rows.ridge(), 0
 
-    def first_point(self) -> _Point:
-        """Return the best constant model, which needs no product with the rows but that of the gradient."""
+    def first_point(self, x: HostArray | None = None) -> _Point:
+        """Return a point; the best constant model, where none is given, takes no product but that of the gradient."""
+        if x is not None:
+            return self._complete(self._trial(x, self.rows.predictor(x)))
         x, null = self.rows.start(), self.rows.null
         return self._complete(self._trial(x, null.z, self.rows.weigh(*null.losses)))
 
@@ -736,7 +798,7 @@ class _LineOfRows:
 
 
 def _most_steps(rows: _ScaledRows) -> int:
-    if ridge_strength(rows.base.penalty) > 0.0:
+    if np.min(ridge_curvatures(rows.base.penalty)) > 0.0:
         return MAX_RIDGE_STEPS
     return MAX_STEPS if rows.base.blocks.X.dtype == np.float64 else MAX_STEPS_SINGLE
 
@@ -776,14 +838,16 @@ def _check_curvature(first: _Point, last: _Point, line: _LineOfRows) -> None:
         raise NotApplicable("a curvature that vanishes, as where there is no minimum")
 
 
-def _iterate_proximal(rows: _ScaledRows, tolerance: float) -> _DirectRun:
-    """Take proximal Newton steps until the residual is within the tolerance."""
+def _iterate_proximal(
+    rows: _ScaledRows, tolerance: float, x: HostArray | None = None
+) -> _DirectRun:
+    """Take proximal Newton steps until the residual is within the tolerance; parameters as of `_iterate`."""
     penalty: Any = rows.base.penalty
     p, most = len(rows.mean), _most_steps(rows)
     scale, d = rows.scale[:p], len(rows.scale)
 
     def evaluate(x: HostArray) -> tuple[_Point, HostPoint]:
-        constant = not x[:p].any() and not steps
+        constant = given is None and not x[:p].any() and not steps
         value, slope, h = (
             rows.weigh(*rows.null.losses) if constant else rows.row_terms(rows.predictor(x))
         )
@@ -791,12 +855,16 @@ def _iterate_proximal(rows: _ScaledRows, tolerance: float) -> _DirectRun:
         near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
         residual = np.append(x[:p] - near / scale, g[p:])
         added = float(penalty.value(scale * x[:p]))
+        if added == math.inf:  # a point at the edge of a set may lie outside by rounding
+            added = float(penalty.value(penalty.prox(scale * x[:p], 0.0 * scale)))
         size = float(np.maximum.reduce(np.abs(residual))) / rows.unit
         at = HostPoint(x, g, hessian, value + added, added, residual)
         return _Point(x, g, value + added, h, size), at
 
-    x, hessian, steps = rows.start(), np.eye(d), list[_Point]()
-    x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
+    given, hessian, steps = x, np.eye(d), list[_Point]()
+    if x is None:
+        x = rows.start()
+        x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
     point, at = evaluate(x)
     steps.append(point)
     evaluations, damping, last = 1, 0.0, None

@@ -287,8 +287,9 @@ class Result:
         names = [name for name in self.keys() if name not in ("history", "success", "message")]
         if "coef" in names:  # a linear fit: its point is its coefficients
             names.remove("x")
-        if self.get("feature_names") is None and "feature_names" in names:
-            names.remove("feature_names")
+        for name in ("feature_names", "alpha"):
+            if name in names and self[name] is None:
+                names.remove(name)
         yield "message", _wrap_lines(self.message)
         for name in ("status", *(n for n in names if n != "status")):
             value = self[name]
@@ -354,6 +355,8 @@ class FitResult(Result):
     solver : str, or None
         The row of ``agd.run.SOLVERS`` that served: the one that `agd.run.select_solver` names, or one that
         follows it. None where no table chooses, as for `agd.Online`.
+    alpha : float, or None
+        What the strength of the penalty was multiplied by, where the data chose it.
 
     Examples
     --------
@@ -375,6 +378,7 @@ class FitResult(Result):
     feature_names: list[str] | None = None
     solver: str | None = None
     targets: int | None = None
+    alpha: float | None = None
 
     def decision_function(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return the linear predictor z = X @ coef + intercept + offset.

@@ -20,7 +20,7 @@ from agd.data.block_size import stratified_rows
 from agd.gradient.linear import LinearObjective, row_curvatures
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Scaling, Whitening, whitening_from_moments
-from agd.loss.penalties import ridge_strength
+from agd.loss.penalties import ridge_like
 from agd.run.linear_problem import Plan
 from agd.run.loop import run
 from agd.run.stopping import Stop
@@ -146,7 +146,8 @@ def _newton_whitening(base: LinearObjective, scaling: Scaling, at: Params) -> Wh
     xp = backends.namespace(like)
     hessians = blocks.map(functools.partial(row_curvatures, base.loss, at))
     weighted = BaseData.of(blocks.X, blocks.y, xp.concat(hessians, axis=-1))
-    moments, ridge = Moments.from_blocks(weighted), ridge_strength(base.penalty)
+    moments = Moments.from_blocks(weighted)
+    ridge = ridge_like(base.penalty, moments.mean)
     with np.errstate(all="ignore"):
         kappa = moments.total / xp.astype(blocks.total, moments.total.dtype, copy=False)
         second, _ = moments.quadratic(intercept=base.intercept)

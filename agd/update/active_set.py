@@ -353,9 +353,10 @@ class PenalisedQuadratic:
             elif not descends:
                 v, g = lowest, self.gradient(lowest)
             best = min(best, size)
-            exact = not descends and (len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS)
+            few = len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS
+            exact = few and not descends
             if descends:
-                new = self._newton_point(v, g, forward, z)
+                new = self._newton_point(v, g, forward, z, few=few)
             else:
                 new = self._face_point(v, g, exact=exact)
             moved = float(np.abs(self.scale * (new - v)).max())
@@ -399,10 +400,10 @@ class PenalisedQuadratic:
             length *= 0.5
         return z
 
-    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any) -> Any:
+    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any, *, few: bool) -> Any:
         """Return the solution of the system over the entries that are at no kink at z = prox(forward).
 
-        Where the free columns are dependent, a point of the face is returned instead.
+        Where the free columns are dependent, a point of the face is returned instead: its minimum where these are few.
         """
         offset = np.copysign(ROOT_EPS * (float(np.abs(forward).max()) or 1.0), forward)
         derivative = (self.prox(forward + offset) - z) / offset
@@ -420,9 +421,9 @@ class PenalisedQuadratic:
         try:
             point[free] -= np.linalg.solve(matrix, residual)
         except np.linalg.LinAlgError:
-            return self._face_point(v, g, exact=len(v) <= MAX_EXACT_COLUMNS)
+            return self._face_point(v, g, exact=few)
         scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
         dependent = not float(np.abs(point).max()) <= MAX_GROWTH * scale
         if dependent:
-            return self._face_point(v, g, exact=len(v) <= MAX_EXACT_COLUMNS)
+            return self._face_point(v, g, exact=few)
         return point

@@ -1,0 +1,735 @@
+"""Paths of penalties, and the choice of their strength: information criteria and cross-validation.
+
+`penalty_path` fits a linear model for many strengths of a penalty, from the one that leaves every coefficient at 0 to
+little, each from the answer before. `cross_validate` does so for folds of the rows as well, and chooses the strength
+by how well rows that were left out are predicted. Both go by the table of solvers (`agd.run.solver_table`); the
+squared loss whose moments the host holds, and Newton's method on NumPy arrays, go along a path without a new start.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agd import backends
+from agd._typing import Array, HostArray, Loss, NotApplicable, Params
+from agd._validation import as_choice, as_count, as_flag, as_positive, warn_unconverged
+from agd.data import as_data
+from agd.data.checks import as_offset, encode_labels
+from agd.gradient.linear import linear_predictor
+from agd.gradient.second_order import second_order
+from agd.loss import Box, get
+from agd.loss.penalties import as_target_penalty
+from agd.run.diagnosis import explain
+from agd.run.host_moments import RowMoments, Rows, rows_of
+from agd.run.linear_problem import LinearProblem, Revealed, absorb_offset
+from agd.run.newton_direct import newton_path
+from agd.run.normal_equations import HostScaling, relative_tolerance
+from agd.run.result import FitResult
+from agd.run.solver_table import select_solver, solve
+from agd.run.stopping import Stop
+
+__all__ = ["PenaltyPath", "penalty_path"]
+
+# The least strength as a share of the largest: of penalties that set coefficients to 0, and of smooth ones.
+MIN_ALPHA_SHARE, MIN_SMOOTH_ALPHA_SHARE = 1e-3, 1e-6
+# The largest strength of a smooth penalty, as a multiple of the largest curvature of the loss along a coefficient.
+MAX_CURVATURE_RATIO = 100.0
+# Halvings of the interval in which the strength lies that leaves every coefficient at 0.
+BISECTIONS = 60
+# Sets of free coefficients that are tried for one strength; more come back in a cycle.
+MAX_SETS = 50
+# The inverse of all columns serves where more of them than this are free, if its condition is known to be less.
+MIN_FREE_SHARE, MAX_INVERTED_CONDITION = 0.5, 1e6
+# The residual, in units of the tolerance, up to which the data agree with their moments.
+MAX_DATA_RESIDUAL = 2.0
+# By what share a gradient of a fit may be too small: with so much more no coefficient leaves 0.
+MAX_GRADIENT_ROUNDING = 1e-6
+RULES = ("aic", "bic", "gcv")
+
+
+class _Points(NamedTuple):
+    """The models of a path: coefficients where the data are, and what the host knows of each.
+
+    Attributes
+    ----------
+    coef, intercept : array, shapes (k, ..., p) and (k, ...), or None
+        The models.
+    mean_loss : numpy.ndarray, shape (k, ...)
+        The mean loss, without the penalty.
+    converged : numpy.ndarray of bool, shape (k, ...)
+        Whether each fit converged.
+    """
+
+    coef: Any
+    intercept: Any
+    mean_loss: HostArray
+    converged: HostArray
+
+
+@dataclass(frozen=True, repr=False)
+class PenaltyPath:
+    """Linear models for many strengths of a penalty, as `penalty_path` returns them.
+
+    Attributes
+    ----------
+    alphas : numpy.ndarray, shape (k,)
+        The strengths, the largest first: each model has alpha times the penalty that was given.
+    coef : array, shape (k, p) or (k, ..., p)
+        The coefficients, in the library of X; of a loss with several outputs (k, ..., outputs, p).
+    intercept : array, shape (k,) or (k, ...), or None
+        The constant terms; None without any.
+    deviance : numpy.ndarray, shape (k,) or (k, ...)
+        Twice the weighted sum of the losses over the rows, less the least that they can be.
+    nonzeros : numpy.ndarray of int, shape (k,) or (k, ...)
+        The number of coefficients that are not 0.
+    converged : numpy.ndarray of bool, shape (k,) or (k, ...)
+        Whether the fit converged.
+    loss : Loss
+        The loss that was minimised.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(100, 4)); y = 2.0 * X[:, 0] + rng.normal(size=100)
+    >>> path = agd.penalty_path(X, y, agd.loss.L1(), alphas=50)
+    >>> path.coef.shape, path.nonzeros[[0, -1]]
+    ((50, 4), array([0, 4]))
+    >>> path.select("bic").coef.round(1)
+    array([1.8, 0. , 0. , 0. ])
+    """
+
+    alphas: HostArray
+    coef: Any
+    intercept: Any
+    deviance: HostArray
+    nonzeros: HostArray
+    converged: HostArray
+    loss: Loss
+    total: float | HostArray = field(repr=False)
+    fit_at: Callable[[float], FitResult] = field(repr=False)
+    trace: Callable[[Any], HostArray] = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Say from where to where the path goes."""
+        return (
+            f"PenaltyPath of {len(self.alphas)} models: alpha from {self.alphas[0]:.3g} to {self.alphas[-1]:.3g}, "
+            f"{np.max(self.nonzeros[0])} to {np.max(self.nonzeros[-1])} coefficients that are not 0"
+        )
+
+    @functools.cached_property
+    def degrees_of_freedom(self) -> HostArray:
+        """How many parameters each model has in effect, shape (k,).
+
+        Of a penalty without squares that is the number of coefficients that are not 0; with a ridge it is the trace
+        of (H + R)⁻¹ H over these, where H is the Hessian of the loss and R the ridge's. The intercept is one more.
+
+        Notes
+        -----
+        Zou, Hastie and Tibshirani (2007), "On the degrees of freedom of the lasso", Annals of Statistics 35.
+        """
+        return self.trace(self)
+
+    def criterion(self, rule: str) -> HostArray:
+        r"""Return the values of an information criterion, shape (k,); the smallest is the best.
+
+        ::
+
+            aic = fit + 2 df,    bic = fit + log(n) df,    gcv = deviance / n / (1 - df / n)²
+
+        where fit is n log(deviance / n) for the squared loss and the deviance over the dispersion for other
+        distributions: 1, or of `gamma`, `inverse_gaussian` and `tweedie` the deviance of the last model over its
+        residual degrees of freedom. n is the sum of the weights.
+
+        Parameters
+        ----------
+        rule : str
+            ``"aic"``, ``"bic"`` or ``"gcv"``.
+
+        Raises
+        ------
+        ValueError
+            For another rule, for a path of several problems, and for a loss of no distribution.
+
+        Notes
+        -----
+        Akaike (1974), IEEE Transactions on Automatic Control 19; Schwarz (1978), Annals of Statistics 6; Craven and
+        Wahba (1979), Numerische Mathematik 31.
+        """
+        as_choice("rule", rule, RULES)
+        self._check_one_problem()
+        if not self.loss.has_deviance:
+            raise ValueError(
+                f"rule {rule!r} needs the likelihood of a distribution, which loss {self.loss.name!r} is not of: "
+                f"use agd.cross_validate"
+            )
+        n, df, deviance = float(self.total), self.degrees_of_freedom, self.deviance
+        with np.errstate(all="ignore"):
+            if rule == "gcv":
+                return np.where(df < n, deviance / n / (1.0 - df / n) ** 2, math.inf)
+            if self.loss.quadratic:
+                measure = n * np.log(deviance / n)
+            else:
+                free = self.loss.name in FREE_DISPERSION
+                measure = deviance / (deviance[-1] / (n - df[-1]) if free else 1.0)
+        return measure + (2.0 if rule == "aic" else math.log(n)) * df
+
+    def select(self, rule: str = "bic") -> FitResult:
+        """Return the model that a criterion chooses, as `agd.fit` returns it; parameters as of `criterion`."""
+        return self.fit_at(float(self.alphas[int(np.nanargmin(self.criterion(rule)))]))
+
+    def _check_one_problem(self) -> None:
+        if self.deviance.ndim != 1:
+            raise ValueError(
+                f"a criterion chooses for one problem, and these are {self.deviance.shape[1:]}: make a path of each"
+            )
+
+
+FREE_DISPERSION = ("gamma", "inverse_gaussian", "tweedie")
+
+
+def penalty_path(
+    X: Any,
+    y: Any = None,
+    penalty: Any = None,
+    *,
+    alphas: int | Sequence[float] = 100,
+    min_share: float | None = None,
+    loss: str | Loss = "squared_error",
+    sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
+    intercept: bool = True,
+    standardize: bool = False,
+) -> PenaltyPath:
+    r"""Fit a linear model for many strengths of a penalty, each from the answer for the one before.
+
+    ::
+
+        min over w, b of  Σ_i s_i l(x_i · w + b, y_i) / Σ_i s_i + alpha penalty(w)    for each alpha
+
+    Parameters
+    ----------
+    X, y, loss, sample_weight, offset, exposure, intercept, standardize
+        As for ``agd.fit``.
+    penalty : Penalty
+        The penalty whose strength varies: ``agd.loss.L1()``, which has strength 1, ``agd.loss.ElasticNet(1.0, 0.5)``,
+        ``agd.loss.L1() + agd.loss.L2(0.1)``. Its own strength is multiplied by each alpha.
+    alphas : int or sequence of float
+        The strengths, or how many there are, evenly apart in their logarithms.
+    min_share : float, optional
+        The least strength as a share of the largest, where `alphas` is a number. The largest is the least one that
+        leaves all coefficients at 0, and the share 1e-3; of a smooth penalty it is 100 times the curvature of the
+        loss, and the share 1e-6.
+
+    Returns
+    -------
+    PenaltyPath
+        Coefficients, deviances and numbers of nonzeros, the largest strength first; `select` chooses one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data and penalties that ``agd.fit`` refuses, no penalty, and strengths that are no numbers of 0 or more.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fits for some strengths ended before they converged.
+
+    Notes
+    -----
+    Friedman, Hastie and Tibshirani (2010), "Regularization paths for generalized linear models via coordinate
+    descent", Journal of Statistical Software 33, for the grid and the warm starts. With `L1` on the squared loss the
+    coefficients between two changes of the set of nonzeros are linear in alpha: Osborne, Presnell and Turlach (2000),
+    "A new approach to variable selection in least squares problems", IMA Journal of Numerical Analysis 20.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> X = np.eye(3); y = np.asarray([3.0, 2.0, -1.0])
+    >>> agd.penalty_path(X, y, agd.loss.L1(), alphas=[1.0, 0.5], intercept=False).coef.round(6) + 0.0
+    array([[0. , 0. , 0. ],
+           [1.5, 0.5, 0. ]])
+    """
+    options = _Options(loss, sample_weight, offset, exposure, intercept)
+    problem, finish = _make_problem(X, y, penalty, options)
+    standardize = as_flag("standardize", standardize)
+    with backends.device_context(problem.data.X), np.errstate(all="ignore"):
+        problem = problem.standardized() if standardize else problem
+        strengths = _as_alphas(problem, alphas, min_share)
+        path = _path(problem, strengths, finish)
+    if not path.converged.all():
+        worst = int(np.count_nonzero(~path.converged.reshape(len(strengths), -1).all(axis=1)))
+        warn_unconverged(
+            f"the fits for {worst} of {len(strengths)} strengths ended before they converged: leave out the least"
+        )
+    return path
+
+
+class _Options(NamedTuple):
+    """Arguments of ``agd.fit``, as they were given."""
+
+    loss: Any
+    sample_weight: Any
+    offset: Any
+    exposure: Any
+    intercept: Any
+
+
+class _Finish(NamedTuple):
+    """What the door adds to a result: the loss, the labels of classes, the names of columns, the targets."""
+
+    loss: Loss
+    classes: tuple[Any, ...] | None
+    names: list[str] | None
+    targets: int | None
+
+    def __call__(self, result: FitResult) -> FitResult:
+        """Return the result with them."""
+        classes = result.classes if self.classes is None else self.classes
+        loss = self.loss if result.loss.has_offset else result.loss
+        return replace(
+            result, loss=loss, classes=classes, feature_names=self.names, targets=self.targets
+        )
+
+
+def _make_problem(X: Any, y: Any, penalty: Any, options: _Options) -> tuple[LinearProblem, _Finish]:
+    """Check the arguments, and return the problem with the penalty that was given."""
+    if penalty is None:
+        raise ValueError("penalty is missing: got None, need an object such as agd.loss.L1()")
+    chosen, checked = get(options.loss), as_target_penalty(penalty, "a path")
+    intercept = as_flag("intercept", options.intercept)
+    y, labels = (y, None) if chosen.classes is None else encode_labels(y)
+    offset = as_offset(chosen, options.offset, options.exposure)
+    data = as_data(X, y, options.sample_weight, offset=offset)
+    data, fitted = absorb_offset(data, chosen)
+    problem = LinearProblem(data, fitted, checked, intercept, Stop(), default_settings=True)
+    return problem, _Finish(chosen, labels, backends.column_names(X), data.targets)
+
+
+def _path(problem: LinearProblem, alphas: HostArray, finish: _Finish) -> PenaltyPath:
+    """Return the path of a problem for these strengths, the largest first."""
+    points = _solve_path(problem, alphas)
+    total = _read(problem.screened_data.blocks.total)
+    least = _sum_over_rows(problem, _LeastLoss(problem.loss)) / total
+    deviance = np.maximum(2.0 * total * (points.mean_loss - least), 0.0)
+    axes = -1 if problem.loss.outputs is None else (-2, -1)
+    nonzeros = np.count_nonzero(backends.to_numpy(points.coef), axis=axes)
+    return PenaltyPath(
+        alphas, points.coef, points.intercept, deviance, nonzeros, points.converged, problem.loss, total,
+        functools.partial(_fit_at, problem, finish), functools.partial(_degrees_of_freedom, problem),
+    )  # fmt: skip
+
+
+def _fit_at(problem: LinearProblem, finish: _Finish, alpha: float) -> FitResult:
+    """Fit for one strength by the table of solvers, without a start."""
+    with backends.device_context(problem.data.X), backends.count_host_reads() as reads:
+        one = problem.with_penalty(_strengthened(problem, alpha))
+        result, _ = explain(solve(one), one)
+    return finish(replace(result, n_sync=reads[0] or result.n_sync, alpha=alpha))
+
+
+# -- the strengths -----------------------------------------------------------------------------------------------------
+
+
+def _as_alphas(problem: LinearProblem, alphas: Any, min_share: Any) -> HostArray:
+    """Return the strengths, the largest first: those that were given, or a grid from the data."""
+    if isinstance(alphas, int):
+        count, penalty = as_count("alphas", alphas), _strengthened(problem, 1.0)
+        share = MIN_SMOOTH_ALPHA_SHARE if penalty.smooth else MIN_ALPHA_SHARE
+        share = share if min_share is None else as_positive("min_share", min_share)
+        largest = _largest_alpha(problem, penalty)
+        return largest * np.logspace(0.0, math.log10(share), count)
+    given = np.asarray(
+        backends.to_numpy(alphas) if backends.is_array(alphas) else alphas, dtype=float
+    ).reshape(-1)
+    if not (given.size and np.isfinite(given).all() and (given >= 0.0).all()):
+        raise ValueError(
+            f"alphas must be a number of strengths, or strengths of 0 or more, got {alphas!r}"
+        )
+    return np.sort(given)[::-1].copy()
+
+
+def _strengthened(problem: LinearProblem, alpha: float) -> Any:
+    penalty: Any = problem.penalty
+    return penalty.strengthened(alpha)
+
+
+def _largest_alpha(problem: LinearProblem, penalty: Any) -> float:
+    """Return the least strength that leaves all penalised coefficients at 0; of a smooth penalty a large one."""
+    if penalty.smooth:
+        kappa = problem.loss.curvature_bound or 1.0
+        _, scaling = problem.with_convergence_norm(problem.check_values(Revealed.NOTHING))
+        spread = 1.0 / _read(scaling.inv_std)
+        return float(
+            MAX_CURVATURE_RATIO * kappa * np.max(spread) ** 2 / (penalty.curvature_bound or 1.0)
+        )
+    gradient = _gradient_at_zero(problem, penalty)
+    strength = None if penalty.elastic_parts is None else penalty.elastic_parts[0]
+    if strength is not None:
+        sizes = np.abs(gradient) / np.where(np.asarray(strength) > 0.0, strength, math.inf)
+        largest = float(sizes.max())
+    else:
+        largest = _zeroing_strength(penalty, gradient)
+    return largest if largest > 0.0 else 1.0
+
+
+def _gradient_at_zero(problem: LinearProblem, penalty: Any) -> HostArray:
+    """Return the gradient of the loss where the penalised coefficients are 0 and all others fitted."""
+    strength = 1.0 if penalty.elastic_parts is None else penalty.elastic_parts[0]
+    spared = np.asarray(strength) == 0.0
+    t = problem.traits
+    if t.quadratic and t.batch_shape == () and t.moments_on_host and not spared.any():
+        _, m = _moments_on_host(problem)
+        if np.isfinite(m.c).all():
+            return -(m if problem.intercept else m.about_zero()).c
+    bound: Any = np.where(spared, math.inf, 0.0)
+    one = problem.with_penalty(Box(-bound, bound))
+    result, _ = explain(solve(one), one)
+    problem.learn_from(one)
+    return (1.0 + MAX_GRADIENT_ROUNDING) * _read(result.jac.coef)
+
+
+def _moments_on_host(problem: LinearProblem) -> tuple[Rows, RowMoments]:
+    """Return what evaluates the data for the host, and their moments, which are read once."""
+    rows = rows_of(problem)
+    if problem.host_moments is None:
+        problem.host_moments = rows.moments()
+    return rows, problem.host_moments
+
+
+def _zeroing_strength(penalty: Any, gradient: HostArray) -> float:
+    """Return the least strength at which a proximal step from 0 stays there, by bisection."""
+
+    def stays(alpha: float) -> bool:
+        return not np.any(penalty.strengthened(alpha).prox(-gradient, 1.0))
+
+    high = float(np.abs(gradient).max()) or 1.0
+    while not stays(high):
+        high *= 2.0
+        if not math.isfinite(high):
+            raise ValueError(
+                f"no strength of {penalty!r} leaves all coefficients at 0: give alphas"
+            )
+    low = 0.0
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if stays(middle) else (middle, high)
+    return high
+
+
+# -- the models along a path -------------------------------------------------------------------------------------------
+
+
+def _solve_path(
+    problem: LinearProblem, alphas: HostArray, tolerance: float | None = None
+) -> _Points:
+    """Return the models for these strengths, the largest first, by the quickest way that serves."""
+    first = problem.with_penalty(_strengthened(problem, float(alphas[0]) or 1.0))
+    along = PATHS.get(select_solver(first.traits))
+    if along is not None:
+        try:
+            with np.errstate(all="ignore"):
+                points = along(problem, alphas, tolerance)
+            if np.isfinite(points.mean_loss).all():
+                return points
+        except (NotApplicable, np.linalg.LinAlgError):
+            pass  # one after the other, which has the words for what does not go well
+    return _one_by_one(problem, alphas)
+
+
+def _one_by_one(problem: LinearProblem, alphas: HostArray) -> _Points:
+    """Fit for each strength by the table of solvers, from the answer before."""
+    results, losses, warm_start = list[FitResult](), list[HostArray](), None
+    for alpha in alphas:
+        one = problem.with_penalty(_strengthened(problem, float(alpha)), warm_start)
+        result, _ = explain(solve(one), one)
+        problem.learn_from(one)
+        base = one.check_values(Revealed.X)
+        penalty: Any = one.penalty
+        added = base._sum_outputs(penalty.value(result.coef))
+        losses.append(np.asarray(result.fun) - _read(added))
+        results.append(result)
+        usable = np.isfinite(np.asarray(result.fun)).all()
+        warm_start = result.x if usable else None
+    xp = backends.namespace(results[0].coef)
+    intercept = xp.stack([r.intercept for r in results]) if problem.intercept else None
+    converged = np.stack([np.asarray(r.success) for r in results])
+    return _Points(xp.stack([r.coef for r in results]), intercept, np.stack(losses), converged)
+
+
+def _on_moments(problem: LinearProblem, alphas: HostArray, _: float | None) -> _Points:
+    """Squared loss and one problem: every strength is solved for on the moments, which are summed once."""
+    penalty: Any = problem.penalty
+    if penalty.elastic_parts is None:
+        raise NotApplicable("a penalty of other terms than absolute values and squares")
+    rows, m = _moments_on_host(problem)
+    m = m if problem.intercept else m.about_zero()
+    scaling, tolerance = HostScaling.of(m, 0.0, rows.kind), relative_tolerance(rows.kind)
+    C, q = scaling.hessian(m, 0.0), scaling.scale * m.c
+    lasso, ridge = penalty.elastic_parts
+    lasso, ridge = lasso * scaling.scale, ridge * scaling.scale**2
+    ones = np.ones_like(q)
+    V = _elastic_path(C, q, lasso * ones, ridge * ones, alphas, scaling.unit * tolerance)
+    w = V * scaling.scale
+    b = m.mean_y - w @ scaling.shift if problem.intercept else np.zeros(len(w))
+    _check_on_data(problem, rows, scaling, w[-1], float(b[-1]), float(alphas[-1]))
+    mean_loss = 0.5 * m.yy + np.vecdot(0.5 * (V @ C) - q, V)
+    coef = rows.params(w, b, problem.intercept)
+    converged = np.ones(len(alphas), dtype=bool)
+    return _Points(coef.coef, coef.intercept, np.maximum(mean_loss, 0.0), converged)
+
+
+def _check_on_data(
+    problem: LinearProblem, rows: Any, scaling: HostScaling, w: HostArray, b: float, alpha: float
+) -> None:
+    """Raise `NotApplicable` where the data do not agree that the model of the least strength is the minimum."""
+    w, b = scaling.round_params(w, b)
+    data = rows.evaluate(w, b, problem.intercept)
+    v = w / scaling.scale
+    g = scaling.scale * (data.coef - scaling.shift * data.intercept)
+    penalty = _strengthened(problem, alpha)
+    near = penalty.prox(scaling.scale * (v - g), scaling.scale**2) / scaling.scale
+    size = max(float(np.abs(v - near).max()), abs(data.intercept)) / scaling.resolvable_unit(w, b)
+    if not size <= MAX_DATA_RESIDUAL * relative_tolerance(rows.kind):
+        raise NotApplicable("data that do not agree with their moments")
+
+
+def _elastic_path(
+    C: HostArray,
+    q: HostArray,
+    lasso: HostArray,
+    ridge: HostArray,
+    alphas: HostArray,
+    tolerance: float,
+) -> HostArray:
+    r"""Return the minima of v'Cv/2 - q'v + alpha Σ (lasso |v| + ridge v² / 2), shape (k, p).
+
+    Over free entries F of signs s the minimum solves (C + alpha ridge) v = q - alpha lasso s. Without a ridge it is a
+    line in alpha, along which the next strength is looked for: where F stays the same nothing is left to solve.
+
+    Parameters
+    ----------
+    C, q : numpy.ndarray, shapes (p, p), (p,)
+        The quadratic; the diagonal of C is 1.
+    lasso, ridge : numpy.ndarray, shape (p,)
+        The strengths of the penalty for alpha 1.
+    alphas : numpy.ndarray, shape (k,)
+        The strengths, the largest first.
+    tolerance : float
+        The largest entry of v - prox(v - g) at a minimum.
+
+    Raises
+    ------
+    NotApplicable
+        Where the sets of free entries cycle.
+    numpy.linalg.LinAlgError
+        Where free columns are dependent.
+    """
+    faces, points = _Faces(C, q, lasso, ridge), np.empty((len(alphas), len(q)))
+    line = _Line(np.zeros_like(q), np.zeros_like(q), -q, np.zeros_like(q))
+    for i, alpha in enumerate(alphas):
+        threshold, shrink = alpha * lasso, 1.0 + alpha * ridge
+        for _ in range(MAX_SETS):
+            v = line.v - alpha * line.v_slope
+            forward = v - line.g + alpha * line.g_slope
+            z = np.maximum(forward - threshold, 0.0) + np.minimum(forward + threshold, 0.0)
+            if np.abs(v - z / shrink).max() <= tolerance:
+                break
+            line = faces.minimum(z, alpha)
+        else:
+            raise NotApplicable("sets of free coefficients that come back")
+        points[i] = z / shrink
+    return points
+
+
+class _Line(NamedTuple):
+    """The minimum over a face for strengths alpha, v - alpha v_slope, and the gradient there."""
+
+    v: HostArray
+    v_slope: HostArray
+    g: HostArray
+    g_slope: HostArray
+
+
+class _Faces:
+    """The minima of an elastic net on moments over the entries that are free, the others being 0."""
+
+    def __init__(self, C: HostArray, q: HostArray, lasso: HostArray, ridge: HostArray) -> None:
+        self.C, self.q, self.lasso, self.ridge = C, q, lasso, ridge
+        self.squares = bool(ridge.any())
+
+    @functools.cached_property
+    def inverse(self) -> tuple[HostArray, HostArray] | None:
+        """The inverse of C and its product with q; None where C is badly conditioned, or singular."""
+        try:
+            inverse = np.linalg.inv(self.C)
+        except np.linalg.LinAlgError:
+            return None
+        norms = (np.abs(A).sum(axis=1).max() for A in (self.C, inverse))
+        condition = math.prod(norms)
+        return (inverse, inverse @ self.q) if condition < MAX_INVERTED_CONDITION else None
+
+    def minimum(self, z: HostArray, alpha: float) -> _Line:
+        """Return the minimum where z is not 0, with the signs of z."""
+        free = z != 0.0
+        index, bound = np.flatnonzero(free), np.flatnonzero(~free)
+        if self.squares or len(index) <= MIN_FREE_SHARE * len(z) or self.inverse is None:
+            return self._solve(index, z, alpha)
+        # What holds the other entries at 0 are few multipliers m: C v = rhs - m, with v = 0 there.
+        inverse, first = self.inverse
+        signs = np.copysign(self.lasso, z)
+        signs[bound] = 0.0
+        ends = np.array([first, inverse @ signs])
+        rows = inverse[bound]
+        multipliers = np.linalg.solve(rows[:, bound], ends[:, bound].T).T
+        ends -= multipliers @ rows
+        ends[:, bound] = 0.0
+        g, g_slope = np.zeros_like(z), signs
+        g[bound], g_slope[bound] = -multipliers
+        return _Line(ends[0], ends[1], g, g_slope)
+
+    def _solve(self, index: HostArray, z: HostArray, alpha: float) -> _Line:
+        """Return the same by the equations of the free entries; with a ridge it holds for this alpha alone."""
+        rows = self.C[index]
+        matrix = rows[:, index]
+        if self.squares:
+            matrix.flat[:: len(index) + 1] += alpha * self.ridge[index]
+        rhs = np.array([self.q[index], np.copysign(self.lasso[index], z[index])])
+        ends = np.zeros((2, len(z)))
+        ends[:, index] = solved = np.linalg.solve(matrix, rhs.T).T
+        g = solved @ rows
+        return _Line(ends[0], ends[1], g[0] - self.q, g[1])
+
+
+def _ridges(problem: LinearProblem, alphas: HostArray, _: float | None) -> _Points:
+    """Squared loss and ridges: all strengths from the eigenvalues of the moments in units where the ridge is round."""
+    penalty: Any = problem.penalty
+    ridge = np.asarray(penalty.elastic_parts[1] if penalty.elastic_parts is not None else 0.0)
+    if not (ridge > 0.0).all():
+        raise NotApplicable("a penalty that is no ridge on all coefficients")
+    rows, m = _moments_on_host(problem)
+    m = m if problem.intercept else m.about_zero()
+    scaling = HostScaling.of(m, 0.0, rows.kind)
+    root = 1.0 / np.sqrt(ridge * np.ones_like(m.c))
+    e, V = np.linalg.eigh(m.G * (root[:, None] * root))
+    e = np.maximum(e, 0.0)
+    w = ((V.T @ (root * m.c)) / (e + alphas[:, None])) @ V.T * root
+    b = m.mean_y - w @ scaling.shift if problem.intercept else np.zeros(len(w))
+    for i in (0, -1):
+        _check_on_data(problem, rows, scaling, w[i], float(b[i]), float(alphas[i]))
+    mean_loss = 0.5 * m.yy + np.vecdot(0.5 * (w @ m.G) - m.c, w)
+    params = rows.params(w, b, problem.intercept)
+    converged = np.ones(len(alphas), dtype=bool)
+    return _Points(params.coef, params.intercept, np.maximum(mean_loss, 0.0), converged)
+
+
+def _by_newton(problem: LinearProblem, alphas: HostArray, tolerance: float | None) -> _Points:
+    """Another loss on NumPy arrays: Newton steps from the answer before, on rows that are centred once."""
+    penalties = [_strengthened(problem, float(alpha)) for alpha in alphas]
+    coef, intercept, losses = zip(*newton_path(problem, penalties, tolerance), strict=True)
+    kind = problem.resident.dtype
+    constants = np.stack(intercept).astype(kind) if problem.intercept else None
+    converged = np.ones(len(alphas), dtype=bool)
+    return _Points(np.stack(coef).astype(kind), constants, np.asarray(losses), converged)
+
+
+PATHS = {
+    "semismooth_newton": _on_moments,
+    "normal_direct": _ridges,
+    "newton_direct": _by_newton,
+    "proximal_newton_direct": _by_newton,
+}
+"""What goes along a path of problems that these rows of ``agd.run.SOLVERS`` would solve one by one."""
+
+
+# -- degrees of freedom ------------------------------------------------------------------------------------------------
+
+
+def _degrees_of_freedom(problem: LinearProblem, path: PenaltyPath) -> HostArray:
+    """Return the effective number of parameters of each model."""
+    penalty: Any = problem.penalty
+    parts = penalty.elastic_parts
+    free = path.nonzeros.astype(float)
+    if parts is not None and np.any(parts[1]) and problem.loss.outputs is None:
+        free = np.asarray(
+            [
+                _trace(problem, path, i, float(alpha) * parts[1])
+                for i, alpha in enumerate(path.alphas)
+            ]
+        )
+    return free + (problem.intercept * int(problem.loss.outputs or 1))
+
+
+def _trace(problem: LinearProblem, path: PenaltyPath, i: int, ridge: Any) -> float:
+    """Return the trace of (H + R)⁻¹ H over the coefficients of a model that are not 0."""
+    base = problem.check_values(Revealed.NOTHING)
+    constant = None if path.intercept is None else path.intercept[i, ...]
+    params = Params(path.coef[i, ...], constant)
+    hessian = _centred_hessian(base, params)
+    free = np.flatnonzero(backends.to_numpy(path.coef[i, ...]))
+    H = hessian[free[:, None], free]
+    R = np.diag((ridge * np.ones(len(hessian)))[free])
+    return float(np.trace(np.linalg.solve(H + R, H)))
+
+
+def _centred_hessian(base: Any, params: Params) -> HostArray:
+    """Return the Hessian of the mean loss in the coefficients, less what the intercept takes up: one pass."""
+    shift = 0.0 * params.coef
+    _, _, total = second_order(base, shift, params)
+    hessian = _read(total) / _read(base.blocks.total)
+    if params.intercept is None:
+        return hessian
+    side = hessian[:-1, -1]
+    centred: HostArray = hessian[:-1, :-1] - np.outer(side, side) / hessian[-1, -1]
+    return centred
+
+
+# -- sums over rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _LeastLoss:
+    """The sum over the rows of a block of the least that their losses can be."""
+
+    loss: Loss
+
+    def __call__(self, X: Array, y: Array, weight: Array | None) -> Any:  # noqa: ARG002 - as of `BaseData.sum`
+        """Return the sum, shape (...)."""
+        least: Any = self.loss.least_value(y)
+        return backends.namespace(least).sum(least if weight is None else least * weight, axis=-1)
+
+
+@dataclass(frozen=True)
+class _ExcessLoss:
+    """The sum over the rows of a block of what the losses of several models exceed their least values by."""
+
+    loss: Loss
+    coef: Any
+    intercept: Any
+
+    def __call__(self, X: Array, y: Array, weight: Array | None) -> Any:
+        """Return the sums, shape (k,)."""
+        params = Params(self.coef, self.intercept)
+        z = linear_predictor(params, X, outputs=self.loss.outputs is not None)
+        excess: Any = self.loss.value(z, y) - self.loss.least_value(y)
+        return backends.namespace(excess).sum(
+            excess if weight is None else excess * weight, axis=-1
+        )
+
+
+def _sum_over_rows(problem: LinearProblem, f: Any) -> HostArray:
+    return _read(problem.screened_data.blocks.sum(f))
+
+
+def _read(x: Any) -> HostArray:
+    return np.asarray(backends.to_numpy(x), dtype=float)
