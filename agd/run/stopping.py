@@ -883,6 +883,10 @@ class StoppingMonitor:
         self.advanced: Any = np.zeros(shape, dtype=bool)
         if type(first.value) is float:
             self.advanced = False
+        # At the deadline a gradient by differences is left unfinished.
+        deadlines = (part.seconds for part in criterion.parts() if isinstance(part, Deadline))
+        late = any(seconds >= limit for limit in deadlines)
+        self._end(first.finite == 0, Status.DEADLINE if late else Status.NON_FINITE)
         self.check(first)
 
     @property
