@@ -64,9 +64,13 @@ MAX_INVERTED_ROWS = 32
 # Entries of X times columns from which Hessians in single precision are sooner, by a third and more, the spreads of
 # columns whose squares these hold, and the least curvature that they resolve, as a share of the largest.
 MIN_SINGLE_OPERATIONS, MAX_SINGLE_SPREAD, MIN_SINGLE_CURVATURE_RATIO = 2e6, 1e12, 1e-4
+SINGLE_PRODUCT_SHARE = 0.6
 # The slope at the end of a step as a share of that at its beginning, above which its length is corrected once; a step
 # of less than the least length, which is one that fails, asks for another direction.
 MAX_SLOPE_RATIO, MIN_STEP_LENGTH, MAX_STEP_LENGTH = 0.3, 0.25, 4.0
+# A Hessian by which the gradient shrinks by less a step is replaced. A step takes as long as so many evaluations, with
+# the trials of its search and its direction.
+MAX_CONTRACTION, STEP_EVALUATIONS = 0.5, 2.0
 # What an evaluation takes, and what a Hessian and its factor take besides, in microseconds on one processor
 # (measured): for each call, row, entry of X, product of two entries of a row, which short rows pay as if they had
 # some columns more, and product of three in the factor. Then the same of a whole fit beside its steps.
@@ -608,6 +612,8 @@ def hessian_cost(n: float, d: float) -> float:
     """Return what a Hessian of n rows and d columns and the inverse of its factor take, in microseconds."""
     cost = HESSIAN_COST
     products = cost["product"] * n * d * (d + cost["columns"])
+    if n * d * d >= MIN_SINGLE_OPERATIONS:
+        products *= SINGLE_PRODUCT_SHARE
     return cost["call"] + cost["entry"] * n * d + products + cost["factor"] * d**3
 
 
@@ -668,7 +674,7 @@ class _InverseHessian:
     def correct(self, s: HostArray, y: HostArray) -> None:
         """Learn from a step s that the gradient changed by y along it."""
         product = float(s @ y)
-        if product > 0.0:
+        if self.root is not None and product > 0.0:
             self.pairs.append((s, y, 1.0 / product))
 
 
@@ -682,23 +688,26 @@ def _iterate(rows: _ScaledRows, tolerance: float, x: HostArray | None = None) ->
     first = point = line.first_point(x)
     inverse = line.inverse_hessian(point, 0.0)
     _check_condition(inverse)
-    steps, damping, age = [point], 0.0, 0
+    steps, damping, age, begun = [point], 0.0, 0, point
     while not point.size <= tolerance:
         if line.evaluations > 3 * most or len(steps) > most or not math.isfinite(point.size):
             raise NotApplicable("steps that do not lead to a minimum")
-        if age == kept_steps:
-            inverse, age = line.inverse_hessian(point, damping, factored=kept_steps > 1), 0
+        if age >= kept_steps and line.new_hessian_pays(steps[-2:], begun, tolerance):
+            inverse, age, begun = (
+                line.inverse_hessian(point, damping, factored=kept_steps > 1),
+                0,
+                point,
+            )
         new = line.search(point, inverse.direction(point.grad))
         if new is None:
             # A Hessian of another point is replaced by the one here before the step is shortened.
             damping = damping if age else DAMPING_GROWTH * damping + MIN_DAMPING
-            inverse, age = line.inverse_hessian(point, damping), 0
+            inverse, age, begun = line.inverse_hessian(point, damping), 0, point
             damping = inverse.damping
             continue
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
         age += 1
-        if age < kept_steps:
-            inverse.correct(new.x - point.x, new.grad - point.grad)
+        inverse.correct(new.x - point.x, new.grad - point.grad)
         steps.append(new)
         point = new
     if np.min(ridge_curvatures(rows.base.penalty)) == 0.0:
@@ -771,6 +780,20 @@ class _LineOfRows:
                 trial, change = nearer, length * change
         new = self._complete(trial)
         return new if _descends(old, new, change) else None
+
+    def new_hessian_pays(self, last: list[_Point], begun: _Point, tolerance: float) -> bool:
+        """Return whether a Hessian at the last point saves evaluations that cost more than it.
+
+        The steps by a Hessian come nearer by a factor that is proportional to the distance of its point, where they
+        began: that of a new one is smaller by as much as the gradient is now.
+        """
+        size, factor = last[1].size, last[1].size / last[0].size
+        if not factor < MAX_CONTRACTION:
+            return True
+        to_go, newer = math.log(tolerance / size), factor * min(1.0, size / begun.size)
+        saved = math.ceil(to_go / math.log(factor)) - math.ceil(to_go / math.log(newer))
+        n, d = len(self.rows.y), len(self.ridge)
+        return saved * STEP_EVALUATIONS * evaluation_cost(n, d) > hessian_cost(n, d)
 
     def inverse_hessian(
         self, point: _Point, damping: float, *, factored: bool = True
