@@ -205,12 +205,15 @@ class BatchColumn:
         as they are.
     subtracts_offset : bool
         Whether the targets of rows with offsets are read less these.
+    class_factors : tuple of float, or None
+        Of a column of weights: what the weight of a row is multiplied by, for each class that y may have.
     """
 
     shape: tuple[Any, ...]
     dtype: Any
     labels: tuple[float, ...] | None = None
     subtracts_offset: bool = False
+    class_factors: tuple[float, ...] | None = None
 
     @property
     def ndim(self) -> int:
@@ -220,6 +223,10 @@ class BatchColumn:
     def encoded(self, labels: tuple[float, ...]) -> BatchColumn:
         """Return the column with each of these labels read as its position."""
         return replace(self, labels=labels)
+
+    def by_class(self, factors: tuple[float, ...]) -> BatchColumn:
+        """Return the column of weights times the factors of the classes."""
+        return replace(self, class_factors=factors)
 
     def less_offset(self, dtype: Any) -> BatchColumn:
         """Return the column of the targets less their offsets, which are of this dtype."""
@@ -467,6 +474,16 @@ class Loss(Protocol):
     @property
     def has_offset(self) -> bool:
         """Whether y is a pair of target and offset, as of `agd.loss.base.OffsetLoss`."""
+        ...
+
+    @property
+    def positive_predictor(self) -> bool:
+        """Whether l is infinite where z is not above 0."""
+        ...
+
+    @property
+    def counts(self) -> bool:
+        """Whether y is given as pairs of counts, successes and failures."""
         ...
 
     def least_value(self, y: NativeArray) -> NativeArray:

@@ -28,15 +28,16 @@ from agd._validation import (
 )
 from agd.data import as_data
 from agd.data.base import BaseData
-from agd.data.checks import as_offset, encode_labels
+from agd.data.checks import as_offset, as_shares, encode_labels
 from agd.data.screening import screen
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
-from agd.loss import Squared, get
+from agd.loss import get
 from agd.loss.penalties import as_target_penalty
 from agd.run import Criterion, FitResult, Result, Stop, as_stop
 from agd.run.diagnosis import explain, name_interrupted_fit, warns_of_status
 from agd.run.linear_problem import LinearProblem, absorb_offset
+from agd.run.result import with_labels
 from agd.run.solver_table import solve
 from agd.update import Descent, Rule, Trajectory, resolve
 from agd.update.powers import as_epochs
@@ -56,6 +57,7 @@ def fit(
     loss: str | Loss = "squared_error",
     penalty: Penalty | None = None,
     sample_weight: Any = None,
+    class_weight: Any = None,
     intercept: bool = True,
     standardize: bool = False,
     method: str | Rule | Method = "auto",
@@ -88,8 +90,9 @@ def fit(
         (k, p), and predictions are (n, k), also for k = 1. Labels of classes may be any numbers, text, or booleans.
     loss : str or Loss
         ``"squared_error"``, ``"huber"``, ``"log_loss"`` (two classes), ``"softmax"`` (any number of
-        classes), ``"poisson"``, ``"gamma"``, another key of ``agd.loss.LOSSES``, or an object such as
-        ``agd.loss.Huber(delta=1.35)``.
+        classes), ``"binomial"`` (shares in [0, 1], or counts), ``"poisson"``, ``"gamma"``, another key of
+        ``agd.loss.LOSSES``, or an object such as ``agd.loss.Huber(delta=1.35)`` or
+        ``agd.loss.Poisson(link="identity")``.
     penalty : Penalty, optional
         What is added to the mean loss, such as ``agd.loss.L2(0.1)`` or ``agd.loss.L1(0.1)``, with a weight for
         each coefficient ``agd.loss.L1(0.1, weights=[1.0, 0.0])``, or a set
@@ -97,6 +100,9 @@ def fit(
         the intercept.
     sample_weight : array, shape (n,), optional
         A weight of 0 or more for each row.
+    class_weight : dict or str, optional
+        For a loss of classes, a weight for each label, such as ``{"yes": 10.0}`` (1 for those that are left out), or
+        ``"balanced"``: all classes weigh the same. The weights of the rows are multiplied by it.
     intercept : bool
         Whether the model has a constant term.
     standardize : bool
@@ -272,13 +278,19 @@ def fit(
     penalty = as_target_penalty(penalty)
     check_callback(callback)
     solver = resolve(method, chosen, prox=penalty is not None and not penalty.smooth)
-    y, labels = (y, None) if chosen.classes is None else encode_labels(y)
+    y, sample_weight = as_shares(chosen, X, y, sample_weight)
+    y, labels, label_dtype = (y, None, None) if chosen.classes is None else encode_labels(y)
+    if class_weight is not None and chosen.classes is None:
+        raise ValueError(
+            f"class_weight must be None for loss {chosen.name!r}, which has no classes"
+        )
     data = as_data(X, y, sample_weight, device, as_offset(chosen, offset, exposure))
     data, fitted = absorb_offset(data, chosen)
     problem = LinearProblem(
         data, fitted, penalty, intercept, as_stop(stop), init, callback,
         method=None if isinstance(method, str) and method == "auto" else solver,
         default_settings=stop is None and init is None and callback is None,
+        class_weight=class_weight, labels=labels,
     )  # fmt: skip
     reads: list[int]
     # NumPy may be set to raise: what overflows is said by status and message, and what underflows is 0.
@@ -296,8 +308,7 @@ def fit(
     if reads[0] or names is not None or targets is not None:
         n_sync = reads[0] or result.n_sync
         result = replace(result, n_sync=n_sync, feature_names=names, targets=targets)
-    if labels is not None:
-        result = replace(result, classes=labels)
+    result = with_labels(result, labels, label_dtype)
     if fitted is not chosen:
         result = replace(result, loss=chosen)
     if warns_of_status(result):
@@ -359,7 +370,7 @@ def path(
     ((3, 3), True)
     """
     chosen, intercept = get(loss), as_flag("intercept", intercept)
-    if type(chosen) is not Squared:
+    if not chosen.quadratic:
         raise ValueError(f"loss must be 'squared_error' for a path in closed form, got {loss!r}")
     mover = resolve(method, chosen)
     if not isinstance(mover, Descent):

@@ -20,7 +20,7 @@ from agd import backends
 from agd._typing import Array, HostArray, Loss, NotApplicable, Params
 from agd._validation import as_choice, as_count, as_flag, as_positive, warn_unconverged
 from agd.data import as_data
-from agd.data.checks import as_offset, encode_labels
+from agd.data.checks import as_offset, as_shares, encode_labels
 from agd.gradient.linear import linear_predictor
 from agd.gradient.second_order import second_order
 from agd.loss import Box, get
@@ -30,7 +30,7 @@ from agd.run.host_moments import RowMoments, Rows, rows_of
 from agd.run.linear_problem import LinearProblem, Revealed, absorb_offset
 from agd.run.newton_direct import newton_path
 from agd.run.normal_equations import HostScaling, relative_tolerance
-from agd.run.result import FitResult
+from agd.run.result import FitResult, with_labels
 from agd.run.solver_table import select_solver, solve
 from agd.run.stopping import Stop
 
@@ -290,16 +290,15 @@ class _Finish(NamedTuple):
 
     loss: Loss
     classes: tuple[Any, ...] | None
+    label_dtype: str | None
     names: list[str] | None
     targets: int | None
 
     def __call__(self, result: FitResult) -> FitResult:
         """Return the result with them."""
-        classes = result.classes if self.classes is None else self.classes
         loss = self.loss if result.loss.has_offset else result.loss
-        return replace(
-            result, loss=loss, classes=classes, feature_names=self.names, targets=self.targets
-        )
+        result = with_labels(result, self.classes, self.label_dtype)
+        return replace(result, loss=loss, feature_names=self.names, targets=self.targets)
 
 
 def _make_problem(X: Any, y: Any, penalty: Any, options: _Options) -> tuple[LinearProblem, _Finish]:
@@ -308,12 +307,13 @@ def _make_problem(X: Any, y: Any, penalty: Any, options: _Options) -> tuple[Line
         raise ValueError("penalty is missing: got None, need an object such as agd.loss.L1()")
     chosen, checked = get(options.loss), as_target_penalty(penalty, "a path")
     intercept = as_flag("intercept", options.intercept)
-    y, labels = (y, None) if chosen.classes is None else encode_labels(y)
+    y, sample_weight = as_shares(chosen, X, y, options.sample_weight)
+    y, labels, label_dtype = (y, None, None) if chosen.classes is None else encode_labels(y)
     offset = as_offset(chosen, options.offset, options.exposure)
-    data = as_data(X, y, options.sample_weight, offset=offset)
+    data = as_data(X, y, sample_weight, offset=offset)
     data, fitted = absorb_offset(data, chosen)
     problem = LinearProblem(data, fitted, checked, intercept, Stop(), default_settings=True)
-    return problem, _Finish(chosen, labels, backends.column_names(X), data.targets)
+    return problem, _Finish(chosen, labels, label_dtype, backends.column_names(X), data.targets)
 
 
 def _path(problem: LinearProblem, alphas: HostArray, finish: _Finish) -> PenaltyPath:

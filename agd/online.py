@@ -22,7 +22,7 @@ from agd._validation import (
 )
 from agd.data import as_data
 from agd.data.base import BaseData
-from agd.data.checks import as_offset
+from agd.data.checks import as_offset, as_shares
 from agd.data.matrix import max_abs_columns
 from agd.data.screening import Screened, screen
 from agd.gradient.column_stats import column_scaling, default_gradient_tolerance
@@ -382,6 +382,7 @@ class Online:
         """
         feature_names = None if self.result is None else self.result.feature_names
         check_columns(X, feature_names)
+        y, sample_weight = as_shares(self.loss, X, y, sample_weight)
         data = as_data(X, y, sample_weight, offset=as_offset(self.loss, offset, exposure))
         if data.has_offset and self.loss.residual:
             data = data.subtract_offset()
@@ -523,7 +524,7 @@ class Online:
     ) -> tuple[QuadraticSummary | None, BaseData | None]:
         """Return the summary of the past with the rows that are too many to keep, and those that are kept."""
         n = int(rows.X.shape[-2])
-        keep = 0 if isinstance(self.loss, Squared) or rows.sparse else MAX_RECENT_ROWS
+        keep = 0 if self.loss.quadratic or rows.sparse else MAX_RECENT_ROWS
         endless = ENDLESS in result.message
         if keep and endless and math.prod(rows.X.shape) <= MAX_PENDING_ENTRIES:
             keep = n
@@ -575,6 +576,6 @@ class Online:
         )
         tol = default_gradient_tolerance(x0.coef)
         result = run(method, preconditioned, x0, Stop(), grad_tol=tol, check_every=1)
-        if not objective.nonsmooth and isinstance(self.loss, Squared):
+        if not objective.nonsmooth and self.loss.quadratic:
             result = refine_squares(result, preconditioned, coordinates)
         return result, preconditioned

@@ -32,6 +32,7 @@ __all__ = [
     "BaseData",
     "LazyData",
     "add_trees",
+    "class_weights",
     "label_positions",
     "subtract_offset",
     "tree_reduce",
@@ -170,6 +171,21 @@ class BaseData:
         if isinstance(self.y, BatchColumn):
             return self.replace(y=self.y.encoded(labels))
         return self.replace(y=label_positions(self.y, labels))
+
+    def weigh_classes(self, factors: tuple[float, ...], total: Array) -> Self:
+        """Return these data, whose y numbers classes, with weights times the factor of the class of each row.
+
+        Parameters
+        ----------
+        factors : tuple of float
+            One for each class.
+        total : array, shape () or (...,)
+            The sum of the new weights.
+        """
+        if isinstance(self.y, BatchColumn):
+            column: Any = self.weight or BatchColumn(self.y.shape[-1:], self.resident.dtype)
+            return self.replace(weight=column.by_class(factors), total=total)
+        return self.replace(weight=class_weights(self.y, self.weight, factors), total=total)
 
     @property
     def has_offset(self) -> bool:
@@ -381,6 +397,23 @@ def label_positions(y: Array, labels: tuple[float, ...]) -> Array:
     above = (xp.astype(target >= label, target.dtype) for label in labels[1:])
     positions: Array = functools.reduce(operator.add, above)
     return positions if offset is None else pair_offset(positions, offset)
+
+
+def class_weights(y: Array, weight: Array | None, factors: tuple[float, ...]) -> Array:
+    """Return the weights of rows times the factor of the class that y numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_weights(np.asarray([0.0, 1.0, 1.0]), None, (2.0, 0.5))
+    array([2. , 0.5, 0.5])
+    """
+    target = split_offset(y)[0]
+    xp, weights = backends.namespace(target), 0.0 * target + factors[0]
+    for number, factor in enumerate(factors[1:], start=1):
+        weights = xp.where(target == number, 0.0 * target + factor, weights)
+    result: Array = weights if weight is None else weights * weight
+    return result
 
 
 def subtract_offset(y: Array) -> Array:

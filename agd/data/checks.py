@@ -22,6 +22,7 @@ __all__ = [
     "add_offset",
     "as_features",
     "as_offset",
+    "as_shares",
     "check_arrays",
     "encode_labels",
 ]
@@ -251,8 +252,8 @@ def _row_chunk_count(x: NativeArray) -> int:
     return len(x.chunks[0])
 
 
-def encode_labels(y: Any) -> tuple[Any, tuple[Any, ...] | None]:
-    """Return labels that are text or booleans as numbers from 0, and the labels that these stand for.
+def encode_labels(y: Any) -> tuple[Any, tuple[Any, ...] | None, str | None]:
+    """Return labels that are text or booleans as numbers from 0, the labels that these stand for, and their dtype.
 
     Parameters
     ----------
@@ -265,23 +266,66 @@ def encode_labels(y: Any) -> tuple[Any, tuple[Any, ...] | None]:
         Numbers; the y that was given where it is not text.
     labels : tuple of str or bool, or None
         The labels, ascending; None for a y of numbers, or of other objects, which are refused elsewhere.
+    dtype : str or None
+        The dtype of labels that are integers, in which the classes are predicted.
 
     Examples
     --------
     >>> encode_labels(["no", "yes", "no"])
-    (array([0., 1., 0.]), ('no', 'yes'))
+    (array([0., 1., 0.]), ('no', 'yes'), None)
     """
-    if y is None or (type(y) is np.ndarray and y.dtype.kind in "fiu"):
-        return y, None
+    if y is None:
+        return y, None, None
+    if type(y) is np.ndarray and y.dtype.kind in "fiu":
+        return y, None, None if y.dtype.kind == "f" else y.dtype.name
     y = as_array("y", y, text=True)
-    if backends.dtype_name(y.dtype) == "bool":
-        return y, (False, True)
+    kind = backends.dtype_name(y.dtype)
+    if kind == "bool":
+        return y, (False, True), None
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "OUT":
-        return y, None
+        return y, None, kind if "int" in kind else None
     if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y.flat):
-        return y, None
+        return y, None, None
     labels, positions = np.unique(y, return_inverse=True)
-    return positions.reshape(y.shape).astype(float), tuple(map(str, labels))
+    return positions.reshape(y.shape).astype(float), tuple(map(str, labels)), None
+
+
+def as_shares(loss: Loss, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Return shares of successes and weights for a y of counts, where the loss takes such; else y and weights.
+
+    Parameters
+    ----------
+    loss : Loss
+        It says whether y has counts.
+    X, y, sample_weight : object
+        What a user gives: y of successes and failures on its last axis.
+
+    Raises
+    ------
+    ValueError
+        For a stream, counts that are no pairs, and those that are negative or not finite.
+    """
+    if not loss.counts or y is None:
+        if loss.counts and isinstance(X, Batches):
+            raise ValueError(
+                f"loss must have counts=False beside a stream, got {loss!r}: let its batches have shares, and the "
+                f"numbers of trials as weights"
+            )
+        return y, sample_weight
+    y = as_array("y", y)
+    xp = backends.namespace(y)
+    y = as_floating("y", y, xp, backends.device(y))
+    if y.ndim < 2 or y.shape[-1] != 2:
+        raise ValueError(
+            f"y must have shape (n, 2), successes and failures, for loss {loss!r}, got {tuple(y.shape)}"
+        )
+    valid = xp.isfinite(y) & (y >= 0.0)
+    _refuse_where("y", "values that are no counts", y, xp.logical_not(valid))
+    trials = xp.sum(y, axis=-1)
+    shares = y[..., 0] / xp.where(trials > 0.0, trials, xp.ones_like(trials))
+    if sample_weight is None:
+        return shares, trials
+    return shares, trials * match_array("sample_weight", sample_weight, trials, reference="y")
 
 
 def as_features(X: Any, coef: Array, *, outputs: bool = False, several: bool = False) -> Matrix:

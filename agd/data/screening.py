@@ -16,7 +16,7 @@ import numpy as np
 
 from agd import backends
 from agd._typing import Array, Loss, Matrix
-from agd._validation import invalid_values_text
+from agd._validation import as_nonnegative, invalid_values_text
 from agd.data.base import BaseData
 from agd.data.matrix import entry_position, stored_entries
 from agd.loss.base import split_offset
@@ -27,6 +27,7 @@ __all__ = [
     "refuse_rows_without_class",
     "screen",
     "screen_block",
+    "weigh_classes",
 ]
 
 # The second pass, which locates an invalid value, makes a copy of the size of its block.
@@ -207,6 +208,73 @@ def screen(
     return Screened(encoded, labels, min_weight_share, 1, check_X)
 
 
+def weigh_classes(
+    screened: Screened, class_weight: Any, labels: tuple[Any, ...] | None
+) -> Screened:
+    """Multiply the weights of the rows by those of their classes: one pass over y, and one read.
+
+    Parameters
+    ----------
+    screened : Screened
+        Data of classes, numbered from 0.
+    class_weight : dict or str
+        The weight of each label, 1 for those that are left out; or ``"balanced"``, with which all classes weigh the
+        same, and the rows together as much as before.
+    labels : tuple, or None
+        The labels where they are not the numbers that were screened.
+
+    Raises
+    ------
+    ValueError
+        For a label that y does not have, a weight that is negative or not finite, and weights that are all 0.
+    TypeError
+        If it is neither a dict nor ``"balanced"``.
+    """
+    classes = labels if labels is not None else screened.classes or ()
+    blocks = screened.blocks
+    sums = blocks.targets_only().sum(functools.partial(_class_totals, len(classes)))
+    counts = backends.to_numpy(sums).astype(float).reshape(-1, len(classes))
+    if class_weight == "balanced":
+        pooled = counts.sum(axis=0)
+        factors = pooled.sum() / (len(classes) * np.where(pooled > 0.0, pooled, 1.0))
+    elif isinstance(class_weight, dict):
+        factors = _factors_by_label(class_weight, classes)
+    else:
+        raise TypeError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
+    xp, numbers = backends.namespace(blocks.total), tuple(map(float, factors))
+    total = counts @ np.asarray(numbers)
+    if not (total > 0.0).all():
+        raise ValueError(f"class_weight must leave some rows a weight, got {class_weight!r}")
+    old = backends.to_numpy(blocks.total)
+    least = min(factor for factor in numbers if factor > 0.0)
+    moved = backends.to_device_of(total.reshape(blocks.batch_shape), blocks.resident)
+    if blocks.total.ndim == 0:  # the weights of all problems are the same so far
+        moved = moved if blocks.batch_shape else xp.reshape(moved, ())
+    return screened._replace(
+        blocks=blocks.weigh_classes(numbers, moved),
+        min_weight_share=screened.min_weight_share * least * float(np.max(old) / total.max()),
+        n_sync=screened.n_sync + 2,
+    )
+
+
+def _class_totals(count: int, X: Matrix, y: Array, weight: Array | None) -> Array:
+    """Return the weights of the rows of each class, shape (..., classes)."""
+    xp, target = backends.namespace(y), split_offset(y)[0]
+    members = (xp.astype(target == number, target.dtype) for number in range(count))
+    sums = [xp.sum(part if weight is None else part * weight, axis=-1) for part in members]
+    return xp.stack(sums, axis=-1)
+
+
+def _factors_by_label(weights: dict[Any, Any], classes: tuple[Any, ...]) -> list[float]:
+    """Return the weights of the classes in their order."""
+    unknown = [label for label in weights if label not in classes]
+    if unknown:
+        raise ValueError(
+            f"class_weight has the label {unknown[0]!r}, which y has not: its labels are {classes!r}"
+        )
+    return [as_nonnegative(f"class_weight[{c!r}]", weights.get(c, 1.0)) for c in classes]
+
+
 def _check_labels(loss: Loss, labels: list[float]) -> tuple[float, ...]:
     """Return the labels but for the infinity that fills their list; refuse a number that is not the loss's."""
     classes = tuple(label for label in labels if label != math.inf)
@@ -310,6 +378,6 @@ def refuse_rows_without_class(unknown: Array) -> None:
     rows = np.argwhere(backends.to_numpy(unknown))
     if len(rows):
         raise ValueError(
-            f"X must have no NaN where the classes are labels of text or booleans: {len(rows)} of "
+            f"X must have no NaN where the classes are labels of text, booleans or integers: {len(rows)} of "
             f"{unknown.shape[-1]} rows have no class, the first is row {int(rows[0][-1])}"
         )

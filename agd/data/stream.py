@@ -21,7 +21,14 @@ from agd import backends
 from agd._typing import Array, BatchColumn, Batches, Matrix, Tree
 from agd._validation import as_count, check_columns
 from agd.backends import Backend, Transfer
-from agd.data.base import ARITY, LazyData, label_positions, subtract_offset, tree_reduce
+from agd.data.base import (
+    ARITY,
+    LazyData,
+    class_weights,
+    label_positions,
+    subtract_offset,
+    tree_reduce,
+)
 from agd.data.checks import CheckedArrays, check_arrays
 from agd.data.placement import (
     as_host_arrays,
@@ -214,14 +221,17 @@ class StreamData(LazyData):
 
     def _batches(self) -> Iterator[tuple[Matrix, Array, Array | None]]:
         """Go through the batches, with labels read as their positions, and less offsets, where that was asked."""
-        column: Any = self.y  # a `BatchColumn`
-        labels = column.labels
+        column: Any = self.y  # a `BatchColumn`, as the weights are
+        weights: Any = self.weight
+        labels, factors = column.labels, None if weights is None else weights.class_factors
         for X, y, weight in self.X:
             # The name y is used again so that no second target is kept alive.
             if labels is not None:
                 y = label_positions(y, labels)  # noqa: PLW2901
             if column.subtracts_offset:
                 y = subtract_offset(y)  # noqa: PLW2901
+            if factors is not None:
+                weight = class_weights(y, weight, factors)  # noqa: PLW2901
             yield X, y, weight
             del X, y, weight  # free the batch before the next one is made
 

@@ -219,9 +219,12 @@ def _null_model(
     # Data in chunks are not sampled: the moments know their mean.
     known = moments if blocks.lazy else None
     classes = loss.classes is not None and not loss.has_offset
-    mean: Any = _mean_statistic(blocks, loss, known) if objective.intercept or classes else None
+    somewhere = objective.intercept or classes or loss.positive_predictor
+    mean: Any = _mean_statistic(blocks, loss, known) if somewhere else None
     null = loss.null_model(mean) if objective.intercept else _zero_columns(objective)
-    slopes = functools.partial(_null_slopes, loss, null, rounding_share(like))
+    # The slopes are those of a constant that the loss can have, also where the model has none.
+    constant = loss.null_model(mean) if loss.positive_predictor else null
+    slopes = functools.partial(_null_slopes, loss, constant, rounding_share(like))
     if classes:
         parts, total = [slopes(like, *_row_per_class(loss, mean, like))], xp.ones_like(total)
     else:

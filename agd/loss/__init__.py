@@ -61,7 +61,7 @@ OTHER_NAMES = {
     "log_loss": (
         "logistic",
         "logit",
-        "binomial",
+        "probit",
         "bernoulli",
         "binary_cross_entropy",
         "bce",
@@ -74,6 +74,7 @@ OTHER_NAMES = {
         "multi_logloss",
         "nll",
     ),
+    "binomial": ("fractional_logit", "shares"),
     "hinge": ("svm", "svc", "linear_svc"),
     "epsilon_insensitive": ("svr", "linear_svr"),
     "modified_huber": ("smoothed_hinge",),

@@ -133,6 +133,10 @@ class BaseLoss(abc.ABC):
         Whether `link` is the logarithm, so that the mean is proportional to an exposure.
     has_offset : bool
         Whether y is a pair of target and offset: see `OffsetLoss`.
+    positive_predictor : bool
+        Whether l is infinite where z is not above 0.
+    counts : bool
+        Whether y is given as pairs of counts, successes and failures, which become shares and weights.
 
     Examples
     --------
@@ -166,6 +170,8 @@ class BaseLoss(abc.ABC):
     residual: bool = False
     log_link: bool = False
     has_offset: bool = False
+    positive_predictor: bool = False
+    counts: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic` and `residual`."""

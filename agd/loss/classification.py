@@ -1,33 +1,105 @@
-"""Losses for classes, which y numbers from 0."""
+"""Losses for classes, which y numbers from 0, and for shares."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agd._typing import Array
-from agd._validation import as_count
+from agd._validation import as_count, as_flag
 from agd.backends import device, namespace
 from agd.loss._stable import (
+    PROBABILITY_LINKS,
+    as_link,
     clip_between,
     log1p,
+    negative_log_probabilities,
     one_if_positive,
     positive_and_negative_part,
     sum_of_log1p,
+    times_log,
 )
 from agd.loss.base import BaseLoss
 
-__all__ = ["Hinge", "Logistic", "ModifiedHuber", "Softmax", "SquaredHinge"]
+__all__ = ["Binomial", "Hinge", "Logistic", "ModifiedHuber", "Softmax", "SquaredHinge"]
+
+
+class BernoulliFamily(BaseLoss):
+    """The negative log likelihood of a share y in [0, 1], -y log p - (1 - y) log(1 - p), whose p a link makes of z.
+
+    It is convex in z with each of the links.
+    """
+
+    has_recession_direction = True
+    has_deviance = True
+    link: Any
+
+    def __post_init__(self) -> None:
+        """Refuse a link of another name, and bound the second derivative as the link has it."""
+        link = as_link(self.link, PROBABILITY_LINKS)
+        bound = {"logit": 0.25, "probit": 1.0}.get(link)
+        vars(self).update(link=link, curvature_bound=bound, curvature=bound)
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return self.value_gradient_and_hessian(z, y)[0]
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return dl/dz, element by element."""
+        return self.value_gradient_and_hessian(z, y)[1]
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return d²l/dz², element by element."""
+        return self.value_gradient_and_hessian(z, y)[2]
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from the same terms."""
+        return self.value_gradient_and_hessian(z, y)[:2]
+
+    def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return all three, from terms that neither overflow nor cancel."""
+        success, failure = negative_log_probabilities(self.link, z)
+        value, gradient, hessian = (
+            y * a + (1.0 - y) * b for a, b in zip(success, failure, strict=True)
+        )
+        return value, gradient, hessian
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the probability p."""
+        p: Array = self.link.inverse(z)
+        return p
+
+    def likeliest_class(self, z: Array) -> Array:
+        """Return 1 where p is above 1/2, and 0 elsewhere."""
+        z = z if self.link != "cloglog" else z - math.log(math.log(2.0))
+        number: Array = BaseLoss.likeliest_class(self, z)
+        return number
+
+    def class_probabilities(self, z: Array) -> Array:
+        """Return 1 - p and p, shape (..., n, 2), neither from a difference with 1."""
+        if self.link != "cloglog":  # p(-z) is 1 - p(z)
+            probabilities: Array = BaseLoss.class_probabilities(self, z)
+            return probabilities
+        xp = namespace(z)
+        second = xp.arange(0, 2, dtype=z.dtype, device=device(z)) > 0.0
+        z = z[..., None] + 0.0 * xp.astype(second, z.dtype)
+        return xp.where(second, self.inverse_link(z), xp.exp(-xp.exp(z)))
 
 
 @dataclass(frozen=True)
-class Logistic(BaseLoss):
+class Logistic(BernoulliFamily):
     r"""Logistic loss, the negative log likelihood of a class whose log odds are z.
 
     For y in {0, 1}: l(z, y) = log(1 + exp(z)) - y z. With s = z for the first class and -z for the
     second this is log(1 + exp(s)) = max(s, 0) + log1p(exp(-|s|)), which neither overflows nor cancels.
 
-    Gradient 1 / (1 + exp(-z)) - y; second derivative at most 1/4.
+    Gradient 1 / (1 + exp(-z)) - y; second derivative at most 1/4. `Binomial` is the same for shares and counts.
+
+    Parameters
+    ----------
+    link : str
+        ``"logit"``, ``"probit"`` or ``"cloglog"``: what z is of the probability of the second class.
 
     Notes
     -----
@@ -38,38 +110,43 @@ class Logistic(BaseLoss):
     >>> import numpy as np
     >>> Logistic().value(np.asarray([-1000.0, 0.0]), np.asarray([0.0, 1.0]))
     array([0.        , 0.69314718])
+    >>> Logistic(link="probit").inverse_link(np.asarray([1.96])).round(3)
+    array([0.975])
     """
 
     name = "log_loss"
-    curvature_bound = 0.25
     classes = 2
-    has_recession_direction = True
-    has_deviance = True
     domain = "0 or 1"
 
-    def value(self, z: Array, y: Array) -> Array:
-        """Return the loss, element by element."""
-        return self.value_and_gradient(z, y)[0]
+    link: Any = "logit"
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return sigmoid(z) - y, element by element, without cancellation."""
+        if self.link != "logit":
+            return super().gradient(z, y)
         side = 1.0 - 2.0 * y
-        return side * _sigmoid(side * z)
+        return side * _stable_terms(side * z)[2]
 
-    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for both classes
+    def hessian(self, z: Array, y: Array) -> Array:
         """Return p (1 - p) with p = sigmoid(z), as e / (1 + e)² with e = exp(-|z|): no digit cancels."""
+        if self.link != "logit":
+            return super().hessian(z, y)
         xp = namespace(z)
         e = xp.exp(-xp.abs(z))
         return e / (1.0 + e) ** 2
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one exponential that does not overflow."""
+        if self.link != "logit":
+            return super().value_and_gradient(z, y)
         side = 1.0 - 2.0 * y
         above, e, share = _stable_terms(side * z)
         return above + log1p(e), side * share
 
     def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return all three, from one exponential that does not overflow."""
+        if self.link != "logit":
+            return super().value_gradient_and_hessian(z, y)
         xp, side = namespace(z), 1.0 - 2.0 * y
         s = side * z
         size = xp.abs(s)
@@ -84,24 +161,80 @@ class Logistic(BaseLoss):
         share *= side
         return size, share, far * near
 
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        return self.value_and_gradient(z, y)[0]
+
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""
+        if self.link != "logit":
+            return super().sum_and_gradient(z, y)
         side = 1.0 - 2.0 * y
         above, e, share = _stable_terms(side * z)
         return namespace(z).sum(above, axis=-1) + sum_of_log1p(e), side * share
 
-    def link(self, mean: Array) -> Array:
-        """Return the log odds of a share `mean` of the second class."""
-        xp = namespace(mean)
-        return xp.log(mean) - xp.log1p(-mean)
-
     def inverse_link(self, z: Array) -> Array:
-        """Return the probability of the second class, 1 / (1 + exp(-z))."""
-        return _sigmoid(z)
+        """Return the probability of the second class, with the link logit 1 / (1 + exp(-z))."""
+        return _stable_terms(z)[2] if self.link == "logit" else super().inverse_link(z)
 
     def outside(self, y: Array) -> Array:
         """Return where y is neither 0 nor 1."""
         return (y != 0.0) & (y != 1.0)
+
+
+@dataclass(frozen=True)
+class Binomial(BernoulliFamily):
+    r"""The logistic loss of a share of successes y in [0, 1]: l(z, y) = log(1 + exp(z)) - y z.
+
+    It is the negative log likelihood of a binomial distribution, per trial and without the terms that depend on y
+    alone, where the rows' numbers of trials are their weights.
+
+    Parameters
+    ----------
+    link : str
+        ``"logit"``, ``"probit"`` or ``"cloglog"``: what z is of the probability of a success.
+    counts : bool
+        Whether ``agd.fit`` gets counts instead of shares: y of shape (..., n, 2), successes and failures. They become
+        shares, and the trials weights.
+
+    Raises
+    ------
+    TypeError
+        If `counts` is neither True nor False.
+
+    Notes
+    -----
+    Papke and Wooldridge (1996), "Econometric methods for fractional response variables", Journal of Applied
+    Econometrics 11, for shares that are no counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> y = np.asarray([[1, 9], [5, 5], [8, 2]])
+    >>> dose = agd.fit([[-1.0], [0.0], [1.0]], y, loss=Binomial(counts=True))
+    >>> dose.predict([[0.0]]).round(2)
+    array([0.45])
+    """
+
+    name = "binomial"
+    domain = "from 0 to 1"
+
+    link: Any = "logit"
+    counts: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a link of another name."""
+        as_flag("counts", self.counts)
+        super().__post_init__()
+
+    def least_value(self, y: Array) -> Array:
+        """Return -y log(y) - (1 - y) log(1 - y), which is 0 at both ends."""
+        return -times_log(y, y) - times_log(1.0 - y, 1.0 - y)
+
+    def outside(self, y: Array) -> Array:
+        """Return where y is not within [0, 1]."""
+        return ~((y >= 0.0) & (y <= 1.0))
 
 
 def _stable_terms(s: Array) -> tuple[Array, Array, Array]:
@@ -113,11 +246,6 @@ def _stable_terms(s: Array) -> tuple[Array, Array, Array]:
     above, below = positive_and_negative_part(s)
     e = namespace(s).exp(below - above)
     return above, e, one_if_positive(s, e) / (1.0 + e)
-
-
-def _sigmoid(s: Array) -> Array:
-    """Return 1 / (1 + exp(-s)), without overflow."""
-    return _stable_terms(s)[2]
 
 
 @dataclass(frozen=True)

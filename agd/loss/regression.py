@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agd._typing import Array
 from agd._validation import as_nonnegative, as_positive
 from agd.backends import namespace, of
-from agd.loss._stable import clip_between, one_if_positive, positive_and_negative_part
+from agd.loss._stable import (
+    as_link,
+    clip_between,
+    one_if_positive,
+    positive_and_negative_part,
+)
 from agd.loss.base import BaseLoss
 
 __all__ = [
@@ -27,7 +33,13 @@ __all__ = [
 class Squared(BaseLoss):
     r"""Half the squared error, l(z, y) = (z - y)² / 2.
 
-    Gradient z - y; second derivative 1. The mean of this loss is 1/(2m) Σ (z - y)², as in the article.
+    Gradient z - y; second derivative 1. The mean of this loss is 1/(2m) Σ (z - y)², as in the article. With another
+    link than the identity it is (μ - y)² / 2 of the mean μ that the link makes of z, and not convex.
+
+    Parameters
+    ----------
+    link : str
+        ``"identity"``, ``"log"``, ``"sqrt"`` or ``"inverse"``.
 
     Notes
     -----
@@ -38,6 +50,8 @@ class Squared(BaseLoss):
     >>> import numpy as np
     >>> Squared().gradient(np.asarray([3.0]), np.asarray([1.0]))
     array([2.])
+    >>> Squared(link="log").gradient(np.asarray([0.0]), np.asarray([3.0]))
+    array([-2.])
     """
 
     name = "squared_error"
@@ -46,29 +60,55 @@ class Squared(BaseLoss):
     quadratic = True
     has_deviance = True
 
+    link: Any = "identity"
+
+    def __post_init__(self) -> None:
+        """Refuse a link of another name; with another than the identity little of the loss stays."""
+        link = as_link(self.link)
+        vars(self).update(link=link)
+        if link != "identity":
+            vars(self).update(quadratic=False, residual=False, convex=False, log_link=link == "log")
+            vars(self).update(curvature_bound=None, curvature=None)
+
+    def _mean_terms(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return the loss, and its derivatives in z, of another link than the identity."""
+        mean, slope, bend = self.link.derivatives(z)
+        r = mean - y
+        return 0.5 * r * r, r * slope, slope * slope + r * bend
+
     def value(self, z: Array, y: Array) -> Array:
         """Return (z - y)² / 2, element by element."""
-        return 0.5 * (z - y) ** 2
+        return 0.5 * (z - y) ** 2 if self.quadratic else self._mean_terms(z, y)[0]
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return z - y, element by element."""
-        return z - y
+        return z - y if self.quadratic else self._mean_terms(z, y)[1]
 
-    def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for every y
+    def hessian(self, z: Array, y: Array) -> Array:
         """Return 1, element by element."""
-        return namespace(z).ones_like(z)
+        return namespace(z).ones_like(z) if self.quadratic else self._mean_terms(z, y)[2]
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both, from one residual."""
+        if not self.quadratic:
+            return self._mean_terms(z, y)[:2]
         r = z - y
         return 0.5 * r**2, r
 
     def sum_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the sum of the losses over the last axis, and the gradients."""
+        if not self.quadratic:
+            value, gradient = self.value_and_gradient(z, y)
+            return namespace(z).sum(value, axis=-1), gradient
         xp, r = namespace(z), z - y
         # Torch's namespace moves axes for an inner product, which its vmap cannot.
         total = xp.vecdot(r, r) if of(r).threaded else xp.sum(r * r, axis=-1)
         return 0.5 * total, r
+
+    def inverse_link(self, z: Array) -> Array:
+        """Return the mean."""
+        mean: Array = self.link.inverse(z)
+        return mean
 
 
 @dataclass(frozen=True)

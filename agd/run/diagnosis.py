@@ -133,6 +133,11 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
         if given:
             return
         problem = _problem_label(np.argwhere(~sound)[0])
+        if result.loss.positive_predictor:
+            raise ValueError(
+                f"loss {result.loss!r} is of predictors above 0, and the first point has others{problem}: give an "
+                f"init whose predictors are above 0, such as the best constant model of intercept=True"
+            )
         raise ValueError(
             f"y{problem} is too large for loss {result.loss.name!r} in {kind}: the loss of the best "
             f"constant model overflows; divide y by a constant"

@@ -20,7 +20,7 @@ from agd import backends
 from agd._typing import Array, Data, Loss, Method, Params, Penalty, Tree
 from agd._validation import as_start
 from agd.data.base import BaseData
-from agd.data.screening import Screened, screen
+from agd.data.screening import Screened, screen, weigh_classes
 from agd.gradient.column_stats import column_scaling, column_spread
 from agd.gradient.conditioning import Columns
 from agd.gradient.linear import LinearObjective, zero_params
@@ -207,6 +207,10 @@ class LinearProblem:
         Those of lazy data, which the same pass as the check sums.
     solver : str or None
         The row of ``agd.run.SOLVERS`` that has the problem now; None before a choice.
+    class_weight : dict, str or None
+        As of `agd.fit`.
+    labels : tuple or None
+        The labels of the classes, where these are not the numbers in y.
     warm_start : Params or None
         The answer of a similar problem, from which solvers that can do so begin; unlike `init` it changes nothing of
         their choice.
@@ -226,6 +230,8 @@ class LinearProblem:
     screened: Screened | None = None
     moments: Moments | None = None
     solver: str | None = None
+    class_weight: Any = None
+    labels: tuple[Any, ...] | None = None
     warm_start: Params | None = None
     host_moments: Any = None
 
@@ -337,7 +343,10 @@ class LinearProblem:
         screened = self._screen(revealed)
         if screened.classes is not None:
             self.loss = self.loss.with_classes(len(screened.classes))
-        return screened
+        if self.class_weight is None:
+            return screened
+        self.moments = None  # those of the rows before they are weighed
+        return weigh_classes(screened, self.class_weight, self.labels)
 
     def _screen(self, revealed: Revealed) -> Screened:
         if self.traits.lazy and revealed is not Revealed.NOTHING:

@@ -10,7 +10,7 @@ import html
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -287,7 +287,7 @@ class Result:
         names = [name for name in self.keys() if name not in ("history", "success", "message")]
         if "coef" in names:  # a linear fit: its point is its coefficients
             names.remove("x")
-        for name in ("feature_names", "alpha"):
+        for name in ("feature_names", "alpha", "label_dtype"):
             if name in names and self[name] is None:
                 names.remove(name)
         yield "message", _wrap_lines(self.message)
@@ -341,8 +341,10 @@ class FitResult(Result):
         The constant term; None if the model has none. Of a loss with k outputs (..., k).
     loss : Loss
         The loss that was minimised.
-    classes : tuple of float, str or bool, or None
+    classes : tuple of float, int, str or bool, or None
         For a loss of classes, their labels, ascending.
+    label_dtype : str or None
+        The dtype of labels that are integers, which predictions have too.
     n_passes : int, or None
         Of data in chunks, how often they were read from end to end; for Dask, each time by one graph.
         None for arrays in memory.
@@ -364,7 +366,7 @@ class FitResult(Result):
     >>> import agd
     >>> result = agd.fit([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], loss="log_loss")
     >>> result.predict(np.asarray([[0.0], [3.0]]))
-    array([0., 1.])
+    array([0, 1])
     >>> result.solver
     'newton_direct'
     """
@@ -379,6 +381,7 @@ class FitResult(Result):
     solver: str | None = None
     targets: int | None = None
     alpha: float | None = None
+    label_dtype: str | None = None
 
     def decision_function(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return the linear predictor z = X @ coef + intercept + offset.
@@ -431,7 +434,7 @@ class FitResult(Result):
         Raises
         ------
         ValueError
-            Of a row with NaN, where the labels are text or booleans; and as `decision_function`.
+            Of a row with NaN, where the labels are text, booleans or integers; and as `decision_function`.
         """
         z = self.decision_function(X, offset=offset, exposure=exposure)
         if self.classes is None:
@@ -440,7 +443,7 @@ class FitResult(Result):
         unknown = backends.namespace(z).isnan(z)
         if self.loss.outputs is not None:
             unknown = backends.namespace(z).any(unknown, axis=-1)
-        return _labels_at(self.loss.likeliest_class(z), self.classes, unknown)
+        return _labels_at(self.loss.likeliest_class(z), self.classes, unknown, self.label_dtype)
 
     def predict_proba(self, X: Any, *, offset: Any = None) -> Any:
         """Return the probabilities of the classes, on the last axis.
@@ -468,10 +471,21 @@ class FitResult(Result):
             return self.loss.class_probabilities(self.decision_function(X, offset=offset))
 
 
-def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:
+def with_labels(result: FitResult, labels: tuple[Any, ...] | None, dtype: str | None) -> FitResult:
+    """Return a result with the labels that a user gave, as `agd.data.checks.encode_labels` tells them."""
+    if labels is not None:
+        return replace(result, classes=labels)
+    if dtype is None or result.classes is None:
+        return result
+    return replace(result, classes=tuple(map(int, result.classes)), label_dtype=dtype)
+
+
+def _labels_at(
+    number: Array, labels: tuple[Any, ...], unknown: Array, dtype: str | None = None
+) -> Array:
     """Return the label at each position, text as an array of NumPy's; NaN where it is unknown."""
     result: Array
-    if isinstance(labels[0], bool | str):
+    if isinstance(labels[0], bool | str | int):
         refuse_rows_without_class(unknown)
     if isinstance(labels[0], bool):
         result = number > 0.0
@@ -485,6 +499,8 @@ def _labels_at(number: Array, labels: tuple[Any, ...], unknown: Array) -> Array:
     result = zero + labels[0]
     for position, label in enumerate(labels[1:], start=1):
         result = xp.where(number == position, zero + label, result)
+    if isinstance(labels[0], int):
+        return xp.astype(result, getattr(xp, dtype or "int64"))
     return xp.where(unknown, zero + math.nan, result)
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from agd._typing import Loss, Method
 from agd._validation import as_choice
-from agd.loss import Squared
 from agd.update import adaptive, rules
 from agd.update.descent import Accelerated, Adapted, Descent, HeavyBall
 from agd.update.directions import (
@@ -164,7 +163,7 @@ def _model_solver(name: str, loss: Loss, problem: Problem) -> Solver:
         if not problem.prox:
             return Accelerated(backtracking=loss.curvature_bound is None)
         # A step of FISTA evaluates a quadratic once, any other function twice (measured).
-        return FISTA() if isinstance(loss, Squared) else ProximalGradient()
+        return FISTA() if loss.quadratic else ProximalGradient()
     if name in MINIMIZERS:
         solver = MINIMIZERS[name]()
         if not (loss.smooth or solver.stochastic):

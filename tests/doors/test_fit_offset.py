@@ -123,7 +123,9 @@ def test_an_offset_by_every_method(method):
 @pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_a_loss_with_a_constant_offset_moves_its_intercept(name):
     loss = ONE_OUTPUT[name].loss
-    y = {"0 or 1": LABELS, "any number": NUMBERS}.get(loss.domain, AMOUNTS / EXPOSURE)
+    y = {"0 or 1": LABELS, "from 0 to 1": LABELS, "any number": NUMBERS}.get(
+        loss.domain, AMOUNTS / EXPOSURE
+    )
     penalty = agd.loss.L2(0.05)
     plain = agd.fit(X, y, loss=loss, penalty=penalty)
     moved = agd.fit(X, y, loss=loss, penalty=penalty, offset=np.full(ROWS, 0.25))

@@ -25,6 +25,7 @@ def data():
         "0 or more": rng.poisson(mean).astype(float),
         "above 0": rng.gamma(2.0, mean / 2.0),
         "0 or 1": (rng.random(ROWS) < 1.0 / (1.0 + np.exp(-z))) * 1.0,
+        "from 0 to 1": rng.beta(2.0, 2.0 * np.exp(-z)),
     }
     return X, targets
 

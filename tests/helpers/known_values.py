@@ -23,6 +23,7 @@ LOSSES = {
     "Huber": LossCase(loss.Huber(0.5), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.875, 0.5)),
     "Quantile": LossCase(loss.Quantile(0.75), (-2.0, 0.0, 3.5), (3.0, 1.0, 0.5, 0.25)),
     "Logistic": LossCase(loss.Logistic(), (0.0, 1.0), (0.0, 1.0, np.log(2.0), -0.5)),
+    "Binomial": LossCase(loss.Binomial(), (0.0, 0.25, 1.0), (0.0, 0.25, np.log(2.0), 0.25)),
     "Poisson": LossCase(loss.Poisson(), (0.0, 1.0, 7.0), (0.0, 3.0, 1.0, -2.0)),
     "AbsoluteError": LossCase(loss.AbsoluteError(), (-2.0, 0.0, 3.5), (3.0, 1.0, 2.0, 1.0)),
     "EpsilonInsensitive": LossCase(
