@@ -128,8 +128,8 @@ def fit(
           256 < p <= 2,000, with `stop`, `init` and `callback` left out. An equation for each row in place of one
           for each column; without a penalty the shortest answer. Rows that are dependent or badly conditioned
           fall back to ``"normal"``.
-        - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge p <= 256 where entries are few.
-          One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
+        - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge, p <= 256 or p³ <= 400 times its stored
+          entries. One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
           data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
           dtype cannot hold fall back to ``"lbfgs_scaled"``.
         - ``"cg_kernel"``, "conjugate gradients on the rows": wider X with n < p, in memory. Without a
@@ -153,12 +153,12 @@ def fit(
           Falls back to ``"fista"`` likewise.
         - ``"fista"``, "accelerated proximal gradient": otherwise; FISTA on the data.
 
-        Other losses:
+        Other losses, and the squared loss with a smooth penalty of your own:
 
-        - ``"proximal_newton"``, "proximal Newton": one problem in NumPy arrays, p <= 256 and n p² <= 4,000,000,
-          with a penalty that acts entry by entry. Each step takes one pass, and minimises the quadratic model
-          of the loss together with the penalty. Values that are not finite fall back to
-          ``"proximal_gradient"``.
+        - ``"proximal_newton"``, "proximal Newton": one problem of any kind of data with p <= 256, and a penalty
+          that acts entry by entry. Each step takes one pass, and minimises the quadratic model of the loss
+          together with the penalty on the host. Values that are not finite, and penalties of your own beside
+          arrays that are not NumPy's, fall back to ``"proximal_gradient"``.
         - ``"proximal_gradient"``, "proximal gradient": with a penalty that is handled by its prox, or a
           set; steps of Barzilai and Borwein.
         - ``"newton_kernel"``, "Newton on the rows": one wide problem of NumPy arrays with an `L2`, n < p, n <= 512 and
@@ -171,10 +171,10 @@ def fit(
           and 2,097,152 entries times squared classes.
           A Hessian that is dear serves up to six steps. They are left where a fit has no minimum,
           or takes more than 14 steps without a ridge.
-        - ``"newton"``, "Newton": a convex loss with no penalty or `L2`, also the squared loss with an `L2` of weights, n >= p and n p² <= 4,000,000, X not sparse, the loss
-          of one output, as all but softmax are. Each step takes one pass, for value, gradient and Hessian
-          together. Columns that are nearly dependent, and
-          values that are not finite, fall back to ``"lbfgs_whitened"``.
+        - ``"newton"``, "Newton": a convex loss of one output, as all but softmax are, with no penalty or `L2`,
+          also the squared loss with an `L2` of weights; X not sparse, n >= p and n p² <= 4,000,000, or p <= 128
+          in chunks and streams. Each step takes one pass, for value, gradient and Hessian together. Columns that
+          are nearly dependent, and values that are not finite, fall back to ``"lbfgs_whitened"``.
         - ``"lbfgs_whitened"``, "L-BFGS ... whitened": p as for ``"normal"``. With many rows on the host or
           in chunks it begins where a fit of a subsample ends ("begun on ... rows"). Moments that the dtype
           cannot hold fall back to ``"lbfgs_scaled"``.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agd import backends
+from agd import backends, loss
 from agd._typing import Array, Data, Loss, Method, Params, Penalty, Tree
 from agd._validation import as_start
 from agd.data.base import BaseData
@@ -38,6 +38,7 @@ __all__ = [
     "Solution",
     "Traits",
     "absorb_offset",
+    "acts_on_any_array",
 ]
 
 
@@ -468,3 +469,17 @@ def null_model(base: LinearObjective, scaling: Scaling) -> Params:
 def steps_between_checks(like: Array) -> int:
     """Return how many steps run between two checks: 1 where the host reads numbers at no cost."""
     return 1 if backends.of(like).host_accessible else 10
+
+
+# Penalties of which it is known that they act on arrays of every library.
+OWN_PENALTIES = (loss.L1, loss.L2, loss.ElasticNet, loss.NonNegative, loss.Box)
+
+
+def acts_on_any_array(penalty: Any) -> bool:
+    """Return whether a penalty of the data's library acts on NumPy arrays too, and on some columns alone."""
+    terms = penalty.terms if type(penalty) is loss.PenaltySum else (penalty,)
+    return all(
+        type(term) in OWN_PENALTIES
+        and all(v is None or isinstance(v, Real | tuple) for v in term.parameters.values())
+        for term in terms
+    )

@@ -29,6 +29,7 @@ from agd.run.linear_problem import (
     Plan,
     Revealed,
     Solution,
+    acts_on_any_array,
     null_model,
     steps_between_checks,
 )
@@ -310,7 +311,13 @@ class NewtonOnData(LinearSolver):
 
 
 class ProximalNewtonOnData(NewtonOnData):
-    """The same with a penalty that acts entry by entry, handled by its prox."""
+    """The same with a penalty that acts entry by entry, handled by its prox on the host."""
+
+    def plan(self, problem: LinearProblem, base: LinearObjective) -> Plan:
+        """As of `NewtonOnData`; raise `NotApplicable` for a penalty that may not act on NumPy arrays."""
+        if not problem.traits.numpy and not acts_on_any_array(problem.penalty):
+            raise NotApplicable("the penalty may act on arrays of the data's library alone")
+        return super().plan(problem, base)
 
     def method(self) -> Any:
         """Return what takes a step."""

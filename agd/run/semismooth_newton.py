@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from agd import loss
 from agd._typing import NotApplicable
 from agd.run.certificate import Certificate, Deferred
 from agd.run.host_moments import DataGradient, Rows, rows_of
-from agd.run.linear_problem import LinearProblem, Solution
+from agd.run.linear_problem import LinearProblem, Solution, acts_on_any_array
 from agd.run.normal_equations import HostScaling, extreme_curvatures, relative_tolerance
 from agd.run.refinement import MAX_REFINEMENTS
 from agd.run.result import FitResult, History, Status
@@ -28,14 +26,11 @@ from agd.update.active_set import PenalisedQuadratic, StepRecord
 
 __all__ = [
     "SemismoothNewton",
-    "acts_on_any_array",
     "converged_result",
     "minimise",
 ]
 
 METHOD_NAME = "semismooth Newton on the moments"
-# Penalties of which it is known that they act on arrays of every library.
-OWN_PENALTIES = (loss.L1, loss.L2, loss.ElasticNet, loss.NonNegative, loss.Box)
 
 
 class SemismoothNewton:
@@ -71,16 +66,6 @@ class SemismoothNewton:
             raise NotApplicable("the penalty may act on arrays of the data's library alone")
         with np.errstate(all="ignore"):
             return Solution(_fit_target(rows_of(problem), problem))
-
-
-def acts_on_any_array(penalty: Any) -> bool:
-    """Return whether a penalty of the data's library acts on NumPy arrays too, and on some columns alone."""
-    terms = penalty.terms if type(penalty) is loss.PenaltySum else (penalty,)
-    return all(
-        type(term) in OWN_PENALTIES
-        and all(v is None or isinstance(v, Real | tuple) for v in term.parameters.values())
-        for term in terms
-    )
 
 
 def minimise(

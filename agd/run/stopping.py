@@ -946,7 +946,7 @@ class StoppingMonitor:
             observation.iterations - self.increasing_since >= MIN_INCREASING_STEPS
         )
         nonfinite, stalled = observation.finite == 0, observation.stalled != 0
-        self._end(status == Status.CONVERGED, Status.CONVERGED)
+        self._end((status == Status.CONVERGED) & ~nonfinite, Status.CONVERGED)
         # What is not finite at the deadline may be what was left of a gradient by differences.
         self._end((status == Status.DEADLINE) & (nonfinite | stalled), Status.DEADLINE)
         self._end(observation.value < self.unbounded_below, Status.UNBOUNDED)

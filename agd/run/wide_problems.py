@@ -26,11 +26,10 @@ from agd._typing import NotApplicable
 from agd.run.certificate import Certificate
 from agd.run.diagnosis import rank_deficiency
 from agd.run.host_moments import RowMoments, Rows, rows_of
-from agd.run.linear_problem import LinearProblem, Solution
+from agd.run.linear_problem import LinearProblem, Solution, acts_on_any_array
 from agd.run.normal_equations import HostScaling, relative_tolerance
 from agd.run.result import FitResult
 from agd.run.semismooth_newton import (
-    acts_on_any_array,
     converged_result,
     minimise,
 )

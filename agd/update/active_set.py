@@ -356,9 +356,9 @@ class PenalisedQuadratic:
             few = len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS
             exact = few and not descends
             if descends:
-                new = self._newton_point(v, g, forward, z, few=few)
+                new = self._newton_point(v, g, forward, z, exact_face=few)
             else:
-                new = self._face_point(v, g, exact=exact)
+                new = self._face_point(v, g, exact=few)
             moved = float(np.abs(self.scale * (new - v)).max())
             moved /= float(np.abs(self.scale * new).max()) or 1.0
             v = new
@@ -400,10 +400,10 @@ class PenalisedQuadratic:
             length *= 0.5
         return z
 
-    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any, *, few: bool) -> Any:
+    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any, *, exact_face: bool) -> Any:
         """Return the solution of the system over the entries that are at no kink at z = prox(forward).
 
-        Where the free columns are dependent, a point of the face is returned instead: its minimum where these are few.
+        Where the free columns are dependent, a point of the face is returned instead.
         """
         offset = np.copysign(ROOT_EPS * (float(np.abs(forward).max()) or 1.0), forward)
         derivative = (self.prox(forward + offset) - z) / offset
@@ -421,9 +421,9 @@ class PenalisedQuadratic:
         try:
             point[free] -= np.linalg.solve(matrix, residual)
         except np.linalg.LinAlgError:
-            return self._face_point(v, g, exact=few)
+            return self._face_point(v, g, exact=exact_face)
         scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
         dependent = not float(np.abs(point).max()) <= MAX_GROWTH * scale
         if dependent:
-            return self._face_point(v, g, exact=few)
+            return self._face_point(v, g, exact=exact_face)
         return point

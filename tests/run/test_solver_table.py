@@ -47,7 +47,6 @@ METHOD_NAMES = {
     "fista": "accelerated proximal gradient",
     "newton": "Newton",
     "lbfgs_whitened": "L-BFGS (memory 10), strong Wolfe, whitened",
-    "lbfgs_sampled": "L-BFGS (memory 10), strong Wolfe, whitened, begun on 5,262 rows",
     "lbfgs_scaled": "L-BFGS (memory 10), strong Wolfe",
     "accelerated": "accelerated gradient descent, centred and scaled",
     "backtracking": "accelerated gradient descent, step by backtracking, centred and scaled",
@@ -104,7 +103,7 @@ numpy, 20 x 256               | huber, log_loss, poisson | lbfgs_whitened | lbfg
 numpy, 20 x 257               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
 numpy, 1100 x 257             | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
 numpy, 1600 x 50              | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
-numpy, 1601 x 50              | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+numpy, 1601 x 50              | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
 numpy, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
 numpy, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal        | proximal
 numpy, 12 x 2001 uneven       | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
@@ -116,31 +115,30 @@ float32, 12 x 2001            | huber, log_loss          | accelerated    | acce
 float32, 12 x 2001            | poisson                  | backtracking   | backtracking   | proximal        | proximal
 batch, 3 x 60 x 5             | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
 targets, 60 x 5 -> 3          | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-sparse, 1100 x 256, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+sparse, 1100 x 256, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
 sparse, 1100 x 257, 10 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal        | proximal
 sparse, 1100 x 257, 30 %      | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
 sparse, 60 x 257, 10 %        | huber, log_loss, poisson | lbfgs_whitened | lbfgs_scaled   | proximal        | proximal
 sparse, 2010 x 2001, 1 %      | huber, log_loss, poisson | lbfgs_scaled   | lbfgs_scaled   | proximal        | proximal
-stream, 60 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
-stream, 15 x 5                | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+stream, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+stream, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
 stream, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
 stream, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal        | proximal
-stream, 42100 x 50            | huber, log_loss, poisson | lbfgs_sampled  | lbfgs_sampled  | proximal        | proximal
-dask, 60 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-dask, 15 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-dask, 20 x 40                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+stream, 42100 x 50            | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+dask, 60 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+dask, 15 x 5                  | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+dask, 20 x 40                 | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
 dask, 12 x 2001               | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
 dask, 12 x 2001               | poisson                  | backtracking   | backtracking   | proximal        | proximal
-strict, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-strict, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-strict, 20 x 40               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal        | proximal
+strict, 60 x 5                | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+strict, 15 x 5                | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+strict, 20 x 40               | huber, log_loss, poisson | lbfgs_whitened | lbfgs_whitened | proximal_newton | proximal
 strict, 12 x 2001             | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
 strict, 12 x 2001             | poisson                  | backtracking   | backtracking   | proximal        | proximal
-torch, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
-torch, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal        | proximal
+torch, 60 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
+torch, 15 x 5                 | huber, log_loss, poisson | newton         | newton         | proximal_newton | proximal
 torch, 12 x 2001              | huber, log_loss          | accelerated    | accelerated    | proximal        | proximal
-torch, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal        | proximal
-"""
+torch, 12 x 2001              | poisson                  | backtracking   | backtracking   | proximal        | proximal"""
 
 LOSSES = ("squared_error", "huber", "log_loss", "poisson")
 PROXIMAL_PENALTIES = ("L1", "GroupL1", "NonNegative")
@@ -310,6 +308,14 @@ def test_the_help_of_fit_explains_every_solver():
         assert method.startswith(tuple(beginnings)), method
 
 
+def test_the_page_on_the_architecture_has_every_row_and_the_one_that_follows():
+    page = (Path(__file__).parents[2] / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:] for line in page.splitlines() if line.startswith("| `")]
+    follows = {name: cells[-2] for cells in rows for name in re.findall(r"`(\w+)`", cells[0])}
+    for name, row in agd.run.SOLVERS.items():
+        assert f"`{row.fallback}`" in follows[name] if row.fallback else name in follows, name
+
+
 def items_of_the_help() -> dict[str, str]:
     """Return the text of each item of the list in the help of `method`, by the first name in it."""
     text = agd.fit.__doc__.partition("method : ")[2].partition("Or choose the method")[0]
@@ -340,7 +346,7 @@ def test_the_help_of_fit_quotes_the_limits_of_the_table():
         "semismooth_newton": (f"p <= {MAX_ACTIVE_SET_COLUMNS}",),
         "working_sets": (f"p > {MAX_ACTIVE_SET_COLUMNS}",),
         "fista_moments": (f"p <= {MAX_NORMAL_COLUMNS:,}", f"n >= {MIN_ROWS_PER_COLUMN} p"),
-        "proximal_newton": (f"p <= {MAX_ACTIVE_SET_COLUMNS}", f"n p² <= {hessian}"),
+        "proximal_newton": (f"p <= {MAX_ACTIVE_SET_COLUMNS}",),
         "newton_kernel": (f"n <= {MAX_KERNEL_ROWS}", f"{MAX_KERNEL_ENTRIES:,} entries"),
         "newton_direct": (f"{MAX_HOST_ENTRIES:,} entries", f"than {MAX_STEPS} steps"),
         "newton": (f"n p² <= {hessian}",),

@@ -30,6 +30,7 @@ def small_samples():
         mock.patch("agd.run.warm_start.WANTED", 2**12),
         mock.patch("agd.run.solver_table.MAX_HESSIAN_OPERATIONS", 0),
         mock.patch("agd.run.solver_table.MAX_DIRECT_COLUMNS", 0),
+        mock.patch("agd.run.solver_table.MAX_LAZY_NEWTON_COLUMNS", 0),
     ):
         yield
 
