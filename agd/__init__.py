@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agd.line import gradient_descent, loss_fn, train
     from agd.linear import FitResult, fit, path
     from agd.minimize import MinimizeResult, maximize, minimize
-    from agd.model_selection import PenaltyPath, penalty_path
+    from agd.model_selection import CrossValidation, PenaltyPath, cross_validate, penalty_path
     from agd.online import Online
     from agd.run import (
         Deadline,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConvergenceWarning",
+    "CrossValidation",
     "Deadline",
     "FitResult",
     "GradTol",
@@ -68,6 +69,7 @@ __all__ = [
     "backends",
     "check_gradient",
     "critical_point",
+    "cross_validate",
     "directional_derivative",
     "fit",
     "gradient",
@@ -105,7 +107,7 @@ _NAMES = {
     "line": ("gradient_descent", "loss_fn", "train"),
     "linear": ("FitResult", "fit", "path"),
     "minimize": ("MinimizeResult", "maximize", "minimize"),
-    "model_selection": ("PenaltyPath", "penalty_path"),
+    "model_selection": ("CrossValidation", "PenaltyPath", "cross_validate", "penalty_path"),
     "online": ("Online",),
     "run": (
         "Deadline",

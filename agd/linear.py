@@ -34,6 +34,7 @@ from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.loss import get
 from agd.loss.penalties import as_target_penalty
+from agd.model_selection import choose_model
 from agd.run import Criterion, FitResult, Result, Stop, as_stop
 from agd.run.diagnosis import explain, name_interrupted_fit, warns_of_status
 from agd.run.linear_problem import LinearProblem, absorb_offset
@@ -60,6 +61,7 @@ def fit(
     class_weight: Any = None,
     intercept: bool = True,
     standardize: bool = False,
+    alpha: str | None = None,
     method: str | Rule | Method = "auto",
     stop: Stop | Criterion | str | None = None,
     init: Any = None,
@@ -109,6 +111,11 @@ def fit(
         Whether the penalty acts in standard units: on each coefficient times the weighted standard deviation of
         its column. The coefficients are reported in the units of X all the same, and sets such as
         ``agd.loss.Box`` stay in these. It takes two passes over the data.
+    alpha : str, optional
+        What chooses the strength, by which the penalty is multiplied; `result.alpha` is the one chosen. ``"cv"`` is
+        the one whose models predict rows that were left out best, in 5 folds, and ``"cv_1se"`` the largest within a
+        standard error of it (``agd.cross_validate``); ``"aic"``, ``"bic"`` and ``"gcv"`` are criteria of
+        ``agd.penalty_path``. With default settings only: no `method`, `stop`, `init`, `callback` or `device`.
     method : str, Rule or Method
         What takes the steps. ``"auto"``, the default, needs no tuning: ``agd.run.select_solver`` names a
         row of ``agd.run.SOLVERS`` for the sizes (n rows, p columns), the kind of data, the loss and the
@@ -274,6 +281,18 @@ def fit(
     >>> agd.fit(X, y).coef.round(6)
     array([ 2., -1.])
     """
+    if alpha is not None:
+        if not (isinstance(method, str) and method == "auto") or any(
+            given is not None for given in (stop, init, callback, device)
+        ):
+            raise ValueError(
+                f"alpha={alpha!r} chooses among fits with default settings: leave out method, stop, init, callback "
+                f"and device"
+            )
+        return choose_model(
+            alpha, X, y, penalty, loss=loss, sample_weight=sample_weight, offset=offset, exposure=exposure,
+            intercept=intercept, standardize=standardize,
+        )  # fmt: skip
     chosen, intercept = get(loss), as_flag("intercept", intercept)
     penalty = as_target_penalty(penalty)
     check_callback(callback)

@@ -20,12 +20,13 @@ from agd import backends
 from agd._typing import Array, HostArray, Loss, NotApplicable, Params
 from agd._validation import as_choice, as_count, as_flag, as_positive, warn_unconverged
 from agd.data import as_data
-from agd.data.checks import as_offset, as_shares, encode_labels
+from agd.data.base import BaseData
+from agd.data.checks import as_offset, as_shares, check_arrays, encode_labels
 from agd.gradient.linear import linear_predictor
 from agd.gradient.second_order import second_order
 from agd.loss import Box, get
 from agd.loss.penalties import as_target_penalty
-from agd.run.diagnosis import explain
+from agd.run.diagnosis import explain, warns_of_status
 from agd.run.host_moments import RowMoments, Rows, rows_of
 from agd.run.linear_problem import LinearProblem, Revealed, absorb_offset
 from agd.run.newton_direct import newton_path
@@ -34,7 +35,7 @@ from agd.run.result import FitResult, with_labels
 from agd.run.solver_table import select_solver, solve
 from agd.run.stopping import Stop
 
-__all__ = ["PenaltyPath", "penalty_path"]
+__all__ = ["CrossValidation", "PenaltyPath", "choose_model", "cross_validate", "penalty_path"]
 
 # The least strength as a share of the largest: of penalties that set coefficients to 0, and of smooth ones.
 MIN_ALPHA_SHARE, MIN_SMOOTH_ALPHA_SHARE = 1e-3, 1e-6
@@ -50,6 +51,8 @@ MIN_FREE_SHARE, MAX_INVERTED_CONDITION = 0.5, 1e6
 MAX_DATA_RESIDUAL = 2.0
 # By what share a gradient of a fit may be too small: with so much more no coefficient leaves 0.
 MAX_GRADIENT_ROUNDING = 1e-6
+# The relative gradient at which models of a fold end: more digits move the deviance of other rows by none that count.
+CROSS_VALIDATION_TOLERANCE = 1e-7
 RULES = ("aic", "bic", "gcv")
 
 
@@ -733,3 +736,249 @@ def _sum_over_rows(problem: LinearProblem, f: Any) -> HostArray:
 
 def _read(x: Any) -> HostArray:
     return np.asarray(backends.to_numpy(x), dtype=float)
+
+
+# -- cross-validation --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class CrossValidation:
+    """How well rows that were left out are predicted, for each strength of a penalty, and the model chosen by it.
+
+    Attributes
+    ----------
+    alphas : numpy.ndarray, shape (k,)
+        The strengths, the largest first.
+    deviances : numpy.ndarray, shape (folds, k)
+        The mean deviance of the rows of each fold, under the models of all other rows.
+    mean, standard_error : numpy.ndarray, shape (k,)
+        The mean over the folds, and its standard error: the standard deviation over them by the root of their number.
+    alpha : float
+        The strength that the rule chooses.
+    model : FitResult
+        The model of all rows for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(100, 4)); y = 2.0 * X[:, 0] + rng.normal(size=100)
+    >>> chosen = agd.cross_validate(X, y, agd.loss.L1(), rule="1se")
+    >>> chosen.deviances.shape, chosen.model.coef.round(1)
+    ((5, 100), array([1.6, 0. , 0. , 0. ]))
+    """
+
+    alphas: HostArray
+    deviances: HostArray
+    alpha: float
+    model: FitResult
+
+    def __repr__(self) -> str:
+        """Say what was chosen, and how good it is."""
+        i = int(np.argmin(np.abs(self.alphas - self.alpha)))
+        return (
+            f"CrossValidation of {len(self.alphas)} strengths in {len(self.deviances)} folds: alpha {self.alpha:.3g}, "
+            f"mean deviance {self.mean[i]:.4g} ± {self.standard_error[i]:.2g}"
+        )
+
+    @property
+    def mean(self) -> HostArray:
+        """The mean deviance over the folds, shape (k,)."""
+        return np.asarray(self.deviances.mean(axis=0))
+
+    @property
+    def standard_error(self) -> HostArray:
+        """The standard error of that mean, shape (k,)."""
+        return np.asarray(self.deviances.std(axis=0, ddof=1) / len(self.deviances) ** 0.5)
+
+
+def cross_validate(
+    X: Any,
+    y: Any = None,
+    penalty: Any = None,
+    *,
+    alphas: int | Sequence[float] = 100,
+    min_share: float | None = None,
+    folds: Any = 5,
+    rule: str = "min",
+    seed: int = 0,
+    loss: str | Loss = "squared_error",
+    sample_weight: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
+    intercept: bool = True,
+    standardize: bool = False,
+) -> CrossValidation:
+    r"""Choose the strength of a penalty by how well rows that were left out are predicted, and fit all rows with it.
+
+    For each fold of the rows the path of all others is fitted, and the deviance of the fold is, for each strength, ::
+
+        2 Σ_i s_i (l(x_i · w + b, y_i) - least l(., y_i)) / Σ_i s_i    over the rows i of the fold
+
+    Parameters
+    ----------
+    X, y, loss, sample_weight, offset, exposure, intercept, standardize
+        As for ``agd.fit``. With `standardize` each path is that of the spreads of its own rows.
+    penalty, alphas, min_share
+        As for ``agd.penalty_path``; a grid of strengths is that of all rows.
+    folds : int, or iterable of (train, test)
+        How many folds are drawn, in which the classes of labels have their shares; or pairs of arrays of row numbers,
+        such as the splits of scikit-learn.
+    rule : str
+        ``"min"`` for the strength of the smallest mean deviance, ``"1se"`` for the largest strength whose mean is
+        within one standard error of that.
+    seed : int
+        The seed of the folds, which are drawn on the host: all libraries see the same.
+
+    Returns
+    -------
+    CrossValidation
+        The deviances, the strength that was chosen and its model.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``agd.penalty_path``; for a stream, for several problems at once, for folds without rows, and for classes
+        with fewer rows than two.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fit of all rows ended before it converged.
+
+    Notes
+    -----
+    Stone (1974), "Cross-validatory choice and assessment of statistical predictions", Journal of the Royal Statistical
+    Society B 36; Breiman, Friedman, Olshen and Stone (1984), *Classification and Regression Trees*, section 3.4.3, for
+    the rule of one standard error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agd
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 3)); y = rng.random(200) < 1.0 / (1.0 + np.exp(-X[:, 0]))
+    >>> chosen = agd.cross_validate(X, y, agd.loss.L2(), loss="log_loss", alphas=[0.01, 0.1, 1.0])
+    >>> chosen.alpha, len(chosen.mean)
+    (0.01, 3)
+    """
+    as_choice("rule", rule, ("min", "1se"))
+    options = _Options(loss, sample_weight, offset, exposure, intercept)
+    problem, finish = _make_problem(X, y, penalty, options)
+    standardize = as_flag("standardize", standardize)
+    with backends.device_context(problem.data.X), np.errstate(all="ignore"):
+        splits = _draw_splits(problem, folds, seed)
+        every = problem.standardized() if standardize else problem
+        strengths = _as_alphas(every, alphas, min_share)
+        scores = [_score(problem, split, strengths, standardize=standardize) for split in splits]
+        deviances = np.stack(scores)
+        mean, error = deviances.mean(axis=0), deviances.std(axis=0, ddof=1) / len(scores) ** 0.5
+        best = int(np.nanargmin(mean))
+        if rule == "1se":
+            best = int(np.argmax(mean <= mean[best] + error[best]))
+        alpha = float(strengths[best])
+        model = _fit_at(every, finish, alpha)
+    if warns_of_status(model):
+        warn_unconverged(model.message)
+    return CrossValidation(strengths, deviances, alpha, model)
+
+
+def _score(
+    problem: LinearProblem, split: _Split, alphas: HostArray, *, standardize: bool
+) -> HostArray:
+    """Return the mean deviance of the rows that are left out, shape (k,)."""
+    train, test = split.parts(problem.screened_data.blocks)
+    screened = problem.screened_data._replace(blocks=train)
+    fold = replace(problem, data=train, screened=screened, moments=None, host_moments=None)
+    fold = fold.standardized() if standardize else fold
+    points = _solve_path(fold, alphas, CROSS_VALIDATION_TOLERANCE)
+    excess = test.sum(_ExcessLoss(problem.loss, points.coef, points.intercept))
+    return 2.0 * _read(excess) / _read(test.total)
+
+
+class _Split(NamedTuple):
+    """The numbers of the rows that are fitted, and of those that are left out."""
+
+    train: HostArray
+    test: HostArray
+
+    def parts(self, blocks: Any) -> tuple[Any, Any]:
+        """Return the data of both; of chunks, all rows with weights of 0 for the others."""
+        if not blocks.lazy:
+            return _rows_of(blocks, self.train), _rows_of(blocks, self.test)
+        parts = []
+        for rows in self:
+            counts = np.bincount(rows, minlength=int(blocks.row_count)).astype(float)
+            weight = check_arrays(blocks.X, blocks.y, counts).weight
+            weight = weight if blocks.weight is None else weight * blocks.weight
+            parts.append(BaseData.of(blocks.X, blocks.y, weight))
+        return parts[0], parts[1]
+
+
+def _rows_of(blocks: Any, rows: HostArray) -> Any:
+    """Return some rows of data in memory, and count them."""
+    like = blocks.resident
+    xp = backends.namespace(like)
+    index = xp.asarray(rows, device=backends.device(like))
+    X, y, weight = blocks.take(index)
+    return BaseData.of(X, y, weight)
+
+
+def _draw_splits(problem: LinearProblem, folds: Any, seed: int) -> list[_Split]:
+    """Return the splits that are given, or draw folds of about equal size, with the classes' shares in each."""
+    data = problem.data
+    if not math.isfinite(data.row_count):
+        raise ValueError(
+            "cross-validation needs X to say how many rows it has, which a stream and chunks of unknown size do not: "
+            "give arrays, or fit a path and use select"
+        )
+    if data.batch_shape != ():
+        raise ValueError(
+            f"cross-validation is of one problem, and these are {data.batch_shape}: validate each"
+        )
+    n = int(data.row_count)
+    labels = None
+    if problem.loss.classes is not None:
+        blocks = problem.screened_data.blocks
+        labels = np.real(backends.to_numpy(blocks.y)).astype(int)
+    if not isinstance(folds, int):
+        return [_as_split(i, n, split) for i, split in enumerate(folds)]
+    count = as_count("folds", folds, 2)
+    if count > n:
+        raise ValueError(f"folds must be at most the number of rows, {n}, got {count}")
+    rng, order = np.random.default_rng(seed), []
+    for label in range(1 if labels is None else int(labels.max()) + 1):
+        members = np.arange(n) if labels is None else np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise ValueError(
+                f"y must have 2 rows or more of each class, so that one is left to fit: class number {label} has one"
+            )
+        order.append(rng.permutation(members))
+    number = np.empty(n, dtype=int)
+    number[np.concatenate(order)] = np.arange(n) % count
+    rows = np.arange(n)
+    return [_Split(rows[number != fold], rows[number == fold]) for fold in range(count)]
+
+
+def _as_split(i: int, n: int, split: Any) -> _Split:
+    """Check one pair of row numbers that was given."""
+    try:
+        train, test = (np.arange(n)[np.asarray(rows)] for rows in split)
+    except (TypeError, ValueError, IndexError):
+        raise ValueError(
+            f"folds must be a number, or pairs (train, test) of row numbers below {n}; pair {i} is none"
+        ) from None
+    if not (train.size and test.size):
+        raise ValueError(
+            f"folds must have rows to fit and rows to leave out, pair {i} has none of one"
+        )
+    return _Split(train, test)
+
+
+def choose_model(rule: str, X: Any, y: Any, penalty: Any, **options: Any) -> FitResult:
+    """Return the model whose strength a rule chooses: ``agd.fit(..., alpha=rule)``."""
+    as_choice("alpha", rule, ("cv", "cv_1se", *RULES))
+    if rule in RULES:
+        return penalty_path(X, y, penalty, **options).select(rule)
+    return cross_validate(X, y, penalty, rule="min" if rule == "cv" else "1se", **options).model

@@ -146,26 +146,23 @@ def newton_path(
     NotApplicable
         As of `DirectNewton`, and for fewer rows than columns with a smooth penalty.
     """
-    one = problem.with_penalty(penalties[0])
+    one = problem.with_penalty(penalties[-1])
     base = one.check_values(Revealed.X)
     problem.learn_from(one)
     if base.outputs is not None:
         _check_outputs(problem, base)
     kind = np.dtype(problem.resident.dtype)
     tolerance = relative_tolerance(kind) if tolerance is None else tolerance
-    rows, x = _ScaledRows.of(base), None
+    rows, point = _ScaledRows.of(base), None
     if len(rows.y) < len(rows.mean) and not base.nonsmooth:
         raise NotApplicable("fewer rows than columns")
+    iterate = _iterate_proximal if base.nonsmooth else _iterate
     for penalty in penalties:
-        before, rows = rows.scale, rows.with_penalty(penalty)
-        if x is not None:
-            x = (rows._by_output(x) * (before / rows.scale)).reshape(-1)
-        iterate = _iterate_proximal if base.nonsmooth else _iterate
-        run = iterate(rows, tolerance, x)
-        x = run.point.x
-        w, b = rows.user_params(x)
+        rows = rows.with_penalty(penalty)
+        point = iterate(rows, tolerance, point).point
+        w, b = rows.user_params(point.x)
         w = penalty.prox(w, 0.0 * w) if base.nonsmooth else w
-        yield w, b, run.point.value - float(np.sum(penalty.value(w)))
+        yield w, b, point.value - float(np.add.reduce(penalty.value(w), axis=None))
 
 
 def _check_outputs(problem: LinearProblem, base: LinearObjective) -> None:
@@ -206,8 +203,6 @@ class _ScaledRows(NamedTuple):
     single : numpy.ndarray, shape (n, d), or None
         Z in single precision, of which the Hessians are made where these are dear: steps by them are as good, and
         value and gradient stay in double precision. `work` is then single as well.
-    spread : numpy.ndarray, shape (p,)
-        The standard deviations of the columns.
     """
 
     base: LinearObjective
@@ -222,7 +217,6 @@ class _ScaledRows(NamedTuple):
     alpha: Any
     products: HostArray | None = None
     single: HostArray | None = None
-    spread: Any = None
 
     @classmethod
     def of(cls, base: LinearObjective) -> _ScaledRows:
@@ -286,14 +280,14 @@ class _ScaledRows(NamedTuple):
         scale[p:] = width
         if not (np.isfinite(scale).all() and scale.min() > 0.0):
             raise NotApplicable("columns of extreme size")
-        rows = self._replace(scale=scale, unit=self.null.slope * width, spread=spread)
+        rows = self._replace(scale=scale, unit=self.null.slope * width)
         fits = self.single is None or _fits_single(spread * spread)
         return rows if fits else rows.with_double_hessians()
 
     def with_penalty(self, penalty: Any) -> _ScaledRows:
-        """Return the same rows with another penalty, and the scales that suit it."""
+        """Return the same rows and scales with another penalty."""
         base = replace(self.base, penalty=penalty)
-        return self._replace(base=base, alpha=_ridge(base, self.mean))._scaled(self.spread)
+        return self._replace(base=base, alpha=_ridge(base, self.mean))
 
     def with_double_hessians(self) -> _ScaledRows:
         """Return the same with Hessians in double precision."""
@@ -502,6 +496,8 @@ class _Point(NamedTuple):
         The relative residual: the gradient, or x - prox(x - g, 1) where the penalty has a prox.
     predictor : numpy.ndarray, shape (n,)
         That of the rows.
+    pull : numpy.ndarray, shape (d,)
+        The gradient of the ridge.
     """
 
     x: HostArray
@@ -510,6 +506,7 @@ class _Point(NamedTuple):
     row_curvature: HostArray
     size: float
     predictor: Any = None
+    pull: Any = None
 
 
 class _DirectRun(NamedTuple):
@@ -678,14 +675,14 @@ class _InverseHessian:
             self.pairs.append((s, y, 1.0 / product))
 
 
-def _iterate(rows: _ScaledRows, tolerance: float, x: HostArray | None = None) -> _DirectRun:
+def _iterate(rows: _ScaledRows, tolerance: float, start: _Point | None = None) -> _DirectRun:
     """Take Newton steps until the gradient is within the tolerance; a Hessian serves several where it is dear.
 
-    The first point is that of the best constant model, where none is given.
+    They begin at the end of a run with another ridge, where there was one, else at the best constant model.
     """
     line, most = _LineOfRows(rows), _most_steps(rows)
     kept_steps = steps_for_hessian(len(rows.y), len(line.ridge))
-    first = point = line.first_point(x)
+    first = point = line.first_point(start)
     inverse = line.inverse_hessian(point, 0.0)
     _check_condition(inverse)
     steps, damping, age, begun = [point], 0.0, 0, point
@@ -738,10 +735,17 @@ class _LineOfRows:
     def __init__(self, rows: _ScaledRows) -> None:
         self.rows, self.ridge, self.evaluations = rows, rows.ridge(), 0
 
-    def first_point(self, x: HostArray | None = None) -> _Point:
-        """Return a point; the best constant model, where none is given, takes no product but that of the gradient."""
-        if x is not None:
-            return self._complete(self._trial(x, self.rows.predictor(x)))
+    def first_point(self, start: _Point | None = None) -> _Point:
+        """Return the best constant model, which needs no product with the rows but that of the gradient.
+
+        A point of a run with another ridge needs none.
+        """
+        if start is not None:
+            pull = self.ridge * start.x
+            change = pull - start.pull
+            g, value = start.grad + change, start.value + 0.5 * float(change @ start.x)
+            size = float(np.maximum.reduce(np.abs(g))) / self.rows.unit
+            return start._replace(grad=g, value=value, size=size, pull=pull)
         x, null = self.rows.start(), self.rows.null
         return self._complete(self._trial(x, null.z, self.rows.weigh(*null.losses)))
 
@@ -758,7 +762,9 @@ class _LineOfRows:
         g = self.rows.gradient(trial.slope)
         g += trial.pull
         size = float(np.maximum.reduce(np.abs(g))) / self.rows.unit
-        return _Point(trial.x, g, trial.value, trial.row_curvature, size, trial.predictor)
+        return _Point(
+            trial.x, g, trial.value, trial.row_curvature, size, trial.predictor, trial.pull
+        )
 
     def search(self, old: _Point, move: HostArray) -> _Point | None:
         """Return an acceptable point along a step, at its end or where the slope says that the minimum is.
@@ -862,7 +868,7 @@ def _check_curvature(first: _Point, last: _Point, line: _LineOfRows) -> None:
 
 
 def _iterate_proximal(
-    rows: _ScaledRows, tolerance: float, x: HostArray | None = None
+    rows: _ScaledRows, tolerance: float, start: _Point | None = None
 ) -> _DirectRun:
     """Take proximal Newton steps until the residual is within the tolerance; parameters as of `_iterate`."""
     penalty: Any = rows.base.penalty
@@ -870,7 +876,7 @@ def _iterate_proximal(
     scale, d = rows.scale[:p], len(rows.scale)
 
     def evaluate(x: HostArray) -> tuple[_Point, HostPoint]:
-        constant = given is None and not x[:p].any() and not steps
+        constant = start is None and not x[:p].any() and not steps
         value, slope, h = (
             rows.weigh(*rows.null.losses) if constant else rows.row_terms(rows.predictor(x))
         )
@@ -884,10 +890,9 @@ def _iterate_proximal(
         at = HostPoint(x, g, hessian, value + added, added, residual)
         return _Point(x, g, value + added, h, size), at
 
-    given, hessian, steps = x, np.eye(d), list[_Point]()
-    if x is None:
-        x = rows.start()
-        x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
+    x, hessian, steps = rows.start(), np.eye(d), list[_Point]()
+    x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
+    x = x if start is None else start.x
     point, at = evaluate(x)
     steps.append(point)
     evaluations, damping, last = 1, 0.0, None
