@@ -486,8 +486,17 @@ class Loss(Protocol):
         """Whether y is given as pairs of counts, successes and failures."""
         ...
 
+    @property
+    def fixed_dispersion(self) -> bool:
+        """Whether the variance of that distribution follows from its mean."""
+        ...
+
     def least_value(self, y: NativeArray) -> NativeArray:
         """Return the minimum of l(z, y) over z, element by element."""
+        ...
+
+    def saturated_log_likelihood(self, y: NativeArray, precision: NativeArray) -> NativeArray:
+        """Return the log density of y where z fits it exactly; precision is weight over dispersion."""
         ...
 
     def prox(self, z: NativeArray, y: NativeArray, step: float) -> NativeArray:

@@ -20,6 +20,7 @@ __all__ = [
     "as_nonnegative",
     "as_positive",
     "as_real",
+    "as_share",
     "check_callback",
     "invalid_values_text",
     "warn_dependent",
@@ -51,6 +52,14 @@ def as_nonnegative(name: str, value: object) -> float:
     number = as_real(name, value, "a number of 0 or more")
     if not (number >= 0.0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of 0 or more, got {value!r}")
+    return number
+
+
+def as_share(name: str, value: object) -> float:
+    """Return `value` as a float, or raise an error if it is not between 0 and 1."""
+    number = as_real(name, value, "a number between 0 and 1")
+    if not 0.0 < number < 1.0:
+        raise ValueError(f"{name} must be a number between 0 and 1, such as 0.95, got {value!r}")
     return number
 
 

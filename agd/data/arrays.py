@@ -8,6 +8,7 @@ Chunks of lazy data are cut into the same blocks, one chunk at a time.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,15 @@ class ArrayData(BaseData):
     def _map_blocks(self, f: Callable[..., Tree], blocks: list[Block]) -> list[Tree]:
         workers = self._worker_count(len(blocks), MIN_SHARED_BLOCKS)
         return parallel_map(functools.partial(self._apply, f), blocks, workers)
+
+    def map_with(self, f: Callable[..., Tree], values: Any, limit: int | None = None) -> list[Tree]:
+        """Return f(X, y, weight, part) of every block: see `BaseData.map_with`."""
+        blocks = self.cut(limit)
+        ends = itertools.accumulate(int(y.shape[-1]) for _, y, _ in blocks)
+        return [
+            f(*block, values[end - int(block[1].shape[-1]) : end])
+            for block, end in zip(blocks, ends, strict=True)
+        ]
 
     def reduce(
         self,

@@ -266,6 +266,16 @@ class BaseData:
         """Return f(X, y, weight) of every block, in the order of the rows; parameters as of `sum`."""
         raise NotImplementedError
 
+    def map_with(self, f: Callable[..., Tree], values: Any, limit: int | None = None) -> list[Tree]:
+        """Return f(X, y, weight, part) of every block, in order, with its rows' part of host values (n,).
+
+        Raises
+        ------
+        ValueError
+            If the number of rows of a chunk is not known.
+        """
+        raise NotImplementedError
+
     def reduce(
         self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False
     ) -> Tree:

@@ -7,6 +7,8 @@ A chunk stays where it lives, in this process or on a cluster; only the sums tra
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,21 @@ class DaskData(LazyData):
         self.passes[0] += 1
         task = self._graph.delay(f)
         return self._graph.compute([task(*chunk) for chunk in self._chunks])
+
+    def map_with(self, f: Callable[..., Tree], values: Any, limit: int | None = None) -> list[Tree]:  # noqa: ARG002
+        """Return f(X, y, weight, part) of every chunk: see `BaseData.map_with`."""
+        sizes = [float(size) for size in self.X.chunks[0]]
+        if any(map(math.isnan, sizes)):
+            raise ValueError(
+                "X must have chunks of known sizes: call X.compute_chunk_sizes() first"
+            )
+        ends = [int(end) for end in itertools.accumulate(sizes)]
+        self.passes[0] += 1
+        task = self._graph.delay(f)
+        starts = [0, *ends[:-1]]
+        parts = [values[i:j] for i, j in zip(starts, ends, strict=True)]
+        chunks = zip(self._chunks, parts, strict=True)
+        return self._graph.compute([task(*chunk, part) for chunk, part in chunks])
 
     def reduce(
         self, f: Callable[..., Tree], merge: Callable[[list[Tree]], Tree], *, small: bool = False

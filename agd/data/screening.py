@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agd import backends
-from agd._typing import Array, Loss, Matrix
+from agd._typing import Array, BatchColumn, Loss, Matrix
 from agd._validation import as_nonnegative, invalid_values_text
-from agd.data.base import BaseData
+from agd.data.base import BaseData, label_positions
+from agd.data.checks import check_arrays, encode_labels
 from agd.data.matrix import entry_position, stored_entries
-from agd.loss.base import split_offset
+from agd.loss import Squared
+from agd.loss.base import pair_offset, split_offset
 
 __all__ = [
     "MAX_CLASSES",
     "Screened",
+    "as_fitted_rows",
     "refuse_rows_without_class",
     "screen",
     "screen_block",
@@ -142,6 +146,46 @@ def _check_row_counts(X: Matrix, y: Array, weight: Array | None) -> None:
                 f"{name} must be cut as X is, got a chunk of {rows.shape[-1]} beside one of "
                 f"{X.shape[-2]} rows of X"
             )
+
+
+def as_fitted_rows(
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    offset: Any,
+    loss: Loss,
+    labels: tuple[Any, ...] | None,
+) -> BaseData:
+    """Return checked rows to hold a fitted model against, with labels as their positions among those fitted.
+
+    A label that was not fitted has the position -1: no prediction is right.
+
+    Parameters
+    ----------
+    X, y, sample_weight, offset : object
+        As of a fit.
+    loss : Loss
+        The loss that was minimised.
+    labels : tuple, or None
+        Of a loss of classes, the labels that were fitted, ascending.
+    """
+    if labels is not None and isinstance(labels[0], str | bool):
+        y, given, _ = encode_labels(y)
+        if given is not None and isinstance(labels[0], str):
+            place = {label: float(i) for i, label in enumerate(labels)}
+            y = np.asarray([place.get(label, -1.0) for label in given])[y.astype(int)]
+        labels = tuple(map(float, range(len(labels))))
+    data = BaseData.uncounted(*check_arrays(X, y, sample_weight, offset))
+    if labels is None:
+        return screen(data, loss).blocks
+    data = screen(data, Squared()).blocks  # labels need not be all of those that were fitted
+    numbers = tuple(map(float, labels))
+    if isinstance(data.y, BatchColumn):
+        return data.encode_labels(numbers)
+    xp, (target, offset) = backends.namespace(data.y), split_offset(data.y)
+    known = functools.reduce(operator.or_, (target == number for number in numbers))
+    positions = xp.where(known, label_positions(target, numbers), 0.0 * target - 1.0)
+    return data.replace(y=positions if offset is None else pair_offset(positions, offset))
 
 
 def screen(

@@ -240,6 +240,17 @@ class StreamData(LazyData):
         self.passes[0] += 1
         return list(self._map_batches(f))
 
+    def map_with(self, f: Callable[..., Tree], values: Any, limit: int | None = None) -> list[Tree]:  # noqa: ARG002
+        """Return f(X, y, weight, part) of every batch: see `BaseData.map_with`."""
+        rows_before = 0
+
+        def of_batch(X: Matrix, y: Array, weight: Array | None) -> Tree:
+            nonlocal rows_before
+            first, rows_before = rows_before, rows_before + int(y.shape[-1])
+            return f(X, y, weight, values[first:rows_before])
+
+        return self.map(of_batch)
+
     def reduce(
         self,
         f: Callable[..., Tree],

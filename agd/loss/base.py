@@ -137,6 +137,9 @@ class BaseLoss(abc.ABC):
         Whether l is infinite where z is not above 0.
     counts : bool
         Whether y is given as pairs of counts, successes and failures, which become shares and weights.
+    fixed_dispersion : bool
+        Whether the variance of that distribution follows from its mean, as of counts and classes; else its
+        dispersion is estimated from the residuals.
 
     Examples
     --------
@@ -172,6 +175,7 @@ class BaseLoss(abc.ABC):
     has_offset: bool = False
     positive_predictor: bool = False
     counts: bool = False
+    fixed_dispersion: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic` and `residual`."""
@@ -240,6 +244,13 @@ class BaseLoss(abc.ABC):
     def least_value(self, y: NativeArray) -> NativeArray:
         """Return the minimum of l(z, y) over z, element by element: by default 0."""
         return backends.namespace(y).zeros_like(y)
+
+    def saturated_log_likelihood(self, y: NativeArray, precision: NativeArray) -> NativeArray:  # noqa: ARG002
+        """Return the log density of y where z fits it exactly, with a weight over the dispersion for each row.
+
+        What a model lacks of it is precision (l(z, y) - least_value(y)). NaN where it is not known.
+        """
+        return backends.namespace(y).full_like(y, math.nan)
 
     def null_model(self, mean: NativeArray) -> NativeArray:
         """Return the constant z that fits targets of this mean best; 0 where no finite one does."""

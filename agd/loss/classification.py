@@ -14,6 +14,7 @@ from agd.loss._stable import (
     as_link,
     clip_between,
     log1p,
+    log_gamma,
     negative_log_probabilities,
     one_if_positive,
     positive_and_negative_part,
@@ -33,6 +34,7 @@ class BernoulliFamily(BaseLoss):
 
     has_recession_direction = True
     has_deviance = True
+    fixed_dispersion = True
     link: Any
 
     def __post_init__(self) -> None:
@@ -64,6 +66,10 @@ class BernoulliFamily(BaseLoss):
             y * a + (1.0 - y) * b for a, b in zip(success, failure, strict=True)
         )
         return value, gradient, hessian
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:  # noqa: ARG002
+        """Return 0: the probability of the class that was seen is 1."""
+        return namespace(y).zeros_like(y)
 
     def inverse_link(self, z: Array) -> Array:
         """Return the probability p."""
@@ -232,6 +238,19 @@ class Binomial(BernoulliFamily):
         """Return -y log(y) - (1 - y) log(1 - y), which is 0 at both ends."""
         return -times_log(y, y) - times_log(1.0 - y, 1.0 - y)
 
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return the log probability of m y successes of m trials, each of probability y.
+
+        m is the precision for counts; a share without a count is one trial, of which the precision is the weight.
+        """
+        trials, weight = (precision, 1.0) if self.counts else (1.0 + 0.0 * y, precision)
+        ways = (
+            log_gamma(trials + 1.0)
+            - log_gamma(trials * y + 1.0)
+            - log_gamma(trials * (1.0 - y) + 1.0)
+        )
+        return weight * (ways - trials * self.least_value(y))
+
     def outside(self, y: Array) -> Array:
         """Return where y is not within [0, 1]."""
         return ~((y >= 0.0) & (y <= 1.0))
@@ -284,6 +303,7 @@ class Softmax(BaseLoss):
     shift_invariant = True
     has_recession_direction = True
     has_deviance = True
+    fixed_dispersion = True
     domain = "the number of a class, from 0"
 
     classes: float | None = math.inf
@@ -309,6 +329,10 @@ class Softmax(BaseLoss):
     def gradient(self, z: Array, y: Array) -> Array:
         """Return p - [j = y], shape (..., n, k)."""
         return self.value_and_gradient(z, y)[1]
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:  # noqa: ARG002
+        """Return 0: the probability of the class that was seen is 1."""
+        return namespace(y).zeros_like(y)
 
     def hessian(self, z: Array, y: Array) -> Array:  # noqa: ARG002 - the same for all classes
         """Return diag(p) - p p', shape (..., n, k, k)."""

@@ -10,7 +10,7 @@ from typing import Any
 from agd._typing import Array
 from agd._validation import as_positive, as_real
 from agd.backends import namespace
-from agd.loss._stable import as_link, logistic_terms, times_log
+from agd.loss._stable import as_link, log_gamma, logistic_terms, times_log
 from agd.loss.base import BaseLoss
 
 __all__ = ["Gamma", "InverseGaussian", "NegativeBinomial", "Poisson", "Tweedie"]
@@ -126,6 +126,7 @@ class Poisson(MeanFamily):
     name = "poisson"
     has_recession_direction = True
     convex_links = ("log", "identity", "sqrt")
+    fixed_dispersion = True
     domain = "0 or more"
 
     link: Any = "log"
@@ -141,6 +142,10 @@ class Poisson(MeanFamily):
     def least_value(self, y: Array) -> Array:
         """Return y - y log(y), which is 0 for y = 0."""
         return y - times_log(y, y)
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return precision (y log(y) - y - log(y!)), with 0 log(0) = 0."""
+        return precision * (times_log(y, y) - y - log_gamma(y + 1.0))
 
     def outside(self, y: Array) -> Array:
         """Return where y is negative."""
@@ -193,6 +198,11 @@ class Gamma(MeanFamily):
     def least_value(self, y: Array) -> Array:
         """Return log(y) + 1."""
         return namespace(y).log(y) + 1.0
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return v log(v) - v - log Γ(v) - log(y) for a shape v, the precision."""
+        log = namespace(y).log
+        return precision * (log(precision) - 1.0) - log_gamma(precision) - log(y)
 
     def outside(self, y: Array) -> Array:
         """Return where y is not above 0."""
@@ -324,6 +334,10 @@ class InverseGaussian(PowerVariance):
 
     link: Any = "log"
 
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return log(precision / (2π y³)) / 2."""
+        return 0.5 * namespace(y).log(precision / (2.0 * math.pi * y**3))
+
 
 @dataclass(frozen=True)
 class NegativeBinomial(MeanFamily):
@@ -361,6 +375,7 @@ class NegativeBinomial(MeanFamily):
 
     name = "negative_binomial"
     has_recession_direction = True
+    fixed_dispersion = True
     domain = "0 or more"
 
     alpha: float = 1.0
@@ -391,6 +406,13 @@ class NegativeBinomial(MeanFamily):
     def least_value(self, y: Array) -> Array:
         """Return (y + 1 / alpha) log(1 + alpha y) - y log(y), which is 0 for y = 0."""
         return (y + 1.0 / self.alpha) * namespace(y).log1p(self.alpha * y) - times_log(y, y)
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return precision times the log probability of y where the mean is y."""
+        r = 1.0 / self.alpha
+        zero = 0.0 * y
+        counts = log_gamma(y + r) - log_gamma(zero + r) - log_gamma(y + 1.0)
+        return precision * (counts + math.log(self.alpha) * y - self.least_value(y))
 
     def outside(self, y: Array) -> Array:
         """Return where y is negative."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,10 @@ class Squared(BaseLoss):
     def value(self, z: Array, y: Array) -> Array:
         """Return (z - y)² / 2, element by element."""
         return 0.5 * (z - y) ** 2 if self.quadratic else self._mean_terms(z, y)[0]
+
+    def saturated_log_likelihood(self, y: Array, precision: Array) -> Array:
+        """Return log(precision / 2π) / 2, of the normal distribution."""
+        return 0.5 * namespace(y).log(precision / (2.0 * math.pi)) + 0.0 * y
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return z - y, element by element."""

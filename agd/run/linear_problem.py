@@ -360,6 +360,12 @@ class LinearProblem:
         return screen(blocks, self.loss, check_X=revealed is Revealed.NOTHING)
 
     @property
+    def fitted_rows(self) -> BaseData:
+        """The data as they were checked last, or as they were given where a solver checked them by itself."""
+        data: Any = self.data if self.screened is None else self.screened.blocks
+        return data  # type: ignore[no-any-return]
+
+    @property
     def screened_data(self) -> Screened:
         """The data as they were checked last; all values are checked now if none have been."""
         if self.screened is None:

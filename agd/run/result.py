@@ -18,11 +18,25 @@ import numpy as np
 import optree
 
 from agd import backends
-from agd._typing import Array, Loss, Params, Tree
-from agd._validation import check_columns
-from agd.data.checks import add_offset, as_features, as_offset
-from agd.data.screening import Screened, refuse_rows_without_class
+from agd._typing import Array, Loss, Params, Penalty, Tree
+from agd._validation import as_choice, as_share, check_columns
+from agd.data.base import BaseData
+from agd.data.checks import add_offset, as_features, as_offset, as_shares
+from agd.data.screening import Screened, as_fitted_rows, refuse_rows_without_class
 from agd.gradient.linear import linear_predictor
+from agd.inference import (
+    Covariance,
+    Interval,
+    LinearModel,
+    Summary,
+    WaldTest,
+    covariance,
+    deviance,
+    host_params,
+    score,
+    summarise,
+    wald_test,
+)
 from agd.run.certificate import Certificate
 from agd.run.observation import Observation
 
@@ -287,9 +301,8 @@ class Result:
         names = [name for name in self.keys() if name not in ("history", "success", "message")]
         if "coef" in names:  # a linear fit: its point is its coefficients
             names.remove("x")
-        for name in ("feature_names", "alpha", "label_dtype"):
-            if name in names and self[name] is None:
-                names.remove(name)
+        absent = ("alpha", "feature_names", "label_dtype", "n_passes", "penalty", "targets")
+        names = [name for name in names if name not in absent or self[name] is not None]
         yield "message", _wrap_lines(self.message)
         for name in ("status", *(n for n in names if n != "status")):
             value = self[name]
@@ -354,11 +367,21 @@ class FitResult(Result):
     targets : int, or None
         The number k of targets of a y of shape (n, k), whose coefficients are (k, p) and whose predictions have
         the shape of y. None where y has one value for each row of X, in one problem or in a batch.
+    penalty : Penalty or None
+        What was added to the loss.
     solver : str, or None
         The row of ``agd.run.SOLVERS`` that served: the one that `agd.run.select_solver` names, or one that
         follows it. None where no table chooses, as for `agd.Online`.
     alpha : float, or None
         What the strength of the penalty was multiplied by, where the data chose it.
+
+    Notes
+    -----
+    A result keeps a reference to the data that were fitted, without a copy, so that `summary`, `cov`, `std_error`,
+    `conf_int`, `wald_test`, `score` and `deviance` need no arguments; `without_data` lets go of it, and so does
+    pickling. Standard errors take the weights of the rows as inversely proportional to their variances, as ``WLS``
+    and ``var_weights`` of statsmodels do; a row of weight 0 does not count. Parameters are in the order of `coef`,
+    with the intercept last.
 
     Examples
     --------
@@ -382,6 +405,237 @@ class FitResult(Result):
     targets: int | None = None
     alpha: float | None = None
     label_dtype: str | None = None
+    penalty: Penalty | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the data behind, and what was computed from them."""
+        kept = self.keys()
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def attach(self, penalty: Penalty | None, data: BaseData) -> None:
+        """Take over the penalty and the data of the fit; done once, by the door."""
+        vars(self).update(penalty=penalty, _data=data)
+
+    def with_data(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> "FitResult":
+        """Return the same result beside data, such as those that were fitted, for `summary` and its kin.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, exposure
+            As of ``agd.fit``.
+        """
+        check_columns(X, self.feature_names)
+        offset = as_offset(self.loss, offset, exposure)
+        y, sample_weight = as_shares(self.loss, X, y, sample_weight)
+        rows = as_fitted_rows(X, y, sample_weight, offset, self.loss, self.classes)
+        result = replace(self)
+        result.attach(self.penalty, rows)
+        return result
+
+    def without_data(self) -> "FitResult":
+        """Return the same result without a reference to the data that were fitted."""
+        return replace(self)
+
+    @property
+    def _model(self) -> LinearModel:
+        return LinearModel(Params(self.coef, self.intercept), self.loss, self.penalty)
+
+    def _fitted(self, X: Any = None, y: Any = None, sample_weight: Any = None) -> "FitResult":
+        """Return the result beside the data that are given, or those that it keeps."""
+        if X is not None:
+            return self.with_data(X, y, sample_weight)
+        if y is not None or sample_weight is not None:
+            raise ValueError("X is missing: y and sample_weight go with it")
+        if "_data" not in vars(self):
+            raise ValueError(
+                "X and y are missing: this result has no data of its own, since it was loaded, copied or pickled, or "
+                "fitted in parts; pass them, or use result.with_data(X, y)"
+            )
+        return self
+
+    @property
+    def _fitted_rows(self) -> BaseData:
+        """The data that were fitted."""
+        rows: BaseData = vars(self._fitted())["_data"]
+        return rows
+
+    def _covariance(self, kind: str, groups: Any) -> Covariance:
+        """Return the covariance of the estimates; that of the model is kept."""
+        if kind != "model" or groups is not None:
+            return covariance(self._model, self._fitted_rows, kind, groups)
+        known = vars(self)
+        if "_model_covariance" not in known:
+            known["_model_covariance"] = covariance(self._model, self._fitted_rows)
+        estimate: Covariance = known["_model_covariance"]
+        return estimate
+
+    def cov(
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        kind: str = "model",
+        groups: Any = None,
+        sample_weight: Any = None,
+    ) -> Any:
+        """Return the covariance of the estimates; the intercept is the last of them.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array, optional
+            The data that were fitted; by default those that the result keeps.
+        kind : str
+            ``"model"``, the default, takes the variance that the loss says: as of statsmodels' OLS, GLM and RLM.
+            ``"HC0"`` to ``"HC3"`` are White's sandwich and its corrections, which do without it, and ``"cluster"``
+            is that of rows that depend on each other within `groups`. See `agd.inference.covariance`.
+        groups : array_like, shape (n,), optional
+            The cluster of each row, for ``"cluster"``: numbers or text.
+
+        Returns
+        -------
+        array, shape (..., d, d)
+            d counts the intercept. NaN for parameters that dependent columns leave open.
+
+        Raises
+        ------
+        ValueError
+            For a penalised fit, a loss that is not smooth or has several outputs, and one that is no likelihood
+            with ``"model"``; and where the data are neither kept nor given.
+        """
+        estimate = self._fitted(X, y, sample_weight)._covariance(kind, groups)
+        return self._on_device(estimate.matrix)
+
+    @property
+    def std_error(self) -> Any:
+        """The standard errors of the coefficients, and of the intercept last, shape (..., d): see `cov`."""
+        return self._on_device(self._covariance("model", None).std_error)
+
+    def _on_device(self, host: Any) -> Any:
+        return backends.to_device_of(host, self.coef)
+
+    def conf_int(self, level: float = 0.95, *, kind: str = "model", groups: Any = None) -> Any:
+        """Return confidence intervals of the coefficients, and of the intercept last.
+
+        Parameters
+        ----------
+        level : float
+            Their level, between 0 and 1. Student's t gives their width where the dispersion is estimated, as of
+            the squared loss, and the normal distribution otherwise.
+        kind, groups
+            As of `cov`.
+
+        Returns
+        -------
+        array, shape (..., d, 2)
+            Their lower and upper ends.
+        """
+        level = as_share("level", level)
+        estimate, params = self._covariance(kind, groups), host_params(self._model.params)
+        half = estimate.half_width(level)[..., None] * estimate.std_error
+        return self._on_device(np.stack([params - half, params + half], axis=-1))
+
+    def summary(
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        kind: str = "model",
+        groups: Any = None,
+        sample_weight: Any = None,
+        level: float = 0.95,
+    ) -> Summary:
+        """Return the table of the fit: coefficients with standard errors, tests and intervals, and its statistics.
+
+        Parameters
+        ----------
+        X, y, kind, groups, sample_weight
+            As of `cov`.
+        level : float
+            The level of the intervals, between 0 and 1.
+
+        Returns
+        -------
+        Summary
+            It prints, is HTML in a notebook, and has the numbers as arrays and by `to_frame`.
+
+        Raises
+        ------
+        ValueError
+            As `cov`, and for a batch of problems.
+
+        Examples
+        --------
+        >>> import agd
+        >>> print(agd.fit([[1.0], [2.0], [3.0], [5.0]], [2.0, 4.0, 5.0, 8.0]).summary())
+        squared_error: converged ...
+        """
+        level, fitted = as_share("level", level), self._fitted(X, y, sample_weight)
+        estimate = fitted._covariance(kind, groups)
+        names, title = self.feature_names, f"{self.loss.name}: {self.message}"
+        return summarise(fitted._model, fitted._fitted_rows, estimate, names, title, level)
+
+    def wald_test(
+        self, R: Any, r: Any = 0.0, *, kind: str = "model", groups: Any = None
+    ) -> WaldTest:
+        """Test whether R @ parameters = r, for the coefficients and, in the last column of R, the intercept.
+
+        Parameters
+        ----------
+        R : array_like, shape (d,) or (q, d)
+            The combinations that are tested together.
+        r : array_like, shape () or (q,)
+            Their values.
+        kind, groups
+            As of `cov`.
+
+        Returns
+        -------
+        WaldTest
+            The statistic, its p-value, and the distribution: F where the dispersion was estimated, else chi squared.
+        """
+        return wald_test(host_params(self._model.params), self._covariance(kind, groups), R, r)
+
+    def score(
+        self,
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> Any:
+        """Return how well the model predicts: 1 at best, as scikit-learn's `score`.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, exposure : array, optional
+            Rows, targets or labels, and as of ``agd.fit``; by default those that were fitted.
+
+        Returns
+        -------
+        float, or numpy.ndarray of shape (...)
+            The accuracy of classes; D², the share of the deviance that is explained, of counts and other
+            distributions; R² otherwise, of the squared loss with offsets that of y less these. One for each problem
+            of a batch, or target.
+        """
+        if offset is not None or exposure is not None:
+            fitted = self.with_data(X, y, sample_weight, offset=offset, exposure=exposure)
+        else:
+            fitted = self._fitted(X, y, sample_weight)
+        return score(fitted._model, fitted._fitted_rows)[()]
+
+    @property
+    def deviance(self) -> Any:
+        """The deviance of the rows that were fitted, of the squared loss their sum of squared residuals, shape (...)."""
+        return deviance(self._model, self._fitted_rows)[()]
 
     def decision_function(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return the linear predictor z = X @ coef + intercept + offset.
@@ -415,13 +669,26 @@ class FitResult(Result):
         offset = as_offset(self.loss, offset, exposure)
         return z if offset is None else add_offset(z, offset, several=self.targets is not None)
 
-    def predict(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
+    def predict(
+        self,
+        X: Any,
+        *,
+        interval: float | None = None,
+        of: str = "observation",
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> Any:
         """Return what the model expects of y: its mean, or the label of the likeliest class.
 
         Parameters
         ----------
         X : array or sparse matrix, shape (..., n, p)
             Rows, of the columns that were fitted.
+        interval : float, optional
+            The level of an interval for each prediction, such as 0.95; for the squared loss.
+        of : str
+            What the interval holds: ``"observation"``, a new y of weight 1 (a prediction interval), or ``"mean"``,
+            the mean of y at such a row (a confidence interval).
         offset, exposure : array, shape (n,) or (..., n), optional
             As of `decision_function`.
 
@@ -429,14 +696,26 @@ class FitResult(Result):
         -------
         array, shape (..., n), or (n, k) for a y of k targets
             Predictions, in the units (or labels) of y; labels that are text in a NumPy array. Of a row with NaN
-            the prediction is NaN, as its probabilities are.
+            the prediction is NaN, as its probabilities are. With `interval` a tuple of three such arrays,
+            ``prediction``, ``lower`` and ``upper``.
 
         Raises
         ------
         ValueError
-            Of a row with NaN, where the labels are text, booleans or integers; and as `decision_function`.
+            Of a row with NaN, where the labels are text, booleans or integers; for an interval of another loss than
+            the squared one, and as `cov`; and as `decision_function`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import agd
+        >>> line = agd.fit([[1.0], [2.0], [3.0], [4.0]], [2.0, 4.0, 5.0, 8.0])
+        >>> line.predict([[2.0]], interval=0.95, of="mean").lower.round(3)
+        array([2.406])
         """
         z = self.decision_function(X, offset=offset, exposure=exposure)
+        if interval is not None:
+            return self._prediction_interval(X, z, as_share("interval", interval), of)
         if self.classes is None:
             with np.errstate(all="ignore"):
                 return self.loss.predict(z)
@@ -444,6 +723,26 @@ class FitResult(Result):
         if self.loss.outputs is not None:
             unknown = backends.namespace(z).any(unknown, axis=-1)
         return _labels_at(self.loss.likeliest_class(z), self.classes, unknown, self.label_dtype)
+
+    def _prediction_interval(self, X: Any, prediction: Any, level: float, of: str) -> Interval:
+        """Return predictions of the squared loss, with intervals of this level."""
+        as_choice("of", of, ("observation", "mean"))
+        if not self.loss.quadratic:
+            raise ValueError(
+                f"interval goes with loss 'squared_error', whose errors are normal, got loss {self.loss.name!r}"
+            )
+        estimate = self._covariance("model", None)
+        coef, constant = map(self._on_device, estimate.roots())
+        X = as_features(X, self.coef, several=self.targets is not None)
+        roots = linear_predictor(Params(coef, constant), X, outputs=True)
+        xp = backends.namespace(roots)
+        variance = xp.sum(roots * roots, axis=-1)
+        if of == "observation":
+            variance = variance + self._on_device(estimate.dispersion)[..., None]
+        half = self._on_device(estimate.half_width(level))[..., None] * xp.sqrt(variance)
+        if self.targets is not None:
+            half = xp.permute_dims(half, (1, 0))
+        return Interval(prediction, prediction - half, prediction + half)
 
     def predict_proba(self, X: Any, *, offset: Any = None) -> Any:
         """Return the probabilities of the classes, on the last axis.

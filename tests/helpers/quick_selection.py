@@ -32,6 +32,7 @@ QUICK_FILES = (
     "run/test_result.py",
     "doors/test_fit.py",
     "doors/test_fit_degenerate_data.py",
+    "doors/test_inference.py",
     "doors/test_line.py",
     "doors/test_minimize.py",
     "doors/test_minimize_bad_input.py",
