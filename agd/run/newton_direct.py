@@ -881,14 +881,9 @@ def _iterate_proximal(
             rows.weigh(*rows.null.losses) if constant else rows.row_terms(rows.predictor(x))
         )
         g = rows.gradient(slope)
-        near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
-        residual = np.append(x[:p] - near / scale, g[p:])
-        added = float(penalty.value(scale * x[:p]))
-        if added == math.inf:  # a point at the edge of a set may lie outside by rounding
-            added = float(penalty.value(penalty.prox(scale * x[:p], 0.0 * scale)))
-        size = float(np.maximum.reduce(np.abs(residual))) / rows.unit
-        at = HostPoint(x, g, hessian, value + added, added, residual)
-        return _Point(x, g, value + added, h, size), at
+        at = HostPoint.of(penalty, scale, value, x, g, hessian)
+        size = float(np.maximum.reduce(np.abs(at.residual))) / rows.unit
+        return _Point(x, g, at.value, h, size), at
 
     x, hessian, steps = rows.start(), np.eye(d), list[_Point]()
     x[:p] = penalty.prox(0.0 * scale, 0.0 * scale) / scale
@@ -903,7 +898,7 @@ def _iterate_proximal(
             rows, hessian = _resolved_hessian(rows, point)
             at, last = at._replace(hessian=hessian), point
         rounding = DIAGONAL_NOISE_EPS * d * EPS64 * float(hessian.diagonal().max())
-        new, new_at = evaluate(at.model_minimum(scale, penalty, damping + rounding))
+        new, new_at = evaluate(at.model_minimum(penalty, damping + rounding))
         evaluations += 1
         change = float((new.x - point.x) @ point.grad) + new_at.penalty - at.penalty
         if not _descends(point, new, change):

@@ -132,6 +132,8 @@ class HessianState(NamedTuple):
         The largest entry of the Hessian's diagonal.
     memory : StepMemory
         What the last step hands to the next.
+    host : object
+        What a method that steps on the host has read of the point; None of others.
     """
 
     value: Any
@@ -142,6 +144,7 @@ class HessianState(NamedTuple):
     progress: Progress
     largest: Any
     memory: StepMemory
+    host: Any = None
 
 
 class StepMemory(NamedTuple):

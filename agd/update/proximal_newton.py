@@ -7,6 +7,7 @@ other than the squared one, whose model is exact and needs but one minimisation 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,10 +21,10 @@ from agd.update.newton import (
     MAX_TRIALS,
     VALUE_NOISE_EPS,
     HessianState,
-    first_state,
+    StepMemory,
     judge_trial,
 )
-from agd.update.solver import Solver
+from agd.update.solver import Solver, read_columns
 
 __all__ = ["ProximalNewton"]
 
@@ -43,6 +44,8 @@ class HostPoint(NamedTuple):
         The whole objective, and the penalty's part of it.
     residual : numpy.ndarray, shape (d,)
         x - prox(x - g, 1).
+    scale : numpy.ndarray, shape (p,)
+        The factors between the coefficients in these coordinates and those of the penalty.
     """
 
     x: HostArray
@@ -51,31 +54,33 @@ class HostPoint(NamedTuple):
     value: float
     penalty: float
     residual: HostArray
+    scale: HostArray
 
     @classmethod
-    def read(cls, objective: Any, params: Array, state: HessianState) -> HostPoint:
-        """Read a point and the state there."""
-        x, g, H = map(_on_host, (params, state.grad, state.hessian))
-        scale = _on_host(objective.preconditioner.inv_std)
-        penalty = objective.linear_objective.penalty
+    def of(cls, penalty: Any, scale: HostArray, smooth: Any, *arrays: HostArray) -> HostPoint:
+        """Return the point of a smooth value and of its params, gradient and Hessian."""
+        x, g, H = arrays
         p = len(scale)
         near: HostArray = penalty.prox(scale * (x - g)[:p], scale**2)
         residual = np.append(x[:p] - near / scale, g[p:])
-        added = float(penalty.value(penalty.prox(scale * x[:p], 0.0 * scale)))
-        return cls(x, g, H, float(state.value), added, residual)
+        added = float(penalty.value(scale * x[:p]))
+        if (
+            added == math.inf
+        ):  # a point at the edge of a set may lie outside by rounding: the nearest within counts
+            added = float(penalty.value(penalty.prox(scale * x[:p], 0.0 * scale)))
+        return cls(x, g, H, float(smooth) + added, added, residual, scale)
 
-    def model_minimum(self, scale: HostArray, penalty: Any, damping: float) -> HostArray:
+    def model_minimum(self, penalty: Any, damping: float) -> HostArray:
         """Return the minimum of the model here, with damping / 2 |u - x|² added, and of the penalty.
 
         Parameters
         ----------
-        scale : numpy.ndarray, shape (p,)
-            The factors between the coefficients in these coordinates and those of the penalty.
         penalty : Penalty
             It acts on the first p entries; where d is p + 1 the last is the intercept, which it spares.
         damping : float
             lambda.
         """
+        scale = self.scale
         x, g, p = self.x, self.grad, len(scale)
         H = self.hessian + damping * np.eye(len(x))
         v, C, slope = x[:p], H[:p, :p], g[:p]
@@ -156,7 +161,7 @@ class ProximalNewton(Solver):
         NotApplicable
             Where value, gradient or Hessian are not finite.
         """
-        state = first_state(objective, params, *_evaluate_composite(objective, params))
+        state = _evaluate(objective, params)
         if not np.isfinite(state.value + state.grad_norm + state.largest):
             raise NotApplicable("the value, the gradient or the Hessian is not finite")
         return state
@@ -167,16 +172,15 @@ class ProximalNewton(Solver):
         """Go to an acceptable minimum of a damped model; stall where there is none."""
         penalty = objective.linear_objective.penalty
         eps = float(np.finfo(backends.dtype_name(params.dtype)).eps)
-        scale = _on_host(objective.preconditioner.inv_std)
-        old, memory = HostPoint.read(objective, params, state), state.memory
+        old, memory = state.host, state.memory
         least_damping = DIAGONAL_NOISE_EPS * len(old.x) * eps * max(state.largest, eps)
         damping, search = float(memory.damping), None
         for _ in range(MAX_TRIALS):
-            minimum = old.model_minimum(scale, penalty, damping + least_damping)
+            minimum = old.model_minimum(penalty, damping + least_damping)
             trial = backends.to_device_of(minimum, params)
-            after = first_state(objective, trial, *_evaluate_composite(objective, trial))
-            numbers = old.numbers(HostPoint.read(objective, trial, after))
+            after = _evaluate(objective, trial, old.scale)
             moved = float(np.abs(minimum - old.x).max()) / (after.size or 1.0)
+            numbers = old.numbers(after.host)
             search = judge_trial(search, numbers, memory, VALUE_NOISE_EPS * eps, moved)
             if search.accepted:
                 params, state = trial, after
@@ -188,11 +192,17 @@ class ProximalNewton(Solver):
         return params, state._replace(progress=memory.progress, memory=memory)
 
 
-def _evaluate_composite(objective: Any, params: Array) -> tuple[Array, Array, Array]:
-    """Return the value with the penalty, and gradient and Hessian of the smooth part."""
+def _evaluate(objective: Any, params: Array, scale: HostArray | None = None) -> HessianState:
+    """Return the state at a point, whose numbers are read together; the first of a run reads the scale too."""
     smooth, grad, hessian = objective.second_order(params)
-    return smooth + objective.penalty_value(params), grad, hessian
-
-
-def _on_host(x: Array) -> HostArray:
-    return np.asarray(backends.to_numpy(x)).astype(np.float64, copy=False)
+    given = objective.preconditioner.inv_std if scale is None else None
+    norm, read, *point = read_columns(
+        [objective.grad_norm(grad, params), given, smooth, params, grad, hessian]
+    )
+    scale = read if scale is None else scale
+    host = HostPoint.of(objective.linear_objective.penalty, scale, *point)
+    memory = StepMemory.at_start(())
+    size, largest = float(np.abs(host.x).max()), float(host.hessian.diagonal().max())
+    return HessianState(
+        host.value, float(norm), size, grad, hessian, memory.progress, largest, memory, host
+    )

@@ -127,3 +127,54 @@ def test_the_minimum_of_a_model_stays_in_place_under_the_prox(penalty, seed):
     assert np.abs(residual).max() < 1e-9
     first, last = (model.value_and_rounding(u, model.gradient(u))[0] for u in (v, minimum))
     assert last <= first
+
+
+def as_sparse(X, y):
+    return (pytest.importorskip("scipy.sparse").csr_array(X), y)
+
+
+def as_stream(X, y):
+    return (agd.Stream([(X[:70], y[:70]), (X[70:], y[70:])]),)
+
+
+def as_chunks(X, y):
+    da = pytest.importorskip("dask.array")
+    return da.from_array(X, chunks=(50, X.shape[1])), da.from_array(y, chunks=50)
+
+
+def as_device_arrays(X, y):
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    return strict.asarray(X, device=device), strict.asarray(y, device=device)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("make", [as_sparse, as_stream, as_chunks, as_device_arrays])
+def test_every_kind_of_data_has_the_answer_of_arrays(make, loss, penalty):
+    X, y = drawn_problem(loss)
+    data = make(X, y)
+    result = agd.fit(*data, loss=loss, penalty=penalty)
+    assert result.solver == "proximal_newton"
+    coef = np.asarray(agd.backends.to_numpy(result.coef))
+    want = agd.fit(X, y, loss=loss, penalty=penalty).coef
+    np.testing.assert_allclose(coef, want, rtol=0, atol=1e-8 / X.std(axis=0).min())
+    np.testing.assert_array_equal(coef == 0.0, want == 0.0)
+    # One read an evaluation, and those of the moments, of the screen and of the report.
+    assert result.n_sync <= result.nfev + 3
+
+
+def test_a_penalty_of_the_users_beside_device_arrays_is_left_to_proximal_gradient():
+    class Lasso(agd.loss.BasePenalty):
+        separable = True
+
+        def value(self, w):
+            return 0.02 * agd.backends.namespace(w).sum(abs(w), axis=-1)
+
+        def prox(self, w, step):
+            return L1(0.02).prox(w, step)
+
+    data = as_device_arrays(*drawn_problem("poisson"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        assert agd.fit(*data, loss="poisson", penalty=Lasso()).solver == "proximal_gradient"
