@@ -443,7 +443,11 @@ class Loss(Protocol):
 
     @property
     def piecewise_linear(self) -> bool:
-        """Whether l is linear in z on either side of one kink, at z = y."""
+        """Whether l is linear in z between kinks, which `kinks` tells."""
+        ...
+
+    def kinks(self, y: NativeArray) -> list[tuple[NativeArray, Any, Any]]:
+        """Return where the kinks of a piecewise linear loss are, and the slopes to either side that each adds."""
         ...
 
     @property

@@ -101,7 +101,8 @@ def fit(
         that the coefficients must lie in, such as ``agd.loss.NonNegative()``, or a sum of these; it spares
         the intercept.
     sample_weight : array, shape (n,), optional
-        A weight of 0 or more for each row.
+        A weight of 0 or more for each row; beside k targets also (n, k). There, and in (..., n) of a batch, a target
+        of weight 0 is missing, and may be NaN.
     class_weight : dict or str, optional
         For a loss of classes, a weight for each label, such as ``{"yes": 10.0}`` (1 for those that are left out), or
         ``"balanced"``: all classes weigh the same. The weights of the rows are multiplied by it.

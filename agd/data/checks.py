@@ -7,6 +7,7 @@ the data.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,11 +76,14 @@ def check_arrays(X: Any, y: Any, sample_weight: Any = None, offset: Any = None) 
     _check_rows(X)
     like = backends.of(X).resident(X) if backends.is_sparse(X) else X
     y = _check_target(X, match_array("y", y, like), xp)
+    weight = None
+    if sample_weight is not None:
+        weight = _check_weights(X, y, match_array("sample_weight", sample_weight, like))
+        if weight.ndim > 1:
+            y = _fill_missing(y, weight)
     if offset is not None:
         y = _with_offset(X, y, match_array("offset", offset, like))
-    if sample_weight is None:
-        return CheckedArrays(X, y, None)
-    return CheckedArrays(X, y, _check_weights(X, match_array("sample_weight", sample_weight, like)))
+    return CheckedArrays(X, y, weight)
 
 
 def _as_matrix(X: Any) -> Matrix:
@@ -142,17 +146,28 @@ def _check_target(X: Matrix, y: Array, xp: Namespace) -> Array:
     return y
 
 
-def _check_weights(X: Matrix, weight: Array) -> Array:
-    """Check weights against X's rows: (n,), or one set for each problem of a batch."""
+def _check_weights(X: Matrix, y: Array, weight: Array) -> Array:
+    """Check weights against X's rows: (n,), one set for each problem of a batch, or (n, k) of k targets."""
     if backends.of(X).chunked:
         return _check_chunked_vector("sample_weight", X, weight)
-    rows = tuple(X.shape)[:-1]
-    if tuple(weight.shape) not in {rows, rows[-1:]}:
+    rows, shape = tuple(X.shape)[:-1], tuple(weight.shape)
+    several = y.ndim > len(rows)
+    if several and shape == tuple(y.shape)[::-1]:
+        return backends.namespace(weight).matrix_transpose(weight)
+    if shape not in {rows, rows[-1:]}:
+        more = f", or {tuple(y.shape)[::-1]}" if several else ""
         raise ValueError(
-            f"sample_weight must have shape {rows[-1:]}, one weight for each row of X, "
-            f"got {tuple(weight.shape)}"
+            f"sample_weight must have shape {rows[-1:]}{more}, one weight for each row of X, got {shape}"
         )
     return weight
+
+
+def _fill_missing(y: Array, weight: Array) -> Array:
+    """Return targets with those that are NaN and weigh nothing replaced by another of their problem, which counts."""
+    xp = backends.namespace(y)
+    counted = xp.where(weight > 0.0, y, xp.zeros_like(y) - math.inf)
+    largest = xp.max(counted, axis=-1, keepdims=True)
+    return xp.where((weight == 0.0) & xp.isnan(y), largest + xp.zeros_like(y), y)
 
 
 def _with_offset(X: Matrix, y: Array, offset: Array) -> Array:

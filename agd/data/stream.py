@@ -355,7 +355,8 @@ class Stream(Batches):
         self.resident = xp.zeros((0, X.shape[-1]), dtype=X.dtype, device=backends.device(X))
         shape = (*tuple(y.shape)[:-1], self.shape[0])
         self.y = BatchColumn(shape, y.dtype)
-        self.weight = None if weight is None else BatchColumn(shape[-1:], weight.dtype)
+        leading = () if weight is None else tuple(weight.shape)[:-1]
+        self.weight = None if weight is None else BatchColumn((*leading, shape[-1]), weight.dtype)
 
     def __repr__(self) -> str:
         """Give the columns, the kind of array, and the rows where they are known."""

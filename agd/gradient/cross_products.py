@@ -267,8 +267,20 @@ def _of_rows(blocks: ArrayData) -> Sums:
         blocks = blocks.replace(y=split_offset(blocks.y)[0])
     if are_small_problems(blocks, dtype):
         return _of_problems(dtype, blocks)
+    if blocks.sparse and blocks.weight is not None and blocks.weight.ndim > 1:
+        return _of_weighted_targets(blocks, blocks.weight)
     parts = blocks.replace(rows=blocks.rows or _rows_per_block(blocks, dtype))
     return parts.retry_in_halves(functools.partial(_of_cut, parts, dtype))
+
+
+def _of_weighted_targets(blocks: ArrayData, weight: Array) -> Sums:
+    """Sum one target after the other, whose rows have weights of their own: a sparse X has no axis for them."""
+    stack = backends.namespace(weight).stack
+    sums = [
+        _of_rows(blocks.replace(y=blocks.y[j, ...], weight=weight[j, ...], total=None))
+        for j in range(int(weight.shape[0]))
+    ]
+    return Sums(*(stack(list(part)) for part in zip(*sums, strict=True)))
 
 
 def _of_cut(blocks: ArrayData, dtype: Any, cut: list[Any]) -> Sums:

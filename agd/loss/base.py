@@ -116,8 +116,8 @@ class BaseLoss(abc.ABC):
         Whether `gradient` is continuous in z. A loss that is not smooth has a `prox`, by which it is
         smoothed, and its `gradient` returns one of the subgradients.
     piecewise_linear : bool
-        Whether l is linear in z on either side of one kink, at z = y: its minimum is then at a vertex,
-        where as many rows as there are parameters are interpolated.
+        Whether l is linear in z between kinks, of which `kinks` has one at z = y by default: its minimum is then
+        at a vertex, where as many kinks are met as there are parameters.
     convex : bool
         Whether l is convex in z for every y, so that a fit has one minimum. Of a loss that is not, a result
         says that another minimum may be lower.
@@ -213,6 +213,16 @@ class BaseLoss(abc.ABC):
             f"{type(self).__name__} has no prox for z of shape {tuple(z.shape)} beside y of shape "
             f"{tuple(y.shape)}, step {step!r}"
         )
+
+    def kinks(self, y: NativeArray) -> list[tuple[NativeArray, Any, Any]]:
+        """Return a loss that is piecewise linear as a sum of max(low (z - kink), high (z - kink)) over kinks.
+
+        Returns
+        -------
+        list of tuple
+            Kink, low and high of each term, numbers or arrays of the shape of y; by default of one kink at z = y.
+        """
+        return [(y, self.gradient(y - 1.0, y), self.gradient(y + 1.0, y))]
 
     def value_and_gradient(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return l(z, y) and dl/dz; a loss whose two have a term in common computes it once."""
@@ -475,6 +485,12 @@ class OffsetLoss(BaseLoss):
         """Return the prox of l, of the predictor with its offset, less the offset."""
         moved, target = self._add_offset(z, y)
         return self.wrapped.prox(moved, target, step) - (moved - z)
+
+    def kinks(self, y: NativeArray) -> list[tuple[NativeArray, Any, Any]]:
+        """Return the kinks of l, less the offset."""
+        target, offset = split_offset(y)
+        shift = 0.0 * target if offset is None else offset
+        return [(kink - shift, low, high) for kink, low, high in self.wrapped.kinks(target)]
 
     def least_value(self, y: NativeArray) -> NativeArray:
         """Return the minimum of l over z, which no offset changes."""

@@ -442,6 +442,7 @@ class Hinge(MarginLoss):
 
     name = "hinge"
     smooth = False
+    piecewise_linear = True
 
     def value(self, z: Array, y: Array) -> Array:
         """Return max(1 - s z, 0), element by element."""
@@ -455,6 +456,10 @@ class Hinge(MarginLoss):
     def hessian(self, z: Array, y: Array) -> Array:
         """Return 0, which holds everywhere but at the kink."""
         return namespace(z).zeros_like(z - y)
+
+    def kinks(self, y: Array) -> list[tuple[Array, Any, Any]]:
+        """Return the kink where the margin is 1."""
+        return [(2.0 * y - 1.0, -y, 1.0 - y)]
 
     def prox(self, z: Array, y: Array, step: float) -> Array:
         """Return z with its margin raised by step, and no further than to 1."""

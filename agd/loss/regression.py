@@ -318,6 +318,7 @@ class EpsilonInsensitive(BaseLoss):
     name = "epsilon_insensitive"
     residual = True
     smooth = False
+    piecewise_linear = True
 
     epsilon: float = 0.1
 
@@ -338,6 +339,12 @@ class EpsilonInsensitive(BaseLoss):
     def hessian(self, z: Array, y: Array) -> Array:
         """Return 0, which holds everywhere but at the kinks."""
         return namespace(z).zeros_like(z - y)
+
+    def kinks(self, y: Array) -> list[tuple[Array, Any, Any]]:
+        """Return the kinks at both ends of the tolerance, which are one without a tolerance."""
+        if self.epsilon == 0.0:
+            return [(y, -1.0, 1.0)]
+        return [(y - self.epsilon, -1.0, 0.0), (y + self.epsilon, 0.0, 1.0)]
 
     def prox(self, z: Array, y: Array, step: float) -> Array:
         """Return z moved towards y by step, and no further than to the tolerance."""

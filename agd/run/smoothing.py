@@ -6,7 +6,7 @@ round to the next, each starting where the last one ended. The envelope lies bel
 value of the loss less that of the envelope bounds how far the point is from the minimum.
 
 A piecewise linear loss over NumPy arrays, without a penalty or with `L1`, has its minimum at a vertex, where
-as many rows are interpolated as there are parameters. There the simplex method goes on from the smoothed
+as many kinks are met as there are parameters. There the simplex method goes on from the smoothed
 minimum to the exact one.
 """
 
@@ -200,9 +200,9 @@ class PiecewiseLinear:
     Attributes
     ----------
     X : array, shape (n, p)
-        The rows of the data.
+        The rows of the data, once for each kink that the loss has.
     y, low, high : array, shape (n,) or (n + p,)
-        Targets, and the slopes below and above them.
+        Kinks, and the slopes below and above them.
     mean, scale : array, shape (p,)
         The centres of the columns, and the diagonal of D.
     intercept : bool
@@ -223,12 +223,16 @@ class PiecewiseLinear:
         blocks, penalty = base.blocks, base.penalty
         X = blocks.X if blocks.X.ndim == 2 else blocks.X[index]
         X = np.asarray(X, dtype=float)
-        y: HostArray = np.asarray(blocks.y[index], dtype=float)
-        weight: HostArray = np.ones_like(y)
+        targets: HostArray = np.asarray(blocks.y[index])
+        weight: HostArray = np.ones(len(targets))
         if blocks.weight is not None:
             weight = np.broadcast_to(np.asarray(blocks.weight), blocks.y.shape)[index].astype(float)
         weight = weight / weight.sum()
-        low, high = (weight * base.loss.gradient(y + by, y) for by in (-1.0, 1.0))
+        kinks = base.loss.kinks(targets.astype(complex if blocks.has_offset else float))
+        y = np.concatenate([kink for kink, _, _ in kinks])
+        low = np.concatenate([weight * slope for _, slope, _ in kinks])
+        high = np.concatenate([weight * slope for _, _, slope in kinks])
+        X = np.tile(X, (len(kinks), 1))
         p = X.shape[-1]
         mean, scale = (
             np.broadcast_to(np.asarray(a), (*base.batch_shape, p))[index]

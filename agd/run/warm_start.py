@@ -70,8 +70,11 @@ def gather_subsample(blocks: BaseData, moments: Moments) -> BaseData:
     Raises
     ------
     NotApplicable
-        Where these rows would not be few, or where the chunks do not lie in the memory of a host.
+        For several targets, where these rows would not be few, or where the chunks do not lie in the memory of a
+        host.
     """
+    if blocks.batch_shape != ():
+        raise NotApplicable("a subsample is of one problem")
     like, p = blocks.resident, int(blocks.X.shape[-1])
     rows = max(ROWS * p, WANTED // p)
     if backends.of(like).block_bytes(like) is None or rows * p > MOST:

@@ -115,8 +115,16 @@ def test_losses_with_kinks_reach_the_value_of_the_linear_program(name, data):
     bounds = [(None, None)] * (COLUMNS + 1) + [(0.0, None)] * ROWS
     program = optimize.linprog(cost, rows, right, bounds=bounds)
     result = agd.fit(X, y, loss=name)
+    np.testing.assert_allclose(result.fun, program.fun, rtol=1e-8)
     value = objective_at(case, X, y, result.coef, result.intercept)
-    assert value <= program.fun + 1e-6 * np.mean(case.value(0.0 * y, y))
+    np.testing.assert_allclose(value, program.fun, rtol=1e-8)
+    assert "simplex" in result.method
+    shift = 0.3 * X[:, 0]  # an offset that a coefficient takes back
+    moved = agd.fit(X, y, loss=name, offset=shift)
+    np.testing.assert_allclose(moved.fun, program.fun, rtol=1e-8)
+    with_l1 = agd.fit(X, y, loss=name, penalty=L1(0.01))
+    moved = result.coef + 0.01 * np.random.default_rng(0).normal(size=COLUMNS)
+    assert with_l1.fun <= objective_at(case, X, y, moved, result.intercept, L1(0.01))
 
 
 @pytest.mark.backend("numpy")
