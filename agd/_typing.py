@@ -616,6 +616,19 @@ class Penalty(Protocol):
         ...
 
     @property
+    def prox_on_host(self) -> bool:
+        """Whether the prox is computed on the host from values that it reads."""
+        ...
+
+    def starting_penalty(self) -> Any:
+        """Return a convex penalty from whose minimum a fit begins."""
+        ...
+
+    def linearised(self, w: Any) -> Any:
+        """Return a convex penalty that touches this one at w and is nowhere lower but for a constant."""
+        ...
+
+    @property
     def elastic_parts(self) -> tuple[Any, Any] | None:
         """The strengths a and r of a penalty that is Σ a |w| + Σ r w² / 2, as host numbers; None for any other."""
         ...

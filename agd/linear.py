@@ -196,6 +196,11 @@ def fit(
         - ``"convex_start"``, the name of a row above and "from the minimum of huber": the fit of a convex loss,
           and then of this one from there.
 
+        Penalties that are not convex, `MCP` and `SCAD`:
+
+        - ``"reweighted_lasso"``, the name of a row above and "by ... lassos that touch the penalty": the lasso, and then
+          lassos with the weights that touch the penalty at the answer before, until these stay the same.
+
         Losses that are not smooth:
 
         - ``"smoothing"``, the name of a row above and "on Moreau envelopes": smooth losses below the loss,

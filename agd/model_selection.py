@@ -766,7 +766,7 @@ class CrossValidation:
     >>> X = rng.normal(size=(100, 4)); y = 2.0 * X[:, 0] + rng.normal(size=100)
     >>> chosen = agd.cross_validate(X, y, agd.loss.L1(), rule="1se")
     >>> chosen.deviances.shape, chosen.model.coef.round(1)
-    ((5, 100), array([1.6, 0. , 0. , 0. ]))
+    ((5, 100), array([1.3, 0. , 0. , 0. ]))
     """
 
     alphas: HostArray

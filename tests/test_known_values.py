@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from agd import update
-from agd.loss import LOSSES, classification, constraints, counts, penalties, regression
+from agd.loss import (
+    LOSSES,
+    classification,
+    constraints,
+    counts,
+    penalties,
+    regression,
+    structured_penalties,
+)
 from agd.update import adaptive, rules, schedules
 from helpers import known_values
 
@@ -14,7 +22,7 @@ from helpers import known_values
     ("rows", "modules"),
     [
         (known_values.LOSSES, (regression, classification, counts)),
-        (known_values.PENALTIES, (penalties, constraints)),
+        (known_values.PENALTIES, (penalties, constraints, structured_penalties)),
         (known_values.RULES, (rules, adaptive)),
         (known_values.SCHEDULES, (schedules,)),
     ],

@@ -224,8 +224,9 @@ class LinearObjective(BaseObjective):
 
     @property
     def worth_compiling(self) -> bool:
-        """Whether a compiled step would be faster: not one that goes through chunks, one by one."""
-        return not self.blocks.lazy
+        """Whether a compiled step would be faster: not one that goes through chunks, nor one that the host takes part in."""
+        on_host = self.penalty is not None and self.penalty.prox_on_host
+        return not (self.blocks.lazy or on_host)
 
     @property
     def linear_objective(self) -> LinearObjective:

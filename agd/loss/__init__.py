@@ -14,13 +14,21 @@ from __future__ import annotations
 
 from agd._typing import Array, Loss
 from agd._validation import as_choice
-from agd.loss import classification, constraints, counts, penalties, regression
+from agd.loss import (
+    classification,
+    constraints,
+    counts,
+    penalties,
+    regression,
+    structured_penalties,
+)
 from agd.loss.base import BaseLoss, BasePenalty, PenaltySum, as_loss
 from agd.loss.classification import *
 from agd.loss.constraints import *
 from agd.loss.counts import *
 from agd.loss.penalties import *
 from agd.loss.regression import *
+from agd.loss.structured_penalties import *
 
 __all__ = [
     "LOSSES",
@@ -36,6 +44,7 @@ __all__ += counts.__all__
 __all__ += penalties.__all__
 __all__ += regression.__all__
 __all__ += constraints.__all__
+__all__ += structured_penalties.__all__
 
 LOSSES: dict[str, type[BaseLoss]] = {
     getattr(module, name).name: getattr(module, name)

@@ -534,8 +534,12 @@ class BasePenalty(abc.ABC):
         Whether it is a set that each entry by itself must lie in: an interval.
     prox_follows_l1 : bool
         Whether the prox of its sum with `L1` is that of `L1`, followed by its own.
+    l1_follows_prox : bool
+        Whether the prox of its sum with `L1` is its own, followed by that of `L1`.
     convex : bool
         Whether it is a convex function, so that a fit with a convex loss has one minimum.
+    prox_on_host : bool
+        Whether the prox is computed on the host from values that it reads, so that no compiler can follow it.
     """
 
     smooth: bool = False
@@ -544,7 +548,9 @@ class BasePenalty(abc.ABC):
     couples_targets: bool = False
     interval: bool = False
     prox_follows_l1: bool = False
+    l1_follows_prox: bool = False
     convex: bool = True
+    prox_on_host: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the earlier names of members in step, and let no subclass inherit `quadratic`."""
@@ -591,6 +597,14 @@ class BasePenalty(abc.ABC):
                 f"columns of X by their spreads before the fit"
             )
         return RescaledPenalty(self, 1.0, as_entries("scale", scale))
+
+    def starting_penalty(self) -> BasePenalty:
+        """Return a convex penalty from whose minimum a fit begins; itself, of one that is convex."""
+        return self
+
+    def linearised(self, w: Any) -> BasePenalty:  # noqa: ARG002 - for penalties that are not convex
+        """Return a convex penalty that touches this one at w, a host array, and is nowhere lower but for a constant."""
+        return self
 
     def of_columns(self, columns: Any) -> BasePenalty:  # noqa: ARG002 - for numbers of one coefficient each
         """Return the penalty of some of the coefficients alone, of one that is separable; `columns` are indices."""
@@ -677,7 +691,16 @@ class RescaledPenalty(BasePenalty):
         """Take over what the penalty says of itself."""
         p = self.penalty
         vars(self).update(smooth=p.smooth, separable=p.separable, couples_targets=p.couples_targets)
-        vars(self).update(convex=p.convex)
+        vars(self).update(convex=p.convex, prox_on_host=p.prox_on_host)
+
+    def starting_penalty(self) -> BasePenalty:
+        """Return the multiple of the penalty from whose minimum a fit begins."""
+        return RescaledPenalty(self.penalty.starting_penalty(), self.factor, self.scale)
+
+    def linearised(self, w: Any) -> BasePenalty:
+        """Return the multiple of a convex penalty that touches the penalty."""
+        inner = self.penalty.linearised(np.asarray(self.scale) * w)
+        return RescaledPenalty(inner, self.factor, self.scale)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -689,6 +712,15 @@ class RescaledPenalty(BasePenalty):
         """The penalty's, times the largest square of a scale."""
         bound = self.penalty.curvature_bound
         return None if bound is None else self.factor * float(np.max(self.scale)) ** 2 * bound
+
+    @property
+    def elastic_parts(self) -> tuple[Any, Any] | None:
+        """The strengths of absolute values and of squares, where the penalty has no other terms."""
+        parts = self.penalty.elastic_parts
+        if parts is None:
+            return None
+        scale = np.asarray(self.scale)
+        return self.factor * scale * parts[0], self.factor * scale**2 * parts[1]
 
     def value(self, w: Array) -> Array:
         """Return factor * penalty(scale * w)."""
@@ -790,8 +822,8 @@ class PenaltySum(BasePenalty):
 
         prox(w, step) = prox of the rest(w / (1 + r step), step / (1 + r step))
 
-    The rest may be any one penalty; or `L1`, followed by `GroupL1` (the sparse group lasso); or `L1` with the
-    sets `NonNegative` and `Box`, onto whose intervals each entry is projected after it.
+    The rest may be any one penalty; or `L1`, followed by `GroupL1` (the sparse group lasso), or after `FusedL1` (the
+    fused lasso); or `L1` with the sets `NonNegative` and `Box`, onto whose intervals each entry is projected after it.
 
     Parameters
     ----------
@@ -827,16 +859,20 @@ class PenaltySum(BasePenalty):
             separable=all(term.separable for term in terms),
             quadratic=all(term.quadratic for term in terms),
             couples_targets=any(term.couples_targets for term in terms),
+            convex=all(term.convex for term in terms),
+            prox_on_host=any(term.prox_on_host for term in terms),
         )
         rest = self._rest
         one = len(rest) <= 1 or all(term.interval for term in rest)
-        after_l1 = not np.any(self._strengths[0]) or all(term.prox_follows_l1 for term in rest)
+        after_l1 = not np.any(self._strengths[0]) or all(
+            term.prox_follows_l1 or term.l1_follows_prox for term in rest
+        )
         # A ridge for each coefficient leaves a step for each, which only a prox entry by entry takes.
         alike = np.ndim(self._strengths[1]) == 0 or all(term.separable for term in rest)
         if not smooth and (any(term.smooth for term in rest) or not (one and after_l1 and alike)):
             raise TypeError(
                 f"the prox of {self!r} does not follow from those of its terms: to a penalty with a prox add "
-                f"L2; to L1 also GroupL1, NonNegative and Box"
+                f"L2; to L1 also GroupL1, FusedL1, NonNegative and Box"
             )
 
     @functools.cached_property
@@ -855,6 +891,18 @@ class PenaltySum(BasePenalty):
         """The strengths of all absolute values and of all squares, where there is nothing else."""
         return None if self._rest else self._strengths
 
+    def starting_penalty(self) -> BasePenalty:
+        """Return the sum of what fits with the terms begin from."""
+        return self._sum_of([term.starting_penalty() for term in self.terms])
+
+    def linearised(self, w: Any) -> BasePenalty:
+        """Return the sum of convex penalties that touch the terms."""
+        return self._sum_of([term.linearised(w) for term in self.terms])
+
+    def _sum_of(self, terms: list[BasePenalty]) -> BasePenalty:
+        total: BasePenalty = functools.reduce(operator.add, terms)
+        return total
+
     def strengthened(self, factor: float) -> BasePenalty:
         """Return the sum of the terms, each with its strength multiplied by a factor."""
         return PenaltySum(tuple(term.strengthened(factor) for term in self.terms))
@@ -865,7 +913,7 @@ class PenaltySum(BasePenalty):
 
     def of_scaled(self, scale: Any) -> BasePenalty:
         """Return the sum of the terms of scale * w."""
-        return functools.reduce(operator.add, [term.of_scaled(scale) for term in self.terms])
+        return self._sum_of([term.of_scaled(scale) for term in self.terms])
 
     def __repr__(self) -> str:
         """Return the terms with plus signs between them."""
@@ -901,10 +949,13 @@ class PenaltySum(BasePenalty):
         l1, ridge = (entries_like("weights", part, w) for part in self._strengths)
         scale = 1.0 / (1.0 + ridge * step)
         w, step = scale * w, scale * step
+        first = [term for term in self._rest if term.l1_follows_prox]
+        for term in first:
+            w = term.prox(w, step)
         if np.any(self._strengths[0]):
             w = soft_threshold(w, step * l1)
         for term in self._rest:
-            w = term.prox(w, step)
+            w = w if term in first else term.prox(w, step)
         return w
 
 

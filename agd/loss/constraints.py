@@ -56,7 +56,7 @@ class ConvexSet(BasePenalty):
         return self.project(w)
 
 
-def _rounding_slack(w: Array) -> float:
+def rounding_slack(w: Array) -> float:
     return MAX_ROUNDING_EPS * float(backends.namespace(w).finfo(w.dtype).eps)
 
 
@@ -161,7 +161,7 @@ class Box(ConvexSet):
 
     def inside(self, w: Array) -> Array:
         """Return whether all coefficients are within the bounds but for rounding, shape (...)."""
-        xp, slack = backends.namespace(w), _rounding_slack(w)
+        xp, slack = backends.namespace(w), rounding_slack(w)
         low, high = self._bounds_for(w)
         above = w >= low - slack * xp.abs(low)
         return xp.all(above & (w <= high + slack * xp.abs(high)), axis=-1)
@@ -207,7 +207,7 @@ class L2Ball(ConvexSet):
     def inside(self, w: Array) -> Array:
         """Return whether |w| is at most the radius but for rounding, shape (...)."""
         return _euclidean_norm(w)[..., 0] <= self.radius * (
-            1.0 + _rounding_slack(w) * math.sqrt(w.shape[-1])
+            1.0 + rounding_slack(w) * math.sqrt(w.shape[-1])
         )
 
     def project(self, w: Array) -> Array:
@@ -270,7 +270,7 @@ class Simplex(ConvexSet):
     def inside(self, w: Array) -> Array:
         """Return whether w >= 0 adds up to the total but for rounding, shape (...)."""
         xp = backends.namespace(w)
-        slack = self.total * _rounding_slack(w) * max(1, w.shape[-1])
+        slack = self.total * rounding_slack(w) * max(1, w.shape[-1])
         off = xp.abs(xp.sum(w, axis=-1) - self.total)
         return xp.all(w >= 0.0, axis=-1) & (off <= slack)
 

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from agd.run.certificate import (
     stack_params,
     unit_params,
 )
-from agd.run.linear_problem import LinearProblem, Solution
+from agd.run.linear_problem import LinearProblem, Solution, check_penalty_range
 from agd.run.loop import attach_result, attached_result, status_message
 from agd.run.result import FitResult, Result, Status, as_fit_result
 from agd.run.separation import separation_message
@@ -123,7 +122,8 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
         return
     base = objective.linear_objective
     kind = backends.dtype_name(base.blocks.X.dtype)
-    _check_penalty(base.penalty, kind)
+    if base.penalty is not None:
+        check_penalty_range(base.penalty, kind)
     peaks, usable = _column_sizes(base)
     slopes = np.isfinite(backends.to_numpy(result.jac.coef))
     sound = np.isfinite(np.asarray(result.fun))
@@ -155,17 +155,6 @@ def check_range(result: FitResult, objective: Any, method: Any = None, *, given:
         f"column {first[-1]} of X{problem}, whose largest absolute value is {peak:.3g}, is too {what} "
         f"would overflow {kind}; divide it by a constant near its size"
     )
-
-
-def _check_penalty(penalty: Any, kind: str) -> None:
-    """Refuse a number of a penalty's that is finite, but infinite in the data's dtype."""
-    most = float(np.finfo(kind).max)
-    for name, value in penalty.parameters.items() if penalty is not None else ():
-        if isinstance(value, Real) and math.isfinite(value) and abs(float(value)) > most:
-            raise ValueError(
-                f"penalty {penalty!r} is too large for {kind}, the dtype of X: {name} must be at most "
-                f"{most:.3g}; give a smaller one, or X in float64"
-            )
 
 
 def _too_far(name: str, method: Any, peak: float, kind: str) -> str:

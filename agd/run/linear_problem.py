@@ -85,6 +85,8 @@ class Traits(NamedTuple):
         Whether the loss is convex in the predictor.
     starting_loss : bool
         Whether the fit begins at the minimum of another, convex loss.
+    convex_penalty : bool
+        Whether the penalty is convex.
     """
 
     rows: float
@@ -103,6 +105,7 @@ class Traits(NamedTuple):
     several_outputs: bool = False
     convex_loss: bool = True
     starting_loss: bool = False
+    convex_penalty: bool = True
 
     @property
     def problems(self) -> int:
@@ -291,16 +294,19 @@ class LinearProblem:
             several_outputs=self.loss.outputs is not None,
             convex_loss=self.loss.convex,
             starting_loss=self.loss.starting_loss is not None and self.start is None,
+            convex_penalty=self.penalty is None or self.penalty.convex,
         )
 
-    @property
-    def penalty_fits_dtype(self) -> bool:
-        """Whether the dtype of X can hold the numbers of the penalty."""
-        largest = float(np.finfo(backends.dtype_name(self.resident.dtype)).max)
-        numbers = () if self.penalty is None else self.penalty.parameters.values()
-        return all(
-            abs(float(x)) <= largest or not math.isfinite(x) for x in numbers if isinstance(x, Real)
-        )
+    def check_penalty(self) -> None:
+        """Refuse a number of the penalty's that is finite, but infinite in the dtype of X.
+
+        Raises
+        ------
+        ValueError
+            With its name, and what it may be at most.
+        """
+        if self.penalty is not None:
+            check_penalty_range(self.penalty, backends.dtype_name(self.resident.dtype))
 
     @property
     def uses_scaled_gradient_norm(self) -> bool:
@@ -451,6 +457,17 @@ def absorb_offset(data: BaseData, loss: Loss) -> tuple[BaseData, Loss]:
             f"offset must be None for loss {loss.name!r}: one number for each row would move all outputs alike"
         )
     return (data.subtract_offset(), loss) if loss.residual else (data, OffsetLoss(loss))
+
+
+def check_penalty_range(penalty: Penalty, kind: str) -> None:
+    """Refuse a number of a penalty's that is finite, but infinite in a dtype of this name."""
+    most = float(np.finfo(kind).max)
+    for name, value in penalty.parameters.items():
+        if isinstance(value, Real) and math.isfinite(value) and abs(float(value)) > most:
+            raise ValueError(
+                f"penalty {penalty!r} is too large for {kind}, the dtype of X: {name} must be at most "
+                f"{most:.3g}; give a smaller one, or X in float64"
+            )
 
 
 def _penalty_kind(penalty: Penalty | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from agd import backends
+from agd._tree import as_scalar
 from agd._typing import Loss, NotApplicable, Params
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.conditioning import moments_are_accurate, subsample_rows, whiten_columns
@@ -57,6 +58,7 @@ __all__ = [
     "NewtonOnData",
     "NormalEquations",
     "ProximalNewtonOnData",
+    "ReweightedLasso",
     "ScaledLBFGS",
     "WhitenedLBFGS",
     "loop_settings",
@@ -451,6 +453,64 @@ def _proximal_gradient(_: Loss) -> ProximalGradient:
 ACCELERATED = Iterations(_accelerated)
 FISTA_ON_DATA = Iterations(_fista)
 PROXIMAL_GRADIENT = Iterations(_proximal_gradient)
+
+
+# Lassos in a row, and the change of their weights, as a share of the largest, at which no other is tried.
+MAX_REWEIGHTINGS, MAX_WEIGHT_CHANGE = 200, 1e-9
+
+
+@dataclass(frozen=True)
+class ReweightedLasso:
+    """Minimise with a penalty that is not convex: by convex ones that touch it, each from the minimum of the last.
+
+    Parameters
+    ----------
+    solve : callable
+        From a `LinearProblem` to its `Solution`: the table of solvers itself.
+    """
+
+    solve: Callable[[LinearProblem], Solution]
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
+        penalty: Any = problem.penalty
+        start = problem.start
+        touching = penalty.starting_penalty() if start is None else penalty.linearised(_host(start))
+        rounds, stable = list[Result](), False
+        while not stable and len(rounds) < MAX_REWEIGHTINGS:
+            one = problem.with_penalty(touching, problem.warm_start)
+            solution = self.solve(one)
+            problem.learn_from(one)
+            rounds.append(solution.result)
+            coef = solution.result.x.coef
+            added = penalty.value(coef) - touching.value(coef)
+            before, touching = touching, penalty.linearised(_host(solution.result.x))
+            stable = _alike(before, touching)
+        result = sum_rounds(rounds, 0)
+        if problem.loss.outputs is not None:
+            added = backends.namespace(added).sum(added, axis=-1)
+        fun = np.asarray(result.fun) + backends.to_numpy(added)
+        note = "; the penalty is not convex: another minimum may be lower"
+        result = replace(
+            result, fun=as_scalar(fun), message=result.message + note,
+            method=f"{result.method}, by {len(rounds)} lassos that touch the penalty",
+        )  # fmt: skip
+        if not stable:
+            status = np.full_like(np.asarray(result.status), Status.MAX_ITER)
+            result = replace(result, status=as_scalar(status), success=as_scalar(status == 0))
+        return solution._replace(result=result)
+
+
+def _host(params: Params) -> Any:
+    return np.asarray(backends.to_numpy(params.coef), dtype=float)
+
+
+def _alike(before: Any, after: Any) -> bool:
+    """Return whether two penalties have the same slopes at 0 but for rounding."""
+    (a, _), (b, _) = (penalty.elastic_parts or (0.0, 0.0) for penalty in (before, after))
+    return bool(
+        np.max(np.abs(np.asarray(a) - b)) <= MAX_WEIGHT_CHANGE * np.max(np.abs(b), initial=0.0)
+    )
 
 
 @dataclass(frozen=True)

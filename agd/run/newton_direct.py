@@ -103,8 +103,6 @@ class DirectNewton:
             For columns that are constant or nearly dependent, values that are not finite, and steps that do not
             lead to a minimum.
         """
-        if not problem.penalty_fits_dtype:
-            raise NotApplicable("a penalty that the dtype of X cannot hold")
         base = problem.check_values(Revealed.X)
         if base.outputs is not None:
             _check_outputs(problem, base)

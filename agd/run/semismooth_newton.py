@@ -60,8 +60,6 @@ class SemismoothNewton:
         Qi and Sun (1993), "A nonsmooth version of Newton's method"; Hintermüller, Ito and Kunisch (2002),
         "The primal-dual active set strategy as a semismooth Newton method".
         """
-        if not problem.penalty_fits_dtype:
-            raise NotApplicable("a penalty that the dtype of X cannot hold")
         if not problem.traits.host_accessible and not acts_on_any_array(problem.penalty):
             raise NotApplicable("the penalty may act on arrays of the data's library alone")
         with np.errstate(all="ignore"):

@@ -36,6 +36,7 @@ from agd.run.linear_solvers import (
     NewtonOnData,
     NormalEquations,
     ProximalNewtonOnData,
+    ReweightedLasso,
     ScaledLBFGS,
     WhitenedLBFGS,
 )
@@ -123,6 +124,7 @@ SOLVERS: dict[str, SolverRow] = {
     "accelerated": SolverRow(ACCELERATED),
     "convex_start": SolverRow(ConvexStart(_solve_by_table)),
     "smoothing": SolverRow(Smoothing(_solve_by_table)),
+    "reweighted_lasso": SolverRow(ReweightedLasso(_solve_by_table)),
     "closed_form": SolverRow(ClosedForm(), "iterations"),
     "iterations": SolverRow(Iterations()),
 }
@@ -150,6 +152,8 @@ def select_solver(traits: Traits) -> str:
     'cg_kernel'
     """
     t, n, p = traits, traits.rows, traits.columns
+    if not t.convex_penalty:
+        return "reweighted_lasso"
     if t.starting_loss:
         return "convex_start"
     if not t.smooth_loss:
@@ -311,8 +315,10 @@ def solve(problem: LinearProblem) -> Solution:
     Raises
     ------
     ValueError
-        For values that are not finite, and targets outside the loss's domain.
+        For values that are not finite, targets outside the loss's domain, and a penalty that the dtype of X cannot
+        hold.
     """
+    problem.check_penalty()
     for name, solver in candidates(problem):
         problem.solver = name
         with contextlib.suppress(NotApplicable):

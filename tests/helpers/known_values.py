@@ -84,6 +84,15 @@ PENALTIES = {
     "Box": PenaltyCase(loss.Box(-1.0, (0.5, 2.0)), (1.0, -3.0), _INF, (0.5, -1.0)),
     "L2Ball": PenaltyCase(loss.L2Ball(2.0), (3.0, 4.0), _INF, (1.2, 1.6)),
     "Simplex": PenaltyCase(loss.Simplex(2.0), (1.5, 0.75, -3.0), _INF, (1.375, 0.625, 0.0)),
+    "FusedL1": PenaltyCase(loss.FusedL1(0.5), (0.0, 0.0, 6.0, 6.0), 3.0, (0.5, 0.5, 5.5, 5.5)),
+    "Monotone": PenaltyCase(loss.Monotone(), (1.0, 3.0, 2.0, 4.0), _INF, (1.0, 2.5, 2.5, 4.0)),
+    "Slope": PenaltyCase(loss.Slope(0.5, (2.0, 1.0)), (-3.0, 2.5), 4.25, (-1.25, 1.25)),
+    "MCP": PenaltyCase(  # 2.5 - 2.5² / 6 and 0.5 - 0.5² / 6
+        loss.MCP(1.0, 3.0), (2.5, -0.5), 3.0 - 6.5 / 6.0, (1.5, 0.0)
+    ),
+    "SCAD": PenaltyCase(  # 2.5 - 1.5² / 6 and 0.5
+        loss.SCAD(1.0, 4.0), (2.5, -0.5), 3.0 - 2.25 / 6.0, (0.5, 0.0)
+    ),
 }
 
 

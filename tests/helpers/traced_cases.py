@@ -347,12 +347,16 @@ def adaptive_rule(name: str) -> Any:
 ADAPTED = {name: adaptive_rule(name) for name in known_values.RULES}
 
 
+# The proxes of some penalties go through the coefficients on the host, which no trace can follow.
+TRACED_PENALTIES = {
+    name: case for name, case in known_values.PENALTIES.items() if not case.penalty.prox_on_host
+}
 CASES = {
     **{f"rule {name}": rule_case(rule) for name, rule in RULES.items()},
     **{f"transform {name}": rule_case(row[0]) for name, row in known_values.TRANSFORMS.items()},
     **{f"schedule {name}": schedule_case(schedule) for name, schedule in SCHEDULES.items()},
     **{f"loss {name}": loss_case(case) for name, case in known_values.LOSSES.items()},
-    **{f"penalty {name}": penalty_case(case) for name, case in known_values.PENALTIES.items()},
+    **{f"penalty {name}": penalty_case(case) for name, case in TRACED_PENALTIES.items()},
     **{f"search {name}": search_case(search) for name, search in SEARCHES.items()},
     **{
         f"method {name}": suitable_case(method)

@@ -24,6 +24,7 @@ from helpers.traced_cases import (
     RULES,
     SCHEDULES,
     SEARCHES,
+    TRACED_PENALTIES,
     numpy_result,
     penalty_points,
     problems,
@@ -191,7 +192,7 @@ def test_torch_grad_of_a_loss_is_its_slope(name):
     np.testing.assert_allclose(found.numpy(), case.loss.slope(z, y).numpy(), rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", known_values.PENALTIES)
+@pytest.mark.parametrize("name", TRACED_PENALTIES)
 @pytest.mark.backend("torch")
 def test_torch_grad_of_a_penaltys_envelope_is_the_move_of_its_prox(name):
     """Moreau's envelope min_u h(u) + |u - w|² / (2 a) has the gradient (w - prox(w, a)) / a."""
