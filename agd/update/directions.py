@@ -144,15 +144,16 @@ class LBFGSDirection:
         sy, sg, yy, yg, gg, per_sy = map(
             _last_axis, (end.sy, end.sg, end.yy, end.yg, end.gg, safe_divide(one, end.sy))
         )
+        with_y = products - memory.products[..., :-1]  # y is the change of the gradient since
         # The column of the inverse under the new one of R, by substitution.
-        column = (memory.inverse @ products[..., 0::2, 0:1])[..., 0] * -per_sy
-        with_y = products[..., 1::2, 0]
+        column = (memory.inverse @ with_y[..., 0::2, None])[..., 0] * -per_sy
+        with_y = with_y[..., 1::2]
         inverse = _bordered(memory.inverse, column, 0.0 * column, per_sy)
         return Pairs(
             basis=xp.concat(
                 [memory.basis[..., 2 * first : -1, :], end.vectors[..., :3, :]], axis=-2
             ),
-            products=scalars.concat([products[..., 2 * first :, 1], sg, yg, gg], axis=-1),
+            products=scalars.concat([products[..., 2 * first :], sg, yg, gg], axis=-1),
             inverse=inverse[..., first:, first:],
             sy=scalars.concat([memory.sy, sy], axis=-1)[..., first:],
             scale=floats.where(end.yy > 0.0, safe_divide(end.sy, end.yy), one),
@@ -224,7 +225,7 @@ def _without_pair(memory: Pairs, end: MeasuredPoint) -> Pairs:
     gg = _last_axis(end.gg)
     return memory._replace(
         basis=xp.concat([memory.basis[..., :-1, :], end.vectors[..., 2:3, :]], axis=-2),
-        products=scalars.concat([end.products[..., 1], gg], axis=-1),
+        products=scalars.concat([end.products, gg], axis=-1),
     )
 
 

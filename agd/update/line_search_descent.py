@@ -51,8 +51,8 @@ class MeasuredPoint(NamedTuple):
         x and of s.
     ss, sy, sg, yy, yg, gg : scalar
         The inner products of s, y and g.
-    products : scalars, shape (..., r, 2)
-        Those of the direction's stored vectors with y and g.
+    products : scalars, shape (..., r)
+        Those of the direction's stored vectors with g.
     """
 
     vectors: Array
@@ -272,7 +272,8 @@ class LineSearchDescent(Solver):
         zero = xp.zeros_like(current.value)
         no = xp.zeros_like(current.value, dtype=xp.bool)
         reset = xp.logical_not(no) if memory is None else no
-        memory = self.direction.init(g, current.gg) if memory is None else memory
+        if memory is None:
+            memory = self.direction.init(g, current.gg)
         if stored is None:  # the later evaluations have the products of the memory's vectors
             current = current._replace(products=_no_products(self.direction, memory, current))
         progress = Progress(
@@ -280,6 +281,8 @@ class LineSearchDescent(Solver):
         )
         recent = (current.value,) * self.search.memory
         move = Move(zero, zero, zero, current.gg, zeros, current)
+        if stored is not None:  # no pair is new, but the gradient is
+            memory = self.direction.update_memory(memory, move)
         direction, search, steepest = self._begin_search(
             objective, params, (current, memory, recent), move, reset
         )
@@ -610,12 +613,17 @@ class LineSearchDescent(Solver):
 def _inner_products(
     _: None, vectors: Array, stored: Array | None
 ) -> tuple[Array, Array, Array | None]:
-    """Return the largest entries of s and x, the products of s, y and g, and of stored vectors with y and g."""
+    """Return the largest entries of s and x, the products of s, y and g, and of stored vectors with g."""
     xp = backends.namespace(vectors)
     sizes = xp.max(xp.abs(vectors[..., 0::3, :]), axis=-1)
     rows = vectors[..., :3, :]
-    columns = xp.matrix_transpose(rows)
-    return sizes, rows @ columns, None if stored is None else stored @ columns[..., 1:]
+    if backends.of(
+        vectors
+    ).threaded:  # BLAS takes four times as long for a product of few long rows
+        gram = xp.vecdot(rows[..., :, None, :], rows[..., None, :, :])
+    else:
+        gram = rows @ xp.matrix_transpose(rows)
+    return sizes, gram, None if stored is None else (stored @ vectors[..., 2, :, None])[..., 0]
 
 
 def _stack_as_rows(*vectors: Array) -> Array:
@@ -628,7 +636,7 @@ def _no_products(direction: Direction, memory: Any, current: MeasuredPoint) -> S
     stored = direction.stored_vectors(memory)
     if stored is None:
         return None
-    gg, shape = current.gg, (*stored.shape[:-1], 2)
+    gg, shape = current.gg, stored.shape[:-1]
     if isinstance(gg, float | np.ndarray):
         return np.zeros(shape, dtype=np.asarray(gg).dtype)
     return backends.namespace(gg).zeros(shape, dtype=gg.dtype, device=backends.device(gg))
