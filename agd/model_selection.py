@@ -32,8 +32,9 @@ from agd.run.linear_problem import LinearProblem, Revealed, absorb_offset
 from agd.run.newton_direct import newton_path
 from agd.run.normal_equations import HostScaling, relative_tolerance
 from agd.run.result import FitResult, with_labels
-from agd.run.solver_table import select_solver, solve
+from agd.run.solver_table import MAX_ACTIVE_SET_COLUMNS, select_solver, solve
 from agd.run.stopping import Stop
+from agd.run.wide_problems import column_moments
 
 __all__ = ["CrossValidation", "PenaltyPath", "choose_model", "cross_validate", "penalty_path"]
 
@@ -252,7 +253,9 @@ def penalty_path(
     Friedman, Hastie and Tibshirani (2010), "Regularization paths for generalized linear models via coordinate
     descent", Journal of Statistical Software 33, for the grid and the warm starts. With `L1` on the squared loss the
     coefficients between two changes of the set of nonzeros are linear in alpha: Osborne, Presnell and Turlach (2000),
-    "A new approach to variable selection in least squares problems", IMA Journal of Numerical Analysis 20.
+    "A new approach to variable selection in least squares problems", IMA Journal of Numerical Analysis 20. Many columns
+    are screened by the sequential strong rule of Tibshirani et al. (2012), "Strong rules for discarding predictors in
+    lasso-type problems", Journal of the Royal Statistical Society B 74.
 
     Examples
     --------
@@ -392,14 +395,27 @@ def _gradient_at_zero(problem: LinearProblem, penalty: Any) -> HostArray:
     spared = np.asarray(strength) == 0.0
     t = problem.traits
     if t.quadratic and t.batch_shape == () and t.moments_on_host and not spared.any():
-        _, m = _moments_on_host(problem)
-        if np.isfinite(m.c).all():
-            return -(m if problem.intercept else m.about_zero()).c
+        c = _cross_moments(problem)
+        if np.isfinite(c).all():
+            return -c
     bound: Any = np.where(spared, math.inf, 0.0)
     one = problem.with_penalty(Box(-bound, bound))
     result, _ = explain(solve(one), one)
     problem.learn_from(one)
     return (1.0 + MAX_GRADIENT_ROUNDING) * _read(result.jac.coef)
+
+
+def _cross_moments(problem: LinearProblem) -> HostArray:
+    """Return the second moments of the columns with y; of many columns without their products with each other."""
+    if problem.traits.columns > MAX_ACTIVE_SET_COLUMNS and problem.traits.numpy:
+        m, _ = column_moments(problem)
+        X, y, weight = problem.data
+        e = y - m.mean_y if weight is None else (y - m.mean_y) * weight
+        products: HostArray = e @ (X - m.mean)
+        return products / (len(y) if weight is None else float(np.add.reduce(weight)))
+    _, moments = _moments_on_host(problem)
+    c: HostArray = (moments if problem.intercept else moments.about_zero()).c
+    return c
 
 
 def _moments_on_host(problem: LinearProblem) -> tuple[Rows, RowMoments]:
@@ -541,18 +557,23 @@ def _elastic_path(
     faces, points = _Faces(C, q, lasso, ridge), np.empty((len(alphas), len(q)))
     line = _Line(np.zeros_like(q), np.zeros_like(q), -q, np.zeros_like(q))
     for i, alpha in enumerate(alphas):
-        threshold, shrink = alpha * lasso, 1.0 + alpha * ridge
-        for _ in range(MAX_SETS):
-            v = line.v - alpha * line.v_slope
-            forward = v - line.g + alpha * line.g_slope
-            z = np.maximum(forward - threshold, 0.0) + np.minimum(forward + threshold, 0.0)
-            if np.abs(v - z / shrink).max() <= tolerance:
-                break
-            line = faces.minimum(z, alpha)
-        else:
-            raise NotApplicable("sets of free coefficients that come back")
-        points[i] = z / shrink
+        points[i], line = _elastic_minimum(faces, line, alpha, tolerance)
     return points
+
+
+def _elastic_minimum(
+    faces: _Faces, line: _Line, alpha: float, tolerance: float
+) -> tuple[HostArray, _Line]:
+    """Return the minimum for one strength, and the line that it lies on, from the line of another strength."""
+    threshold, shrink = alpha * faces.lasso, 1.0 + alpha * faces.ridge
+    for _ in range(MAX_SETS):
+        v = line.v - alpha * line.v_slope
+        forward = v - line.g + alpha * line.g_slope
+        z = np.maximum(forward - threshold, 0.0) + np.minimum(forward + threshold, 0.0)
+        if np.abs(v - z / shrink).max(initial=0.0) <= tolerance:
+            return np.where(z != 0.0, v, 0.0), line
+        line = faces.minimum(z, alpha)
+    raise NotApplicable("sets of free coefficients that come back")
 
 
 class _Line(NamedTuple):
@@ -614,6 +635,89 @@ class _Faces:
         return _Line(ends[0], ends[1], g[0] - self.q, g[1])
 
 
+def _on_working_columns(problem: LinearProblem, alphas: HostArray, _: float | None) -> _Points:
+    """Squared loss and many columns of NumPy arrays: by the moments of those that may leave 0, and a look at all others.
+
+    Columns that the sequential strong rule lets pass are discarded for a strength, and taken up where they violate
+    optimality at its end.
+    """
+    penalty: Any = problem.penalty
+    if penalty.elastic_parts is None:
+        raise NotApplicable("a penalty of other terms than absolute values and squares")
+    one = problem.with_penalty(penalty)
+    one.check_values(Revealed.NOTHING)
+    problem.learn_from(one)
+    m, variance = column_moments(problem)
+    rows = rows_of(problem)
+    scaling = HostScaling.of_columns(m, variance, 0.0, rows.kind)
+    X, y, weight = problem.data
+    share = np.ones(len(y)) if weight is None else weight.astype(float)
+    root = np.sqrt(share / np.add.reduce(share))
+    ones = np.ones_like(m.mean)
+    lasso, ridge = (part * ones for part in penalty.elastic_parts)
+    columns = _WorkingColumns(
+        (X - m.mean) * scaling.scale * root[:, None], (y - m.mean_y) * root,
+        lasso * scaling.scale, ridge * scaling.scale**2,
+    )  # fmt: skip
+    tolerance = relative_tolerance(rows.kind) * scaling.unit
+    V, losses = zip(*(columns.minimum(float(alpha), tolerance) for alpha in alphas), strict=True)
+    w = np.stack(V) * scaling.scale
+    b = m.mean_y - w @ m.mean if problem.intercept else np.zeros(len(w))
+    params = rows.params(w, b, problem.intercept)
+    converged = np.ones(len(alphas), dtype=bool)
+    return _Points(params.coef, params.intercept, np.asarray(losses), converged)
+
+
+class _WorkingColumns:
+    """An elastic net on rows, minimised over some of the columns, which become more along a path.
+
+    Parameters
+    ----------
+    Z, e : numpy.ndarray, shapes (n, p), (n,)
+        The rows and the targets, centred, scaled and times the roots of the weights' shares.
+    lasso, ridge : numpy.ndarray, shape (p,)
+        The strengths of the penalty for alpha 1.
+    """
+
+    def __init__(self, Z: HostArray, e: HostArray, lasso: HostArray, ridge: HostArray) -> None:
+        self.Z, self.e, self.lasso, self.ridge = Z, e, lasso, ridge
+        self.gradient, self.alpha = -(e @ Z), math.inf
+        self.index, self.columns = np.zeros(0, dtype=int), Z[:, :0]
+        self.faces = _Faces(np.zeros((0, 0)), np.zeros(0), lasso[:0], ridge[:0])
+        self.line = _Line(*np.zeros((4, 0)))
+
+    def add(self, new: HostArray) -> None:
+        """Take up columns, at 0."""
+        index, more = np.append(self.index, new), self.Z[:, new]
+        cross, q = more.T @ self.columns, self.e @ more
+        C = np.block([[self.faces.C, cross.T], [cross, more.T @ more]])
+        zeros, line = np.zeros(len(new)), self.line
+        self.line = _Line(
+            np.append(line.v, zeros), np.append(line.v_slope, zeros),
+            np.append(line.g, cross @ line.v - q), np.append(line.g_slope, cross @ line.v_slope),
+        )  # fmt: skip
+        self.index, self.columns = index, np.concatenate([self.columns, more], axis=1)
+        self.faces = _Faces(C, np.append(self.faces.q, q), self.lasso[index], self.ridge[index])
+
+    def minimum(self, alpha: float, tolerance: float) -> tuple[HostArray, float]:
+        """Return the minimum over all columns for a strength, and the mean loss there."""
+        likely = 2.0 * alpha - self.alpha if math.isfinite(self.alpha) else alpha
+        new = np.abs(self.gradient) > max(likely, 0.0) * self.lasso
+        while True:
+            new[self.index] = False
+            if new.any():
+                self.add(np.flatnonzero(new))
+            v, self.line = _elastic_minimum(self.faces, self.line, alpha, tolerance)
+            residual = self.columns @ v - self.e
+            self.gradient, self.alpha = residual @ self.Z, alpha
+            new = np.abs(self.gradient) > alpha * self.lasso + tolerance
+            new[self.index] = False
+            if not new.any():
+                result = np.zeros(len(self.lasso))
+                result[self.index] = v
+                return result, 0.5 * float(residual @ residual)
+
+
 def _ridges(problem: LinearProblem, alphas: HostArray, _: float | None) -> _Points:
     """Squared loss and ridges: all strengths from the eigenvalues of the moments in units where the ridge is round."""
     penalty: Any = problem.penalty
@@ -648,6 +752,7 @@ def _by_newton(problem: LinearProblem, alphas: HostArray, tolerance: float | Non
 
 PATHS = {
     "semismooth_newton": _on_moments,
+    "working_sets": _on_working_columns,
     "normal_direct": _ridges,
     "newton_direct": _by_newton,
     "proximal_newton_direct": _by_newton,

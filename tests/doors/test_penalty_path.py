@@ -94,6 +94,26 @@ def test_the_quick_path_is_that_of_the_table_of_solvers(monkeypatch, loss, penal
     np.testing.assert_allclose(path.deviance, slow.deviance, rtol=1e-9)
 
 
+@pytest.mark.parametrize("penalty", [L1(), ElasticNet(1.0, 0.5)], ids=["L1", "ElasticNet"])
+def test_many_columns_are_screened_and_looked_at(penalty):
+    """Optimality of all columns at every strength, with weights, and the same as fits by the table."""
+    rng = np.random.default_rng(7)
+    X, weight = rng.normal(size=(60, 300)), rng.integers(1, 3, 60) * 1.0
+    y = X[:, :6].sum(axis=1) + rng.normal(size=60) + 2.0
+    path = agd.penalty_path(X, y, penalty, alphas=15, min_share=0.02, sample_weight=weight)
+    assert path.nonzeros[0] == 0
+    residual = (y[:, None] - X @ path.coef.T - path.intercept) * weight[:, None] / weight.sum()
+    lasso, ridge = penalty.elastic_parts
+    slopes = X.T @ residual - path.alphas * ridge * path.coef.T
+    limit = path.alphas * lasso * (1.0 + 1e-8)
+    assert (np.abs(slopes) <= limit).all()
+    used = path.coef.T != 0.0
+    np.testing.assert_allclose(np.abs(slopes)[used], (limit + 0.0 * slopes)[used], rtol=1e-7)
+    for alpha, coef, _ in list(models(path))[::7]:
+        one = agd.fit(X, y, penalty=penalty.strengthened(alpha), sample_weight=weight)
+        np.testing.assert_allclose(coef, one.coef, atol=1e-8)
+
+
 def test_columns_that_are_alike_are_left_to_the_table_of_solvers():
     X, y = make_data()
     X = np.column_stack([X, X[:, :1], np.ones(len(y))])
