@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Stop,
         ValueTol,
     )
+    from agd.run.result import load, save
     from agd.update import apply_updates
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "hessian_vector_product",
     "line",
     "linear",
+    "load",
     "loss",
     "loss_fn",
     "maximize",
@@ -84,6 +86,7 @@ __all__ = [
     "path",
     "penalty_path",
     "run",
+    "save",
     "steepest_direction",
     "train",
     "update",
@@ -120,6 +123,7 @@ _NAMES = {
         "Stop",
         "ValueTol",
     ),
+    "run.result": ("load", "save"),
     "update": ("apply_updates",),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}

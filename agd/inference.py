@@ -46,6 +46,7 @@ __all__ = [
     "covariance",
     "deviance",
     "score",
+    "score_name",
     "summarise",
     "wald_test",
 ]
@@ -860,18 +861,25 @@ def _scoring_block(
     return xp.sum(s * loss.gradient(z, y), axis=-1), xp.sum(s * curvature, axis=-1)
 
 
+def score_name(loss: Loss) -> str:
+    """Return what `score` measures a fit of this loss by: ``"accuracy"``, ``"d2"`` or ``"r2"``."""
+    if loss.classes is not None:
+        return "accuracy"
+    return "d2" if loss.has_deviance and not loss.quadratic else "r2"
+
+
 def score(model: LinearModel, data: BaseData) -> HostArray:
     """Return the accuracy of classes, D² of another distribution than the normal, and R² otherwise, shape (...).
 
     D² is the share of the deviance of the best constant model that the fit explains, R² that of the squares; with
     the weights of the rows. NaN where there is nothing to explain.
     """
-    loss, fit = model.loss, _describe(model, data)
+    name, fit = score_name(model.loss), _describe(model, data)
     with np.errstate(all="ignore"):
-        if loss.classes is not None:
+        if name == "accuracy":
             return fit.sums.hits / fit.sums.total
         left, null = fit.sums.squares, fit.null_squares
-        if loss.has_deviance and not loss.quadratic:
+        if name == "d2":
             left, null = fit.sums.deviance, fit.null_deviance
         return np.where(null > 0.0, 1.0 - left / null, np.nan)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import agd
@@ -24,7 +25,6 @@ from agd._validation.files import (
     write_atomically,
 )
 from agd.cli import fitting, report
-from agd.cli.models import Model
 from agd.cli.report import in_option_names
 from agd.cli.tables import read_table
 from agd.data.tables import FORMAT_BY_SUFFIX
@@ -204,10 +204,15 @@ def predict(
     write = _table_writer(Path("standard output.csv") if output is None else output)
     if output is not None:
         check_writable("--output", output)
-    fitted = Model.load(model)
+    fitted = agd.load(model)
+    features = fitted.feature_names
+    if features is None or np.ndim(fitted.fun) > 0:
+        raise ValueError(
+            f"{model}: need a model of one target whose columns have names; load this one by agd.load"
+        )
     rows = read_table(table)
-    rows.check_columns("feature", fitted.features)
-    columns = pa.table(fitted.predict(rows.matrix(fitted.features)))
+    rows.check_columns("feature", features)
+    columns = pa.table(_predicted_columns(fitted, rows.matrix(features)))
     if output is None:
         sink = pa.BufferOutputStream()
         write(columns, sink)
@@ -215,11 +220,22 @@ def predict(
     else:
         with name_option_in_errors("--output", output):
             write_atomically(output, lambda file: write(columns, file))
-    if not fitted.converged:
-        status = fitted.fit.get("status", "no status")
+    if not fitted.success:
+        status = fitted.status.name
         report.print_note(
             f"{model}: the fit of this model did not converge ({status}): its predictions may be far off"
         )
+
+
+def _predicted_columns(fitted: Any, X: Any) -> dict[str, Any]:
+    """Return the columns of a prediction; of classes also the probability of the second, or of the likeliest."""
+    columns = {"prediction": fitted.predict(X)}
+    if fitted.classes is not None:
+        probability = fitted.loss.predict(fitted.decision_function(X))
+        columns["probability"] = (
+            probability if fitted.loss.outputs is None else probability.max(axis=-1)
+        )
+    return columns
 
 
 def _table_writer(output: Path) -> Callable[[Any, Any], None]:

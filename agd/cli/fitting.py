@@ -9,11 +9,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import agd
 from agd._validation import as_choice, as_count, as_nonnegative, as_positive
@@ -22,18 +20,17 @@ from agd._validation.files import (
     check_writable,
     name_option_in_errors,
 )
-from agd.cli.models import Model
 from agd.cli.report import FORMATS, draw_loss_curve, in_table_names
 from agd.cli.tables import Table, table_kind
 from agd.data.tables import table_batches
+from agd.inference import score_name
+from agd.model_file import Model
 
 __all__ = [
     "FitOptions",
     "FittedTable",
-    "deviance",
     "fit_table",
     "fit_table_in_batches",
-    "make_model",
     "progress_bar",
     "write_outputs",
 ]
@@ -202,9 +199,10 @@ def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
             callback=callback,
         )
     seconds = time.perf_counter() - start
-    model = make_model(options, names, labels, result, table.rows)
-    scores = _model_scores(model, loss, X, y, weight)
-    return FittedTable(model, result, scores, table.path, table.rows, str(selection), seconds)
+    return _fitted_table(
+        options, names, labels, result,
+        path=table.path, rows=table.rows, backend=str(selection), seconds=seconds,
+    )  # fmt: skip
 
 
 def write_outputs(options: FitOptions, fitted: FittedTable) -> str:
@@ -270,53 +268,16 @@ def progress_bar(limit: int) -> Iterator[Callable[[Any], None] | None]:
         yield update_bar
 
 
-def make_model(
-    options: FitOptions, names: list[str], labels: list[str] | None, result: Any, rows: int
-) -> Model:
-    """Return the fitted model as it is saved: what was fitted, and how."""
-    penalty = options.make_penalty()
-    constant = result.intercept
-    return Model(
-        target=options.target,
-        features=names,
-        coefficients=agd.backends.to_numpy(result.coef).astype(float).tolist(),
-        intercept=None
-        if constant is None
-        else agd.backends.to_numpy(constant).astype(float).tolist(),
-        loss={"name": result.loss.name, **asdict(result.loss)},
-        penalty=None if penalty is None else {"name": "l2", **asdict(penalty)},
-        classes=labels if result.classes is None or labels else list(result.classes),
-        fit={
-            "method": result.method,
-            "status": result.status.name,
-            "converged": bool(result.success),
-            "steps": result.nit,
-            "loss": result.fun,
-            "rows": rows,
-        },
+def _fitted_table(
+    options: FitOptions, names: list[str], labels: list[str] | None, result: Any, **rest: Any
+) -> FittedTable:
+    """Return the outcome: the model as it is saved, and its score on the rows that were fitted."""
+    classes = labels or (None if result.classes is None else list(result.classes))
+    model = result.as_model(
+        target=options.target, features=names, classes=classes, fit={"rows": rest["rows"]}
     )
-
-
-def _model_scores(model: Model, loss: Any, X: Any, y: Any, weight: Any) -> dict[str, float]:
-    """Return R² for a numeric target, accuracy for classes, and D² (explained deviance) for a distribution."""
-    prediction = model.predict(X)["prediction"]
-    s = np.ones_like(y) if weight is None else weight
-    if model.classes is not None:
-        truth = np.asarray(model.classes)[np.unique(y, return_inverse=True)[1]]
-        return {"accuracy": float(np.average(prediction == truth, weights=s))}
-    if loss.has_deviance and not loss.quadratic:
-        constant = np.full_like(y, np.average(y, weights=s))
-        null, residual = deviance(loss, y, constant, s), deviance(loss, y, prediction, s)
-        return {"d2": 1.0 - residual / null if null > 0.0 else float("nan")}
-    null = float(np.average((y - np.average(y, weights=s)) ** 2, weights=s))
-    residual = float(np.average((y - prediction) ** 2, weights=s))
-    return {"r2": 1.0 - residual / null if null > 0.0 else float("nan")}
-
-
-def deviance(loss: Any, y: Any, mean: Any, s: Any) -> float:
-    """Return twice the loss of predicting `mean`, above the least there is, summed with weights s."""
-    excess = loss.value(loss.link(mean), y) - loss.least_value(y)
-    return float(s @ (2.0 * excess))
+    scores = {score_name(result.loss): float(result.score())}
+    return FittedTable(model, result, scores, **rest)
 
 
 def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> FittedTable:
@@ -354,39 +315,8 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
     except ValueError as error:
         message = in_table_names(str(error), path, table.features, options.target, options.weight)
         raise ValueError(message) from error
-    seconds, rows = time.perf_counter() - start, stream.rows or 0
-    model = make_model(options, table.features, table.labels, result, rows)
-    scores = _scores_over_batches(model, result, table)
-    return FittedTable(model, result, scores, path, rows, f"{selection}, in batches", seconds)
-
-
-def _scores_over_batches(model: Model, result: Any, table: Any) -> dict[str, float]:
-    """Return the scores that `fit_table` gives, from sums over the batches in two passes."""
-    loss, (total, mean) = result.loss, _weighted_mean(table)
-    has_deviance = loss.has_deviance and not loss.quadratic
-    sums = np.zeros(2)
-    for X, y, *weights in table():
-        s = weights[0] if weights else np.ones_like(y)
-        prediction = model.predict(X)["prediction"]
-        if model.classes is not None:
-            truth = np.asarray(model.classes)[np.searchsorted(result.classes, y)]
-            sums += [float(s @ (prediction == truth)), 0.0]
-        elif has_deviance:
-            null_prediction = np.full_like(y, mean)
-            sums += [deviance(loss, y, prediction, s), deviance(loss, y, null_prediction, s)]
-        else:
-            sums += [float(s @ (y - prediction) ** 2), float(s @ (y - mean) ** 2)]
-    residual, null = sums / total
-    if model.classes is not None:
-        return {"accuracy": float(residual)}
-    name = "d2" if has_deviance else "r2"
-    return {name: float(1.0 - residual / null) if null > 0.0 else float("nan")}
-
-
-def _weighted_mean(table: Any) -> tuple[float, float]:
-    """Return the sum of the rows' weights, and the weighted mean of the target."""
-    total = weighted_sum = 0.0
-    for _, y, *weights in table():
-        s = weights[0] if weights else np.ones_like(y)
-        total, weighted_sum = total + float(s.sum()), weighted_sum + float(s @ y)
-    return total, weighted_sum / total
+    seconds, backend = time.perf_counter() - start, f"{selection}, in batches"
+    return _fitted_table(
+        options, table.features, table.labels, result,
+        path=path, rows=stream.rows or 0, backend=backend, seconds=seconds,
+    )  # fmt: skip

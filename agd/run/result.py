@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ from agd.inference import (
     summarise,
     wald_test,
 )
+from agd.model_file import FLOAT_TYPES, Model, as_json, encode_loss, encode_penalty
 from agd.run.certificate import Certificate
 from agd.run.observation import Observation
 
@@ -48,7 +50,9 @@ __all__ = [
     "Result",
     "Status",
     "as_fit_result",
+    "load",
     "observed_contraction",
+    "save",
 ]
 
 
@@ -637,6 +641,68 @@ class FitResult(Result):
         """The deviance of the rows that were fitted, of the squared loss their sum of squared residuals, shape (...)."""
         return deviance(self._model, self._fitted_rows)[()]
 
+    def as_model(self, **names: Any) -> Model:
+        """Return what a file has of the result: plain numbers, text and lists.
+
+        Parameters
+        ----------
+        **names
+            Fields of `agd.model_file.Model` that the result does not know: the `target`, the `features`, the
+            `classes` as a table writes them; and what `fit` has to say more, such as the ``rows``.
+
+        Raises
+        ------
+        TypeError
+            For a loss or a penalty that is not one of agd's, since a file holds no code.
+        ValueError
+            For coefficients that are not finite.
+        """
+        more = names.pop("fit", {})
+        status = [Status(code).name for code in np.ravel(self.status)]
+        fit = {
+            "method": self.method,
+            "status": status if np.ndim(self.status) else status[0],
+            "converged": self.success,
+            "steps": self.nit,
+            "loss": self.fun,
+            "message": self.message,
+            "evaluations": self.nfev,
+            "gradient_evaluations": self.njev,
+            "host_reads": self.n_sync,
+            "passes": self.n_passes,
+            "solver": self.solver,
+            "gradient": {"coefficients": self.jac.coef, "intercept": self.jac.intercept},
+            "gradient_norm": self.grad_norm,
+            "tolerance": self.certificate.tolerance
+            if np.isscalar(self.certificate.tolerance)
+            else math.nan,
+            **more,
+        }
+        content: dict[str, Any] = {
+            "target": None,
+            "features": self.feature_names,
+            "classes": None if self.classes is None else list(self.classes),
+            **names,
+        }
+        model = Model(
+            **content,
+            coefficients=as_json(self.coef),
+            intercept=as_json(self.intercept),
+            loss=encode_loss(self.loss),
+            penalty=encode_penalty(self.penalty),
+            fit={name: as_json(value) for name, value in fit.items()},
+            dtype=_float_type_of_file(self.coef),
+            label_dtype=self.label_dtype,
+            targets=self.targets,
+            alpha=as_json(self.alpha),
+        )
+        model.check()
+        return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file that `agd.load` and the command line read: see `agd.save`."""
+        self.as_model().save(Path(path))
+
     def decision_function(self, X: Any, *, offset: Any = None, exposure: Any = None) -> Any:
         """Return the linear predictor z = X @ coef + intercept + offset.
 
@@ -777,6 +843,152 @@ def with_labels(result: FitResult, labels: tuple[Any, ...] | None, dtype: str | 
     if dtype is None or result.classes is None:
         return result
     return replace(result, classes=tuple(map(int, result.classes)), label_dtype=dtype)
+
+
+def _float_type_of_file(coef: Any) -> str:
+    """Return the type of the coefficients, or the next wider one of NumPy's."""
+    name = backends.dtype_name(coef.dtype)
+    return name if name in FLOAT_TYPES else "float32"
+
+
+def save(result: FitResult, path: str | Path) -> None:
+    """Write a fitted model to a file: readable JSON, which holds no code and keeps every bit of the coefficients.
+
+    What a prediction needs is in it, and how the fit went, but for its history; not the data. The file is written
+    whole or not at all.
+
+    Parameters
+    ----------
+    result : FitResult
+        Of ``agd.fit`` or `Online`, with any loss and penalty of ``agd.loss``, also of batches and several targets.
+    path : str or Path
+        The file, such as ``model.json``. ``agd predict`` reads it as well, if X had names of columns.
+
+    Raises
+    ------
+    TypeError
+        For a loss or a penalty of your own, since a file holds no code.
+    ValueError
+        For coefficients that are not finite.
+    OSError
+        If the file cannot be written.
+    """
+    result.save(path)
+
+
+def load(path: str | Path, backend: str = "numpy") -> FitResult:
+    """Read a fitted model that `save` or ``agd fit --save`` wrote, of this version of agd or an earlier one.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    backend : str
+        The library and device of the coefficients, and so of rows to predict for, as of `agd.backends.select`:
+        ``"numpy"``, ``"torch:cuda"``, ``"jax"``.
+
+    Returns
+    -------
+    FitResult
+        The result that was saved, but for its data and the history of its run.
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, of another kind, truncated or inconsistent, in one line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import agd
+    >>> line = agd.fit([[1.0], [2.0], [4.0]], [1.5, 2.5, 4.5])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     agd.save(line, pathlib.Path(folder, "line.json"))
+    ...     agd.load(pathlib.Path(folder, "line.json")).predict([[3.0]]).round(6)
+    array([3.5])
+    """
+    path = Path(path)
+    model, chosen = Model.load(path), backends.select(backend)
+    try:
+        return _as_result(model, chosen.asarray)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _as_result(model: Model, make: Any) -> FitResult:
+    """Return the result that a file is of; `make` turns arrays of NumPy into those of another library."""
+
+    def array(numbers: Any, like: Any = None) -> Any:
+        if like is not None and (numbers is None or numbers.shape != like.shape):
+            numbers = np.full(like.shape, math.nan)
+        return None if numbers is None else make(numbers.astype(model.dtype))
+
+    coef, constant = model.coef, model.constant
+    slopes: Any = model.fit.get("gradient")
+    slopes = slopes if isinstance(slopes, dict) else {}
+    gradient = Params(
+        array(_host_numbers(slopes.get("coefficients")), coef),
+        None if constant is None else array(_host_numbers(slopes.get("intercept")), constant),
+    )
+    number = model.number_of_fit
+    loss, status = model.make_loss(), _statuses(model)
+    nit, fun = _whole(number("steps", 0)), number("loss")
+    norm, calls = number("gradient_norm"), _whole(number("evaluations", 0))
+    certificate = Certificate(norm, number("tolerance"))
+    seen = (
+        np.asarray([np.max(nit)]),
+        *(np.asarray(x)[None] for x in (fun, norm, norm * 0.0, calls)),
+    )
+    point = Params(array(coef), array(constant))
+    return FitResult(
+        x=point, fun=fun, jac=gradient, nit=nit, nfev=calls,
+        njev=_whole(number("gradient_evaluations", 0)), status=status,
+        success=np.equal(status, Status.CONVERGED) if np.ndim(status) else model.converged,
+        message=_messages(model, status), history=History(*seen),
+        n_sync=_whole(number("host_reads", 0)), method=str(model.fit.get("method")),
+        certificate=certificate, coef=point.coef, intercept=point.intercept, loss=loss,
+        classes=None if model.classes is None else tuple(model.classes),
+        n_passes=None if model.fit.get("passes") is None else _whole(number("passes")),
+        feature_names=model.features, solver=model.fit.get("solver"), targets=model.targets,
+        alpha=model.alpha, label_dtype=model.label_dtype, penalty=model.make_penalty(),
+    )  # fmt: skip
+
+
+def _host_numbers(value: Any) -> Any:
+    """Return nested lists of numbers as an array; None where they are none."""
+    try:
+        return None if value is None else np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return None
+
+
+def _whole(number: Any) -> Any:
+    return number.astype(int) if isinstance(number, np.ndarray) else int(number)
+
+
+def _statuses(model: Model) -> Any:
+    """Return the status of each problem, by its name in the file."""
+    names = model.fit.get("status", "CONVERGED" if model.converged else "MAX_ITER")
+    several = isinstance(names, list)
+    try:
+        codes = [Status[name] for name in (names if several else [names])]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"fit: status must be one of {', '.join(Status.__members__)}, got {names!r}"
+        ) from error
+    steps = np.asarray(model.number_of_fit("steps", 0))
+    return np.asarray(codes).reshape(steps.shape) if several else codes[0]
+
+
+def _messages(model: Model, status: Any) -> str:
+    message = model.fit.get("message")
+    if isinstance(message, str):
+        return message
+    return (
+        f"{model.fit.get('status')}: read from a file of agd 0.1"
+        if np.ndim(status)
+        else Status(status).advice
+    )
 
 
 def _labels_at(

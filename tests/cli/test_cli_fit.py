@@ -14,7 +14,7 @@ pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
 
 import agd
-from agd.cli.models import Model
+from agd.model_file import Model
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from helpers.command_line_errors import single_error_line
 pytest.importorskip("typer", reason="the command line's extra is not installed")
 pytest.importorskip("pyarrow", reason="the command line's extra is not installed")
 
-from agd.cli.models import Model
+from agd.model_file import Model
 
 
 @pytest.mark.parametrize(

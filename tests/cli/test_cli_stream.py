@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
-from agd.cli.models import Model
+from agd.model_file import Model
 from helpers.command_line_errors import single_error_line
 
 pytestmark = pytest.mark.backend("numpy")
