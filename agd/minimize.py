@@ -428,13 +428,20 @@ def _finite_differences(
     gradient: Gradient, objective: FunctionObjective, point: Tree, *, eps: float, negative: bool
 ) -> FiniteDifferences | None:
     """Return what the loop has to know of finite differences; None where the gradient is exact."""
-    if gradient.name == "3-point":
-        return FiniteDifferences(eps)
-    if gradient.name != "2-point":
+    how = gradient.value_and_grad
+    if not isinstance(how, Differences):
         return None
+
+    def value_at(params: Tree) -> Array:
+        value = how.value(params, *objective.args)
+        value = -value if negative else value
+        return value if objective.penalty is None else value + objective.added(params)
+
+    if gradient.name == "3-point":
+        return FiniteDifferences(eps, value_at)
     finer = central(gradient, point)
     pair = _value_and_grad(finer, negative)
-    return FiniteDifferences(eps, replace(objective, pair=pair, value_calls=finer.calls))
+    return FiniteDifferences(eps, value_at, replace(objective, pair=pair, value_calls=finer.calls))
 
 
 def _as_minimize_result(result: Result, gradient: Gradient) -> MinimizeResult:

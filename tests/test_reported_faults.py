@@ -151,12 +151,25 @@ CURVES = {
         lambda b, x: b[0] + b[1] * np.exp(-x * b[3]) + b[2] * np.exp(-x * b[4]),
         [0.3754, 1.9358, -1.4647, 0.01287, 0.02212], [50.0, 150.0, -100.0, 1.0, 2.0],
         np.arange(33) * 10.0),
+    "a saturation, from beyond it": (
+        lambda b, x: b[0] * (1.0 - np.exp(-b[1] * x)), [213.8, 0.547], [100.0, 0.75],
+        np.asarray([1.0, 2.0, 3.0, 5.0, 7.0, 10.0])),
+    "a peak, from beside it": (
+        lambda b, x: b[0] / b[1] * np.exp(-0.5 * ((x - b[2]) / b[1]) ** 2),
+        [1.554, 4.089, 451.5], [1.0, 10.0, 500.0], 400.0 + 3.0 * np.arange(35)),
+    "a growth, from beyond it": (
+        lambda b, x: b[0] / (1.0 + np.exp(b[1] - b[2] * x)) ** (1.0 / b[3]),
+        [699.6, 5.277, 0.76, 1.279], [100.0, 10.0, 1.0, 1.0], np.arange(1.0, 16.0)),
+    "an angle, whose flat direction hides": (
+        lambda b, x: b[0] - b[1] * x - np.arctan(b[2] / (x - b[3])) / np.pi,
+        [0.202, -6.2e-6, 1204.0, -181.3], [0.1, -1e-5, 1000.0, -100.0], 10.0 + 240.0 * np.arange(25)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("by_differences", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 1e-5, 1e-2])
 @pytest.mark.parametrize("name", CURVES)
-def test_a_sum_of_squares_that_converged_is_as_small_as_it_gets(name, noise):
+def test_a_sum_of_squares_that_converged_is_as_small_as_it_gets(name, noise, by_differences):
     """Flat directions hardly show in the gradient, and sums of small squares have small ones everywhere."""
     model, right, x0, x = CURVES[name]
     right = np.asarray(right)
@@ -170,10 +183,27 @@ def test_a_sum_of_squares_that_converged_is_as_small_as_it_gets(name, noise):
         return 2.0 * np.stack(columns) @ (model(b, x) - y)
 
     with np.errstate(all="ignore"):
-        result = agd.minimize(fun, np.asarray(x0), jac=grad, stop=agd.Stop(max_iter=3000))
+        jac = None if by_differences else grad
+        result = agd.minimize(fun, np.asarray(x0), jac=jac, stop=agd.Stop(max_iter=3000))
         if result.success:
             # What the best point has, and a little beside it: a digit of each parameter, at the least.
             assert result.fun <= 2.0 * fun(right) + 1e-13 * fun(np.asarray(x0))
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_a_level_bottom_and_an_unused_variable_are_no_plateau(offset):
+    def bottom(x):
+        return np.maximum(0.0, 1.0 - x[0]) ** 2 + 1e4 * np.maximum(0.0, x[1] - 2.0) ** 2 + offset
+
+    def bend(x):
+        return 100.0 * (x[1] - x[0] ** 2) ** 2 + (1.0 - x[0]) ** 2 + offset
+
+    assert agd.minimize(bottom, np.asarray([0.0, 5.0])).success
+    assert agd.minimize(bend, np.asarray([-1.2, 1.0, 5.0])).success
+    away = agd.minimize(
+        lambda x: (x[1] - 200.0) ** 2 + 1e6 * (1.0 - np.exp(-x[0])) + 50.0, np.asarray([-5.0, 0.0])
+    )
+    assert not away.success
 
 
 def test_a_gradient_that_vanishes_on_the_way_down_is_no_minimum():

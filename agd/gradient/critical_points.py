@@ -15,12 +15,13 @@ import optree
 
 from agd import backends
 from agd._tree import TreeLayout
-from agd._typing import Tree
+from agd._typing import Array, Tree
 from agd._validation import as_point
 from agd.gradient.curvature import (
     HessianSpectrum,
     SecondOrder,
     as_float64,
+    hessian_from_values,
     rounding,
     second_order,
     spectrum,
@@ -332,13 +333,19 @@ def _downhill_direction(direction: Any, g: Any) -> Any:
 
 
 def newton_decrement(
-    gradient_at: Callable[[Tree], Tree], x: Tree, grad: Tree, batch: int = 0
-) -> Any:
+    gradient_at: Callable[[Tree], Tree],
+    x: Tree,
+    grad: Tree,
+    batch: int = 0,
+    *,
+    first: tuple[Tree, Tree] | None = None,
+    value_at: Callable[[Tree], Array] | None = None,
+) -> tuple[Any, Any]:
     r"""Return g' \|H\|^-1 g / 2: how far f still falls by its quadratic model, with \|H\| the absolute Hessian.
 
-    The Hessian is formed by central differences of the gradient, in units of the entries of x, so that the
-    answer does not hang on these. Eigenvalues below the error of the differences count as that error: the
-    answer is then too small. It costs 2 n gradients.
+    The Hessian is formed by central differences in units of the entries of x, so that the answer does not hang on
+    these: of the gradient, at 2 n gradients, or of values. Eigenvalues below the error of the differences count as
+    that error: the answer is then too small.
 
     Parameters
     ----------
@@ -348,44 +355,94 @@ def newton_decrement(
         The point, and the gradient there.
     batch : int
         How many leading axes number independent problems.
+    first : tuple of two trees, optional
+        The point where the run began, which has units too, and the gradient there. A variable whose derivative is 0
+        at both ends is no part of f.
+    value_at : callable, optional
+        ``value_at(x)``: f. Where the gradient is of differences itself, n² + n + 1 values know more of the Hessian.
 
     Returns
     -------
-    numpy.ndarray of float64, shape of the batch axes
-        The decrement; 0 where a gradient near x is not finite, and infinity where f does not hang on one of
-        the variables, as on a plateau.
+    tuple of numpy.ndarray, shape of the batch axes
+        The decrement, float64; 0 where a gradient near x is not finite, and infinity on a plateau, where f no longer
+        hangs on one of the variables. And whether f curves downwards somewhere, as at a saddle.
 
     Examples
     --------
     >>> import numpy as np
     >>> x = np.asarray([0.0, 3.0])
-    >>> decrement = newton_decrement(lambda x: np.asarray([2.0, 2e-6]) * x, x, np.asarray([0.0, 6e-6]))
+    >>> decrement, _ = newton_decrement(lambda x: np.asarray([2.0, 2e-6]) * x, x, np.asarray([0.0, 6e-6]))
     >>> round(float(decrement), 8)
     9e-06
     """
     layout, eps = TreeLayout.of(x, batch), rounding(x)
     flat = layout.ravel(x)
-    parts = backends.read_together([flat, layout.ravel(grad)])
-    point, slope = (part.astype(np.float64) for part in parts)
+    trees = (x, grad) if first is None else (x, grad, *first)
+    parts = backends.read_together([layout.ravel(tree) for tree in trees])
+    point, slope, start, first_slope = (parts * 2)[:4]
+    slope = slope.astype(np.float64)
+    unit = _units_of_variables(point, start)
 
-    def gradient(at: Any) -> Any:
-        moved = layout.unravel(backends.to_device_of(at, flat))
-        return as_float64(layout.ravel(gradient_at(moved)))
+    def at(moved: Any) -> Tree:
+        return layout.unravel(backends.to_device_of(moved, flat))
 
-    unit = np.where(point == 0.0, 1.0, np.abs(point))
-    with np.errstate(all="ignore"):
-        steps = [eps ** (1.0 / 3.0) * unit * axis for axis in np.eye(point.shape[-1])]
-        rows = [gradient(point + h) - gradient(point - h) for h in steps]
+    value = np.zeros(point.shape[:-1])
+    if value_at is None:
+        h = eps ** (1.0 / 3.0) * unit
+        moves = [h * axis for axis in np.eye(point.shape[-1], dtype=point.dtype)]
+        rows = [
+            as_float64(layout.ravel(gradient_at(at(point + move))))
+            - as_float64(layout.ravel(gradient_at(at(point - move))))
+            for move in moves
+        ]
         scale = unit / (2.0 * eps ** (1.0 / 3.0))
         hessian = np.stack(rows, axis=-2) * scale[..., None, :]
-        slope = unit * slope
-        finite = np.isfinite(hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
-        hessian = np.where(finite[..., None, None], hessian, 0.0)
-        largest = np.max(np.abs(hessian), axis=-1)
-        on_plateau = np.min(largest, axis=-1) <= eps * np.max(largest, axis=-1)
-        values, vectors = np.linalg.eigh((hessian + np.swapaxes(hessian, -1, -2)) / 2.0)
-        values = np.abs(values)
-        curvature = np.maximum(values, eps ** (2.0 / 3.0) * values.max(axis=-1, keepdims=True))
-        squares = np.sum(vectors * slope[..., None], axis=-2) ** 2
-        decrement = 0.5 * np.sum(np.where(squares > 0.0, squares / curvature, 0.0), axis=-1)
-    return np.where(finite, np.where(on_plateau, np.inf, decrement), 0.0)
+        most = np.max(np.abs(hessian), axis=(-1, -2))
+        noise, hidden = eps ** (2.0 / 3.0) * most, eps * most
+    else:
+        value_function = value_at
+        hessian, value = hessian_from_values(
+            lambda moved: as_float64(value_function(at(moved))), point, eps**0.25 * unit
+        )
+        hessian = hessian * unit[..., None] * unit[..., None, :]
+        noise = hidden = VALUE_NOISE * eps**0.5 * np.abs(value)
+    slope = unit * slope
+    finite = np.isfinite(hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
+    hessian = np.where(finite[..., None, None], hessian, 0.0)
+    largest = np.max(np.abs(hessian), axis=-1)
+    on_plateau = np.any((largest <= hidden[..., None]) & (slope != 0.0), axis=-1)
+    # A level bottom is a minimum. A plateau is far from where the run began.
+    flat = (largest <= noise[..., None]) & ((slope != 0.0) | (first_slope != 0.0))
+    grown = np.abs(point) > MAX_GROWTH * np.maximum(1.0, np.abs(start))
+    on_plateau = on_plateau | np.any(flat & grown, axis=-1)
+    if value_at is not None and np.any(
+        flat
+    ):  # or lies above the value where those variables are as they were
+        earlier = as_float64(value_at(at(np.where(flat, start, point))))
+        on_plateau = on_plateau | (np.any(flat, axis=-1) & (earlier < value - noise))
+    values, vectors = np.linalg.eigh((hessian + np.swapaxes(hessian, -1, -2)) / 2.0)
+    curvature = np.maximum(np.abs(values), noise[..., None])
+    squares = np.sum(vectors * slope[..., None], axis=-2) ** 2
+    decrement = 0.5 * np.sum(np.where(squares > 0.0, squares / curvature, 0.0), axis=-1)
+    # What the error of the differences may turn negative is a hundredth of this.
+    share = eps ** (2.0 / 3.0 if value_at is None else 0.5)
+    uncertain = noise + share * np.max(np.abs(values), axis=-1)
+    return (
+        np.where(finite, np.where(on_plateau, np.inf, decrement), 0.0),
+        finite & (values[..., 0] < -100.0 * uncertain),
+    )
+
+
+# A second difference of values is uncertain by so many units of rounding of the value.
+VALUE_NOISE = 4.0
+# A variable that has grown by more than this factor, and on which f no longer hangs, has run away.
+MAX_GROWTH = 10.0
+# An entry below such a share of the largest, where it began and where it ended, says nothing of its unit.
+MIN_UNIT_SHARE = 1e-8
+
+
+def _units_of_variables(point: Any, start: Any) -> Any:
+    """Return a size for each variable, in proportion to which it is moved: 1 for one that has none."""
+    unit = np.maximum(np.abs(point), np.abs(start))
+    known = unit > MIN_UNIT_SHARE * np.max(unit, axis=-1, keepdims=True)
+    return np.where(known, unit, np.ones_like(unit))

@@ -26,6 +26,7 @@ __all__ = [
     "Ritz",
     "SecondOrder",
     "directional_derivative",
+    "hessian_from_values",
     "hessian_vector_product",
     "lanczos",
     "least_eigenvalue",
@@ -270,32 +271,52 @@ def _from_products(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
 
 
 def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
-    """Form the Hessian from n² + n values, by central second differences.
+    """Form the Hessian from n² + n values, whose error is least, eps^(1/2), at steps of eps^(1/4)."""
+    point = backends.to_numpy(like)
+    h = float(np.finfo(point.dtype).eps) ** 0.25 * np.maximum(1.0, np.abs(point))
 
-    H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j), whose error is least,
-    eps^(1/2), at h = eps^(1/4).
+    def value_at(moved: Any) -> Any:
+        return as_float64(f.value(layout.unravel(backends.to_device_of(moved, like))))
+
+    return hessian_from_values(value_at, point, h.astype(point.dtype))[0]
+
+
+def hessian_from_values(value_at: Callable[[Any], Any], point: Any, h: Any) -> tuple[Any, Any]:
+    """Form the Hessian from n² + n + 1 values, by central second differences.
+
+    H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j).
+
+    Parameters
+    ----------
+    value_at : callable
+        ``value_at(point)``: the values, numpy.ndarray of the batch axes.
+    point, h : numpy.ndarray, shape (..., n)
+        Where, and how far each entry is moved.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, shapes (..., n, n) and (...)
+        The Hessian, and the value at the point.
     """
-    point, n = backends.to_numpy(like), layout.size
-    eps = float(np.finfo(point.dtype).eps)
-    h = (eps**0.25 * np.maximum(1.0, np.abs(point))).astype(point.dtype)
+    n = point.shape[-1]
     h = (point + h) - point  # so that x + h is exact
 
-    def at(*moves: tuple[int, int]) -> float:
+    def at(*moves: tuple[int, int]) -> Any:
         moved = np.array(point)
         for i, sign in moves:
-            moved[i] = point[i] + sign * h[i]
-        return float(as_float64(f.value(layout.unravel(backends.to_device_of(moved, like)))))
+            moved[..., i] = point[..., i] + sign * h[..., i]
+        return value_at(moved)
 
-    middle = at()
-    sides = np.asarray([(at((i, 1)), at((i, -1))) for i in range(n)])
-    hessian = np.zeros((n, n))
+    middle, h = at(), h.astype(np.float64)
+    sides = [at((i, 1)) + at((i, -1)) for i in range(n)]
+    hessian = np.zeros((*point.shape, n))
     for i in range(n):
-        hessian[i, i] = (sides[i, 0] - 2.0 * middle + sides[i, 1]) / float(h[i]) ** 2
+        hessian[..., i, i] = (sides[i] - 2.0 * middle) / h[..., i] ** 2
         for j in range(i):
             corners = at((i, 1), (j, 1)) + at((i, -1), (j, -1))
-            rise = corners + 2.0 * middle - sides[i].sum() - sides[j].sum()
-            hessian[i, j] = hessian[j, i] = rise / (2.0 * float(h[i]) * float(h[j]))
-    return hessian
+            rise = (corners + 2.0 * middle - sides[i] - sides[j]) / (2.0 * h[..., i] * h[..., j])
+            hessian[..., i, j] = hessian[..., j, i] = rise
+    return hessian, middle
 
 
 def as_float64(x: Array) -> Any:

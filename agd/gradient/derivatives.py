@@ -278,6 +278,10 @@ class Differences:
     kind: str = "2-point"
     batch: int = 0
 
+    def value(self, params: Tree, *args: Any) -> Array:
+        """Return the value, shape of the batch axes."""
+        return as_value(self.fun(writable_copy(params), *args), params, self.batch)
+
     def __call__(
         self, params: Tree, *args: Any, bounds: tuple[Tree, Tree] | None = None
     ) -> tuple[Array, Tree]:

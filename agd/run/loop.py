@@ -197,6 +197,7 @@ class _Run:
         # With mini-batches an epoch counts as an iteration, since an observation costs a pass over the data.
         self.epoch: int | None = self.method.period(objective) if self.method.stochastic else None
         self.differences = differences
+        self.value_at = None if differences is None else differences.value_at
         self.rounding_limit: RoundingTol | None = None
         criterion = self._criterion(x0, grad_tol, value_eps)
         kind = HostStep if self.method.host_scalars else CompiledStep
@@ -210,7 +211,8 @@ class _Run:
         self.curvature_pair = self.least_curvature.resolve(arrays)
         # Calls of the function before the objective was replaced, and the evaluations that they were.
         self.earlier_calls = {"value_calls": 0, "grad_calls": 0}
-        self.checked_calls: Any = 0  # by the last check of the curvatures
+        self.check_calls: Any = 0  # that the checks of the curvatures took
+        self.on_plateau = False
         self.earlier_evaluations = 0.0 * self.observation.evaluations
         calls = self.count_calls("value_calls")
         seconds = time.monotonic() - self.start_time
@@ -221,6 +223,7 @@ class _Run:
             is_rounding=self.is_rounding if self.tests_rounding else None,
         )  # fmt: skip
         self.history_log = HistoryLog(self.observation, calls)
+        self.first_point = (x0, self.compiled_step.state.grad) if self.tests_rounding else None
         self._freeze_ended(None)
 
     def _criterion(self, x0: Tree, grad_tol: float, value_eps: float | None) -> Criterion:
@@ -313,49 +316,76 @@ class _Run:
 
         A run whose line search failed has converged where the model falls by no more than rounding.
         Of curvatures that differ much, the flat directions hardly show in the gradient, nor in what a
-        quasi-Newton method knows of them. The Hessian costs two gradients a variable: it is formed only
-        where `_suspects_flat_directions` says so, and where the run has taken as many calls.
+        quasi-Newton method knows of them. The Hessian costs two gradients a variable, or n² values: it is formed
+        only where `_suspects_flat_directions` says so, and where the run has taken as many calls.
         """
         if not self.tests_rounding or self.epoch is not None or self.objective.nonsmooth:
             return
         if not self.monitor.done.all():
             return
-        seen, objective, point = self.observation, self.objective, self.compiled_step.params
-        batch = np.ndim(seen.value)
-        finer = None if self.differences is None else self.differences.central
-        new = 2 * TreeLayout.of(point, batch).size
-        new_calls = new * objective.value_calls + (0 if finer is None else finer.value_calls)
-        calls = self.count_calls("value_calls") - self.checked_calls
-        by_differences = finer is not None or self.rounding_limit is not None
-        allowed = np.maximum(calls // 4 if by_differences else calls, MIN_CHECK_CALLS)
+        seen, objective = self.observation, self.objective
+        n = TreeLayout.of(self.compiled_step.params, np.ndim(seen.value)).size
+        # Of a gradient by differences the Hessian is formed from values.
+        new_calls = 2 * n * objective.value_calls if self.value_at is None else n * n + n + 2
+        if self.differences is not None and self.differences.central is not None:
+            new_calls += self.differences.central.value_calls
+        # All checks together take no more calls than the run beside them.
+        calls = self.count_calls("value_calls") - self.check_calls
+        allowed = np.maximum(calls, MIN_CHECK_CALLS) - self.check_calls
         status = self.monitor.status
         stalled = (status == Status.LINE_SEARCH) & (seen.curvature != 0.0)
         checked = stalled | ((status == Status.CONVERGED) & self._suspects_flat_directions())
-        checked = checked & (new_calls <= allowed) & (seen.grad_norm > 0.0)
+        moved = (seen.grad_norm > 0.0) | (seen.iterations > 0)
+        checked = checked & moved & (new_calls <= allowed)
         if not np.any(checked):
             return
-        with backends.count_host_reads(shared=True) as reads:
-            grad = (
-                self.compiled_step.state.grad if finer is None else finer.value_and_grad(point)[1]
-            )
-            left = newton_decrement(lambda x: objective.value_and_grad(x)[1], point, grad, batch)
-        self.compiled_step.n_sync += reads[0]
-        self.earlier_calls["value_calls"] += checked * new_calls
-        new_gradients = new * objective.grad_calls + (0 if finer is None else finer.grad_calls)
-        self.earlier_calls["grad_calls"] += checked * new_gradients
-        calls = self.count_calls("value_calls")
-        self.checked_calls = np.where(checked, calls, self.checked_calls)
-        self.history_log.correct_calls(calls)
+        left, saddle = self._newton_decrement(checked)
         limit = np.maximum(self.eps**0.5 * np.abs(seen.value), self.eps * self._fall())
-        max_grad_norm = np.sqrt(limit / left) * seen.grad_norm
+        # Of a plateau no gradient is small enough, not even 0.
+        max_grad_norm = np.where(left == np.inf, -1.0, np.sqrt(limit / left) * seen.grad_norm)
+        self.on_plateau = bool(np.any(checked & (left == np.inf)))
         rounding = self.eps ** (2.0 / 3.0) * np.abs(seen.value)
-        self.monitor.status = np.where(
-            checked & stalled & (left <= rounding), Status.CONVERGED, status
-        )
+        hidden_minimum = checked & stalled & (left <= rounding) & ~saddle
+        status = np.where(hidden_minimum, Status.CONVERGED, status)
+        at_saddle = checked & ~stalled & saddle & (left <= limit)
+        self.monitor.status = np.where(at_saddle, Status.NO_MINIMUM, status)
         refused = checked & (left > limit) & ~stalled
         if np.any(refused):
             self.compiled_step.resume(refused)
             self.monitor.refuse_convergence(refused, seen._replace(finite=1.0), max_grad_norm)
+
+    def _newton_decrement(self, checked: Any) -> tuple[Any, Any]:
+        """Return how far the quadratic model falls, and where it is a saddle's; count the calls for the problems."""
+        objective, point = self.objective, self.compiled_step.params
+        finer = None if self.differences is None else self.differences.central
+        gradients, values = 0, 0
+
+        def gradient_at(x: Tree) -> Tree:
+            nonlocal gradients
+            gradients += 1
+            return objective.value_and_grad(x)[1]
+
+        def value_at(x: Tree) -> Any:
+            nonlocal values
+            values += 1
+            return self.value_at(x) if self.value_at is not None else None
+
+        with backends.count_host_reads(shared=True) as reads:
+            grad = (
+                self.compiled_step.state.grad if finer is None else finer.value_and_grad(point)[1]
+            )
+            left, saddle = newton_decrement(
+                gradient_at, point, grad, np.ndim(self.observation.value),
+                first=self.first_point, value_at=None if self.value_at is None else value_at,
+            )  # fmt: skip
+        self.compiled_step.n_sync += reads[0]
+        values += gradients * objective.value_calls + (0 if finer is None else finer.value_calls)
+        gradients = gradients * objective.grad_calls + (0 if finer is None else finer.grad_calls)
+        self.earlier_calls["value_calls"] += checked * values
+        self.earlier_calls["grad_calls"] += checked * gradients
+        self.check_calls = self.check_calls + checked * values
+        self.history_log.correct_calls(self.count_calls("value_calls"))
+        return left, saddle
 
     def _fall(self) -> Any:
         return np.abs(self.monitor.first.value - self.observation.value)
@@ -474,6 +504,8 @@ class _Run:
     def _message(self, status: Any, nit: Any) -> str:
         """Say how the run ended; of one that converged by its value, what stood still and what the gradient is."""
         message, plateau = status_message(status, nit), self.monitor.plateau
+        if self.on_plateau and not status.ndim:
+            message = message.replace(Status.LINE_SEARCH.advice, PLATEAU_WORDS)
         waited = plateau is not None and self.monitor.without_gain >= plateau.patience
         if plateau is None or status.ndim or status != Status.CONVERGED or not waited:
             return message
@@ -484,6 +516,10 @@ class _Run:
         )
 
 
+PLATEAU_WORDS = (
+    "the function no longer hangs on one of its variables where the run ended, as on a plateau, which need have no "
+    "minimum: start elsewhere, or give bounds"
+)
 # How far from the last finite point others are asked for, as a share of its size.
 NEIGHBOUR_DISTANCES = (1e-15, 1e-8, 1e-4, 1e-2, 1.0, 100.0)
 
@@ -525,7 +561,7 @@ MIN_ERROR_RATIO, MIN_ERROR_RATIO_STALLED, MIN_STALLED_TRIALS = 4.0, 100.0, 4
 # Up to such a ratio of the curvatures that were met, a small gradient is taken to say all; where the value is all
 # but 0, up to the second.
 MAX_PLAIN_CONDITION, MAX_CONDITION_AT_0 = 1e3, 1e4
-MIN_PLAIN_FALL = 0.1  # of the first value: after less, the run may have begun on a plateau
+MIN_PLAIN_FALL = 0.2  # of the first value: after less, the run may have begun on a plateau
 MIN_CHECK_CALLS = 10  # that a check of the curvatures may cost however short the run is
 MAX_ROUNDING_EPS = 16.0  # eps: a share of the value that is taken to be its rounding
 VALUE_ERROR_EPS = 4.0  # eps: the relative error that a value of the function is taken to have
@@ -544,11 +580,14 @@ class FiniteDifferences(NamedTuple):
     ----------
     eps : float
         The rounding of the values.
+    value_at : callable
+        ``value_at(x)``: the value alone, one call of the function.
     central : Objective or None
         The same objective by central differences, for the last steps; None where they are central.
     """
 
     eps: float
+    value_at: Callable[[Tree], Any]
     central: Any = None
 
     @property
