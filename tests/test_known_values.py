@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agd import update
+from agd import loss, update
 from agd.loss import (
     LOSSES,
     classification,
@@ -35,6 +35,7 @@ def test_every_public_name_has_a_row(rows, modules):
 def test_every_loss_is_found_by_its_name():
     assert {type(case.loss) for case in known_values.LOSSES.values()} == set(LOSSES.values())
     assert all(type(case.loss) is LOSSES[case.loss.name] for case in known_values.LOSSES.values())
+    assert all(type(loss.get(name)) is kind for name, kind in LOSSES.items())
 
 
 def test_every_rule_is_a_method():

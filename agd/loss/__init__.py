@@ -66,7 +66,7 @@ OTHER_NAMES = {
         "normal",
     ),
     "absolute_error": ("absolute", "mae", "l1", "lad", "median", "laplace"),
-    "quantile": ("pinball", "check", "expectile"),
+    "quantile": ("pinball", "check"),
     "log_loss": (
         "logistic",
         "logit",
@@ -131,9 +131,11 @@ def get(loss: str | Loss) -> Loss:
 
 def _refuse_other_name(name: str) -> None:
     """Name the loss that another library's name stands for; spelling would suggest one of other meaning."""
+    if name in LOSSES:
+        return
     key = name.lower().replace("-", "_").replace(" ", "_")
     for meant, others in OTHER_NAMES.items():
-        if key in others or (key == meant and name != meant):
+        if key in others or key == meant:
             raise ValueError(
                 f"loss must be one of {', '.join(LOSSES)}, got {name!r}; did you mean {meant!r}?"
             )

@@ -488,7 +488,7 @@ def as_target_penalty(penalty: Any, where: str = "fit") -> Penalty | None:
 def ridge_curvatures(penalty: Penalty | None) -> Any:
     """Return the curvatures of a ridge: a number, or where the ridge has weights a NumPy array of one for each."""
     parts = None if penalty is None else penalty.elastic_parts
-    return ridge_strength(penalty) if parts is None else parts[1]
+    return 0.0 if parts is None else parts[1]
 
 
 def ridge_like(penalty: Penalty | None, w: Array) -> Any:
@@ -497,6 +497,10 @@ def ridge_like(penalty: Penalty | None, w: Array) -> Any:
 
 
 def ridge_strength(penalty: Penalty | None) -> float:
-    """Return the curvature that a smooth penalty adds along every coefficient; 0.0 without one."""
-    bound = None if penalty is None else penalty.curvature_bound
-    return 0.0 if bound is None else float(bound)
+    """Return the largest curvature that a ridge adds along a coefficient; 0.0 of any other penalty.
+
+    The `curvature_bound` of a smooth penalty is only a bound: it may have no curvature where a coefficient is.
+    """
+    if penalty is None or not penalty.smooth:
+        return 0.0
+    return float(np.max(ridge_curvatures(penalty)))

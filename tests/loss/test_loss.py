@@ -71,13 +71,28 @@ def test_together_and_apart_agree_when_compiled(case):
     z = z * case.overflow_share
     for target in case.targets:
         y = np.full_like(z, target)
-        with np.errstate(all="raise"):
+        with np.errstate(over="raise", invalid="raise", divide="raise"):  # underflow to 0 is right
             want = case.loss.value_and_slope(z, y)
         got = jax.jit(case.loss.value_and_slope)(jax.numpy.asarray(z), jax.numpy.asarray(y))
         apart = jax.jit(case.loss.value)(z, y), jax.jit(case.loss.slope)(z, y)
         for a, b, c in zip(want, got, apart, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-13)
             np.testing.assert_allclose(c, a, rtol=1e-13)
+
+
+@pytest.mark.backend("numpy")
+@pytest.mark.parametrize("far", [1e4, 1e30])
+@ONE_OUTPUT
+def test_a_loss_of_bounded_curvature_is_finite_far_out(case, far):
+    if case.loss.curvature_bound is None:
+        pytest.skip("its curvature has no bound: it may overflow")
+    z = np.asarray([-far, far])
+    for target in case.targets:
+        y = np.full_like(z, target)
+        value, slope = case.loss.value_and_gradient(z, y)
+        assert np.isfinite(value).all()
+        assert np.isfinite(slope).all()
+        assert (case.loss.hessian(z, y) >= 0.0).all() or not case.loss.convex
 
 
 class LogCosh:

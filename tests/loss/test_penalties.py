@@ -12,6 +12,7 @@ import agd
 from agd.loss import (
     L1,
     L2,
+    BasePenalty,
     Box,
     ElasticNet,
     FusedL1,
@@ -24,6 +25,7 @@ from agd.loss import (
     Slope,
 )
 from agd.loss.base import RescaledPenalty, as_penalty
+from agd.loss.penalties import ridge_strength
 from helpers import known_values
 from helpers.property_testing import given, st
 
@@ -137,6 +139,39 @@ def test_a_separable_penalty_takes_a_step_for_each_coefficient(case, xp):
 
 
 # -- what a prox is ------------------------------------------------------------------------------
+
+
+class HuberisedL1(BasePenalty):
+    """A smooth penalty whose curvature is bounded, and 0 of all but the smallest coefficients."""
+
+    smooth = separable = True
+    width = 1e-5
+
+    @property
+    def curvature_bound(self):
+        return 0.1 / self.width
+
+    def value(self, w):
+        size = np.abs(w)
+        near = 0.5 * size**2 / self.width
+        return 0.1 * np.sum(np.where(size < self.width, near, size - 0.5 * self.width), axis=-1)
+
+    def gradient(self, w):
+        return 0.1 * np.clip(w / self.width, -1.0, 1.0)
+
+
+def test_a_bound_on_the_curvature_is_no_ridge():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4)) * [1.0, 30.0, 1.0, 1.0]
+    y = X @ [1.0, -0.1, 0.5, 2.0] + 0.1 * rng.normal(size=200)
+    result = agd.fit(X, y, penalty=HuberisedL1())
+    assert result.success
+    assert result.nit <= 30
+    np.testing.assert_allclose(result.jac.coef, 0.0, atol=1e-9)
+    assert ridge_strength(HuberisedL1()) == 0.0
+    assert ridge_strength(RescaledPenalty(L2(0.5), 2.0, 3.0)) == 9.0
+    with pytest.warns(np.exceptions.RankWarning, match="linearly dependent"):
+        agd.fit(X[:, [0, 1, 1]], y, penalty=HuberisedL1())
 
 
 @pytest.mark.parametrize("name", of_vectors([0, 0]))
