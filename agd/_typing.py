@@ -481,6 +481,15 @@ class Loss(Protocol):
         ...
 
     @property
+    def estimates_scale(self) -> bool:
+        """Whether a fit estimates the spread of the residuals, of which `with_scale` makes the loss."""
+        ...
+
+    def with_scale(self, scale: float) -> Loss:
+        """Return the loss for residuals of this spread."""
+        ...
+
+    @property
     def positive_predictor(self) -> bool:
         """Whether l is infinite where z is not above 0."""
         ...

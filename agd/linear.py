@@ -201,6 +201,11 @@ def fit(
         - ``"reweighted_lasso"``, the name of a row above and "by ... lassos that touch the penalty": the lasso, and then
           lassos with the weights that touch the penalty at the answer before, until these stay the same.
 
+        Huber's loss with ``delta="auto"``:
+
+        - ``"scale_estimate"``, the name of a row above and "delta by the spread of the residuals": fits with one
+          delta after another, until it is 1.35 spreads of the residuals.
+
         Losses that are not smooth:
 
         - ``"smoothing"``, the name of a row above and "on Moreau envelopes": smooth losses below the loss,

@@ -313,6 +313,8 @@ def _make_problem(X: Any, y: Any, penalty: Any, options: _Options) -> tuple[Line
         raise ValueError("penalty is missing: got None, need an object such as agd.loss.L1()")
     chosen, checked = get(options.loss), as_target_penalty(penalty, "a path")
     intercept = as_flag("intercept", options.intercept)
+    if chosen.estimates_scale:
+        raise ValueError(f"delta must be a number for a path, got {chosen!r}: use agd.fit")
     y, sample_weight = as_shares(chosen, X, y, options.sample_weight)
     y, labels, label_dtype = (y, None, None) if chosen.classes is None else encode_labels(y)
     offset = as_offset(chosen, options.offset, options.exposure)

@@ -300,6 +300,8 @@ class Online:
                 f"loss must be smooth for Online, which keeps second derivatives of the rows before, got "
                 f"{self.loss.name!r}: use agd.fit"
             )
+        if self.loss.estimates_scale:
+            raise ValueError(f"delta must be a number for Online, got {self.loss!r}: use agd.fit")
         if self.loss.outputs is not None:
             raise ValueError(
                 f"loss must have one output for Online, got {self.loss.name!r}: use agd.fit"

@@ -133,6 +133,8 @@ class BaseLoss(abc.ABC):
         Whether `link` is the logarithm, so that the mean is proportional to an exposure.
     has_offset : bool
         Whether y is a pair of target and offset: see `OffsetLoss`.
+    estimates_scale : bool
+        Whether a fit estimates the spread of the residuals, of which `with_scale` makes the loss.
     positive_predictor : bool
         Whether l is infinite where z is not above 0.
     counts : bool
@@ -173,6 +175,7 @@ class BaseLoss(abc.ABC):
     residual: bool = False
     log_link: bool = False
     has_offset: bool = False
+    estimates_scale: bool = False
     positive_predictor: bool = False
     counts: bool = False
     fixed_dispersion: bool = False
@@ -273,6 +276,10 @@ class BaseLoss(abc.ABC):
 
     def with_classes(self, count: int) -> Loss:  # noqa: ARG002 - for losses of any number of classes
         """Return the loss for y of this many classes: itself, of a loss that declares their number."""
+        return self
+
+    def with_scale(self, scale: float) -> Loss:  # noqa: ARG002 - for losses that estimate it
+        """Return the loss for residuals of this spread: itself, of a loss that does not estimate it."""
         return self
 
     def class_shares(self, mean: NativeArray) -> NativeArray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from agd._typing import Array
-from agd._validation import as_nonnegative, as_positive
+from agd._validation import as_choice, as_nonnegative, as_positive
 from agd.backends import namespace, of
 from agd.loss._stable import (
     as_link,
@@ -28,6 +28,10 @@ __all__ = [
     "SquaredEpsilonInsensitive",
     "Tukey",
 ]
+
+
+# Spreads of the residuals beyond which Huber's loss is linear: 95 % of the efficiency of least squares.
+EFFICIENT_SPREADS = 1.35
 
 
 @dataclass(frozen=True)
@@ -129,20 +133,23 @@ class Huber(BaseLoss):
 
     Parameters
     ----------
-    delta : float
+    delta : float or str
         Where the loss turns linear, in the units of y; above 0. The default 1.35 keeps 95 % of the
-        efficiency of least squares when the noise is normal with unit variance. Unlike
-        scikit-learn's HuberRegressor, which estimates the noise's scale as well, delta is used as
-        it is.
+        efficiency of least squares when the noise is normal with unit variance. With ``"auto"`` ``agd.fit``
+        estimates the spread σ of the residuals along with the coefficients, as scikit-learn's
+        HuberRegressor does, and delta is 1.35 σ: ``result.loss`` has the number. σ² is the mean square
+        of the residuals, each clipped to ±1.35 σ.
 
     Raises
     ------
     ValueError
-        If `delta` is not above 0 and finite.
+        If `delta` is neither ``"auto"`` nor a number above 0 and finite.
 
     Notes
     -----
-    Huber (1964), "Robust estimation of a location parameter", Annals of Mathematical Statistics 35.
+    Huber (1964), "Robust estimation of a location parameter", Annals of Mathematical Statistics 35. Owen
+    (2007), "A robust hybrid of lasso and ridge regression", Contemporary Mathematics 443, has the spread as a
+    further variable of a convex function.
 
     Examples
     --------
@@ -153,13 +160,22 @@ class Huber(BaseLoss):
 
     name = "huber"
     residual = True
+    _threshold: ClassVar[float]
     curvature_bound = 1.0
 
-    delta: float = 1.35
+    delta: Any = 1.35
 
     def __post_init__(self) -> None:
-        """Refuse a threshold that is not a positive number."""
-        as_positive("delta", self.delta)
+        """Refuse a threshold that is not a positive number; before a spread is known, it is taken for 1."""
+        automatic = isinstance(self.delta, str)
+        if automatic:
+            as_choice("delta", self.delta, ("auto",))
+        threshold = EFFICIENT_SPREADS if automatic else as_positive("delta", self.delta)
+        vars(self).update(estimates_scale=automatic, _threshold=threshold)
+
+    def with_scale(self, scale: float) -> Huber:
+        """Return the loss for residuals of this spread."""
+        return Huber(EFFICIENT_SPREADS * scale) if self.estimates_scale else self
 
     def value(self, z: Array, y: Array) -> Array:
         """Return the loss, element by element."""
@@ -167,17 +183,17 @@ class Huber(BaseLoss):
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Return the residual clipped to [-delta, delta], element by element."""
-        return clip_between(z - y, -self.delta, self.delta)
+        return clip_between(z - y, -self._threshold, self._threshold)
 
     def hessian(self, z: Array, y: Array) -> Array:
         """Return 1 where |z - y| <= delta and 0 elsewhere."""
         xp = namespace(z)
-        return xp.astype(xp.abs(z - y) <= self.delta, z.dtype)
+        return xp.astype(xp.abs(z - y) <= self._threshold, z.dtype)
 
     def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return both; with s the clipped residual the loss is s (r - s / 2), without a branch."""
         r = z - y
-        s = clip_between(r, -self.delta, self.delta)
+        s = clip_between(r, -self._threshold, self._threshold)
         return s * (r - 0.5 * s), s
 
 

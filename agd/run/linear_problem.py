@@ -87,6 +87,8 @@ class Traits(NamedTuple):
         Whether the fit begins at the minimum of another, convex loss.
     convex_penalty : bool
         Whether the penalty is convex.
+    estimates_scale : bool
+        Whether the spread of the residuals is estimated, of which the loss is made.
     """
 
     rows: float
@@ -106,6 +108,7 @@ class Traits(NamedTuple):
     convex_loss: bool = True
     starting_loss: bool = False
     convex_penalty: bool = True
+    estimates_scale: bool = False
 
     @property
     def problems(self) -> int:
@@ -295,6 +298,7 @@ class LinearProblem:
             convex_loss=self.loss.convex,
             starting_loss=self.loss.starting_loss is not None and self.start is None,
             convex_penalty=self.penalty is None or self.penalty.convex,
+            estimates_scale=self.loss.estimates_scale,
         )
 
     def check_penalty(self) -> None:

@@ -7,6 +7,8 @@ learned of the data on the way, such as the condition of the columns, stays with
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +17,16 @@ import numpy as np
 
 from agd import backends
 from agd._tree import as_scalar
-from agd._typing import Loss, NotApplicable, Params
+from agd._typing import Array, Loss, NotApplicable, Params
 from agd.gradient.column_stats import default_gradient_tolerance
 from agd.gradient.conditioning import moments_are_accurate, subsample_rows, whiten_columns
 from agd.gradient.kernel import KernelLeastSquares
-from agd.gradient.linear import LinearObjective
+from agd.gradient.linear import LinearObjective, linear_predictor
 from agd.gradient.moments import Moments
 from agd.gradient.preconditioner import Preconditioned, Scaling
 from agd.gradient.quadratic import MomentObjective, WhitenedLeastSquares
 from agd.gradient.second_order import NewtonObjective
+from agd.loss import Squared
 from agd.run.diagnosis import check_dependence, explain_conditioning, few_rows_warning
 from agd.run.linear_problem import (
     LinearProblem,
@@ -36,7 +39,7 @@ from agd.run.linear_problem import (
 )
 from agd.run.loop import run
 from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine, sum_rounds
-from agd.run.result import Result, Status
+from agd.run.result import FitResult, Result, Status
 from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
 from agd.update.active_set import ActiveSet
 from agd.update.conjugate_gradient import KernelCG, LinearCG
@@ -59,6 +62,7 @@ __all__ = [
     "NormalEquations",
     "ProximalNewtonOnData",
     "ReweightedLasso",
+    "ScaleEstimate",
     "ScaledLBFGS",
     "WhitenedLBFGS",
     "loop_settings",
@@ -538,3 +542,95 @@ class ConvexStart:
         result = sum_rounds([first, solution.result], 0)
         result = replace(result, method=f"{result.method}, from the minimum of {start.name}")
         return solution._replace(result=result)
+
+
+# Rounds of the secant method, of which about six are needed, and the change of the spread that ends them.
+MAX_SCALE_ROUNDS = 40
+MIN_SCALE_CHANGE, MIN_SCALE_CHANGE_EPS = 1e-10, 64.0
+# Residuals beside the targets, in units of the dtype's precision, that are rounding.
+MAX_EXACT_RESIDUAL_EPS = 32.0
+
+
+@dataclass(frozen=True)
+class ScaleEstimate:
+    """Estimate the spread of the residuals along with the coefficients, for a loss that is made of it.
+
+    At the coefficients that minimise the loss for a spread σ, the mean square of the loss's slopes is another spread.
+    Where the two are the same, coefficients and σ minimise Owen's function of both. The secant method finds that σ
+    from the spread that least squares leave.
+
+    Parameters
+    ----------
+    solve : callable
+        From a `LinearProblem` to its `Solution`: the table of solvers itself.
+    """
+
+    solve: Callable[[LinearProblem], Solution]
+
+    def fit(self, problem: LinearProblem) -> Solution:
+        """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
+        loss = problem.loss
+        if problem.traits.batch_shape != ():
+            raise ValueError(
+                f"loss {loss!r} estimates one spread, and there are {problem.traits.problems} problems: fit one at a time"
+            )
+        base = problem.check_values(Revealed.NOTHING)
+        eps = float(np.finfo(backends.dtype_name(problem.resident.dtype)).eps)
+        change = max(MIN_SCALE_CHANGE, MIN_SCALE_CHANGE_EPS * eps)
+        rounds = list[Result]()
+        solution, scale = self._fit_round(problem, Squared(), rounds)
+        # Residuals of this size are rounding: the targets are fitted exactly, and any loss of them does.
+        least = MAX_EXACT_RESIDUAL_EPS * eps * _root_mean_square(base, Squared(), base.zeros())
+        earlier: tuple[float, float] | None = None
+        for _ in range(MAX_SCALE_ROUNDS):
+            problem.loss = loss.with_scale(max(scale, least) or 1.0)
+            if scale <= least:
+                break
+            solution, measured = self._fit_round(problem, problem.loss, rounds)
+            if not np.all(solution.result.success) or abs(measured - scale) <= change * scale:
+                break
+            scale, earlier = _secant_step(scale, measured, earlier), (scale, measured)
+        result = sum_rounds(rounds, 0)
+        result = replace(result, method=f"{result.method}, delta by the spread of the residuals")
+        if isinstance(result, FitResult):
+            result = replace(result, loss=problem.loss)
+        return solution._replace(result=result)
+
+    def _fit_round(
+        self, problem: LinearProblem, loss: Loss, rounds: list[Result]
+    ) -> tuple[Solution, float]:
+        """Fit with one loss, from where the last round ended, and measure the root mean square of its slopes."""
+        one = replace(problem, loss=loss, solver=None)
+        if rounds:
+            one = replace(one, init=None, warm_start=rounds[-1].x)
+        solution = self.solve(one)
+        problem.screened, problem.moments = one.screened, one.moments
+        rounds.append(solution.result)
+        base = problem.check_values(Revealed.NOTHING)
+        return solution, _root_mean_square(base, loss, solution.result.x)
+
+
+def _root_mean_square(base: LinearObjective, loss: Loss, params: Params) -> float:
+    """Return the root mean square of a loss's slopes: one pass, and one read."""
+    sums = base.blocks.sum(functools.partial(_squared_slopes, loss, params))
+    return math.sqrt(float(backends.to_numpy(sums / base.blocks.total)))
+
+
+def _squared_slopes(loss: Loss, params: Params, X: Array, y: Array, weight: Array | None) -> Array:
+    """Sum the squares of the loss's slopes over the rows of one block."""
+    slope = loss.gradient(linear_predictor(params, X), y)
+    squares = slope * slope
+    return backends.namespace(y).sum(squares if weight is None else squares * weight)
+
+
+def _secant_step(scale: float, measured: float, earlier: tuple[float, float] | None) -> float:
+    """Return a spread nearer to the one that is measured where it is assumed, by logarithms of two points."""
+    if earlier is None or not (measured > 0.0 < earlier[1]):
+        return measured
+    before, after = (math.log(at) for at in (earlier[0], scale))
+    gap_before, gap = math.log(earlier[1] / earlier[0]), math.log(measured / scale)
+    if gap == gap_before:
+        return measured
+    step = -gap * (after - before) / (gap - gap_before)
+    # A spread is measured between the one that was assumed and the solution: further on by a few times at most.
+    return scale * math.exp(step) if 0.0 < step / gap < 20.0 else measured

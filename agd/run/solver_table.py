@@ -38,6 +38,7 @@ from agd.run.linear_solvers import (
     ProximalNewtonOnData,
     ReweightedLasso,
     ScaledLBFGS,
+    ScaleEstimate,
     WhitenedLBFGS,
 )
 from agd.run.newton_direct import DirectNewton, evaluation_cost, hessian_cost, newton_cost
@@ -123,6 +124,7 @@ SOLVERS: dict[str, SolverRow] = {
     "lbfgs_scaled": SolverRow(ScaledLBFGS(), "accelerated"),
     "accelerated": SolverRow(ACCELERATED),
     "convex_start": SolverRow(ConvexStart(_solve_by_table)),
+    "scale_estimate": SolverRow(ScaleEstimate(_solve_by_table)),
     "smoothing": SolverRow(Smoothing(_solve_by_table)),
     "reweighted_lasso": SolverRow(ReweightedLasso(_solve_by_table)),
     "closed_form": SolverRow(ClosedForm(), "iterations"),
@@ -152,12 +154,16 @@ def select_solver(traits: Traits) -> str:
     'cg_kernel'
     """
     t, n, p = traits, traits.rows, traits.columns
-    if not t.convex_penalty:
-        return "reweighted_lasso"
-    if t.starting_loss:
-        return "convex_start"
-    if not t.smooth_loss:
-        return "smoothing"
+    # These solve other problems one after another, each by a row that this function names for it.
+    outer = {
+        "scale_estimate": t.estimates_scale,
+        "reweighted_lasso": not t.convex_penalty,
+        "convex_start": t.starting_loss,
+        "smoothing": not t.smooth_loss,
+    }
+    for name, applies in outer.items():
+        if applies:
+            return name
     moderate = (
         p <= MAX_NORMAL_COLUMNS
     )  # (p, p) matrices cost less than the iterations that they save
@@ -297,7 +303,8 @@ def candidates(problem: LinearProblem) -> Iterator[tuple[str, FitSolver]]:
     problem : LinearProblem
         The problem; its `method` is None where the choice is left to `select_solver`.
     """
-    name: str | None = select_solver(problem.traits) if problem.method is None else "closed_form"
+    chosen = problem.method is None or problem.loss.estimates_scale
+    name: str | None = select_solver(problem.traits) if chosen else "closed_form"
     while name is not None:
         row = SOLVERS[name]
         yield name, row.solver
