@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         hessian_vector_product,
         steepest_direction,
     )
+    from agd.least_squares import CurveFit, LeastSquaresResult, curve_fit, least_squares
     from agd.line import gradient_descent, loss_fn, train
     from agd.linear import FitResult, fit, path
     from agd.minimize import MinimizeResult, maximize, minimize
@@ -52,9 +53,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvergenceWarning",
     "CrossValidation",
+    "CurveFit",
     "Deadline",
     "FitResult",
     "GradTol",
+    "LeastSquaresResult",
     "MaxEval",
     "MaxIter",
     "MinimizeResult",
@@ -71,11 +74,13 @@ __all__ = [
     "check_gradient",
     "critical_point",
     "cross_validate",
+    "curve_fit",
     "directional_derivative",
     "fit",
     "gradient",
     "gradient_descent",
     "hessian_vector_product",
+    "least_squares",
     "line",
     "linear",
     "load",
@@ -107,6 +112,7 @@ _NAMES = {
         "hessian_vector_product",
         "steepest_direction",
     ),
+    "least_squares": ("CurveFit", "LeastSquaresResult", "curve_fit", "least_squares"),
     "line": ("gradient_descent", "loss_fn", "train"),
     "linear": ("FitResult", "fit", "path"),
     "minimize": ("MinimizeResult", "maximize", "minimize"),
@@ -130,12 +136,12 @@ _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
 
 class _Package(ModuleType):
-    """The package, in which `minimize` is the function and never the module of that name."""
+    """The package, in which `minimize` and `least_squares` are the functions and never the modules of these names."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What imports a submodule binds it here: it would hide the function.
-        if name == "minimize" and isinstance(value, ModuleType):
-            value = value.minimize
+        if name in {"minimize", "least_squares"} and isinstance(value, ModuleType):
+            value = getattr(value, name)
         super().__setattr__(name, value)
 
 

@@ -8,7 +8,6 @@ translated here, so that nothing behind the door knows of them.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import operator
 import time
@@ -28,7 +27,6 @@ from agd._validation import (
     as_flag,
     as_nonnegative,
     as_point,
-    check_callback,
     check_point,
     writable_copy,
 )
@@ -36,7 +34,13 @@ from agd.gradient import Bounds, FunctionObjective, choose_gradient, shared_rows
 from agd.gradient.derivatives import Differences, Gradient, central
 from agd.loss.base import as_penalty
 from agd.run.diagnosis import classify_result
-from agd.run.loop import FiniteDifferences, attach_result, attached_result, run
+from agd.run.loop import (
+    FiniteDifferences,
+    attach_result,
+    attached_result,
+    callback_of_results,
+    run,
+)
 from agd.run.result import Result, Status
 from agd.run.stopping import Criterion, Deadline, MaxEval, Stop, as_stop, default_tolerance
 from agd.update import Rule, solver
@@ -267,7 +271,7 @@ def _minimize(
     certify = as_flag("certify", certify)
     args = args if isinstance(args, tuple) else (args,)
     stop = _stop_from_scipy(stop, tol, options)
-    on_iteration = _callback_from_scipy(callback)
+    on_iteration = callback_of_results(callback)
     if on_iteration is not None and negative:
         on_iteration = _NegatedCallback(on_iteration)
     point = writable_copy(as_point(x0, batch))
@@ -579,20 +583,3 @@ def _stop_from_scipy(stop: Any, tol: float | None, options: dict[str, Any] | Non
             stacklevel=4,
         )
     return Stop(**limits, when=None if calls is None else MaxEval(calls))
-
-
-def _callback_from_scipy(callback: Any) -> Callable[[Result], object] | None:
-    """Return a callback of results that calls the user's as SciPy does, by the name of its parameter.
-
-    One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
-    """
-    check_callback(callback)
-    if callback is None:
-        return None
-    try:
-        names = list(inspect.signature(callback).parameters)
-    except (TypeError, ValueError):  # some that are written in C do not say
-        names = []
-    if names == ["intermediate_result"]:
-        return lambda result: callback(intermediate_result=result)
-    return lambda result: callback(result.x)

@@ -24,6 +24,7 @@ __all__ = [
     "as_bounds",
     "as_gradient",
     "as_point",
+    "as_residuals",
     "as_value",
     "check_point",
     "writable_copy",
@@ -363,6 +364,36 @@ def as_value(value: Any, params: Tree, batch: int = 0) -> Array:
     need = f"an array of shape {want}, one number for each problem" if batch else "one number"
     hint = "" if batch else " (for independent problems along leading axes pass batch=1)"
     raise ValueError(f"fun must return {need}; got shape {got}{hint}")
+
+
+def as_residuals(value: Any, point: Array, name: str = "residuals") -> Array:
+    """Bring what a function of residuals returned to the library, device and dtype of the points, (b, ...).
+
+    Parameters
+    ----------
+    value : array or list of numbers
+        The return value, of a batch with its leading axis.
+    point : array, shape (b, p)
+        The points that it was called with.
+    name : str
+        What errors call the function.
+
+    Returns
+    -------
+    array, any shape
+        The residuals.
+
+    Raises
+    ------
+    TypeError
+        If they are not real, or of another library.
+
+    Examples
+    --------
+    >>> as_residuals([1, 2], np.zeros((1, 3)))
+    array([1., 2.])
+    """
+    return _to_library_of(f"{name} must return real numbers", value, point, point.dtype)
 
 
 def as_gradient(grad: Any, params: Tree, name: str = "jac", verb: str = "return") -> Tree:

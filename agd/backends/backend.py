@@ -70,11 +70,15 @@ class AutodiffFunctions:
     is_differentiable : callable
         ``is_differentiable(f, tree, *args)``: whether the library can follow f at this point; false
         for a function that goes through Python floats or NumPy.
+    jacobian : callable
+        ``jacobian(f)(x)`` for f from x (b, p) to (b, n), row by row: the value, and the Jacobian (b, n, p) by
+        one derivative along each coordinate. It takes functions that do without the values of arrays.
     """
 
     value_and_grad: Callable[[Callable[..., Array]], Callable[..., tuple[Array, Tree]]]
     hvp: Callable[[Callable[..., Array]], Callable[..., tuple[Tree, Tree]]]
     is_differentiable: Callable[..., bool]
+    jacobian: Callable[[Callable[[Array], Array]], Callable[[Array], tuple[Array, Array]]]
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,28 @@ def _torch_is_differentiable(f: Callable[..., Any], tree: Tree, *args: Any) -> b
     return bool(getattr(value, "requires_grad", False))
 
 
+def _torch_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], tuple[Array, Array]]:
+    """Differentiate along all coordinates at once, by forward mode."""
+    import torch
+
+    # The types of both do not know of a pair, nor of an output that is the same for all directions.
+    jvp: Any = torch.func.jvp
+    vmap: Any = torch.func.vmap
+
+    def value_and_jacobian(x: NativeArray) -> tuple[Array, Array]:
+        p = x.shape[-1]
+        basis = torch.eye(p, dtype=x.dtype, device=x.device)[:, None, :].expand(p, *x.shape)
+
+        def along(direction: NativeArray) -> tuple[NativeArray, NativeArray]:
+            pair: tuple[NativeArray, NativeArray] = jvp(f, (x,), (direction,))
+            return pair
+
+        value, columns = vmap(along, out_dims=(None, 0))(basis)
+        return value.detach(), columns.detach().movedim(0, -1)
+
+    return value_and_jacobian
+
+
 # -- JAX -----------------------------------------------------------------------------------------
 
 
@@ -169,6 +191,20 @@ def _jax_hvp(f: Callable[..., Array]) -> Callable[..., tuple[Tree, Tree]]:
     return hvp
 
 
+def _jax_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], tuple[Array, Array]]:
+    import jax
+
+    def value_and_jacobian(x: NativeArray) -> tuple[Array, Array]:
+        p = x.shape[-1]
+        basis = jax.numpy.broadcast_to(jax.numpy.eye(p, dtype=x.dtype)[:, None, :], (p, *x.shape))
+        pair: tuple[Array, Array] = jax.vmap(
+            lambda direction: jax.jvp(f, (x,), (direction,)), out_axes=(None, -1)
+        )(basis)
+        return pair
+
+    return value_and_jacobian
+
+
 def jax_is_traceable(f: Callable[..., Any], tree: Tree, *args: Any) -> bool:
     """Return whether f runs on shapes alone; it cannot be compiled if it needs a value (if, float())."""
     import jax
@@ -195,8 +231,12 @@ def _jax_is_differentiable(f: Callable[..., Any], tree: Tree, *args: Any) -> boo
     return True
 
 
-TORCH_AUTODIFF = AutodiffFunctions(_torch_value_and_grad, _torch_hvp, _torch_is_differentiable)
-JAX_AUTODIFF = AutodiffFunctions(_jax_value_and_grad, _jax_hvp, _jax_is_differentiable)
+TORCH_AUTODIFF = AutodiffFunctions(
+    _torch_value_and_grad, _torch_hvp, _torch_is_differentiable, _torch_jacobian
+)
+JAX_AUTODIFF = AutodiffFunctions(
+    _jax_value_and_grad, _jax_hvp, _jax_is_differentiable, _jax_jacobian
+)
 
 
 # -- Compilation by JAX: compiled functions, and traced ones that compare by what they compute ------------

@@ -21,6 +21,8 @@ __all__ = [
     "central",
     "choose_gradient",
     "difference",
+    "difference_points",
+    "difference_quotient",
 ]
 
 
@@ -91,7 +93,7 @@ def difference(
 
         with backends.device_context(x):
             eps = max(coarse, float(backends.namespace(x).finfo(x.dtype).eps))
-            points = _difference_points(x, eps, kind, low[i], high[i])
+            points = difference_points(x, eps, kind, low[i], high[i])
             grads.append(_difference_quotients(at, value, x, points, batch))
     return value, optree.tree_unflatten(spec, grads)
 
@@ -111,14 +113,19 @@ def _step_limits(side: Tree, n: int) -> list[Any]:
     return found * n if len(found) == 1 else found or [None] * n
 
 
-def _difference_points(x: Array, eps: float, kind: str, low: Any, high: Any) -> tuple[Array, ...]:
-    """Return where each coordinate is moved to: one array like x, or two."""
+def difference_points(
+    x: Array, eps: float, kind: str, low: Any = None, high: Any = None, least: Any = None
+) -> tuple[Array, ...]:
+    """Return where each coordinate is moved to: one array like x, or two.
+
+    A step is a share of |x_j|, or of the entry of `least` where that is more, which is 1 by default.
+    """
     xp = backends.namespace(x)
     one = xp.ones_like(x)
     sign = xp.where(x < 0.0, -one, one)
     # The steps at which the errors of rounding and of truncation are equal, but for a constant.
     power = 1.0 / 2.0 if kind == "2-point" else 1.0 / 3.0
-    unit = xp.maximum(xp.abs(x), one)
+    unit = xp.maximum(xp.abs(x), one if least is None else least)
     if low is None and high is None:
         h = eps**power * unit
         return (x + sign * h,) if kind == "2-point" else (x - h, x + h)
@@ -126,9 +133,9 @@ def _difference_points(x: Array, eps: float, kind: str, low: Any, high: Any) -> 
     down = math.inf * one if low is None else x - low
     # A function often changes faster the nearer it comes to a bound, as that of a rate or a variance does. At
     # the bound itself nothing is known of that, and in a step below eps^(2/3) the value's rounding shows.
-    near, least = xp.minimum(up, down), eps ** (2.0 / 3.0) * unit
-    shortened = xp.maximum(eps**power * xp.minimum(unit, near), least)
-    h = xp.where(near > least, shortened, eps**power * unit)
+    near, shortest = xp.minimum(up, down), eps ** (2.0 / 3.0) * unit
+    shortened = xp.maximum(eps**power * xp.minimum(unit, near), shortest)
+    h = xp.where(near > shortest, shortened, eps**power * unit)
     # Within bounds a step that does not fit on one side goes to the other, or becomes shorter.
     wide, narrow = xp.maximum(up, down), xp.minimum(up, down)
     outward = xp.where(up >= down, one, -one)  # towards the farther bound
@@ -167,7 +174,13 @@ def _difference_quotients(
         rises.append(xp.reshape(xp.astype(values - value, x.dtype), shape))
         # The difference of the rounded points, and not the step that was asked for, is what f was moved by.
         offsets.append(point - x)
-    if len(points) == 1:
+    return difference_quotient(rises, offsets)
+
+
+def difference_quotient(rises: list[Array], offsets: list[Array]) -> Array:
+    """Return the derivative from what a function rises by at one or two offsets from a point."""
+    xp = backends.namespace(rises[0])
+    if len(rises) == 1:
         return _divide_by_step(xp, rises[0], offsets[0])
     # Through (0, 0), (a, f_a) and (b, f_b): central where b = -a, one-sided where b = 2a.
     (a, b), (rise_a, rise_b) = offsets, rises
@@ -177,9 +190,9 @@ def _difference_quotients(
 
 
 def _divide_by_step(xp: Namespace, x: Array, h: Array) -> Array:
-    """Divide by a step; a variable that cannot move has none."""
-    still = h == 0.0
-    return xp.where(still, xp.zeros_like(x), x / xp.where(still, xp.ones_like(h), h))
+    """Divide by a step; a variable that cannot move has the quotient 0."""
+    quotient: Array = x / xp.where(h == 0.0, xp.full_like(h, math.inf), h)
+    return quotient
 
 
 ValueAndGrad: TypeAlias = "Analytic | Autodiff | Differences"

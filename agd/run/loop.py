@@ -7,6 +7,7 @@ observation (``run/observation.py``), and the stopping monitor (``run/stopping.p
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import optree
 from agd import backends
 from agd._tree import TreeLayout, as_scalar, tree_axpy, tree_max_abs
 from agd._typing import Method, Objective, Tree
-from agd._validation import as_bool, writable_copy
+from agd._validation import as_bool, check_callback, writable_copy
 from agd.gradient.critical_points import newton_decrement
 from agd.gradient.objective import as_objective
 from agd.run.certificate import find_least_curvature, make_certificate
@@ -43,8 +44,10 @@ from agd.update.solver import as_solver
 __all__ = [
     "FiniteDifferences",
     "RoundingTol",
+    "asks_to_end",
     "attach_result",
     "attached_result",
+    "callback_of_results",
     "run",
     "status_message",
 ]
@@ -128,7 +131,7 @@ def run(
                 a_run.switch_to_central()
                 a_run.check_curvatures()
                 report = a_run.intermediate_result
-                if callback is not None and stepped and _asks_to_end(callback, report):
+                if callback is not None and stepped and asks_to_end(callback, report):
                     a_run.monitor.end(Status.CALLBACK)
         except KeyboardInterrupt as interrupt:
             a_run.monitor.end(Status.INTERRUPTED)
@@ -152,7 +155,24 @@ def attached_result(interrupt: KeyboardInterrupt) -> Any:
     return interrupt.__dict__.get("result")
 
 
-def _asks_to_end(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
+def callback_of_results(callback: Any) -> Callable[[Result], object] | None:
+    """Return a callback of results that calls the user's as SciPy does, by the name of its parameter.
+
+    One whose only parameter is ``intermediate_result`` gets the result so far, any other the point.
+    """
+    check_callback(callback)
+    if callback is None:
+        return None
+    try:
+        names = list(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some that are written in C do not say
+        names = []
+    if names == ["intermediate_result"]:
+        return lambda result: callback(intermediate_result=result)
+    return lambda result: callback(result.x)
+
+
+def asks_to_end(callback: Callable[[Result], object], report: Callable[[], Result]) -> bool:
     """Call the user's callback with the result so far, and return whether it asks the run to end."""
     result = report()
     try:
