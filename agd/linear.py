@@ -136,7 +136,7 @@ def fit(
           256 < p <= 2,000, with `stop`, `init` and `callback` left out. An equation for each row in place of one
           for each column; without a penalty the shortest answer. Rows that are dependent or badly conditioned
           fall back to ``"normal"``.
-        - ``"normal"``, the same: p <= 2,000; of a sparse X with a ridge, p <= 256 or p³ <= 400 times its stored
+        - ``"normal"``, the same: p <= 2,000; an `L2` with weights too, where ``"newton"`` is not sooner; of a sparse X with a ridge, p <= 256 or p³ <= 400 times its stored
           entries. One pass for the moments, then Newton steps in coordinates that whiten the columns, refined on the
           data; with a condition number above 1e7 "by QR, refined in twice the precision". Moments that the
           dtype cannot hold fall back to ``"lbfgs_scaled"``.

@@ -189,10 +189,42 @@ class PenaltyPath:
         """Return the model that a criterion chooses, as `agd.fit` returns it; parameters as of `criterion`."""
         return self.fit_at(float(self.alphas[int(np.nanargmin(self.criterion(rule)))]))
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the coefficients over the strengths, which fall from left to right, and return the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+
+        Raises
+        ------
+        ValueError
+            For a path of several problems or outputs.
+        ModuleNotFoundError
+            Where matplotlib is not installed.
+        """
+        self._check_one_problem()
+        coef = backends.to_numpy(self.coef)
+        if coef.ndim != 2:
+            raise ValueError(f"a picture is of one output, and these are {coef.shape[1]}")
+        if ax is None:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+
+            figure = Figure(layout="constrained")
+            FigureCanvasAgg(figure)
+            ax = figure.add_subplot()
+        ax.plot(self.alphas, coef)
+        ax.set(xscale="log", xlabel="alpha", ylabel="coefficient")
+        ax.axhline(0.0, color="0.7", linewidth=0.8)
+        ax.xaxis.set_inverted(True)
+        return ax
+
     def _check_one_problem(self) -> None:
         if self.deviance.ndim != 1:
             raise ValueError(
-                f"a criterion chooses for one problem, and these are {self.deviance.shape[1:]}: make a path of each"
+                f"a criterion or a picture is of one problem, and these are {self.deviance.shape[1:]}: make a path of each"
             )
 
 

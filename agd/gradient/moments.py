@@ -407,14 +407,15 @@ class Moments(Kept):
             With respect to w and b.
         """
         dtype, (w, b) = params.coef.dtype, _cast_arrays(self.G.dtype, *params)
-        xp, alpha = backends.namespace(self.G), ridge(penalty)
+        if penalty is not None and not penalty.smooth:
+            raise TypeError(f"penalty must be None or agd.loss.L2(alpha) here, got {penalty!r}")
         r = dot(self.mean, w) - self.mean_y
         r = r if b is None else r + b
         product = forward(self.G, w)
         value = 0.5 * (dot(product - 2.0 * self.c, w) + self.yy + r * r)
         grad = product - self.c + self.mean * r[..., None]
-        if alpha:
-            value, grad = value + 0.5 * alpha * xp.sum(w * w, axis=-1), grad + alpha * w
+        if penalty is not None:
+            value, grad = value + penalty.value(w), grad + penalty.gradient(w)
         value, grad, slope = _cast_arrays(dtype, value, grad, None if b is None else r)
         return value, Params(grad, slope)
 

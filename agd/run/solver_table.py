@@ -190,7 +190,7 @@ def _smooth_losses(t: Traits, *, moderate: bool) -> str:
     if moderate and newton_pays(t):
         return "newton_direct" if direct_newton_pays(t) else "newton"
     if moderate:
-        return "lbfgs_whitened"
+        return "normal" if t.quadratic and t.penalty == "ridge" else "lbfgs_whitened"
     return "lbfgs_scaled" if t.sparse else "accelerated"
 
 

@@ -29,6 +29,7 @@ VARIABLES = {
 ALPHA, L1_LOGISTIC = 0.05, 0.02  # strengths of the penalties with a kink
 MAX_EXCESS = 1e-6  # how far a value of the objective may be above agd's, relative to it
 ROUNDS = 7
+FOLDS = 10
 ANY_DISTANCE = 1e300  # of answers that are not held against each other, as an `atol`
 FEW = {"max_iter": 2_000, "tol": 1e-6}
 MANY = {"max_iter": 10_000, "tol": 1e-8}
@@ -139,11 +140,66 @@ def _rosenbrock(variables: int, n: int) -> Case:
     )  # fmt: skip
 
 
-CASES: dict[str, Callable[[int], Case]] = {
-    f"{kind}, {rows} x {columns}": functools.partial(_fit, rows, columns, kind)
-    for rows, columns in SIZES
-    for kind in KINDS
-} | {
-    f"Rosenbrock in {variables}": functools.partial(_rosenbrock, variables)
-    for variables in VARIABLES
-}
+def _lasso_path(rows: int, columns: int, n: int) -> Case:
+    """Return the case of a lasso for 100 strengths on centred data, whose coefficients are held against each other."""
+    del n
+    X, y = _data(rows, columns, "lasso")
+    X, y = np.asfortranarray(X - X.mean(axis=0)), y - y.mean()
+
+    def make() -> Callable[[], Any]:
+        from sklearn.linear_model import lasso_path
+
+        return lambda: lasso_path(X, y, alphas=100)[1].T
+
+    def ours() -> Any:
+        return agd.penalty_path(X, y, L1(), alphas=100, intercept=False).coef
+
+    calls, missing = offered([("lasso_path", make)])
+    return Case(
+        f"everyday: lasso path, {rows:,} x {columns:,}", {"agd": ours, **calls}, np.ravel, 1e-2,
+        {"lasso_path": 1.0}, rounds=ROUNDS, missing=missing, processor_time=True, atol=0.05,
+    )  # fmt: skip
+
+
+def _logistic_choice(rows: int, columns: int, n: int) -> Case:
+    """Return the case of a ridge for two classes, chosen from 50 strengths in 10 folds: the same folds and criterion."""
+    del n
+    X, y = _data(rows, columns, "logistic")
+    number = np.random.default_rng(0).permutation(rows) % FOLDS
+    folds = [(np.flatnonzero(number != i), np.flatnonzero(number == i)) for i in range(FOLDS)]
+    strengths = np.logspace(-4.0, 4.0, 50)
+
+    def make() -> Callable[[], Any]:
+        from sklearn.linear_model import LogisticRegressionCV
+
+        settings: dict[str, Any] = {"Cs": strengths, "cv": folds, "scoring": "neg_log_loss"}
+        return lambda: np.ravel(LogisticRegressionCV(**settings).fit(X, y).coef_)
+
+    def ours() -> Any:
+        alphas = 1.0 / (strengths * rows)
+        options: dict[str, Any] = {"alphas": alphas, "folds": folds, "loss": "log_loss"}
+        return agd.cross_validate(X, y, L2(), **options).model.coef
+
+    calls, missing = offered([("LogisticRegressionCV", make)])
+    return Case(
+        f"everyday: logistic, 50 strengths, {FOLDS} folds, {rows:,} x {columns:,}",
+        {"agd": ours, **calls}, np.asarray, 1e-2, {"LogisticRegressionCV": 0.3}, rounds=3,
+        missing=missing, processor_time=True, atol=0.01,
+    )  # fmt: skip
+
+
+CASES: dict[str, Callable[[int], Case]] = (
+    {
+        f"{kind}, {rows} x {columns}": functools.partial(_fit, rows, columns, kind)
+        for rows, columns in SIZES
+        for kind in KINDS
+    }
+    | {
+        "lasso path": functools.partial(_lasso_path, 1_000, 200),
+        "logistic choice": functools.partial(_logistic_choice, 1_000, 20),
+    }
+    | {
+        f"Rosenbrock in {variables}": functools.partial(_rosenbrock, variables)
+        for variables in VARIABLES
+    }
+)

@@ -47,6 +47,17 @@ def test_a_weighted_ridge_is_a_ridge_of_rescaled_columns(data, xp):
     )
 
 
+@pytest.mark.parametrize("columns", [5, 100])
+def test_a_weighted_ridge_of_sparse_or_wide_data_takes_the_normal_equations(columns):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    X, y, weights = make_data(np.random.default_rng(2), columns=columns)
+    data = X if columns == 100 else scipy_sparse.csr_array(X)
+    result = agd.fit(data, y, penalty=L2(ALPHA, weights=weights))
+    assert (result.solver, result.nit) == ("normal", 1)
+    want = rescaled_fit(X, y, "Ridge", np.sqrt(weights), alpha=ALPHA * ROWS)
+    np.testing.assert_allclose(result.coef, want, atol=1e-10)
+
+
 def test_weights_act_in_wide_data():
     X, y, weights = make_data(np.random.default_rng(1), columns=300)
     result = agd.fit(X, y, penalty=L1(ALPHA, weights=weights))

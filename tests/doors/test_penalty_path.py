@@ -154,7 +154,7 @@ def test_batches_targets_outputs_and_offsets_have_paths():
     np.testing.assert_allclose(several.coef, np.stack([one.coef, -one.coef], axis=1), atol=1e-8)
     batch = agd.penalty_path(np.stack([X, X]), np.stack([y, -y]), L1(), alphas=[0.5, 0.1])
     np.testing.assert_allclose(batch.coef, several.coef, atol=1e-8)
-    with pytest.raises(ValueError, match="a criterion chooses for one problem"):
+    with pytest.raises(ValueError, match="a criterion or a picture is of one problem"):
         batch.select("bic")
     labels = np.digitize(y, [-1.0, 1.0])
     softmax = agd.penalty_path(X, labels, L2(), loss="softmax", alphas=[0.1, 0.01])
@@ -233,6 +233,18 @@ def test_models_that_did_not_converge_are_counted(monkeypatch):
     with pytest.warns(agd.ConvergenceWarning, match="the fits for . of 3 strengths ended"):
         path = agd.penalty_path(X, y, GroupL1(1.0, (0, 0, 1, 1, 2)), alphas=3)
     assert not path.converged.all()
+
+
+def test_a_picture_has_a_line_for_each_coefficient():
+    pytest.importorskip("matplotlib")
+    X, y = make_data()
+    path = agd.penalty_path(X, y, L1(), alphas=7)
+    ax = path.plot()
+    np.testing.assert_array_equal([line.get_ydata() for line in ax.lines[:5]], path.coef.T)
+    assert path.plot(ax) is ax
+    assert ax.xaxis.get_inverted()
+    with pytest.raises(ValueError, match="a criterion or a picture is of one problem"):
+        agd.penalty_path(X, np.column_stack([y, y]), L1(), alphas=[0.1]).plot()
 
 
 def test_a_path_says_where_it_goes():
