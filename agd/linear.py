@@ -341,7 +341,7 @@ def fit(
     result = with_labels(result, labels, label_dtype)
     if fitted is not chosen:
         result = replace(result, loss=chosen)
-    result.attach(penalty, problem.fitted_rows)
+    result.attach(problem.penalty, problem.fitted_rows)
     if warns_of_status(result):
         warn_unconverged(result.message)
     if rank_warning:

@@ -23,8 +23,8 @@ from agd import backends
 from agd import loss as losses
 from agd._typing import HostArray, Loss, Penalty
 from agd._validation.files import write_atomically
-from agd.loss import constraints, penalties
-from agd.loss.base import BaseLoss, BasePenalty, PenaltySum
+from agd.loss import constraints, penalties, structured_penalties
+from agd.loss.base import BaseLoss, BasePenalty, PenaltySum, RescaledPenalty, as_entries
 
 __all__ = ["Model", "as_json", "decode_penalty", "encode_loss", "encode_penalty"]
 
@@ -48,7 +48,7 @@ def _snake_case(name: str) -> str:
 
 PENALTIES: dict[str, type[BasePenalty]] = {
     _snake_case(name): getattr(module, name)
-    for module in (penalties, constraints)
+    for module in (penalties, constraints, structured_penalties)
     for name in module.__all__
 }
 """Penalties and sets by the names that a file has for them, such as ``"elastic_net"``."""
@@ -292,6 +292,10 @@ def encode_penalty(penalty: Penalty | None) -> dict[str, Any] | None:
         return None
     if isinstance(penalty, PenaltySum):
         return {"name": "sum", "terms": [encode_penalty(term) for term in penalty.terms]}
+    if isinstance(penalty, RescaledPenalty):  # of a fit in standard units
+        inner = encode_penalty(penalty.penalty)
+        scale = as_json(penalty.scale)
+        return {"name": "rescaled", "penalty": inner, "factor": penalty.factor, "scale": scale}
     name = _snake_case(type(penalty).__name__)
     if PENALTIES.get(name) is not type(penalty):
         raise TypeError(
@@ -310,7 +314,12 @@ def decode_penalty(content: Any) -> Penalty | None:
 
 
 def _penalty_kind(name: str) -> Callable[..., Any]:
-    return _sum_of if name == "sum" else PENALTIES[name]
+    others: dict[str, Callable[..., Any]] = {"sum": _sum_of, "rescaled": _rescaled}
+    return others.get(name) or PENALTIES[name]
+
+
+def _rescaled(penalty: Any, factor: float, scale: Any) -> RescaledPenalty:
+    return RescaledPenalty(decode_penalty(penalty), factor, as_entries("scale", scale))
 
 
 def _sum_of(terms: list[Any]) -> PenaltySum:

@@ -375,7 +375,9 @@ def _fit_at(problem: LinearProblem, finish: _Finish, alpha: float) -> FitResult:
     with backends.device_context(problem.data.X), backends.count_host_reads() as reads:
         one = problem.with_penalty(_strengthened(problem, alpha))
         result, _ = explain(solve(one), one)
-    return finish(replace(result, n_sync=reads[0] or result.n_sync, alpha=alpha))
+    model = finish(replace(result, n_sync=reads[0] or result.n_sync, alpha=alpha))
+    model.attach(one.penalty, one.fitted_rows)
+    return model
 
 
 # -- the strengths -----------------------------------------------------------------------------------------------------

@@ -130,7 +130,16 @@ def fit(
         str, typer.Option(help=f"One of {', '.join(agd.loss.LOSSES)}.")
     ] = "squared_error",
     delta: Annotated[float | None, typer.Option(help="Where huber turns linear.")] = None,
+    l1: Annotated[float, typer.Option(help="alpha of the penalty alpha Σ|w|.")] = 0.0,
     l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
+    standardize: Annotated[
+        bool,
+        typer.Option("--standardize", help="Penalise coefficients times their columns' spreads."),
+    ] = False,
+    alpha: Annotated[
+        str,
+        typer.Option(help="Choose what the penalty is multiplied by: cv, cv_1se, aic, bic or gcv."),
+    ] = "",
     intercept: Annotated[bool, typer.Option(help="Whether there is a constant term.")] = True,
     method: Annotated[
         str, typer.Option(help="auto, gd, or a rule of agd.update: momentum, nesterov, adam, ...")
@@ -166,7 +175,8 @@ def fit(
     options = fitting.FitOptions(
         target=target, features=features, weight=weight, loss=loss, delta=delta, l2=l2,
         intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
-        save=save, plot=plot, allow_unconverged=allow_unconverged,
+        save=save, plot=plot, allow_unconverged=allow_unconverged, l1=l1, standardize=standardize,
+        alpha=alpha,
     )  # fmt: skip
     options.check(table)
     selection = agd.backends.select(backend)

@@ -54,6 +54,9 @@ class FitOptions:
     save: Path | None
     plot: Path | None
     allow_unconverged: bool = False
+    l1: float = 0.0
+    standardize: bool = False
+    alpha: str = ""
 
     def check(self, table: Path) -> None:
         """Raise for a wrong option before the table is read."""
@@ -61,6 +64,7 @@ class FitOptions:
         self.make_method()
         self.make_stop()
         self.make_penalty()
+        self.check_choice()
         check_distinct_files({"the table": table}, {"--save": self.save, "--plot": self.plot})
         if self.save is not None:
             check_writable("--save", self.save)
@@ -108,8 +112,39 @@ class FitOptions:
 
     def make_penalty(self) -> Any:
         """Return the penalty; None if there is none."""
+        as_nonnegative("--l1", self.l1)
         as_nonnegative("--l2", self.l2)
-        return agd.loss.L2(self.l2) if self.l2 != 0.0 else None
+        lasso, ridge = agd.loss.L1(self.l1), agd.loss.L2(self.l2)
+        if self.l1 and self.l2:
+            return lasso + ridge
+        return lasso if self.l1 else ridge if self.l2 else None
+
+    def settings(self, callback: Any) -> dict[str, Any]:
+        """Return the arguments of ``agd.fit`` that are no data: the penalty, and how to minimise."""
+        model = {
+            "loss": self.make_loss(), "penalty": self.make_penalty(), "intercept": self.intercept,
+            "standardize": self.standardize,
+        }  # fmt: skip
+        if self.alpha:
+            return {**model, "alpha": self.alpha}
+        return {
+            **model,
+            "method": self.make_method(),
+            "stop": self.make_stop(),
+            "callback": callback,
+        }
+
+    def check_choice(self) -> None:
+        """Raise for an --alpha of no penalty, or beside options of the way there."""
+        if not self.alpha:
+            return
+        as_choice("--alpha", self.alpha, ("cv", "cv_1se", "aic", "bic", "gcv"))
+        if self.make_penalty() is None:
+            raise ValueError(
+                "--alpha chooses the strength of a penalty: give --l1 1, --l2 1 or both"
+            )
+        if self.method != "auto" or self.tol is not None:
+            raise ValueError("--alpha chooses among fits with --method auto and without --tol")
 
     def feature_names(self) -> list[str] | None:
         """Return the columns named by --features; None means all that have no other role."""
@@ -190,13 +225,8 @@ def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
         result = agd.fit(
             selection.asarray(X),
             selection.asarray(y),
-            loss=loss,
-            penalty=options.make_penalty(),
             sample_weight=None if weight is None else selection.asarray(weight),
-            intercept=options.intercept,
-            method=options.make_method(),
-            stop=options.make_stop(),
-            callback=callback,
+            **options.settings(callback),
         )
     seconds = time.perf_counter() - start
     return _fitted_table(
@@ -303,15 +333,7 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
     try:
         with progress_bar(options.max_iter) as callback:
             stream = agd.Stream(batches)
-            result = agd.fit(
-                stream,
-                loss=loss,
-                penalty=options.make_penalty(),
-                intercept=options.intercept,
-                method=options.make_method(),
-                stop=options.make_stop(),
-                callback=callback,
-            )
+            result = agd.fit(stream, **options.settings(callback))
     except ValueError as error:
         message = in_table_names(str(error), path, table.features, options.target, options.weight)
         raise ValueError(message) from error

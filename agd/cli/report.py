@@ -140,6 +140,7 @@ def _fit_as_dict(fitted: Any) -> dict[str, Any]:
         "classes": model.classes,
         "loss": {**model.loss, "value": result.fun},
         "penalty": model.penalty,
+        "alpha": result.alpha,
         **{name: value if math.isfinite(value) else None for name, value in fitted.scores.items()},
         "status": result.status.name,
         "success": result.success,

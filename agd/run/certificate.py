@@ -23,7 +23,7 @@ from agd.gradient.conditioning import MAX_SPECTRUM_COLUMNS
 from agd.gradient.curvature import least_eigenvalue
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, LinearObjective
 from agd.gradient.moments import hessian_with_intercept
-from agd.loss import L2
+from agd.loss.penalties import ridge_curvatures
 from agd.run.observation import Observation
 from agd.update import Accelerated, Descent
 
@@ -120,9 +120,9 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
     measured = get_progress(state).curvature is not None
     if not measured or base.batch_shape != () or p > MAX_SPECTRUM_COLUMNS:
         return LeastCurvature()
-    alpha = base.penalty.alpha if isinstance(base.penalty, L2) else 0.0
+    alpha = np.broadcast_to(ridge_curvatures(base.penalty), p)
     quadratic = base.loss.quadratic
-    if not quadratic and (alpha == 0.0 or base.intercept):
+    if not quadratic and (alpha.min() == 0.0 or base.intercept):
         return LeastCurvature()
     arrays: list[Array] = []
     with np.errstate(all="ignore"):
@@ -135,7 +135,7 @@ def find_least_curvature(objective: Any, state: Any) -> LeastCurvature:
         arrays=tuple(arrays),
         preconditioned=coordinates is not None,
         quadratic=quadratic,
-        ridge=np.asarray([alpha] * p + [0.0] * base.intercept),
+        ridge=np.append(alpha, [0.0] * base.intercept),
     )
 
 

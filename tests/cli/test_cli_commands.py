@@ -38,7 +38,7 @@ def test_version_and_help(cli):
     assert cli("--version") == (0, f"agd {agd.__version__}\n", "")
     code, out, _ = cli("fit", "--help")
     assert code == 0
-    for option in ("--target", "--features", "--loss", "--l2", "--method", "--learning-rate",
+    for option in ("--target", "--features", "--loss", "--l1", "--l2", "--alpha", "--method", "--learning-rate",
                    "--max-iter", "--tol", "--backend", "--save", "--json"):  # fmt: skip
         assert option in out
 
@@ -107,6 +107,16 @@ def test_backends_prints_the_table(cli):
             ("fit", "{small}", "--target", "price", "--l2", "-1"),
             "--l2 must be a finite number of 0",
         ),
+        (("fit", "{small}", "--target", "price", "--alpha", "cv"), "give --l1 1, --l2 1 or both"),
+        (
+            ("fit", "{small}", "--target", "price", "--l1", "1", "--alpha", "cvv"),
+            "did you mean 'cv'",
+        ),
+        (
+            ("fit", "{small}", "--target", "price", "--l1", "1", "--alpha", "cv", "--tol", "1"),
+            "with --method auto and without --tol",
+        ),
+        (("fit", "{small}", "--target", "price", "--l1", "-1"), "--l1 must be a finite number"),
         (("fit", "{small}", "--target", "price", "--method", "adm"), "did you mean 'adam'"),
         (
             ("fit", "{small}", "--target", "price", "--learning-rate", "1"),

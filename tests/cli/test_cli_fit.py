@@ -45,6 +45,7 @@ def numbers(out):
     [
         ("diabetes", (), "LinearRegression", {}),
         ("diabetes", ("--l2", "0.001"), "Ridge", {"alpha": 0.442, "solver": "cholesky"}),
+        ("diabetes", ("--l1", "0.1"), "Lasso", {"alpha": 0.1, "tol": 1e-12, "max_iter": 100_000}),
         (
             "diabetes",
             ("--loss", "poisson", "--l2", "0.001"),
@@ -274,3 +275,21 @@ def test_hexadecimal_numbers_are_text(cli, tmp_path, first):
     err = single_error_line(*cli("fit", path, "--target", "y"))
     assert f"{path}: row 2: column 'x' must be numbers, got '0x10'" in err
     assert str(path) in single_error_line(*cli("fit", path, "--target", "y", "--stream"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_strength_of_a_penalty_is_chosen_by_the_librarys_words(cli, tables, stream):
+    from sklearn import datasets
+
+    more = ("--stream", "--alpha", "bic") if stream else ("--alpha", "cv_1se")
+    options = ("--l1", 1, "--l2", 0.1, "--standardize", "--backend", "numpy", "--json", *more)
+    code, out, err = cli("fit", tables / "diabetes.csv", "--target", "target", *options)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    X, y = datasets.load_diabetes(return_X_y=True)
+    penalty = agd.loss.L1(1.0) + agd.loss.L2(0.1)
+    same = agd.fit(X, y, penalty=penalty, standardize=True, alpha=more[-1])
+    assert found["alpha"] == pytest.approx(same.alpha, rel=1e-8)
+    np.testing.assert_allclose(
+        list(found["coefficients"].values()), same.coef, rtol=1e-6, atol=1e-6
+    )

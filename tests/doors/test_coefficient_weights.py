@@ -58,6 +58,14 @@ def test_a_weighted_ridge_of_sparse_or_wide_data_takes_the_normal_equations(colu
     np.testing.assert_allclose(result.coef, want, atol=1e-10)
 
 
+def test_the_least_curvature_of_a_weighted_ridge_is_that_of_its_hessian(data):
+    X, y, _ = data
+    penalty = L2(ALPHA, weights=[0.0, 1.0, 5.0, 1.0, 1.0])
+    result = agd.fit(X, y, penalty=penalty, method="gd", intercept=False)
+    hessian = X.T @ X / ROWS + ALPHA * np.diag(penalty.weights)
+    assert result.certificate.least_curvature == pytest.approx(np.linalg.eigvalsh(hessian)[0])
+
+
 def test_weights_act_in_wide_data():
     X, y, weights = make_data(np.random.default_rng(1), columns=300)
     result = agd.fit(X, y, penalty=L1(ALPHA, weights=weights))

@@ -129,6 +129,9 @@ def test_fit_chooses_the_strength():
     chosen = agd.fit(X, y, penalty=L1(), alpha="cv")
     np.testing.assert_array_equal(chosen.coef, agd.cross_validate(X, y, L1()).model.coef)
     assert agd.fit(X, y, penalty=L1(), alpha="cv_1se").alpha > chosen.alpha
+    assert chosen.penalty == L1(chosen.alpha)
+    residual = y - chosen.predict(X)
+    assert chosen.score() == pytest.approx(1.0 - residual.var() / y.var())
     bic = agd.fit(X, y, penalty=L1(), alpha="bic")
     np.testing.assert_array_equal(bic.coef, agd.penalty_path(X, y, L1()).select("bic").coef)
     with pytest.raises(

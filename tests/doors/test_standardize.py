@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import agd
-from agd.loss import L1, L2, Box, ElasticNet, GroupL1, NonNegative
+from agd.loss import L1, L2, MCP, Box, ElasticNet, GroupL1, NonNegative
 
 ALPHA, ROWS = 0.1, 90
 
@@ -82,6 +82,18 @@ def test_sparse_rows_streams_and_batches_have_standard_units(loss, penalty):
     np.testing.assert_allclose(batch.coef, [host.coef, host.coef / 2.0], rtol=1e-6, atol=1e-8)
     path = agd.penalty_path(X, y, penalty, alphas=[1.0], loss=loss, standardize=True)
     np.testing.assert_allclose(path.coef[0], host.coef, rtol=1e-6, atol=1e-9)
+
+
+def test_a_result_has_the_penalty_in_its_units_and_is_saved_with_it(tmp_path):
+    X, y, _ = make_data()
+    result = agd.fit(X, y, penalty=L1(ALPHA), standardize=True)
+    np.testing.assert_allclose(result.penalty.weights, X.std(axis=0), rtol=1e-12)
+    for penalty in (MCP(ALPHA), L1(ALPHA) + L2(0.5)):
+        result = agd.fit(X, y, penalty=penalty, standardize=True)
+        agd.save(result, tmp_path / "model.json")
+        loaded = agd.load(tmp_path / "model.json")
+        assert loaded.penalty == result.penalty
+        np.testing.assert_array_equal(loaded.coef, result.coef)
 
 
 def test_units_do_not_change_the_model():
