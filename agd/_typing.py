@@ -559,7 +559,7 @@ class Loss(Protocol):
         ...
 
     def statistic(self, y: NativeArray) -> NativeArray:
-        """Return what of y the null model is a function of the mean of, in the shape of z."""
+        """Return T(y), shaped like z: the best constant model depends on y through the mean of T(y) alone."""
         ...
 
     def with_classes(self, count: int) -> Loss:

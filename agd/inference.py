@@ -30,7 +30,7 @@ from agd._validation import as_choice
 from agd.data.arrays import ArrayData, are_small_problems, map_small_problems
 from agd.data.base import ARITY, BaseData, tree_reduce
 from agd.data.matrix import backward, gram_matrix, map_entries, scale_rows
-from agd.gradient.cross_products import SAMPLE, accumulator
+from agd.gradient.cross_products import CENTRE_SAMPLE_ROWS, accumulator
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, linear_predictor
 from agd.gradient.qr import triangular_factor
 from agd.loss._stable import log_gamma, stirling_correction
@@ -193,7 +193,7 @@ def _block_centre(X: Matrix, coef: Array, *, has_intercept: bool) -> Array:
     xp, n = backends.namespace(coef), int(X.shape[-2])
     if not has_intercept or n == 0 or backends.is_sparse(X):
         return xp.zeros_like(coef)
-    return xp.mean(X[..., :: max(1, n // SAMPLE), :], axis=-2)
+    return xp.mean(X[..., :: max(1, n // CENTRE_SAMPLE_ROWS), :], axis=-2)
 
 
 def _weighted_products(X: Matrix, centre: Array, v: Array, *, has_intercept: bool) -> Array:

@@ -139,9 +139,9 @@ def _direction_products(shift: Array, W: Array, X: Array, y: Array, weight: Arra
 # With more columns the (p, p) matrices and their factorisations cost more than the steps that they save.
 MAX_NORMAL_COLUMNS = 2000
 
-# A sample has this many rows for each column, so that the eigenvalues of its moments are within a half.
+# A sample has at least this many rows for each column, so that the eigenvalues of its moments are within a half.
 MIN_SAMPLE_ROWS_PER_COLUMN = 100
-# It has this many entries or rows, whichever is fewer: below, a full pass costs no more than drawing it.
+# It has at least this many entries or rows, whichever is fewer rows; a smaller X is read whole.
 MIN_SAMPLE_ENTRIES, MIN_SAMPLE_ROWS = 2**20, 20_000
 
 # A column whose mean is farther from zero, in standard deviations, rounds X @ w by more than a line search
@@ -305,10 +305,10 @@ def _squares_underflow(base: LinearObjective, moments: Moments) -> bool:
 
 
 def subsample_rows(blocks: BaseData) -> BaseData | None:
-    """Return some of the rows, evenly apart, where they tell as much of the columns as all do.
+    """Return a sample of rows, evenly apart, that is large enough to whiten the columns; None for few or lazy rows.
 
-    Coordinates need not be exact: with 100 rows or more to a column, two directions that are as long in
-    the sample differ by less than a half in the data. None where the rows are few, or in chunks.
+    Coordinates need not be exact: with 100 rows for each column the eigenvalues of a sample are within a factor of
+    1.5 of those of the data.
     """
     if blocks.lazy:
         return None

@@ -32,7 +32,6 @@ from agd.loss.base import split_offset
 
 __all__ = [
     "Sums",
-    "about",
     "about_mean",
     "accumulate",
     "accumulator",
@@ -44,6 +43,7 @@ __all__ = [
     "of_chunk",
     "outer",
     "renormalised",
+    "sums_at_centre",
 ]
 
 
@@ -73,8 +73,8 @@ class Sums(NamedTuple):
     yy: Array
 
 
-def about(total: Array, rows: Array, near: Array, near_y: Array) -> Sums:
-    """Return weights and a centre, in whose places stand what the rest of the sums is to replace."""
+def sums_at_centre(total: Array, rows: Array, near: Array, near_y: Array) -> Sums:
+    """Return sums with the weights and the centre set; all other fields hold placeholders."""
     return Sums(total, rows, near, near, near_y, near_y, near, near, near)
 
 
@@ -224,12 +224,18 @@ def minus(whole: Sums, part: Sums) -> Sums:
     )  # fmt: skip
 
 
-CACHE = 4 * 2**20  # bytes: a centred block this size is in cache for its products (measured)
-TEMPORARY = 32 * 2**20  # bytes: the largest centred block
-SHORT = 4096  # rows: the longest sum where there is nothing wider than float32 to take it in
-SPARSE_ROWS = 2**18  # of a sparse block at most
-WIDE = 32  # columns from which y is best multiplied beside them, where rows are contiguous
-SAMPLE = 64  # rows: as many as give a centre that lies among a block's rows
+CACHED_BLOCK_BYTES = (
+    4 * 2**20
+)  # bytes: a centred block this size is in cache for its products (measured)
+MAX_BLOCK_BYTES = 32 * 2**20  # bytes: the largest centred block
+MAX_SINGLE_PRECISION_ROWS = (
+    4096  # rows: the longest sum where there is nothing wider than float32 to take it in
+)
+MAX_SPARSE_ROWS = 2**18  # of a sparse block at most
+MIN_JOINT_COLUMNS = (
+    32  # columns from which y is best multiplied beside them, where rows are contiguous
+)
+CENTRE_SAMPLE_ROWS = 64  # rows: as many as give a centre that lies among a block's rows
 
 
 def accumulator(x: Array) -> Any:
@@ -290,7 +296,7 @@ def _of_cut(blocks: ArrayData, dtype: Any, cut: list[Any]) -> Sums:
     if spare and not blocks.sparse:
         one_block = functools.partial(_sums_of_block, spare=True)
     size = math.prod((*_problem_sums(blocks), X.shape[-1], X.shape[-1], item_bytes(X, dtype)))
-    arity = max(2, min(32, TEMPORARY // size))
+    arity = max(2, min(32, MAX_BLOCK_BYTES // size))
 
     def of_strip(strip: list[Any]) -> Sums:
         merged: Sums = tree_reduce((one_block(dtype, *block) for block in strip), merge, arity)
@@ -336,7 +342,7 @@ def _centred_block(X: Array, y: Array, near: Array, near_y: Array, d: Array | No
     xp = backends.namespace(X)
     total = xp.full((), float(X.shape[-2]), dtype=X.dtype, device=backends.device(X))
     d = X - near[..., None, :] if d is None else d
-    return about_mean(about(total, total, near, near_y), d, y - near_y[..., None], None)
+    return about_mean(sums_at_centre(total, total, near, near_y), d, y - near_y[..., None], None)
 
 
 def _rows_per_block(blocks: BaseData, dtype: Any) -> int:
@@ -345,14 +351,16 @@ def _rows_per_block(blocks: BaseData, dtype: Any) -> int:
     n, p = int(X.shape[-2]), int(X.shape[-1])
     if blocks.sparse:  # products have p² entries for any rows: the more, the better
         entry_bytes = item_bytes(X, dtype) + int(X.indices.dtype.itemsize)
-        return min(n, SPARSE_ROWS, TEMPORARY * n // max(1, int(blocks.entries) * entry_bytes) + 1)
+        return min(
+            n, MAX_SPARSE_ROWS, MAX_BLOCK_BYTES * n // max(1, int(blocks.entries) * entry_bytes) + 1
+        )
     row_bytes = math.prod((*_problem_sums(blocks), p, item_bytes(X, dtype)))
-    most = TEMPORARY // row_bytes
+    most = MAX_BLOCK_BYTES // row_bytes
     if backends.of(X).block_bytes(X) is not None:
         # Adding a block's (p, p) to the others' costs p² whatever its rows.
-        most = min(most, max(CACHE // row_bytes, 4 * p))
+        most = min(most, max(CACHED_BLOCK_BYTES // row_bytes, 4 * p))
     if item_bytes(X, dtype) < 8:
-        most = min(most, SHORT)
+        most = min(most, MAX_SINGLE_PRECISION_ROWS)
     return max(1, min(n, most))
 
 
@@ -379,7 +387,7 @@ def _sums_of_block(
         X, y = _one_zero_row(X, -2), _one_zero_row(y, -1)
         weight = xp.zeros((1,), dtype=dtype, device=backends.device(X))
     if weight is None:
-        some = max(1, n // SAMPLE)
+        some = max(1, n // CENTRE_SAMPLE_ROWS)
         near, near_y = xp.mean(X[..., ::some, :], axis=-2), xp.mean(y[..., ::some], axis=-1)
         if spare and _zero_serves(X[..., ::some, :], near):
             near, centred = xp.zeros_like(near), backends.of(X).pack(X)
@@ -389,7 +397,7 @@ def _sums_of_block(
     rows = xp.sum(xp.astype(weight > 0.0, dtype), axis=-1)
     near = backward(X, weight) / divisor(total)[..., None]
     near_y = xp.sum(y * weight, axis=-1) / divisor(total)
-    known = about(total, rows, near, near_y)
+    known = sums_at_centre(total, rows, near, near_y)
     return about_mean(known, X - near[..., None, :], y - near_y[..., None], weight)
 
 
@@ -397,7 +405,7 @@ def _side_by_side_pays(X: HostArray, y: HostArray, weight: HostArray | None) -> 
     """Return whether one product of everything is sooner than three of parts (measured)."""
     if X.ndim > 2 or y.ndim > 1 or (weight is not None and weight.ndim > 1):
         return False
-    return bool(X.shape[1] >= (2 if _by_columns(X) else WIDE))
+    return bool(X.shape[1] >= (2 if _by_columns(X) else MIN_JOINT_COLUMNS))
 
 
 def _by_columns(X: HostArray) -> bool:
@@ -406,7 +414,7 @@ def _by_columns(X: HostArray) -> bool:
 
 def _side_by_side(dtype: Any, X: HostArray, y: HostArray, weight: HostArray) -> Sums:
     """Centre a block and y into one array, beside a column of ones, and sum all products at once."""
-    (n, p), some = X.shape, max(1, X.shape[0] // SAMPLE)
+    (n, p), some = X.shape, max(1, X.shape[0] // CENTRE_SAMPLE_ROWS)
     D = np.empty((n, p + 2), dtype=dtype, order="F" if _by_columns(X) else "C")
     if weight is None:
         total: HostArray = np.asarray(n, dtype=dtype)
@@ -421,7 +429,7 @@ def _side_by_side(dtype: Any, X: HostArray, y: HostArray, weight: HostArray) -> 
     D[:, p + 1] = 1.0
     if weight is not None:
         D *= np.sqrt(weight)[:, None]
-    return from_products(about(total, rows, near, near_y), gram_matrix(D))
+    return from_products(sums_at_centre(total, rows, near, near_y), gram_matrix(D))
 
 
 def _zero_serves(some: Array, near: Array) -> bool:
@@ -451,7 +459,7 @@ def _of_sparse_block(dtype: Any, X: Array, y: Array, weight: Array | None) -> Su
     mean = column_sums(X) / float(n)
     near = xp.where(column_counts(X, None) == n, mean, xp.zeros_like(mean))
     near_y = xp.mean(y, axis=-1)
-    known = about(total, rows, near, near_y)
+    known = sums_at_centre(total, rows, near, near_y)
     return about_mean(known, shift_entries(X, near), y - near_y[..., None], weight)
 
 

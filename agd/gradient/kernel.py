@@ -61,7 +61,7 @@ class KernelLeastSquares(ObjectiveInCoordinates):
     Attributes
     ----------
     base : LinearObjective
-        The objective; `measure` is its scaling.
+        The objective; `convergence_norm` is its scaling.
     scaling : Scaling
         The columns' centres and scales.
     sqrt_weight : array, shape (..., n), or None

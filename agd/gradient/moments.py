@@ -36,8 +36,8 @@ from agd.gradient.cross_products import (
 from agd.loss.penalties import ridge_strength
 
 __all__ = [
-    "Kept",
     "Moments",
+    "SerialisableArrays",
     "hessian_with_intercept",
     "ridge",
     "survey",
@@ -47,7 +47,7 @@ FORMAT, VERSION, KIND = "agd moments", 1, "G"
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class SerialisableArrays:
     """A dataclass of arrays that can be written to a file: the base of `agd.gradient.Moments`."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def hessian_with_intercept(second: Array, mean: Array, *, intercept: bool) -> Ar
 
 
 @dataclass(frozen=True, eq=False)
-class Moments(Kept):
+class Moments(SerialisableArrays):
     r"""Weighted means and centred second moments of X and y.
 
     ::
@@ -450,7 +450,7 @@ def survey(blocks: BaseData, loss: Loss) -> tuple[Screened, Moments]:
     Parameters
     ----------
     blocks : BaseData
-        Those of `Blocks.uncounted`.
+        Those of `BaseData.uncounted`.
     loss : Loss
         It says which targets it can have.
 

@@ -83,12 +83,12 @@ class BaseObjective:
 
     @property
     def worth_compiling(self) -> bool:
-        """Whether a compiled step would be faster; nothing is said of one that is not compiled then."""
+        """Whether compiling a step saves time; if not, the result does not mention that it was not compiled."""
         return True
 
     @property
     def has_bound_product(self) -> bool:
-        """Whether `bound_product` multiplies by a matrix like the Hessian."""
+        """Whether `bound_product` is defined."""
         return False
 
     @property
@@ -141,7 +141,7 @@ class BaseObjective:
         return params
 
     def bound_product(self, params: Tree, /) -> Tree:
-        """Multiply by the matrix that `has_bound_product` tells of."""
+        """Multiply by a matrix that bounds the Hessian; of the squared loss, by the Hessian."""
         raise NotImplementedError(
             f"{type(self).__name__} has no bound on its Hessian, to multiply {params!r} by"
         )

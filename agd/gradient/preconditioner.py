@@ -509,7 +509,7 @@ def whitening_from_factor(
     Parameters
     ----------
     R : array, shape (..., k, p)
-        With R'R = D G D, as of `triangular`.
+        With R'R = D G D, as of `triangular_factor`.
     scaling : Scaling
         The columns' scales.
     ridge : float, or array, shape (p,)

@@ -66,7 +66,7 @@ PENALTY_ALIASES = {"grad": "gradient", "curvature": "curvature_bound"}
 
 
 def _missing_names(members: Mapping[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
-    """Return the members that stand there under one of their two names, by the other name."""
+    """Return the members that are defined under only one of their two names, keyed by the missing name."""
     pairs = [*aliases.items(), *((new, old) for old, new in aliases.items())]
     return {a: members[b] for a, b in pairs if b in members and a not in members}
 
@@ -271,7 +271,7 @@ class BaseLoss(abc.ABC):
         return xp.where(xp.isfinite(z), z, xp.zeros_like(z))
 
     def statistic(self, y: NativeArray) -> NativeArray:
-        """Return what of y the null model is a function of the mean of, in the shape of z: y itself."""
+        """Return T(y), shaped like z: the best constant model depends on y through the mean of T(y); here y."""
         return y
 
     def with_classes(self, count: int) -> Loss:  # noqa: ARG002 - for losses of any number of classes
@@ -375,7 +375,7 @@ class MoreauEnvelope(BaseLoss):
         return self.loss.inverse_link(z)
 
     def statistic(self, y: NativeArray) -> NativeArray:
-        """Return what the null model of the loss is a function of the mean of."""
+        """Return the T(y) of the loss."""
         return self.loss.statistic(y)
 
     def null_model(self, mean: NativeArray) -> NativeArray:

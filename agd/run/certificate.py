@@ -230,7 +230,7 @@ class Certificate:
         The critical point's kind, such as "minimum" or "saddle", where it was asked for:
         ``agd.minimize(..., certify=True)``.
     source : str or None
-        How mu and L were had: "power iteration", "seen along the path", "Hessian", "penalty".
+        How mu and L were had: "power iteration", "the path of the run", "Hessian", "penalty".
 
     Examples
     --------
@@ -441,7 +441,7 @@ def make_certificate(
     else:
         mu = _positive_or_none(observation.least_curvature)
         along_path = bool((observation.least_curvature > 0.0).any()) or method.backtracking
-        source = "seen along the path" if along_path else "power iteration"
+        source = "the path of the run" if along_path else "power iteration"
     with np.errstate(all="ignore"):
         condition = None if L is None or mu is None else as_scalar(np.asarray(L) / mu)
         largest_step = None if L is None else as_scalar(2.0 / np.asarray(L))

@@ -562,7 +562,7 @@ def few_rows_warning(result: FitResult, objective: Any) -> str:
     ----------
     result : FitResult
         How the run ended.
-    objective : RowSquares or Rescaled
+    objective : KernelLeastSquares or Preconditioned
         What was minimised.
     """
     base = objective.base

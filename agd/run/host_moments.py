@@ -15,7 +15,7 @@ import numpy as np
 from agd import backends
 from agd._typing import Array, HostArray, NotApplicable, Params
 from agd.data.base import BaseData
-from agd.gradient.cross_products import SAMPLE
+from agd.gradient.cross_products import CENTRE_SAMPLE_ROWS
 from agd.gradient.linear import LinearObjective
 from agd.gradient.moments import Moments
 from agd.run.linear_problem import LinearProblem, Revealed
@@ -53,7 +53,7 @@ class RowMoments(NamedTuple):
         if weight is not None:
             return cls._weighted(X, y, weight)
         n = len(y)
-        some = max(1, n // SAMPLE)
+        some = max(1, n // CENTRE_SAMPLE_ROWS)
         shift, shift_y = _column_mean(X[::some]), float(_column_mean(y[::some]))
         d, e = X - shift, y - shift_y
         rest, rest_y = d.T @ np.ones(n) / n, float(np.add.reduce(e)) / n

@@ -154,7 +154,7 @@ class HistoryLog:
 
     Parameters
     ----------
-    first : Row
+    first : Observation
         The row at the first point.
     calls : numpy.ndarray of int, shape (...)
         Calls of the function by then.
@@ -316,7 +316,7 @@ class Result:
                 yield from _leaf_rows(name, value)
             else:
                 yield name, _wrap_lines(_text(value))
-        yield "history", f"{len(self.history.nit)} looks"
+        yield "history", f"{len(self.history.nit)} observations"
 
 
 def _wrap_lines(text: str) -> str:

@@ -27,9 +27,10 @@ __all__ = ["separation_message"]
 # Least to largest curvature that the solver met: above this ratio the minimum exists. Along a direction that
 # separates, the curvature left at the end is about the tolerance of the gradient, which is coarse in float32.
 MAX_CURVATURE_RATIO, MAX_CURVATURE_TOLERANCES = 1e-4, 40.0
-# Tolerances of the gradient: a row has no slope left where it is below, at z and one step to either side.
+# A row counts as flat if its slope is below this many tolerances of the gradient at z - 1, z and z + 1.
 MAX_SLOPE_TOLERANCES = 1e3
-MIN_SHARE = 0.01  # of a direction, in spreads of the columns: those with less are not named
+# Columns with less than this share of the direction, in their standard deviations, are not named in the message.
+MIN_SHARE = 0.01
 # In z: the most that the direction may change other rows by, and the least for a row that it separates.
 MAX_UNSEPARATED_CHANGE, MIN_SEPARATED_CHANGE = 0.05, 5.0
 MAX_CLASS_PARAMETERS = 512  # of several classes: with more the eigenvalues take longer than the fit
@@ -109,7 +110,7 @@ def _quasi_separation_words(which: str, rows: int, kind: str) -> str:
 def _free_direction(
     read: Any, p: int, intercept: bool, like: Array
 ) -> tuple[Any, float, int | None]:
-    """Return the part of (w, b) that rows with a slope do not see, and the column that it is all of."""
+    """Return the part of (w, b) orthogonal to all rows with a slope, its share, and the only column in it, or None."""
     G, sums, rows = read[: p * p].reshape(p, p), read[p * p : p * p + p], read[p * p + p]
     w, shift, spread = read[p * p + p + 1 :][: 3 * p].reshape(3, p)
     G = np.block([[G, sums[:, None]], [sums[None, :], np.full((1, 1), rows)]])

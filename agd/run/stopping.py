@@ -132,7 +132,7 @@ class Criterion:
 
         Parameters
         ----------
-        progress : Seen
+        progress : RunProgress
             What the run knows.
 
         Returns
@@ -710,9 +710,8 @@ class Stop:
 
     Notes
     -----
-    A criterion may be given in place of a Stop. It then stands for itself: only where it tests nothing
-    but limits is the default test of the gradient kept, and only where it has no limit that is sure to
-    come the 10,000 steps.
+    A criterion may be given in place of a Stop. If it has only limits (steps, calls, time), the default test of the
+    gradient is added; if none of its limits is sure to be reached, so is ``max_iter=10_000``.
 
     Examples
     --------

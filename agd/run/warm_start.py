@@ -31,16 +31,18 @@ __all__ = [
     "start_from_subsample",
 ]
 
-FEW = 8  # parts that a sample is one of at most: it is fitted in as many passes as all rows are
-ROWS, WANTED, MOST = (
-    100,
-    2**18,
-    2**20,
-)  # rows to a column; entries that rows from chunks have, and may have
-LARGE = 2**24  # entries of X in memory: with fewer a pass costs less than what saves some
-STEPS = 50  # of the sample's fit: one that takes more is hard, and left to the data
-SHARE = 0.1  # of the gradient that chance leaves at the sample's minimum: no less tells more
-EVEN = 1e4  # condition of the curvature in centred and scaled columns, above which it is not relied upon
+# The data must have at least this many times the rows of the sample, whose fit takes as many passes as theirs.
+MIN_ROWS_RATIO = 8
+# A sample from chunks has this many rows for each column, and between so many entries.
+MIN_ROWS_PER_COLUMN, MIN_CHUNKED_ENTRIES, MAX_CHUNKED_ENTRIES = 100, 2**18, 2**20
+# For an X of fewer entries in memory a pass is cheaper than the fit of a sample.
+MIN_ENTRIES = 2**24
+# A sample whose fit takes more steps is hard, and left to the data.
+MAX_SAMPLE_STEPS = 50
+# Share of the gradient that chance leaves at the sample's minimum: a closer fit of the sample says no more of the data.
+GRADIENT_SHARE = 0.1
+# Largest condition number of the curvature, in centred and scaled columns, that is relied upon.
+MAX_CONDITION = 1e4
 
 
 def is_worthwhile(base: LinearObjective, some: BaseData) -> bool:
@@ -48,8 +50,8 @@ def is_worthwhile(base: LinearObjective, some: BaseData) -> bool:
     X = base.blocks.X
     if X.ndim != 2 or base.batch_shape != () or backends.of(X).block_bytes(X) is None:
         return False
-    large = base.blocks.entries >= LARGE
-    return bool(large and some.X.shape[0] * FEW <= X.shape[0])
+    large = base.blocks.entries >= MIN_ENTRIES
+    return bool(large and some.X.shape[0] * MIN_ROWS_RATIO <= X.shape[0])
 
 
 def gather_subsample(blocks: BaseData, moments: Moments) -> BaseData:
@@ -76,11 +78,11 @@ def gather_subsample(blocks: BaseData, moments: Moments) -> BaseData:
     if blocks.batch_shape != ():
         raise NotApplicable("a subsample is of one problem")
     like, p = blocks.resident, int(blocks.X.shape[-1])
-    rows = max(ROWS * p, WANTED // p)
-    if backends.of(like).block_bytes(like) is None or rows * p > MOST:
+    rows = max(MIN_ROWS_PER_COLUMN * p, MIN_CHUNKED_ENTRIES // p)
+    if backends.of(like).block_bytes(like) is None or rows * p > MAX_CHUNKED_ENTRIES:
         raise NotApplicable("a subsample would be large, or its chunks are not in host memory")
     step = int(float(backends.to_numpy(moments.rows)) // rows)
-    if step < FEW:
+    if step < MIN_ROWS_RATIO:
         raise NotApplicable("a subsample would be a large share of the rows")
     X, y, *weight = blocks.reduce(functools.partial(_rows_apart, step), _below_each_other)
     return BaseData.of(X, y, *weight)
@@ -115,12 +117,12 @@ def start_from_subsample(plan: Plan, subsample: BaseData) -> Plan:
     objective, method = plan.objective, plan.method
     rough: Any = objective.scaling
     sampled = replace(objective.base, blocks=subsample, convergence_norm=rough.scaling)
-    tolerance = SHARE / float(subsample.X.shape[-2]) ** 0.5
+    tolerance = GRADIENT_SHARE / float(subsample.X.shape[-2]) ** 0.5
     result = run(
         method,
         replace(objective, base=sampled),
         plan.x0,
-        Stop(max_iter=STEPS),
+        Stop(max_iter=MAX_SAMPLE_STEPS),
         grad_tol=tolerance,
         check_every=1,
     )
@@ -131,7 +133,7 @@ def start_from_subsample(plan: Plan, subsample: BaseData) -> Plan:
         sampled.outputs is None
     ):  # of several outputs the Hessian is no sum over rows of one weight each
         whitening = _newton_whitening(sampled, rough.scaling, result.x)
-        if not float(backends.to_numpy(_whitening_condition(whitening))) < EVEN:
+        if not float(backends.to_numpy(_whitening_condition(whitening))) < MAX_CONDITION:
             whitening = rough
     label = f"{method.name}, begun on {subsample.X.shape[-2]:,} rows"
     return plan._replace(

@@ -288,7 +288,7 @@ class Accelerated(Solver):
     def resume_state(
         self, objective: Any, params: Tree, state: AcceleratedState
     ) -> AcceleratedState:
-        """Return the state at the same point of another objective of the same values, and no failure."""
+        """Return the state at this point for an objective that replaces the former; failures are cleared."""
         progress = state.progress.without_flags()
         measured = objective.evaluate(params)
         return self._measure(objective, params, measured, state.point, state.t, params, progress)

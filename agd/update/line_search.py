@@ -68,13 +68,13 @@ class LineSearchState(NamedTuple):
         The trial to evaluate next.
     taken : array
         The step that the search settled on; 0 while it has none.
-    origin : Point
+    origin : TrialPoint
         Step 0.
     reference : array
         What the sufficient decrease is counted from: the value at 0, or the largest of the last few.
-    low : Point
+    low : TrialPoint
         The best trial that decreases enough, or the origin.
-    high : Point
+    high : TrialPoint
         The other end of the bracket, where there is one.
     bracketed : array of bool
         Whether a step to be taken lies between `low` and `high`.

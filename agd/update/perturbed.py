@@ -54,7 +54,7 @@ class PerturbedState(NamedTuple):
     max_norm: Array
 
 
-def _add_perturbation(new: Array | None, old: Array | None, default: Array) -> Array:
+def _count_increase(new: Array | None, old: Array | None, default: Array) -> Array:
     """Return by how much a count of the inner method went up; the default where it does not count."""
     return default if new is None else new - old
 
@@ -229,8 +229,8 @@ class Perturbed(Solver):
         perturbed = state.periods_waited > 0.0
         one = xp.ones_like(state.value)
         new, old, progress = get_progress(inner), get_progress(state.inner), state.progress
-        steps = _add_perturbation(new.iterations, old.iterations, one)
-        calls = _add_perturbation(new.evaluations, old.evaluations, self.evaluations * one)
+        steps = _count_increase(new.iterations, old.iterations, one)
+        calls = _count_increase(new.evaluations, old.evaluations, self.evaluations * one)
         state = state._replace(
             value=xp.where(perturbed, state.value, inner.value),
             grad=tree_where(perturbed, state.grad, inner.grad),

@@ -65,7 +65,7 @@ def residual_polynomial(
     """
     xp = backends.namespace(tau)
     if beta == 0.0:
-        residual_factor, progress_factor = _matrix_powers(tau, steps)
+        residual_factor, progress_factor = _gradient_descent_factors(tau, steps)
     else:
         residual_factor, progress_factor = _momentum_powers(beta, nesterov, tau, steps)
     # For k = 0 the formulas may give 0 times infinity, and the answer is known.
@@ -86,7 +86,7 @@ def _signed_power(odd: Array, like: Array) -> Array:
     return 1.0 - 2.0 * backends.namespace(like).astype(odd, like.dtype)
 
 
-def _matrix_powers(tau: Array, steps: Steps) -> tuple[Array, Array]:
+def _gradient_descent_factors(tau: Array, steps: Steps) -> tuple[Array, Array]:
     """Return (1 - tau)^k and 1 - (1 - tau)^k."""
     xp = backends.namespace(tau)
     # By logarithms, so that neither a large k nor a small tau costs digits of 1 - (1 - tau)^k.
@@ -167,7 +167,7 @@ def _positive_eigenvalues(matrix: _StepMatrix, tau: Array, steps: Steps) -> tupl
     xp = backends.namespace(tau)
     small, _, gap = _characteristic_roots(matrix, tau)
     small = xp.where(small < 1.0, small, xp.ones_like(small))  # at 1 only where both are 0
-    residual_factor, progress_factor = _matrix_powers(small, steps)
+    residual_factor, progress_factor = _gradient_descent_factors(small, steps)
     before = xp.where(
         steps.k == 1.0, xp.ones_like(residual_factor), xp.exp((steps.k - 1.0) * xp.log1p(-small))
     )
@@ -197,7 +197,7 @@ def _geometric_sum(size: Array, gap: Array, steps: Steps) -> Array:
     # Of a double eigenvalue the sum has k terms of 1.
     return xp.where(
         distinct,
-        _matrix_powers(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one),
+        _gradient_descent_factors(gap_ratio, steps)[1] / xp.where(distinct, gap_ratio, one),
         steps.k * one,
     )
 

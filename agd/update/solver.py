@@ -124,7 +124,7 @@ class Solver:
         return 0.0
 
     def resume_state(self, objective: Any, params: Tree, state: Any) -> Any:
-        """Return the state at the same point of another objective of the same values, and no failure."""
+        """Return the state at this point for an objective that replaces the former; failures are cleared."""
         _, grad = objective.value_and_grad(params)
         changes: dict[str, Any] = {"grad": grad}
         has_progress = isinstance(state, State)

@@ -280,7 +280,7 @@ def _spectrum_from_hessian(
     )
 
 
-class QuadraticForm:
+class MomentCurvature:
     """The squared loss by its Hessian-vector products, for a power iteration."""
 
     def __init__(self, moments: Moments, rule_shape: RuleShape) -> None:
@@ -425,9 +425,9 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     # No entry of V exceeds 1, so that a sum of products with entries below this bound cannot overflow.
     bound = largest / (4.0 * V.shape[-1])
     if backends.of(x).host_accessible and not xp.any(xp.abs(x) > bound):
-        product = _hessian_product(V, x)
+        product = _basis_product(V, x)
         return [product[k] for k in range(len(parts))]
-    total = _hessian_product(V, backends.clip(x, low=-bound, high=bound))
+    total = _basis_product(V, backends.clip(x, low=-bound, high=bound))
     # A sum with a clipped entry is too small: a large one stands for infinity.
     beyond = xp.any(xp.abs(x) > bound, axis=-1, keepdims=True) & (
         xp.abs(total) > math.sqrt(largest)
@@ -436,7 +436,7 @@ def combine_vectors(V: Array, *parts: Array) -> list[Array]:
     return [total[i, ...] for i in range(len(parts))]
 
 
-def _hessian_product(V: Array, x: Array) -> Array:
+def _basis_product(V: Array, x: Array) -> Array:
     """Return V x for x with leading axes before those of the problems, by one product for each problem."""
     xp, more = backends.namespace(x), x.ndim - V.ndim + 1
     if V.ndim == 2 or more == 0:
@@ -757,7 +757,7 @@ class Trajectory:
         beta, alpha = dict(rule.hyperparameters).get("beta", 0.0), ridge(penalty)
         check_finite(moments)
         rule_shape = RuleShape(float(beta), rule.name == "nesterov", intercept, alpha)
-        quadratic = QuadraticForm(moments, rule_shape)
+        quadratic = MomentCurvature(moments, rule_shape)
         zero = quadratic.zeros()
         first = as_start(start, zero, intercept) or zero
         rate = rule.learning_rate

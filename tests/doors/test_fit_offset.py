@@ -214,7 +214,7 @@ def test_statsmodels_agrees():
 
 
 def test_many_rows_begin_on_a_subsample_with_their_offsets(monkeypatch):
-    monkeypatch.setattr(warm_start, "WANTED", 2**12)
+    monkeypatch.setattr(warm_start, "MIN_CHUNKED_ENTRIES", 2**12)
     monkeypatch.setattr(solver_table, "MAX_LAZY_NEWTON_COLUMNS", 0)
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(40_000, 3))

@@ -135,7 +135,7 @@ def test_a_result_prints_as_a_table_and_in_a_notebook(xp):
     assert told["status"] == "0 (CONVERGED)"
     assert told["gradient"] == "jac"
     assert told["nit"] == str(found.nit)
-    assert told["history"] == f"{len(found.history.nit)} looks"
+    assert told["history"] == f"{len(found.history.nit)} observations"
     assert {"x['w']", "x['b']", "jac['w']", "fun", "nfev", "njev", "n_sync", "method"} <= set(told)
     assert len(lines) < 25
     html = found._repr_html_()

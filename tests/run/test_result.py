@@ -231,7 +231,7 @@ def test_what_is_not_known_is_not_said():
     assert (near.source, near.distance) == ("Hessian", None)
     assert 0.0 < near.least_curvature < near.curvature
     seen = agd.fit(X, y, loss="huber", stop=Stop()).certificate  # nor is along the path
-    assert (seen.source, seen.distance) == ("seen along the path", None)
+    assert (seen.source, seen.distance) == ("the path of the run", None)
     wide = agd.fit(*made(200, 70), method="accelerated").certificate
     assert wide.least_curvature is None
     several = agd.fit(

@@ -26,8 +26,8 @@ ROWS = 20_000
 def small_samples():
     with (
         mock.patch("agd.gradient.conditioning.MIN_SAMPLE_ENTRIES", 2**12),
-        mock.patch("agd.run.warm_start.LARGE", 2**12),
-        mock.patch("agd.run.warm_start.WANTED", 2**12),
+        mock.patch("agd.run.warm_start.MIN_ENTRIES", 2**12),
+        mock.patch("agd.run.warm_start.MIN_CHUNKED_ENTRIES", 2**12),
         mock.patch("agd.run.solver_table.MAX_HESSIAN_OPERATIONS", 0),
         mock.patch("agd.run.solver_table.MAX_DIRECT_COLUMNS", 0),
         mock.patch("agd.run.solver_table.MAX_LAZY_NEWTON_COLUMNS", 0),
@@ -137,7 +137,7 @@ def test_no_more_rows_are_gathered_than_are_small():
 @pytest.mark.backend("numpy")
 def test_a_sample_that_is_not_fitted_is_left():
     X, y = drawn("log_loss")
-    with mock.patch("agd.run.warm_start.STEPS", 1):
+    with mock.patch("agd.run.warm_start.MAX_SAMPLE_STEPS", 1):
         found = agd.fit(X, y, loss="log_loss")
     assert found.success
     assert "begun on" not in found.method
