@@ -27,6 +27,7 @@ from agd._validation.files import (
 from agd.cli import fitting, report
 from agd.cli.report import in_option_names
 from agd.cli.tables import read_table
+from agd.data.checks import as_offset
 from agd.data.tables import FORMAT_BY_SUFFIX
 
 __all__ = ["app", "run_command_line"]
@@ -126,10 +127,18 @@ def fit(
         str, typer.Option(help="Columns to fit it from, A,B,C; all the others by default.")
     ] = "",
     weight: Annotated[str, typer.Option(help="A column of weights for the rows.")] = "",
+    offset: Annotated[
+        str, typer.Option(help="A column that is added to the predictor of each row.")
+    ] = "",
+    exposure: Annotated[
+        str, typer.Option(help="A column in place of an offset, its logarithm; for a log link.")
+    ] = "",
     loss: Annotated[
         str, typer.Option(help=f"One of {', '.join(agd.loss.LOSSES)}.")
     ] = "squared_error",
-    delta: Annotated[float | None, typer.Option(help="Where huber turns linear.")] = None,
+    delta: Annotated[
+        str, typer.Option(help="Where huber turns linear: a number, or auto for 1.35 spreads.")
+    ] = "",
     l1: Annotated[float, typer.Option(help="alpha of the penalty alpha Σ|w|.")] = 0.0,
     l2: Annotated[float, typer.Option(help="alpha of the penalty alpha/2 |w|².")] = 0.0,
     standardize: Annotated[
@@ -173,7 +182,8 @@ def fit(
     --allow-unconverged says so.
     """
     options = fitting.FitOptions(
-        target=target, features=features, weight=weight, loss=loss, delta=delta, l2=l2,
+        target=target, features=features, weight=weight, offset=offset, exposure=exposure,
+        loss=loss, delta=delta, l2=l2,
         intercept=intercept, method=method, learning_rate=learning_rate, max_iter=max_iter, tol=tol,
         save=save, plot=plot, allow_unconverged=allow_unconverged, l1=l1, standardize=standardize,
         alpha=alpha,
@@ -201,6 +211,12 @@ def predict(
         Path | None,
         typer.Option(help="Write a .csv, .parquet or .feather file, not to the standard output."),
     ] = None,
+    offset: Annotated[
+        str, typer.Option(help="A column that is added to the predictor of each row.")
+    ] = "",
+    exposure: Annotated[
+        str, typer.Option(help="A column in place of an offset, its logarithm; for a log link.")
+    ] = "",
 ) -> None:
     """Predict for the rows of a table: a table with a column `prediction`, as CSV on the standard output.
 
@@ -222,7 +238,12 @@ def predict(
         )
     rows = read_table(table)
     rows.check_columns("feature", features)
-    columns = pa.table(_predicted_columns(fitted, rows.matrix(features)))
+    given = {"offset": offset, "exposure": exposure}
+    for name, column in given.items():
+        if column:
+            rows.check_columns(f"--{name}", [column])
+    shift = as_offset(fitted.loss, *(rows.numbers(c) if c else None for c in given.values()))
+    columns = pa.table(_predicted_columns(fitted, rows.matrix(features), shift))
     if output is None:
         sink = pa.BufferOutputStream()
         write(columns, sink)
@@ -237,11 +258,11 @@ def predict(
         )
 
 
-def _predicted_columns(fitted: Any, X: Any) -> dict[str, Any]:
+def _predicted_columns(fitted: Any, X: Any, offset: Any) -> dict[str, Any]:
     """Return the columns of a prediction; of classes also the probability of the second, or of the likeliest."""
-    columns = {"prediction": fitted.predict(X)}
+    columns = {"prediction": fitted.predict(X, offset=offset)}
     if fitted.classes is not None:
-        probability = fitted.loss.predict(fitted.decision_function(X))
+        probability = fitted.loss.predict(fitted.decision_function(X, offset=offset))
         columns["probability"] = (
             probability if fitted.loss.outputs is None else probability.max(axis=-1)
         )

@@ -43,8 +43,10 @@ class FitOptions:
     target: str
     features: str
     weight: str
+    offset: str
+    exposure: str
     loss: str
-    delta: float | None
+    delta: str
     l2: float
     intercept: bool
     method: str
@@ -77,11 +79,17 @@ class FitOptions:
 
     def make_loss(self) -> Any:
         """Return the loss with its parameter."""
-        if self.delta is None:
+        if not self.delta:
             return agd.loss.get(self.loss)
         if self.loss != "huber":
             raise ValueError(f"--delta is huber's, got --loss {self.loss}")
-        return agd.loss.Huber(self.delta)
+        if self.delta == "auto":
+            return agd.loss.Huber("auto")
+        try:
+            delta = float(self.delta)
+        except ValueError:
+            raise ValueError(f"--delta must be a number or auto, got {self.delta!r}") from None
+        return agd.loss.Huber(delta)
 
     def make_method(self) -> Any:
         """Return the method with its learning rate."""
@@ -150,10 +158,16 @@ class FitOptions:
         """Return the columns named by --features; None means all that have no other role."""
         return [name.strip() for name in self.features.split(",")] if self.features else None
 
+    def row_columns(self) -> dict[str, str]:
+        """Return the columns that say something of the rows, by their options."""
+        columns = {"weight": self.weight, "offset": self.offset, "exposure": self.exposure}
+        return {name: column for name, column in columns.items() if column}
+
     def check_column_roles(self, features: list[str] | None) -> None:
         """Raise if a column is given two roles."""
-        if self.weight == self.target:
-            raise ValueError(f"--weight: {self.weight!r} is the target")
+        for name, column in self.row_columns().items():
+            if column == self.target:
+                raise ValueError(f"--{name}: {column!r} is the target")
         if features is None:
             return
         if self.target in features:
@@ -165,15 +179,15 @@ class FitOptions:
         """Return the features' names: those of --features, else of every column without another role."""
         table.check_columns("--target", [self.target])
         self.check_column_roles(None)
-        if self.weight:
-            table.check_columns("--weight", [self.weight])
+        for name, column in self.row_columns().items():
+            table.check_columns(f"--{name}", [column])
         features = self.feature_names()
         if features is not None:
             table.check_columns("--features", features)
             self.check_column_roles(features)
             return features
         # Without --weight the name "" must not exclude a column that has no name: it is an error below.
-        features = table.feature_names([self.target, *([self.weight] if self.weight else [])])
+        features = table.feature_names([self.target, *self.row_columns().values()])
         if not features:
             raise ValueError(f"{table.path}: no column is left to fit {self.target!r} from")
         if "" in features:
@@ -219,13 +233,18 @@ def fit_table(options: FitOptions, table: Table, selection: Any) -> FittedTable:
     loss = options.make_loss()
     y, labels = _target_values(options, table, loss)
     X = table.matrix(names, "" if options.features else " (--features names the columns to use)")
-    weight = table.numbers(options.weight) if options.weight else None
+    parts = {
+        name: selection.asarray(table.numbers(column))
+        for name, column in options.row_columns().items()
+    }
     start = time.perf_counter()
     with progress_bar(options.max_iter) as callback, _errors_in_table_names(options, table, names):
         result = agd.fit(
             selection.asarray(X),
             selection.asarray(y),
-            sample_weight=None if weight is None else selection.asarray(weight),
+            sample_weight=parts.get("weight"),
+            offset=parts.get("offset"),
+            exposure=parts.get("exposure"),
             **options.settings(callback),
         )
     seconds = time.perf_counter() - start
@@ -269,8 +288,8 @@ def _errors_in_table_names(options: FitOptions, table: Table, names: list[str]) 
     try:
         yield
     except ValueError as error:
-        message = in_table_names(str(error), table.path, names, options.target, options.weight)
-        raise ValueError(message) from error
+        parts = {"y": options.target, **options.row_columns()}
+        raise ValueError(in_table_names(str(error), table.path, names, parts)) from error
 
 
 @contextlib.contextmanager
@@ -317,17 +336,21 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
     features = options.feature_names()
     options.check_column_roles(features)
     loss = options.make_loss()
+    if options.exposure and not loss.log_link:
+        raise ValueError(f"--exposure is for a loss with a log link, got --loss {options.loss}")
     table = table_batches(
         path,
         options.target,
         features=features,
         weight=options.weight or None,
+        offset=options.offset or None,
+        exposure=options.exposure or None,
         text_loss=loss if loss.classes is not None else None,
     )
 
     def batches() -> Iterator[tuple[Any, ...]]:
         for batch in table():
-            yield tuple(selection.asarray(part) for part in batch)
+            yield tuple(None if part is None else selection.asarray(part) for part in batch)
 
     start = time.perf_counter()
     try:
@@ -335,8 +358,8 @@ def fit_table_in_batches(options: FitOptions, path: Path, selection: Any) -> Fit
             stream = agd.Stream(batches)
             result = agd.fit(stream, **options.settings(callback))
     except ValueError as error:
-        message = in_table_names(str(error), path, table.features, options.target, options.weight)
-        raise ValueError(message) from error
+        parts = {"y": options.target, **options.row_columns()}
+        raise ValueError(in_table_names(str(error), path, table.features, parts)) from error
     seconds, backend = time.perf_counter() - start, f"{selection}, in batches"
     return _fitted_table(
         options, table.features, table.labels, result,

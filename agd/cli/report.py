@@ -206,7 +206,7 @@ _ADVICE = {
 }
 
 _NOT_FINITE_MESSAGE = re.compile(
-    r"(X|y|sample_weight) has (\d+) NaN or infinite values?, the first at \1\[(\d+)(?:, (\d+))?\] = (.+)"
+    r"(X|y|sample_weight|offset) has (\d+) NaN or infinite values?, the first at \1\[(\d+)(?:, (\d+))?\] = (.+)"
 )
 
 
@@ -233,19 +233,19 @@ def in_option_names(message: str) -> str:
     return re.sub(r"pass agd\.update\.\w+\(([\d.]+)\)", r"give --learning-rate \1", message)
 
 
-def in_table_names(message: str, path: object, columns: list[str], target: str, weight: str) -> str:
+def in_table_names(message: str, path: object, columns: list[str], parts: dict[str, str]) -> str:
     """Replace the arrays that a message of the library names by the table's file, columns and row.
 
     Parameters
     ----------
     message : str
-        A message of the library about X, y or sample_weight.
+        A message of the library about X, y, sample_weight, offset or exposure.
     path : Path
         The table.
     columns : list of str
         The columns of X.
-    target, weight : str
-        The columns of y and of sample_weight.
+    parts : dict
+        The columns of ``"y"``, ``"weight"``, ``"offset"`` and ``"exposure"``, where there are such.
 
     Returns
     -------
@@ -254,17 +254,18 @@ def in_table_names(message: str, path: object, columns: list[str], target: str, 
 
     Examples
     --------
-    >>> in_table_names("y has 1 negative value, the first at y[2] = -1.0", "t.csv", ["a"], "price", "")
+    >>> in_table_names("y has 1 negative value, the first at y[2] = -1.0", "t.csv", ["a"], {"y": "price"})
     "t.csv: column 'price' has 1 negative value, the first at row 3 = -1.0"
     """
-    names = {"y": target, "sample_weight": weight}
+    names = {"sample_weight" if part == "weight" else part: name for part, name in parts.items()}
+    arrays = "|".join(names)
     if match := _NOT_FINITE_MESSAGE.fullmatch(message):
         return f"{path}: {_describe_cells(match, columns, names)}"
     translated = re.sub(r"column (\d+) of X", lambda m: f"column {columns[int(m[1])]!r}", message)
+    translated = re.sub(rf"\b(?:{arrays})\[(\d+)\]", lambda m: f"row {int(m[1]) + 1}", translated)
     translated = re.sub(
-        r"\b(?:y|sample_weight)\[(\d+)\]", lambda m: f"row {int(m[1]) + 1}", translated
+        rf"^({arrays})\b(?= (?:has|must))", lambda m: f"column {names[m[1]]!r}", translated
     )
-    translated = re.sub(r"^(y|sample_weight)\b", lambda m: f"column {names[m[1]]!r}", translated)
     return message if translated == message else f"{path}: {translated}"
 
 

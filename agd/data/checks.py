@@ -26,6 +26,7 @@ __all__ = [
     "as_shares",
     "check_arrays",
     "encode_labels",
+    "log_exposure",
 ]
 
 
@@ -228,12 +229,18 @@ def as_offset(loss: Loss, offset: Any, exposure: Any) -> Any:
         raise ValueError(
             f"exposure must be None for loss {loss.name!r}, whose link is not the logarithm: give an offset"
         )
+    return log_exposure(exposure)
+
+
+def log_exposure(exposure: Any) -> Array:
+    """Return the logarithm of exposures; raise ValueError for those that are not above 0 and finite."""
     x = as_array("exposure", exposure)
     xp = backends.namespace(x)
     x = as_floating("exposure", x, xp, backends.device(x))
     valid = xp.isfinite(x) & (x > 0.0)
     _refuse_where("exposure", "values that are not above 0 and finite", x, xp.logical_not(valid))
-    return xp.log(x)
+    logarithm: Array = xp.log(x)
+    return logarithm
 
 
 def add_offset(z: Array, offset: Any, *, several: bool) -> Array:

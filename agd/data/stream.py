@@ -377,6 +377,8 @@ class Stream(Batches):
         *,
         features: Sequence[str] | None = None,
         weight: str | None = None,
+        offset: str | None = None,
+        exposure: str | None = None,
         batch_rows: int = DEFAULT_BATCH_ROWS,
         device: str | None = None,
     ) -> Stream:
@@ -393,6 +395,8 @@ class Stream(Batches):
             The columns of X, in their order; by default all others.
         weight : str, optional
             The column of the rows' weights.
+        offset, exposure : str, optional
+            The column of the offsets, or of exposures, whose logarithms they are.
         batch_rows : int
             The most rows in a batch.
         device : str, optional
@@ -414,7 +418,15 @@ class Stream(Batches):
             If pyarrow is not installed.
         """
         return cls(
-            table_batches(paths, target, features=features, weight=weight, batch_rows=batch_rows),
+            table_batches(
+                paths,
+                target,
+                features=features,
+                weight=weight,
+                offset=offset,
+                exposure=exposure,
+                batch_rows=batch_rows,
+            ),
             device=device,
         )
 

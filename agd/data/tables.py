@@ -21,6 +21,7 @@ import numpy as np
 
 from agd._typing import Loss
 from agd._validation import as_choice, as_count
+from agd.data.checks import log_exposure
 from agd.data.screening import MAX_CLASSES
 
 __all__ = [
@@ -374,11 +375,15 @@ class TableBatches:
     features : list of str
         The columns of X.
     others : list of str
-        The target, and the weights if there are any.
+        The target, and the weights, and the offsets or exposures, if there are any.
     rows : int
         The most rows in a batch.
     labels : list of str or bool, or None
         The sorted classes of a target that is text or booleans, which is numbered by them from 0.
+    weighted : bool
+        Whether there are weights.
+    exposure : bool
+        Whether the last of the others is an exposure, whose logarithm is the offset.
     """
 
     data: Any
@@ -386,9 +391,13 @@ class TableBatches:
     others: list[str]
     rows: int
     labels: list[Any] | None = None
+    weighted: bool = False
+    exposure: bool = False
 
     def __call__(self) -> Iterator[tuple[Any, ...]]:
-        """Return an iterator over (X, y) or (X, y, weight), each a NumPy array of float64.
+        """Return an iterator over (X, y), (X, y, weight) or (X, y, weight, offset), of NumPy arrays of float64.
+
+        A weight is None where there are offsets and no weights.
 
         Raises
         ------
@@ -406,7 +415,12 @@ class TableBatches:
         with name_file_in_errors(self.data.files):
             for batch in batches:
                 columns = [self._column(i, batch.column(i)) for i in range(batch.num_columns)]
-                yield (np.stack(columns[:p], axis=-1), *columns[p:])
+                rest = columns[p:]
+                if self.exposure:
+                    rest[-1] = log_exposure(rest[-1])
+                if len(rest) > 1 and not self.weighted:
+                    rest.insert(1, None)
+                yield (np.stack(columns[:p], axis=-1), *rest)
                 del batch, columns  # before the next ones are read
 
     def _column(self, i: int, column: Any) -> Any:
@@ -421,6 +435,8 @@ def table_batches(
     *,
     features: Sequence[str] | None = None,
     weight: str | None = None,
+    offset: str | None = None,
+    exposure: str | None = None,
     batch_rows: int = DEFAULT_BATCH_ROWS,
     text_loss: Loss | None = None,
 ) -> TableBatches:
@@ -455,9 +471,12 @@ def table_batches(
         names = list(data.schema.names)
     if len(set(names)) != len(names):
         raise ValueError(f"{several[0]}: columns must have different names, got {names}")
-    taken = [target, *([] if weight is None else [weight])]
+    if offset is not None and exposure is not None:
+        raise ValueError("offset and exposure are given: add log(exposure) to the offset")
+    columns = {"target": target, "weight": weight, "offset": offset, "exposure": exposure}
+    roles = [(role, name) for role, name in columns.items() if name is not None]
+    taken = [name for _, name in roles]
     chosen = _select_features(several[0], data.schema, taken, features)
-    roles = [("target", target), *(("weight", name) for name in taken[1:])]
     roles += [("features", name) for name in chosen]
     _check_distinct_roles(roles)
     data = unify_column_types(data, roles, text=text_loss is not None)
@@ -473,7 +492,15 @@ def table_batches(
         labels = _read_classes(several[0], data, target, text_loss)
     elif text_loss is not None and is_boolean_type(kind):
         labels = [False, True]
-    return TableBatches(data, chosen, taken, rows, labels)
+    return TableBatches(
+        data,
+        chosen,
+        taken,
+        rows,
+        labels,
+        weighted=weight is not None,
+        exposure=exposure is not None,
+    )
 
 
 def _read_booleans_as_text(data: Any, name: str) -> Any:

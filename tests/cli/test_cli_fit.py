@@ -293,3 +293,60 @@ def test_the_strength_of_a_penalty_is_chosen_by_the_librarys_words(cli, tables, 
     np.testing.assert_allclose(
         list(found["coefficients"].values()), same.coef, rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.fixture
+def counts(tmp_path):
+    rng = np.random.default_rng(0)
+    x, years = rng.normal(size=60), rng.uniform(1.0, 9.0, size=60)
+    y = rng.poisson(years * np.exp(0.4 * x - 0.2))
+    path = tmp_path / "counts.csv"
+    rows = zip(x.tolist(), years.tolist(), np.log(years).tolist(), y.tolist(), strict=True)
+    lines = ["x,years,logs,events", *(f"{a!r},{b!r},{c!r},{d}" for a, b, c, d in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path, x, years, y
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_an_exposure_and_an_offset_are_columns(cli, counts, stream, tmp_path):
+    path, x, years, y = counts
+    reference = agd.fit(x[:, None], y, loss="poisson", exposure=years)
+    common = ("fit", path, "--target", "events", "--features", "x", "--loss", "poisson", *stream)
+    for option in (("--exposure", "years"), ("--offset", "logs")):
+        model = tmp_path / "model.json"
+        code, _, err = cli(*common, *option, "--save", model)
+        assert code == 0, err
+        np.testing.assert_allclose(agd.load(model).coef, reference.coef, rtol=1e-6)
+        code, out, _ = cli("predict", model, path, *option)
+        assert code == 0
+        predicted = np.loadtxt(out.splitlines()[1:])
+        np.testing.assert_allclose(
+            predicted, reference.predict(x[:, None], exposure=years), rtol=1e-5
+        )
+
+
+def test_an_exposure_that_is_refused(cli, counts):
+    path, *_ = counts
+    common = ("fit", path, "--target", "events", "--features", "x")
+    code, _, err = cli(*common, "--loss", "poisson", "--exposure", "x")
+    assert code == 2
+    assert "column 'x' has" in err
+    assert "not above 0 and finite, the first at row" in err
+    code, _, err = cli(*common, "--exposure", "years")
+    assert code == 2
+    assert "exposure" in err
+    code, _, err = cli(*common, "--offset", "hours")
+    assert code == 2
+    assert "--offset" in err
+
+
+def test_delta_auto_is_that_of_the_library(cli, counts, tmp_path):
+    path, x, _, y = counts
+    model = tmp_path / "model.json"
+    common = ("fit", path, "--target", "events", "--features", "x", "--loss", "huber")
+    code, *_ = cli(*common, "--delta", "auto", "--save", model)
+    assert code == 0
+    reference = agd.fit(x[:, None], y, loss=agd.loss.Huber("auto"))
+    np.testing.assert_allclose(agd.load(model).loss.delta, reference.loss.delta)
+    code, _, err = cli(*common, "--delta", "wide")
+    assert (code, "--delta must be a number or auto, got 'wide'" in err) == (2, True)
