@@ -44,6 +44,8 @@ __all__ = [
 
 # Moments of no more bytes are read and factored by the host: a transfer takes less than the launches that it saves.
 MAX_HOST_MOMENT_BYTES = 2**20
+# Every dtype holds numbers up to here: those of half precision.
+MAX_HALF = 65504.0
 
 
 class Traits(NamedTuple):
@@ -309,7 +311,7 @@ class LinearProblem:
         ValueError
             With its name, and what it may be at most.
         """
-        if self.penalty is not None:
+        if self.penalty is not None and _largest_number(self.penalty) > MAX_HALF:
             check_penalty_range(self.penalty, backends.dtype_name(self.resident.dtype))
 
     @property
@@ -461,6 +463,12 @@ def absorb_offset(data: BaseData, loss: Loss) -> tuple[BaseData, Loss]:
             f"offset must be None for loss {loss.name!r}: one number for each row would move all outputs alike"
         )
     return (data.subtract_offset(), loss) if loss.residual else (data, OffsetLoss(loss))
+
+
+def _largest_number(penalty: Penalty) -> float:
+    """Return the largest finite number among the parameters of a penalty."""
+    numbers = (float(x) for x in penalty.parameters.values() if isinstance(x, float | int | Real))
+    return max((abs(x) for x in numbers if math.isfinite(x)), default=0.0)
 
 
 def check_penalty_range(penalty: Penalty, kind: str) -> None:
