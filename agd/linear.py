@@ -294,11 +294,11 @@ def fit(
     """
     if alpha is not None:
         if not (isinstance(method, str) and method == "auto") or any(
-            given is not None for given in (stop, init, callback, device)
+            given is not None for given in (stop, init, callback, device, class_weight)
         ):
             raise ValueError(
                 f"alpha={alpha!r} chooses among fits with default settings: leave out method, stop, init, callback "
-                f"and device"
+                f"and device, and give weights of classes as sample_weight"
             )
         return choose_model(
             alpha, X, y, penalty, loss=loss, sample_weight=sample_weight, offset=offset, exposure=exposure,

@@ -101,6 +101,11 @@ def test_balanced_classes_are_those_of_scikit_learn():
         ({"class_weight": {1: -1.0}}, ValueError, r"class_weight\[1.0\] must be"),
         ({"class_weight": {0: 0.0, 1: 0.0}}, ValueError, "must leave some rows a weight"),
         ({"class_weight": "even"}, TypeError, "must be a dict or 'balanced', got 'even'"),
+        (
+            {"class_weight": {1: 2.0}, "alpha": "cv"},
+            ValueError,
+            "give weights of classes as sample_weight",
+        ),
         ({"class_weight": {}, "loss": "huber"}, ValueError, "'huber', which has no classes"),
     ],
 )
