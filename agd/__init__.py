@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         check_gradient,
         critical_point,
         directional_derivative,
+        grad,
         hessian_vector_product,
         steepest_direction,
+        value_and_grad,
     )
     from agd.least_squares import CurveFit, LeastSquaresResult, curve_fit, least_squares
     from agd.line import gradient_descent, loss_fn, train
@@ -77,6 +79,7 @@ __all__ = [
     "curve_fit",
     "directional_derivative",
     "fit",
+    "grad",
     "gradient",
     "gradient_descent",
     "hessian_vector_product",
@@ -95,6 +98,7 @@ __all__ = [
     "steepest_direction",
     "train",
     "update",
+    "value_and_grad",
 ]
 
 __version__ = "0.2.0.dev0"
@@ -109,8 +113,10 @@ _NAMES = {
         "check_gradient",
         "critical_point",
         "directional_derivative",
+        "grad",
         "hessian_vector_product",
         "steepest_direction",
+        "value_and_grad",
     ),
     "least_squares": ("CurveFit", "LeastSquaresResult", "curve_fit", "least_squares"),
     "line": ("gradient_descent", "loss_fn", "train"),

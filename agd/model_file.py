@@ -23,7 +23,6 @@ from agd import backends
 from agd import loss as losses
 from agd._typing import HostArray, Loss, Penalty
 from agd._validation.files import write_atomically
-from agd.loss import constraints, penalties, structured_penalties
 from agd.loss.base import BaseLoss, BasePenalty, PenaltySum, RescaledPenalty, as_entries
 
 __all__ = ["Model", "as_json", "decode_penalty", "encode_loss", "encode_penalty"]
@@ -47,9 +46,9 @@ def _snake_case(name: str) -> str:
 
 
 PENALTIES: dict[str, type[BasePenalty]] = {
-    _snake_case(name): getattr(module, name)
-    for module in (penalties, constraints, structured_penalties)
-    for name in module.__all__
+    _snake_case(name): kind
+    for name, kind in ((name, getattr(losses, name)) for name in losses.__all__)
+    if isinstance(kind, type) and issubclass(kind, BasePenalty)
 }
 """Penalties and sets by the names that a file has for them, such as ``"elastic_net"``."""
 

@@ -41,7 +41,7 @@ class BackendInfo(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """A backend and a device, ready to make arrays; what `select` returns.
 
@@ -107,6 +107,10 @@ class Selection:
     def __reduce__(self) -> Any:
         """Pickle and copy what was selected: modules and devices belong to a process."""
         return select, (f"{self.backend.name}:{self.device_name}",)
+
+    def __repr__(self) -> str:
+        """Give the call that selects the same, in one line."""
+        return f"agd.backends.select({f'{self.backend.name}:{self.device_name}'!r})"
 
     def __str__(self) -> str:
         """Give the backend and the device as one phrase."""

@@ -21,7 +21,7 @@ from agd.gradient.curvature import (
     hessian_vector_product,
     steepest_direction,
 )
-from agd.gradient.derivatives import choose_gradient, difference
+from agd.gradient.derivatives import choose_gradient, difference, grad, value_and_grad
 from agd.gradient.function import Bounds, FunctionObjective, shared_rows
 from agd.gradient.gradient_check import GradientCheck, check_gradient
 from agd.gradient.linear import LinearObjective, largest_curvature
@@ -48,8 +48,10 @@ __all__ = [
     "critical_point",
     "difference",
     "directional_derivative",
+    "grad",
     "hessian_vector_product",
     "largest_curvature",
     "shared_rows",
     "steepest_direction",
+    "value_and_grad",
 ]

@@ -11,7 +11,14 @@ import optree
 
 from agd import backends
 from agd._typing import Array, Namespace, Tree
-from agd._validation import as_choice, as_gradient, as_value, writable_copy, write_counts
+from agd._validation import (
+    as_choice,
+    as_gradient,
+    as_point,
+    as_value,
+    writable_copy,
+    write_counts,
+)
 
 __all__ = [
     "Analytic",
@@ -23,6 +30,8 @@ __all__ = [
     "difference",
     "difference_points",
     "difference_quotient",
+    "grad",
+    "value_and_grad",
 ]
 
 
@@ -403,6 +412,51 @@ def choose_gradient(
             "NumPy or detach() on the way). Compute with x's library, or pass jac='2-point'"
         )
     return _by_differences(fun, "2-point", x0, batch, probes)
+
+
+def value_and_grad(fun: Callable[..., Any], jac: Any = None) -> Callable[..., tuple[Any, Any]]:
+    """Return the function that gives the value of another one, and its gradient.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args)``: a number, for a tree of arrays x of any library.
+    jac : callable, True, "autodiff", "2-point", "3-point", optional
+        Where the gradient comes from, as of ``agd.minimize``: by default the library's automatic differentiation,
+        or finite differences.
+
+    Returns
+    -------
+    callable
+        ``f(x, *args)``: the value and the gradient, in the structure of x.
+
+    Examples
+    --------
+    >>> value, slope = value_and_grad(lambda x: (x**2).sum(), jac="3-point")([1.0, 2.0])
+    >>> float(value), slope.round(6)
+    (5.0, array([2., 4.]))
+    """
+    if not callable(fun):
+        raise TypeError(f"fun must be a function, got {fun!r} ({type(fun).__name__})")
+
+    def pair(x: Any, *args: Any) -> tuple[Any, Any]:
+        point = as_point(x, name="x")
+        return choose_gradient(fun, jac, point, args).value_and_grad(point, *args)
+
+    return pair
+
+
+def grad(fun: Callable[..., Any], jac: Any = None) -> Callable[..., Any]:
+    """Return the gradient of a function, as a function: see `value_and_grad`, whose second result it returns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grad(lambda p: p["a"] ** 2 + 3.0 * p["b"], "3-point")({"a": np.asarray(2.0), "b": np.asarray(1.0)})["a"].round(6)
+    np.float64(4.0)
+    """
+    pair = value_and_grad(fun, jac)
+    return lambda x, *args: pair(x, *args)[1]
 
 
 def central(how: Gradient, x0: Tree) -> Gradient:

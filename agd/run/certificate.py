@@ -231,11 +231,14 @@ class Certificate:
         ``agd.minimize(..., certify=True)``.
     source : str or None
         How mu and L were had: "power iteration", "the path of the run", "Hessian", "penalty".
+    direction : tree of arrays, or None
+        A unit direction, like the point, in which the objective falls from a critical point that is no minimum:
+        what leads out of a saddle.
 
     Examples
     --------
     >>> Certificate(1e-9, 1e-8, curvature=4.0, largest_step=0.5)
-    |g| 1e-09 against 1e-08, L 4, 2/L 0.5
+    |g| 1e-09 against 1e-08, largest curvature L 4, steps below 2/L 0.5
     """
 
     grad_norm: Any
@@ -249,16 +252,17 @@ class Certificate:
     distance: Any = None
     kind: str | None = None
     source: str | None = None
+    direction: Any = None
 
     def __repr__(self) -> str:
         """Say what is known, in one line."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         parts = [f"|g| {_format_number(self.grad_norm)} against {_format_number(self.tolerance)}"]
         labels = {
-            "curvature": "L",
-            "largest_step": "2/L",
-            "least_curvature": "mu",
-            "condition": "L/mu",
+            "curvature": "largest curvature L",
+            "largest_step": "steps below 2/L",
+            "least_curvature": "least curvature mu",
+            "condition": "condition number L/mu",
             "contraction": "contraction predicted",
             "observed": "contraction observed",
             "distance": "distance at most",
@@ -270,6 +274,8 @@ class Certificate:
             for name, label in labels.items()
             if known[name] is not None
         ]
+        if self.direction is not None:
+            parts.append("a way down along direction")
         return ", ".join(parts)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -636,7 +637,22 @@ def classify_result(
         condition=L / mu if convex else None,
         contraction=predicted_contraction(mu, L, kind, rate) if convex and kind else None,
         source="Hessian",
+        direction=_direction_down(point, result.x, fun, jac, args) if mirrored else point.direction,
     )
+
+
+def _direction_down(
+    point: CriticalPoint, x: Tree, fun: Callable[..., Any], jac: Any, args: tuple[Any, ...]
+) -> Tree:
+    """Return where the negative of a function falls, at a point that is known as one of the function itself."""
+    if point.kind not in ("saddle", "minimum"):
+        return None
+
+    def negated(f: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *inputs: optree.tree_map(operator.neg, f(*inputs))
+
+    turned = negated(jac) if callable(jac) else jac
+    return critical_point(negated(fun), x, turned, args, grad_tol=point.grad_tol).direction
 
 
 def _add_penalty(

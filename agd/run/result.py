@@ -110,8 +110,8 @@ _ADVICE = {
         "stopped at the deadline before it converged: allow more seconds, or start from this result"
     ),
     Status.NO_MINIMUM: (
-        "the gradient vanishes at a point that is no minimum: start elsewhere, or leave it along the direction "
-        "that agd.critical_point gives"
+        "the gradient vanishes at a point that is no minimum: start elsewhere, or leave it along "
+        "certificate.direction, which agd.critical_point gives as well"
     ),
     Status.PLATEAU: (
         "the value no longer falls, but the gradient is not small: the noise of the mini-batches, or columns "
@@ -213,6 +213,7 @@ def observed_contraction(nit: Any, size: Any) -> Any:
 
 MAX_COLUMNS = 88  # characters of the table's right side
 MAX_LEAVES = 8  # of a tree in the table; the rest is counted
+MAX_NAMES = 30  # coefficients beside their names; the rest is counted
 MAX_ENTRIES = 1000  # a larger array is named, not copied to the host
 
 
@@ -294,29 +295,52 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Give the same table as HTML, for a notebook."""
+        left, right = (
+            "text-align:right;vertical-align:top",
+            "text-align:left;white-space:pre;font-family:monospace",
+        )
         rows = "".join(
-            f'<tr><th style="text-align:right">{html.escape(name)}</th>'
-            f'<td style="text-align:left"><pre style="margin:0">{html.escape(text)}</pre></td></tr>'
+            f'<tr><th style="{left}">{html.escape(name)}</th><td style="{right}">{html.escape(text)}</td></tr>'
             for name, text in self._rows()
         )
         return f"<table><tbody>{rows}</tbody></table>"
 
     def _rows(self) -> Iterator[tuple[str, str]]:
-        names = [name for name in self.keys() if name not in ("history", "success", "message")]
-        if "coef" in names:  # a linear fit: its point is its coefficients
-            names.remove("x")
-        absent = ("alpha", "feature_names", "label_dtype", "n_passes", "penalty", "targets")
-        names = [name for name in names if name not in absent or self[name] is not None]
+        """Give names and values: the model of a fit, how the run ended, where, and the rest."""
+        absent = (
+            "alpha",
+            "classes",
+            "feature_names",
+            "label_dtype",
+            "n_passes",
+            "penalty",
+            "targets",
+        )
+        names = [name for name in self.keys() if name not in absent or self[name] is not None]
+        yield from self._model_rows()
         yield "message", _wrap_lines(self.message)
-        for name in ("status", *(n for n in names if n != "status")):
-            value = self[name]
-            if name == "status" and isinstance(value, Status):
-                yield name, f"{int(value)} ({value.name})"
-            elif name in ("x", "jac", "coef", "intercept"):
-                yield from _leaf_rows(name, value)
-            else:
-                yield name, _wrap_lines(_text(value))
+        shown = {"history", "success", "message", "coef", "intercept", "feature_names"}
+        if "coef" in names:  # a linear fit: its point is its coefficients
+            shown.add("x")
+        first = ("status", "x", "fun", "nit", "loss", "penalty", "method")
+        for name in (*first, *(name for name in names if name not in first)):
+            if name in names and name not in shown:
+                yield from self._row(name, self[name])
         yield "history", f"{len(self.history.nit)} observations"
+
+    def _model_rows(self) -> Iterator[tuple[str, str]]:
+        """Give what stands above all else; nothing of a result that is no model."""
+        return iter(())
+
+    def _row(self, name: str, value: Any) -> Iterator[tuple[str, str]]:
+        if name == "status" and isinstance(value, Status):
+            yield name, f"{int(value)} ({value.name})"
+        elif name in ("x", "jac", "coef", "intercept"):
+            yield from _leaf_rows(name, value)
+        elif name == "n_sync":
+            yield name, f"{value} (reads by the host)"
+        else:
+            yield name, _wrap_lines(_text(value))
 
 
 def _wrap_lines(text: str) -> str:
@@ -410,6 +434,19 @@ class FitResult(Result):
     alpha: float | None = None
     label_dtype: str | None = None
     penalty: Penalty | None = None
+
+    def _model_rows(self) -> Iterator[tuple[str, str]]:
+        """Give the coefficients of one problem beside their names; the array of them where they have none."""
+        names, coef = self.feature_names, self.coef
+        if names is None or coef.ndim > 1:
+            yield from self._row("coef", coef)
+        else:
+            width = max(map(len, names[:MAX_NAMES]))
+            numbers = backends.to_numpy(coef[:MAX_NAMES])
+            lines = [f"{name:<{width}}  {x:.6g}" for name, x in zip(names, numbers, strict=False)]
+            more = len(names) - len(lines)
+            yield "coef", "\n".join([*lines, *([f"and {more} more"] if more else [])])
+        yield from self._row("intercept", self.intercept)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the data behind, and what was computed from them."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import agd
 from agd import backends
 from agd._validation import as_gradient, as_value
 from agd.gradient import choose_gradient, difference
@@ -392,3 +393,20 @@ def test_jax_compiles_what_it_traces_and_says_what_it_does_not():
     np.testing.assert_allclose(grads["x"], [[3.0, 12.0]] * 2, rtol=1e-12)
     by_steps = jax.jit(choose_gradient(lambda x: (x**3).sum(), "3-point", x).value_and_grad)
     np.testing.assert_allclose(by_steps(x)[1], [3.0, 12.0], rtol=1e-8)
+
+
+def test_gradients_are_functions_of_the_point(xp):
+    def f(x, scale=1.0):
+        return scale * xp.ns.sum(x * x)
+
+    point = xp.asarray([1.0, -2.0])
+    value, slope = agd.value_and_grad(f)(point, 2.0)
+    rtol = 2e-3 if xp.rtol > 1e-6 else 1e-6
+    assert float(value) == pytest.approx(10.0)
+    np.testing.assert_allclose(xp.to_numpy(slope), [4.0, -8.0], rtol=rtol)
+    np.testing.assert_array_equal(xp.to_numpy(agd.grad(f)(point, 2.0)), xp.to_numpy(slope))
+    assert type(slope) is type(point)
+    by_hand = agd.grad(f, jac=lambda x, scale: 2.0 * scale * x)(point, 2.0)
+    np.testing.assert_allclose(xp.to_numpy(by_hand), [4.0, -8.0])
+    with pytest.raises(TypeError, match="fun must be a function, got 3"):
+        agd.grad(3)

@@ -33,6 +33,7 @@ QUICK_FILES = (
     "doors/test_fit.py",
     "doors/test_fit_degenerate_data.py",
     "doors/test_inference.py",
+    "doors/test_model_file.py",
     "doors/test_line.py",
     "doors/test_minimize.py",
     "doors/test_minimize_bad_input.py",

@@ -47,7 +47,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        assert self.open[-1] in ("th", "pre")
+        assert self.open[-1] in ("th", "td")
         self.cells[-1] += data
 
 
@@ -56,7 +56,7 @@ def table(found):
     checker.feed(found._repr_html_())
     checker.close()
     assert checker.open == []
-    assert checker.tags == {"table", "tbody", "tr", "th", "td", "pre"}
+    assert checker.tags == {"table", "tbody", "tr", "th", "td"}
     return dict(zip(checker.cells[::2], checker.cells[1::2], strict=True))
 
 
@@ -66,7 +66,13 @@ def test_a_result_prints_as_a_short_table_and_the_same_in_html(xp):
     lines = repr(found).split("\n")
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 110
-    assert lines[0].strip() == f"message: {found.message}"
+    assert [line.split(":")[0].strip() for line in lines[:4]] == [
+        "coef",
+        "intercept",
+        "message",
+        "status",
+    ]
+    assert lines[2].strip() == f"message: {found.message}"
     cells = table(found)
     assert cells["status"] == "0 (CONVERGED)"
     assert cells["nit"] == str(found.nit)
@@ -75,6 +81,40 @@ def test_a_result_prints_as_a_short_table_and_the_same_in_html(xp):
     assert "x" not in cells  # a fit's point is its coefficients
     for name, text in cells.items():
         assert f"{name}: {text.splitlines()[0]}" in repr(found)
+
+
+def test_coefficients_stand_beside_the_names_of_their_columns():
+    pandas = pytest.importorskip("pandas")
+    X, y = made()
+    frame = pandas.DataFrame(X, columns=["age", "height & weight", "c"])
+    found = agd.fit(frame, y)
+    lines = table(found)["coef"].split("\n")
+    assert [line.split("  ")[0] for line in lines] == ["age", "height & weight", "c"]
+    np.testing.assert_allclose([float(line.split()[-1]) for line in lines], found.coef, rtol=1e-5)
+    assert "height &amp; weight" in found._repr_html_()
+    wide = np.random.default_rng(0).normal(size=(60, 50))
+    many = agd.fit(pandas.DataFrame(wide, columns=[f"column {i}" for i in range(50)]), y)
+    assert table(many)["coef"].endswith("and 20 more")
+
+
+def test_a_saddle_is_left_along_the_direction_of_the_certificate():
+    def f(x):
+        return x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+
+    found = agd.minimize(f, [1.0, 0.0], certify=True)
+    assert "certificate.direction" in found.message
+    step = 0.1 * np.asarray(found.certificate.direction)
+    assert f(found.x + step) < f(found.x)
+    below = agd.minimize(f, found.x + step, certify=True)
+    assert below.certificate.kind == "minimum"
+    assert below.certificate.direction is None
+    top = agd.maximize(lambda x: -f(x), [1.0, 0.0], certify=True)
+    assert -f(top.x + 0.1 * np.asarray(top.certificate.direction)) > -f(top.x)
+
+
+def test_a_selection_is_one_line():
+    chosen = agd.backends.select("numpy")
+    assert repr(chosen) == "agd.backends.select('numpy:cpu')"
 
 
 def test_a_tables_text_is_escaped():
@@ -136,7 +176,10 @@ def test_a_running_result_prints():
 def test_the_certificate_says_only_what_it_knows():
     assert repr(Certificate(1e-9, 1e-8)) == "|g| 1e-09 against 1e-08"
     known = Certificate(np.asarray([1e-9, 1e-7]), {"w": 1e-8}, curvature=4.0, kind="minimum")
-    assert repr(known) == "|g| 1e-09 to 1e-07 against {'w': 1e-08}, L 4, kind minimum"
+    assert (
+        repr(known)
+        == "|g| 1e-09 to 1e-07 against {'w': 1e-08}, largest curvature L 4, kind minimum"
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])

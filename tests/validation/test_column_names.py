@@ -43,7 +43,7 @@ FITS = {
 def test_names_are_kept_and_held_against_rows_to_predict_for(fit):
     found = fit(Frame(X, NAMES), Y)
     assert found.feature_names == NAMES
-    assert "feature_names" in repr(found)
+    assert "coef: a  " in repr(found)
     assert (found.predict(Frame(X, NAMES)) == found.predict(X)).all()
     with pytest.raises(ValueError, match="column 0 must be 'a', got 'b'"):
         found.predict(Frame(X[:, [1, 0, 2]], ["b", "a", "c"]))
