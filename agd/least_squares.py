@@ -7,12 +7,13 @@ results those of ``agd.run``.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optree
@@ -52,9 +53,11 @@ SCIPY_METHODS = ("trf", "dogbox")
 # From so many problems on, the normal equations are formed on the device.
 MAX_TRIANGULAR_PROBLEMS = 32
 # A block of problems in the host's memory whose residuals and Jacobian stay in cache.
-BLOCK_BYTES = 2**21
+BLOCK_BYTES = 2**23
 # Problems that have ended are taken out where they are this share: a new shape costs a library that compiles more.
 MIN_ENDED_SHARE, MIN_ENDED_SHARE_COMPILED = 0.1, 0.75
+# What is left of a block is solved together with what is left of others from this share on.
+MAX_POOLED_SHARE = 0.2
 # The relative error of a Jacobian, as a power of the rounding.
 NOISE_POWER = {"jac": 1.0, "autodiff": 1.0, "2-point": 0.7, "3-point": 0.7}
 
@@ -384,13 +387,19 @@ class _Fit:
         count = int(self.x.shape[0])
         self.selectable = self.method.normal and self._rows_are_independent()
         size = self._block_size() if self.selectable else count
-        parts = []
-        for first in range(0, count, size):
-            rows = np.arange(first, min(first + size, count))
-            parts.append(
-                self._solve(rows, scale) if len(rows) < count else self._solve(None, scale)
-            )
-        self.state = self.method.refuse_dependent(FitState.join(parts))
+        ended: list[tuple[HostArray, FitState]] = []
+        blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+        groups: Iterable[_Group] = (self._begin(rows, scale, len(blocks) == 1) for rows in blocks)
+        # The last problems of a block take most of its steps: those of all blocks are solved together.
+        share = MAX_POOLED_SHARE if len(blocks) > 1 else 0.0
+        while True:
+            advanced = [self._advance(group, share, ended) for group in groups]
+            left = [group for group in advanced if group is not None]
+            if not left:
+                break
+            groups = self._pool(left, size)
+            share = share if len(groups) > 1 else 0.0
+        self.state = self.method.refuse_dependent(_join_in_order(ended))
 
     def _rows_are_independent(self) -> bool:
         """Return whether some problems can be evaluated without the others: of two that is tried.
@@ -421,10 +430,28 @@ class _Fit:
         per_problem = itemsize * self.residual_count * (2 * p + 2)
         return max(MAX_TRIANGULAR_PROBLEMS, BLOCK_BYTES // per_problem)
 
-    def _solve(self, rows: HostArray | None, scale: Any) -> FitState:
-        """Solve some of the problems, or all, and return their final states in order."""
+    def _evaluate_blocks(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return residuals and Jacobian of all problems, block by block."""
+        xp, count = backends.namespace(x), int(x.shape[0])
+        size = self._block_size() if self.selectable else count
+        parts = []
+        for first in range(0, count, size):
+            problem, point = self.problem, x
+            if size < count:
+                rows = self._as_rows(np.arange(first, min(first + size, count)))
+                problem, point = problem.select(rows), xp.take(x, rows, axis=0)
+            raw, _ = problem.evaluate(point)
+            parts.append((raw, *problem.linearise(point, raw)))
+        raw, f, jacobian = (
+            parts_of[0] if len(parts) == 1 else xp.concat(parts_of, axis=0)
+            for parts_of in zip(*parts, strict=True)
+        )
+        return raw, f, jacobian
+
+    def _begin(self, rows: HostArray, scale: Any, whole: bool) -> _Group:
+        """Evaluate the first points of some of the problems, or of all."""
         problem, x = self.problem, self.x
-        if rows is not None:
+        if not whole:
             chosen, xp = self._as_rows(rows), backends.namespace(x)
             problem, x = problem.select(chosen), xp.take(x, chosen, axis=0)
             scale = None if scale is None else xp.take(scale, chosen, axis=0)
@@ -434,30 +461,50 @@ class _Fit:
         monitor = _Monitor(self.criterion, state, self.start_time)
         if not self.method.normal:
             self.history = HistoryLog(monitor.first, state.numbers.nfev)
-        order, ended = np.arange(int(x.shape[0])), []
+        return _Group(rows, problem, state, monitor)
+
+    def _advance(
+        self, group: _Group, share: float, ended: list[tuple[HostArray, FitState]]
+    ) -> _Group | None:
+        """Step until no more than a share of a group runs; return it, or None where all have ended."""
+        order, problem, state, monitor = group
+        first_count = len(order)
         while True:
             state = monitor.check(state)
             if not state.running.any():
                 problem, state = self._refine(problem, state)
-                if not state.running.any():
-                    break
-            left = self._problems_left(state)
-            if left is not None:
-                gone = np.flatnonzero(~state.running)
+            running = int(state.running.sum())
+            if not running:
+                ended.append((order, state.without_residuals() if self.method.normal else state))
+                return None
+            pooled = running <= share * first_count
+            if pooled or self._takes_out(state):
+                left, gone = np.flatnonzero(state.running), np.flatnonzero(~state.running)
                 ended.append((order[gone], state.take(gone).without_residuals()))
-                state, problem, order = (
-                    state.take(left),
-                    problem.select(self._as_rows(left)),
-                    order[left],
-                )
                 monitor.take(left)
+                state, problem = state.take(left), problem.select(self._as_rows(left))
+                order = order[left]
+            if pooled:
+                return _Group(order, problem, state, monitor)
             state = self.method.step(problem, state, self._noise(problem))
             state = self._after_step(state, monitor)
-        if not ended:
-            return state.without_residuals() if self.method.normal else state
-        ended.append((order, state.without_residuals()))
-        positions = np.argsort(np.concatenate([numbers for numbers, _ in ended]))
-        return FitState.join([part for _, part in ended]).take(positions)
+
+    def _pool(self, groups: list[_Group], size: int) -> list[_Group]:
+        """Join what is left of several groups to as few of a size as will do."""
+        pooled, count = [], 0
+        members: list[_Group] = []
+        for group in groups:
+            members.append(group)
+            count += len(group.order)
+            if count >= size or group is groups[-1]:
+                order = np.concatenate([member.order for member in members])
+                state = FitState.join([member.state for member in members])
+                monitor = _Monitor.join([member.monitor for member in members])
+                pooled.append(
+                    _Group(order, self.problem.select(self._as_rows(order)), state, monitor)
+                )
+                members, count = [], 0
+        return pooled
 
     def _noise(self, problem: Any) -> float:
         """Return the relative error of the Jacobian."""
@@ -470,12 +517,10 @@ class _Fit:
         what = "jac" if np.isfinite(state.numbers.cost[0]) else "residuals"
         raise ValueError(f"{what} must be finite at x0: a value is NaN or infinite there")
 
-    def _problems_left(self, state: FitState) -> HostArray | None:
-        """Return which problems go on, where those that have ended are enough to be taken out."""
+    def _takes_out(self, state: FitState) -> bool:
+        """Return whether those that have ended are enough to be taken out."""
         share = MIN_ENDED_SHARE_COMPILED if self.row.compiles else MIN_ENDED_SHARE
-        if not self.selectable or 1.0 - state.running.mean() < share:
-            return None
-        return np.flatnonzero(state.running)
+        return self.selectable and 1.0 - float(state.running.mean()) >= share
 
     def _after_step(self, state: FitState, monitor: _Monitor) -> FitState:
         """Note the step in the history, and call the user's callback."""
@@ -505,8 +550,7 @@ class _Fit:
         state, numbers = self.state, self.state.numbers
         x, xp = self._on_device(state.x), backends.namespace(self.x)
         if state.raw is None:
-            raw, _ = self.problem.evaluate(x)
-            f, jacobian = self.problem.linearise(x, raw)
+            raw, f, jacobian = self._evaluate_blocks(x)
         else:
             raw, f, jacobian = state.raw, state.f, state.jacobian
         gradient = (xp.matrix_transpose(jacobian) @ f[..., None])[..., 0]
@@ -591,12 +635,51 @@ class _Fit:
 MIN_NAMED_SHARE = 0.1  # of a dependent direction: a parameter with less is not named
 
 
+class _Group(NamedTuple):
+    """Problems that are stepped together.
+
+    Attributes
+    ----------
+    order : numpy.ndarray of int
+        Their numbers among all problems.
+    problem : ResidualFunction or CompiledResiduals
+        Their residuals.
+    state : FitState
+        Their state.
+    monitor : _Monitor
+        Their criteria.
+    """
+
+    order: Any
+    problem: Any
+    state: FitState
+    monitor: _Monitor
+
+
+def _join_in_order(ended: list[tuple[HostArray, FitState]]) -> FitState:
+    """Return the final states of all problems in the order of their numbers."""
+    if len(ended) == 1:
+        return ended[0][1]
+    order = np.argsort(np.concatenate([numbers for numbers, _ in ended]))
+    return FitState.join([state for _, state in ended]).take(order)
+
+
 class _Monitor:
     """Apply stopping criteria to the problems that run, by observations of their numbers."""
 
     def __init__(self, criterion: Criterion, state: FitState, start_time: float) -> None:
         self.criterion, self.start_time = criterion, start_time
         self.first = self.previous = observe_state(state)
+
+    @classmethod
+    def join(cls, monitors: list[_Monitor]) -> _Monitor:
+        """Return the monitor of several groups together."""
+        joined = copy.copy(monitors[0])
+        for name in ("first", "previous"):
+            columns = zip(*(vars(monitor)[name] for monitor in monitors), strict=True)
+            fields = [None if c[0] is None else np.concatenate(c) for c in columns]
+            setattr(joined, name, Observation(*fields))
+        return joined
 
     def check(self, state: FitState) -> FitState:
         """Return the state with the problems ended of which a criterion holds."""

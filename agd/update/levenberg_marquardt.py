@@ -57,7 +57,7 @@ MIN_RADIUS_RATIO, RADIUS_DECAY, MIN_GROWTH_RATIO, RADIUS_GROWTH = 0.25, 0.25, 0.
 # How near the length of a step comes to the radius, and after how many iterations at the latest.
 RADIUS_TOLERANCE, MAX_RADIUS_ITERATIONS = 0.01, 20
 # A gain this near to the prediction lets the damping fall by the second rather than to a third at the most.
-MAX_PLAIN_ERROR, FAST_DECAY = 0.1, 0.05
+MAX_PLAIN_ERROR, FAST_DECAY = 0.1, 1e-6
 # Refused steps grow the damping from at least the first; above the second there is no step that descends.
 MIN_GROWN_DAMPING, MAX_DAMPING = 1e-6, 1e16
 # Steps in a row whose gain rounding hides and that leave more than half of the best offset.
