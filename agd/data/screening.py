@@ -221,10 +221,13 @@ def screen(
             rows = of.map(functools.partial(screen_block, loss, check_X=check_X))
         reports = backends.namespace(rows[0]).stack(rows)
     xp = backends.namespace(reports)
-    # The same in every column of its row.
-    min_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
-    read = backends.to_numpy(xp.concat([reports, min_total])).astype(float)
-    total, reports_read = float(read[-1, 0]), read[:-1, : len(_EMPTY_REPORT)]
+    if blocks.weight is None and math.isfinite(blocks.row_count):
+        total, read = blocks.row_count, backends.to_numpy(reports).astype(float, copy=False)
+    else:  # the same in every column of its row
+        min_total = xp.min(blocks.total) + xp.zeros_like(reports[:1, :])
+        with_total = backends.to_numpy(xp.concat([reports, min_total])).astype(float)
+        total, read = float(with_total[-1, 0]), with_total[:-1]
+    reports_read = read[:, : len(_EMPTY_REPORT)]
     least = _BlockReport(*reports_read.min(axis=0).tolist())
     most = _BlockReport(*reports_read.max(axis=0).tolist())
     _check_finite(blocks, least, most)
@@ -243,7 +246,7 @@ def screen(
             _raise_first_error(blocks, 1, "y", kind, loss.outside)
         return Screened(blocks, None, min_weight_share, 1, check_X)
     if _has_many_classes(loss):
-        classes = _check_labels(loss, np.unique(read[:-1, len(_EMPTY_REPORT) :]).tolist())
+        classes = _check_labels(loss, np.unique(read[:, len(_EMPTY_REPORT) :]).tolist())
         numbered = classes == tuple(range(len(classes)))
         encoded = blocks if numbered else blocks.encode_labels(classes)
         return Screened(encoded, classes, min_weight_share, 1, check_X)

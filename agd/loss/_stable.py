@@ -89,6 +89,8 @@ def one_if_positive(s: Array, below: Array) -> Array:
 
 # Factors of at most 2 in one product, whose size float32 can hold; more saved no time when measured.
 MAX_FACTORS = 32
+# Of so few entries the calls of NumPy cost more than its `log1p`.
+MAX_PLAIN_LOG1P = 512
 
 
 def log1p(u: Array) -> Array:
@@ -104,7 +106,7 @@ def log1p(u: Array) -> Array:
     array([0.00000000e+00, 1.00000000e-20, 6.93147181e-01])
     """
     xp = backends.namespace(u)
-    if not backends.of(u).threaded:
+    if not backends.of(u).threaded or math.prod(u.shape) <= MAX_PLAIN_LOG1P:
         return xp.log1p(u)
     w = 1.0 + u
     return xp.log(w) + (u - (w - 1.0))

@@ -196,6 +196,10 @@ class _ScaledRows(NamedTuple):
         That model.
     alpha : float or numpy.ndarray, shape (p,)
         The curvatures of a ridge.
+    several : bool
+        Whether the predictor of a row has several outputs.
+    row_share : float
+        What the slopes of `row_terms` are still to be multiplied by: the share of rows that weigh the same.
     products : numpy.ndarray, shape (d, d), or None
         The products of the columns over n, where all rows have the same second derivative at the constant model.
     single : numpy.ndarray, shape (n, d), or None
@@ -213,6 +217,8 @@ class _ScaledRows(NamedTuple):
     unit: float
     null: _ConstantModel
     alpha: Any
+    several: bool = False
+    row_share: float = 1.0
     products: HostArray | None = None
     single: HostArray | None = None
 
@@ -236,7 +242,10 @@ class _ScaledRows(NamedTuple):
         np.subtract(X, mean, out=Z[:, :p])
         Z[:, p:] = 1.0
         null = _ConstantModel.of(base, y, share)
-        rows = cls(base, Z, work, y, share, mean, mean, 1.0, null, _ridge(base, mean))
+        several, row_share = base.outputs is not None, 1.0 / n if share is None else 1.0
+        rows = cls(
+            base, Z, work, y, share, mean, mean, 1.0, null, _ridge(base, mean), several, row_share
+        )
         if not in_span:
             rows = rows._with_products()
         return rows._scaled(np.sqrt(rows._variances()))
@@ -244,7 +253,7 @@ class _ScaledRows(NamedTuple):
     def _with_products(self) -> _ScaledRows:
         """Return the same with the products of the columns, where these are the first Hessian, and in which precision."""
         rows, n = self, len(self.y)
-        if self.base.outputs is None and self.Z.size * self.Z.shape[1] >= MIN_SINGLE_OPERATIONS:
+        if not self.several and self.Z.size * self.Z.shape[1] >= MIN_SINGLE_OPERATIONS:
             halves = self.work.reshape(-1).view(np.float32)[: 2 * self.Z.size]
             single, work = halves.reshape(2, *self.Z.shape)
             single[:] = self.Z
@@ -300,7 +309,7 @@ class _ScaledRows(NamedTuple):
         """Return the curvatures of a quadratic penalty in these coordinates, one for each parameter."""
         curvatures, p = np.zeros(len(self.scale)), len(self.mean)
         curvatures[:p] = self.alpha * self.scale[:p] ** 2
-        return curvatures if self.base.outputs is None else np.tile(curvatures, self.outputs)
+        return curvatures if not self.several else np.tile(curvatures, self.outputs)
 
     def start(self) -> HostArray:
         """Return the best constant model: the parameters of one output after the other."""
@@ -310,7 +319,7 @@ class _ScaledRows(NamedTuple):
 
     def predictor(self, x: HostArray) -> HostArray:
         """Return the rows' predictor, (n,) or (n, k), at a point, or its change along a step."""
-        if self.base.outputs is None:
+        if not self.several:
             return self.Z @ (self.scale * x)
         return self.Z @ (self.scale * x.reshape(self.outputs, -1)).T
 
@@ -327,25 +336,20 @@ class _ScaledRows(NamedTuple):
         """Return what `row_terms` does, for the loss of each row."""
         if self.share is None:
             return float(np.add.reduce(value)) / len(self.y), slope, h
-        share = self.share if self.base.outputs is None else self.share[:, None]
+        share = self.share if not self.several else self.share[:, None]
         return float(self.share @ value), slope * share, h
-
-    @property
-    def factor(self) -> float:
-        """What the slopes of `row_terms` are still to be multiplied by: the share of rows that weigh the same."""
-        return 1.0 / len(self.y) if self.share is None else 1.0
 
     def gradient(self, slope: HostArray) -> HostArray:
         """Return the gradient that these slopes of the rows make."""
-        if self.base.outputs is None:
-            return (self.factor * self.scale) * (slope @ self.Z)
-        grad: HostArray = (self.factor * self.scale) * (slope.T @ self.Z)
+        if not self.several:
+            return (self.row_share * self.scale) * (slope @ self.Z)
+        grad: HostArray = (self.row_share * self.scale) * (slope.T @ self.Z)
         return grad.reshape(-1)
 
     def slope_along(self, slope: HostArray, along: HostArray) -> float:
         """Return the derivative along a step that changes the predictor by `along`, where these are the slopes."""
         product = slope @ along if slope.ndim == 1 else np.vdot(slope, along)
-        return self.factor * float(product)
+        return self.row_share * float(product)
 
     def evaluate(self, x: HostArray) -> tuple[float, HostArray, HostArray]:
         """Return the value, the gradient, and what `hessian` takes of the rows."""
@@ -354,7 +358,7 @@ class _ScaledRows(NamedTuple):
 
     def hessian(self, h: HostArray) -> HostArray:
         """Return the Hessian of rows with these second derivatives; where one is negative it counts as 0."""
-        if self.base.outputs is not None:
+        if self.several:
             return self._hessian_of_outputs(h)
         Z = self.Z if self.single is None else self.single
         products, n = self.scale[:, None] * self.scale, len(h)
@@ -404,7 +408,7 @@ class _ScaledRows(NamedTuple):
         return g[..., :p] + self.mean * g[..., p:], np.asarray(g[..., p])
 
     def _by_output(self, x: HostArray) -> HostArray:
-        return x if self.base.outputs is None else x.reshape(self.outputs, -1)
+        return x if not self.several else x.reshape(self.outputs, -1)
 
 
 def _ridge(base: LinearObjective, mean: HostArray) -> Any:
@@ -732,6 +736,9 @@ class _LineOfRows:
 
     def __init__(self, rows: _ScaledRows) -> None:
         self.rows, self.ridge, self.evaluations = rows, rows.ridge(), 0
+        n, d = len(rows.y), len(self.ridge)
+        self.step_cost = STEP_EVALUATIONS * evaluation_cost(n, d)
+        self.hessian_cost = hessian_cost(n, d)
 
     def first_point(self, start: _Point | None = None) -> _Point:
         """Return the best constant model, which needs no product with the rows but that of the gradient.
@@ -796,8 +803,7 @@ class _LineOfRows:
             return True
         to_go, newer = math.log(tolerance / size), factor * min(1.0, size / begun.size)
         saved = math.ceil(to_go / math.log(factor)) - math.ceil(to_go / math.log(newer))
-        n, d = len(self.rows.y), len(self.ridge)
-        return saved * STEP_EVALUATIONS * evaluation_cost(n, d) > hessian_cost(n, d)
+        return saved * self.step_cost > self.hessian_cost
 
     def inverse_hessian(
         self, point: _Point, damping: float, *, factored: bool = True
