@@ -177,7 +177,7 @@ def fit(
           at most 262,144 entries with a prox, else n <= 32,768 and p <= 400, where a model of their costs has them
           sooner than L-BFGS, with `stop`, `init` and `callback` left out; also softmax, of at most 400 parameters,
           and 2,097,152 entries times squared classes.
-          A Hessian that is dear serves up to six steps. They are left where a fit has no minimum,
+          A Hessian that is dear serves several steps. They are left where a fit has no minimum,
           or takes more than 14 steps without a ridge.
         - ``"newton"``, "Newton": a convex loss of one output, as all but softmax are, with no penalty or `L2`,
           also the squared loss with an `L2` of weights; X not sparse, n >= p and n p² <= 4,000,000, or p <= 128
