@@ -32,6 +32,10 @@ from helpers.property_testing import given, st
 PENALTIES = pytest.mark.parametrize(
     "case", known_values.PENALTIES.values(), ids=known_values.PENALTIES
 )
+TRACED_PENALTIES = pytest.mark.parametrize(
+    "case", [case for case in known_values.PENALTIES.values() if not case.penalty.prox_on_host],
+    ids=[name for name, case in known_values.PENALTIES.items() if not case.penalty.prox_on_host],
+)  # fmt: skip
 SETS = [name for name, case in known_values.PENALTIES.items() if case.value == math.inf]
 
 
@@ -307,7 +311,7 @@ def test_sizes_at_both_ends_of_the_range():
 # -- inside other people's loops -----------------------------------------------------------------
 
 
-@PENALTIES
+@TRACED_PENALTIES
 @pytest.mark.backend("jax")
 def test_under_jit_vmap_and_while_loop(case):
     import jax
@@ -329,11 +333,9 @@ def test_under_jit_vmap_and_while_loop(case):
     np.testing.assert_allclose(u, case.prox, atol=1e-12)
 
 
-@PENALTIES
+@TRACED_PENALTIES
 @pytest.mark.backend("torch")
 def test_under_torch_vmap(case):
-    if case.penalty.prox_on_host:
-        return
     import torch
 
     one = torch.asarray(np.asarray(case.w))
