@@ -153,11 +153,9 @@ class Box(ConvexSet):
 
     def _bounds_for(self, w: Array) -> list[Array]:
         """Return both bounds in w's library, on its device; refuse shapes that do not broadcast to w."""
-        bounds = {"low": self.low, "high": self.high}
-        matched = {name: entries_like(name, bound, w) for name, bound in bounds.items()}
-        return [
-            backends.to_device_of(x, w) if isinstance(x, float) else x for x in matched.values()
-        ]
+        bounds: dict[str, Any] = {"low": self.low, "high": self.high}
+        arrays: list[Any] = [entries_like(name, bound, w) for name, bound in bounds.items()]
+        return [backends.to_device_of(x, w) if isinstance(x, float) else x for x in arrays]
 
     def inside(self, w: Array) -> Array:
         """Return whether all coefficients are within the bounds but for rounding, shape (...)."""
