@@ -212,11 +212,10 @@ def logistic_terms(t: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     (array([6.93147e-01, 1.00000e+03]), array([0.693147, 0.      ]), array([0.5, 1. ]), array([0.5, 0. ]))
     """
     xp = backends.namespace(t)
-    size = xp.abs(t)
-    e = xp.exp(-size)
+    above, below = positive_and_negative_part(t)
+    e = xp.exp(below - above)  # differentiated at 0, unlike |t|
     near = 1.0 / (1.0 + e)
     far, rest, positive = e * near, log1p(e), t > 0.0
-    above, below = positive_and_negative_part(t)
     slopes = xp.where(positive, near, far), xp.where(positive, far, near)
     return (above + rest, rest - below), slopes
 
