@@ -402,7 +402,7 @@ def newton_decrement(
     else:
         value_function = value_at
         hessian, value = hessian_from_values(
-            lambda moved: as_float64(value_function(at(moved))), point, eps**0.25 * unit
+            lambda moved: value_function(at(moved)), point, eps**0.25 * unit
         )
         hessian = hessian * unit[..., None] * unit[..., None, :]
         noise = hidden = VALUE_NOISE * eps**0.5 * np.abs(value)

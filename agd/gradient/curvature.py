@@ -275,13 +275,13 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
     point = backends.to_numpy(like)
     h = float(np.finfo(point.dtype).eps) ** 0.25 * np.maximum(1.0, np.abs(point))
 
-    def value_at(moved: Any) -> Any:
-        return as_float64(f.value(layout.unravel(backends.to_device_of(moved, like))))
+    def value_at(moved: Any) -> Array:
+        return f.value(layout.unravel(backends.to_device_of(moved, like)))
 
     return hessian_from_values(value_at, point, h.astype(point.dtype))[0]
 
 
-def hessian_from_values(value_at: Callable[[Any], Any], point: Any, h: Any) -> tuple[Any, Any]:
+def hessian_from_values(value_at: Callable[[Any], Array], point: Any, h: Any) -> tuple[Any, Any]:
     """Form the Hessian from n² + n + 1 values, by central second differences.
 
     H_ij = (f(+i+j) - f(+i) - f(+j) + 2 f - f(-i) - f(-j) + f(-i-j)) / (2 h_i h_j).
@@ -289,7 +289,7 @@ def hessian_from_values(value_at: Callable[[Any], Any], point: Any, h: Any) -> t
     Parameters
     ----------
     value_at : callable
-        ``value_at(point)``: the values, numpy.ndarray of the batch axes.
+        ``value_at(point)``: the values, an array of the batch axes.
     point, h : numpy.ndarray, shape (..., n)
         Where, and how far each entry is moved.
 
@@ -301,20 +301,28 @@ def hessian_from_values(value_at: Callable[[Any], Any], point: Any, h: Any) -> t
     n = point.shape[-1]
     h = (point + h) - point  # so that x + h is exact
 
-    def at(*moves: tuple[int, int]) -> Any:
+    def at(*moves: tuple[int, int]) -> Array:
         moved = np.array(point)
         for i, sign in moves:
             moved[..., i] = point[..., i] + sign * h[..., i]
         return value_at(moved)
 
-    middle, h = at(), h.astype(np.float64)
-    sides = [at((i, 1)) + at((i, -1)) for i in range(n)]
+    pairs = [(i, j) for i in range(n) for j in range(i)]
+    values = [at()]
+    for i in range(n):
+        values += at((i, 1)), at((i, -1))
+    for i, j in pairs:
+        values += at((i, 1), (j, 1)), at((i, -1), (j, -1))
+    # The host reads all values at once.
+    middle, *read = (x.astype(np.float64) for x in backends.read_together(values))
+    sums, h = [a + b for a, b in zip(read[::2], read[1::2], strict=True)], h.astype(np.float64)
+    sides, corners = sums[:n], dict(zip(pairs, sums[n:], strict=True))
     hessian = np.zeros((*point.shape, n))
     for i in range(n):
         hessian[..., i, i] = (sides[i] - 2.0 * middle) / h[..., i] ** 2
         for j in range(i):
-            corners = at((i, 1), (j, 1)) + at((i, -1), (j, -1))
-            rise = (corners + 2.0 * middle - sides[i] - sides[j]) / (2.0 * h[..., i] * h[..., j])
+            rise = corners[i, j] + 2.0 * middle - sides[i] - sides[j]
+            rise = rise / (2.0 * h[..., i] * h[..., j])
             hessian[..., i, j] = hessian[..., j, i] = rise
     return hessian, middle
 
