@@ -946,8 +946,10 @@ def load(path: str | Path, backend: str = "numpy") -> FitResult:
     """
     path = Path(path)
     model, chosen = Model.load(path), backends.select(backend)
+    # Chunked rows are predicted for by coefficients in memory, as of a fit.
+    make = np.asarray if chosen.backend.chunked else chosen.asarray
     try:
-        return _as_result(model, chosen.asarray)
+        return _as_result(model, make)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
