@@ -504,3 +504,18 @@ def test_unscaled_columns_are_told_their_condition(method, loss):
     with pytest.warns(agd.ConvergenceWarning, match=r"L/mu is \d\S*e\+\d+.*: use method='auto'"):
         result = agd.fit(X, MIXED, method=method, loss=loss, stop=stop)
     assert "raise max_iter" not in result.message
+
+
+@pytest.mark.parametrize("method", ["auto", "gd", "lbfgs", "svrg"])
+def test_counts_that_are_all_0_have_no_fit(method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", agd.ConvergenceWarning)
+        result = agd.fit(ROWS, np.zeros(40), loss="poisson", method=method)
+        assert (result.status, result.success) == (Status.UNBOUNDED, False)
+        if method == "svrg":
+            return
+        X, y = np.stack([ROWS, ROWS]), np.stack([MIXED, np.zeros(40)])
+        many = agd.fit(X, y, loss="poisson", method=method)
+    assert many.success.tolist() == [True, False]
+    assert many.status[1] == Status.UNBOUNDED
+    assert "all counts are 0" in many.message

@@ -302,6 +302,9 @@ def _explain_status(
     separated = _separated_problems(result, objective, min_weight_share)
     if separated.any():
         return without_minimum(result, where=separated)
+    without_counts = _problems_without_counts(result, objective)
+    if without_counts.any():
+        return without_minimum(result, where=without_counts, words=NO_COUNT_WORDS)
     result = _mark_diverged(result, method)
     if np.any(result.status == Status.DIVERGED):
         return _explain_divergence(result, objective, method)
@@ -318,6 +321,32 @@ SEPARATION_WORDS = (
     "the classes are perfectly separated, so the coefficients grow without bound and no minimum exists: add a "
     "penalty, such as penalty=agd.loss.L2(1e-3)"
 )
+
+
+NO_COUNT_WORDS = "all counts are 0, so the intercept falls without bound and no minimum exists"
+MAX_VALUE_WITHOUT_COUNTS = (
+    1e-2  # of a mean loss that is the mean of the predictions, where no row counts
+)
+
+
+def _problems_without_counts(result: FitResult, objective: Any) -> Any:
+    """Return the problems whose targets are all 0 under a loss that then falls for ever, shape (...): one read."""
+    base, value = objective.linear_objective, np.asarray(result.fun)
+    none = np.zeros(np.shape(result.status), dtype=bool)
+    counts = base.loss.has_recession_direction and base.loss.classes is None
+    if not counts or base.penalty is not None or result.intercept is None or base.blocks.lazy:
+        return none
+    suspected = (value > 0.0) & (value < MAX_VALUE_WITHOUT_COUNTS)
+    if not suspected.any():
+        return none
+    total = backends.to_numpy(base.blocks.sum(_sum_of_targets)[0])
+    return suspected & (total == 0.0)
+
+
+def _sum_of_targets(_: Any, y: Array, weight: Any) -> list[Array]:
+    """Sum the targets of one block, with their weights."""
+    xp = backends.namespace(y)
+    return [xp.sum(y if weight is None else y * weight, axis=-1)]
 
 
 def _separated_problems(result: FitResult, objective: Any, min_weight_share: float) -> Any:
