@@ -234,7 +234,7 @@ def _translated(products: Any, shift: Any, *, has_intercept: bool) -> Any:
     return xp.concat([upper, xp.concat([side, total], axis=-1)[..., None, :]], axis=-2)
 
 
-def _merge_sums(has_intercept: bool, parts: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+def _add_score_sums(has_intercept: bool, parts: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
     """Merge the sums of `_block_sums` over disjoint rows, about the centre of the first."""
     centre, numbers, *products = parts[0]
     for other_centre, other_numbers, *others in parts[1:]:
@@ -253,7 +253,7 @@ def _chunk_sums(plan: _Pass, arguments: tuple[Array, ...], chunk: ArrayData) -> 
     if are_small_problems(chunk):
         return map_small_problems(f, chunk, more=arguments)
     problems, d = math.prod(chunk.batch_shape), int(chunk.X.shape[-1]) + plan.has_intercept
-    merge = functools.partial(_merge_sums, plan.has_intercept)
+    merge = functools.partial(_add_score_sums, plan.has_intercept)
     size = 8 * max(1, problems) * d * d * max(1, len(plan.factors))
 
     def sum_strip(strip: list[Any]) -> tuple[Array, ...]:
@@ -289,7 +289,7 @@ def _sum_rows(
     with backends.device_context(data.X), np.errstate(all="ignore"):
         sums = data.merge_chunks(
             functools.partial(_chunk_sums, plan, (coef, constant, *roots)),
-            functools.partial(_merge_sums, plan.has_intercept),
+            functools.partial(_add_score_sums, plan.has_intercept),
         )
         centre, numbers, *products = (x.astype(float) for x in backends.read_together(list(sums)))
     symmetric = [0.5 * (x + np.swapaxes(x, -1, -2)) for x in products]
@@ -389,7 +389,7 @@ class _Precision(NamedTuple):
         return cls(float(xp.finfo(like.dtype).eps), sums)
 
 
-class _Inverse(NamedTuple):
+class _InverseInformation(NamedTuple):
     """The inverse of a matrix of products, centred, and what of it exists."""
 
     matrix: HostArray
@@ -410,7 +410,7 @@ def _invert(
     *,
     has_intercept: bool,
     factor: Callable[[HostArray, HostArray], HostArray] | None = None,
-) -> _Inverse:
+) -> _InverseInformation:
     """Invert sums of products in centred columns of length 1, and say what dependent columns leave open.
 
     `factor(centre, scale)` gives R of a QR of the rows, where products of badly conditioned columns lose too much.
@@ -452,7 +452,7 @@ def _invert(
     open_share = np.sqrt(np.sum(null * null, axis=-1))
     rank = np.sum(nonzero, axis=-1)
     if constant is None:
-        return _Inverse(inverse, centre, open_share <= MIN_NULL_SHARE, rank)
+        return _InverseInformation(inverse, centre, open_share <= MIN_NULL_SHARE, rank)
     pull = centre / unit
     across = np.sqrt(np.sum(np.sum(pull[..., :, None] * null, axis=-2) ** 2, axis=-1))
     size = np.sqrt(np.sum(pull * pull, axis=-1))
@@ -460,7 +460,7 @@ def _invert(
     estimable = np.concatenate([open_share <= MIN_NULL_SHARE, fixed[..., None]], axis=-1)
     whole = np.zeros_like(products)
     whole[..., :-1, :-1], whole[..., -1, -1] = inverse, 1.0 / constant
-    return _Inverse(whole, centre, estimable, rank + 1)
+    return _InverseInformation(whole, centre, estimable, rank + 1)
 
 
 def _check_model(model: LinearModel, kind: str, *, weighted: bool) -> None:
@@ -567,7 +567,7 @@ def _model_covariance(model: LinearModel, data: BaseData) -> Covariance:
     )  # fmt: skip
 
 
-def _invert_sums(sums: _HostSums, data: BaseData, loss: Loss, *, has_intercept: bool) -> _Inverse:
+def _invert_sums(sums: _HostSums, data: BaseData, loss: Loss, *, has_intercept: bool) -> _InverseInformation:
     """Invert the first products of a pass; those of the squared loss by QR where their condition asks for it."""
 
     def factor(centre: HostArray, scale: HostArray) -> HostArray:
@@ -809,7 +809,7 @@ def _add_up(data: BaseData, block: Callable[..., Any], *, targets: bool = False)
         return [x.astype(float) for x in backends.read_together(sums)]
 
 
-class _Fit(NamedTuple):
+class _FittedRows(NamedTuple):
     """Sums over the predictions, and those of the best constant model."""
 
     sums: _FitSums
@@ -817,7 +817,7 @@ class _Fit(NamedTuple):
     null_deviance: HostArray
 
 
-def _describe(model: LinearModel, data: BaseData) -> _Fit:
+def _describe(model: LinearModel, data: BaseData) -> _FittedRows:
     """Make one pass over the rows, and one over the targets."""
     coef, intercept = model.params
     like = coef[..., 0] if intercept is None else intercept
@@ -831,7 +831,7 @@ def _describe(model: LinearModel, data: BaseData) -> _Fit:
         constant = _constant_beside_offsets(model.loss, data, constant)
     block = functools.partial(_null_block, model.loss, constant)
     squares, null = _add_up(data, block, targets=True)
-    return _Fit(sums, squares, null)
+    return _FittedRows(sums, squares, null)
 
 
 MAX_SCORING_STEPS = 100
@@ -900,7 +900,7 @@ def deviance(model: LinearModel, data: BaseData) -> HostArray:
     return _describe(model, data).sums.deviance
 
 
-def _log_likelihood(model: LinearModel, data: BaseData, fit: _Fit, dispersion: HostArray) -> Any:
+def _log_likelihood(model: LinearModel, data: BaseData, fit: _FittedRows, dispersion: HostArray) -> Any:
     """Return the log likelihood; the normal distribution has the variance at which it is largest, as by least squares."""
     if model.loss.quadratic:
         dispersion = fit.sums.deviance / fit.sums.rows

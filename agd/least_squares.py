@@ -211,7 +211,7 @@ def least_squares(
             f"residuals must be a function of x, got {residuals!r} ({type(residuals).__name__})"
         )
     args = args if isinstance(args, tuple) else (args,)
-    fit = _fit(
+    fit = _minimise_residuals(
         residuals, x0, args, jac=jac, bounds=bounds, method=method, loss=loss, f_scale=f_scale,
         x_scale=x_scale, weights=weights, stop=stop, batch=batch, callback=callback,
     )  # fmt: skip
@@ -221,7 +221,7 @@ def least_squares(
     return result
 
 
-def _fit(
+def _minimise_residuals(
     residuals: Callable[..., Any],
     x0: Tree,
     args: tuple[Any, ...],
@@ -248,7 +248,7 @@ def _fit(
         raise ValueError(f"method='lm-geodesic' needs loss='linear', got loss={loss!r}")
     point = writable_copy(as_point(x0, batch))
     with backends.device_context(optree.tree_leaves(point)[0]):
-        point, limits = _project_start(point, bounds, batch)
+        point, limits = _start_within_bounds(point, bounds, batch)
         like = optree.tree_leaves(point)[0]
         problem = choose_residuals(
             residuals, jac, point, args, batch=batch, bounds=limits, loss=loss, f_scale=f_scale,
@@ -268,7 +268,7 @@ class _BoundPair:
         self.lb, self.ub = low, high
 
 
-def _project_start(point: Tree, bounds: Any, batch: int) -> tuple[Tree, tuple[Tree, Tree] | None]:
+def _start_within_bounds(point: Tree, bounds: Any, batch: int) -> tuple[Tree, tuple[Tree, Tree] | None]:
     """Check the first point's values and bring it within the bounds, with a warning if that moves it."""
     limits = None
     if bounds is not None:
@@ -888,7 +888,7 @@ def curve_fit(
     start, x = _first_parameters(p0, y, batch), optree.tree_map(lambda leaf: _beside(leaf, y), x)
     args = (x, y) if sigma is None else (x, y, _inverse_sigma(sigma, y, batch))
     user_jac = _CurveJacobian(jac, batch) if callable(jac) else jac
-    fit = _fit(
+    fit = _minimise_residuals(
         _CurveResiduals(f, batch), start, args, jac=user_jac, bounds=bounds, method=method, loss="linear",
         f_scale=1.0, x_scale="jac", weights=None, stop=stop, batch=batch, callback=None,
     )  # fmt: skip

@@ -35,7 +35,7 @@ MAX_AXES = 32  # of the coefficients
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
 
 
-def _version() -> str:
+def _file_version() -> str:
     """Return the version of agd, which the package itself knows: no room imports it."""
     version: str = sys.modules["agd"].__version__
     return version
@@ -96,7 +96,7 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Write the file atomically, by a temporary one that is then renamed."""
-        head = {"format": FORMAT, "version": VERSION, "agd": _version()}
+        head = {"format": FORMAT, "version": VERSION, "agd": _file_version()}
         text = json.dumps({**head, **asdict(self)}, indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
@@ -120,7 +120,7 @@ class Model:
         if content.get("version") not in READABLE_VERSIONS:
             origin = f"version {content.get('version')!r}, made by agd {content.get('agd')!r}"
             raise ValueError(
-                f"{path}: is a model of {origin}; agd {_version()} reads versions 1 and 2"
+                f"{path}: is a model of {origin}; agd {_file_version()} reads versions 1 and 2"
             )
         needed = [field.name for field in fields(cls) if field.default is MISSING]
         if missing := [name for name in needed if name not in content]:
@@ -238,7 +238,7 @@ def _make(what: str, content: Any, kind: Callable[[str], Callable[..., Any]]) ->
         parameters = {name: _decoded(value) for name, value in content.items() if name != "name"}
         return kind(content["name"])(**parameters)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{what} {content!r} is unknown to agd {_version()}") from error
+        raise ValueError(f"{what} {content!r} is unknown to agd {_file_version()}") from error
 
 
 def _decoded(value: Any) -> Any:
@@ -309,15 +309,15 @@ def _parameters(made: Any) -> dict[str, Any]:
 
 def decode_penalty(content: Any) -> Penalty | None:
     """Return the penalty of a name and parameters; raise ValueError where there is none such."""
-    return None if content is None else _make("penalty", content, _penalty_kind)
+    return None if content is None else _make("penalty", content, _penalty_class)
 
 
-def _penalty_kind(name: str) -> Callable[..., Any]:
-    others: dict[str, Callable[..., Any]] = {"sum": _sum_of, "rescaled": _rescaled}
+def _penalty_class(name: str) -> Callable[..., Any]:
+    others: dict[str, Callable[..., Any]] = {"sum": _sum_of, "rescaled": _decode_rescaled}
     return others.get(name) or PENALTIES[name]
 
 
-def _rescaled(penalty: Any, factor: float, scale: Any) -> RescaledPenalty:
+def _decode_rescaled(penalty: Any, factor: float, scale: Any) -> RescaledPenalty:
     return RescaledPenalty(decode_penalty(penalty), factor, as_entries("scale", scale))
 
 

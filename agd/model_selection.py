@@ -30,11 +30,10 @@ from agd.run.diagnosis import explain, warns_of_status
 from agd.run.host_moments import RowMoments, Rows, rows_of
 from agd.run.linear_problem import LinearProblem, Revealed, absorb_offset
 from agd.run.newton_direct import newton_path
-from agd.run.normal_equations import HostScaling, relative_tolerance
+from agd.run.normal_equations import HostScaling, column_moments, relative_tolerance
 from agd.run.result import FitResult, with_labels
 from agd.run.solver_table import MAX_ACTIVE_SET_COLUMNS, select_solver, solve
 from agd.run.stopping import Stop
-from agd.run.wide_problems import column_moments
 
 __all__ = ["CrossValidation", "PenaltyPath", "choose_model", "cross_validate", "penalty_path"]
 

@@ -251,7 +251,7 @@ class Link(str):
         return MEAN_LINKS[self](z)
 
 
-def _identity(mean: Array) -> Array:
+def _identity_link(mean: Array) -> Array:
     return mean
 
 
@@ -453,7 +453,7 @@ PROBABILITY_LINKS = ("logit", "probit", "cloglog")
 """Links of a probability, whose terms are those of `negative_log_probabilities`."""
 
 _LINKS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "identity": (_identity, _identity),
+    "identity": (_identity_link, _identity_link),
     "log": (_log, _exp),
     "sqrt": (_sqrt, _square),
     "inverse": (_inverse, _inverse),

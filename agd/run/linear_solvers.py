@@ -41,13 +41,12 @@ from agd.run.loop import run
 from agd.run.refinement import MomentSurrogate, RecursiveResidual, refine, sum_rounds
 from agd.run.result import FitResult, Result, Status
 from agd.run.warm_start import gather_subsample, is_worthwhile, start_from_subsample
-from agd.update.active_set import ActiveSet
 from agd.update.conjugate_gradient import KernelCG, LinearCG
 from agd.update.descent import Accelerated
 from agd.update.directions import lbfgs
 from agd.update.newton import MIN_CURVATURE_RATIO, Newton, NewtonStep
 from agd.update.proximal import FISTA, ProximalGradient
-from agd.update.proximal_newton import ProximalNewton
+from agd.update.proximal_newton import ActiveSet, ProximalNewton
 
 __all__ = [
     "ActiveSetOnMoments",
@@ -441,7 +440,7 @@ class ScaledLBFGS(LinearSolver):
         return Plan(lbfgs(LBFGS_MEMORY), Preconditioned(base, scaling), x0, every)
 
 
-def _accelerated(loss: Loss) -> Accelerated:
+def _accelerated_descent(loss: Loss) -> Accelerated:
     return Accelerated(backtracking=loss.curvature_bound is None)
 
 
@@ -454,7 +453,7 @@ def _proximal_gradient(_: Loss) -> ProximalGradient:
 
 
 # Functions with names, so that the table can be pickled.
-ACCELERATED = Iterations(_accelerated)
+ACCELERATED = Iterations(_accelerated_descent)
 FISTA_ON_DATA = Iterations(_fista)
 PROXIMAL_GRADIENT = Iterations(_proximal_gradient)
 
@@ -479,7 +478,7 @@ class ReweightedLasso:
         """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
         penalty: Any = problem.penalty
         start = problem.start
-        touching = penalty.starting_penalty() if start is None else penalty.linearised(_host(start))
+        touching = penalty.starting_penalty() if start is None else penalty.linearised(_params_on_host(start))
         rounds, stable = list[Result](), False
         while not stable and len(rounds) < MAX_REWEIGHTINGS:
             one = problem.with_penalty(touching, problem.warm_start)
@@ -488,7 +487,7 @@ class ReweightedLasso:
             rounds.append(solution.result)
             coef = solution.result.x.coef
             added = penalty.value(coef) - touching.value(coef)
-            before, touching = touching, penalty.linearised(_host(solution.result.x))
+            before, touching = touching, penalty.linearised(_params_on_host(solution.result.x))
             stable = _alike(before, touching)
         result = sum_rounds(rounds, 0)
         if problem.loss.outputs is not None:
@@ -505,7 +504,7 @@ class ReweightedLasso:
         return solution._replace(result=result)
 
 
-def _host(params: Params) -> Any:
+def _params_on_host(params: Params) -> Any:
     return np.asarray(backends.to_numpy(params.coef), dtype=float)
 
 

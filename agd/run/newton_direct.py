@@ -711,7 +711,7 @@ def _iterate(rows: _ScaledRows, tolerance: float, start: _Point | None = None) -
         point = new
     if np.min(ridge_curvatures(rows.base.penalty)) == 0.0:
         _check_curvature(first, point, line)
-    return _DirectRun(point, inverse.hessian, _history(steps), line.evaluations)
+    return _DirectRun(point, inverse.hessian, _step_records(steps), line.evaluations)
 
 
 class _Trial(NamedTuple):
@@ -836,7 +836,7 @@ def _most_steps(rows: _ScaledRows) -> int:
     return MAX_STEPS if rows.base.blocks.X.dtype == np.float64 else MAX_STEPS_SINGLE
 
 
-def _history(steps: list[_Point]) -> History:
+def _step_records(steps: list[_Point]) -> History:
     """Return the history of the points of a run."""
     x = np.asarray([point.x for point in steps])
     numbers = np.asarray([(point.value, point.size) for point in steps])
@@ -911,7 +911,7 @@ def _iterate_proximal(
         damping = damping / DAMPING_DECAY if damping > MIN_DAMPING / DAMPING_DECAY else 0.0
         steps.append(new)
         point, at = new, new_at
-    return _DirectRun(point, hessian, _history(steps), evaluations)
+    return _DirectRun(point, hessian, _step_records(steps), evaluations)
 
 
 def _resolved_hessian(rows: _ScaledRows, point: _Point) -> tuple[_ScaledRows, HostArray]:

@@ -46,10 +46,10 @@ from agd.run.normal_equations import (
     MAX_BATCHED_COLUMNS,
     BatchedNormalEquations,
     DirectNormalEquations,
+    DualNormalEquations,
 )
-from agd.run.semismooth_newton import SemismoothNewton
+from agd.run.semismooth_newton import SemismoothNewton, WorkingSets
 from agd.run.smoothing import Smoothing
-from agd.run.wide_problems import DualNormalEquations, WorkingSets
 
 __all__ = ["SOLVERS", "SolverRow", "candidates", "select_solver", "solve"]
 

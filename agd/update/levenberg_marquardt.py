@@ -573,7 +573,7 @@ class LevenbergMarquardt:
         """Return the damping that counts as none: products of columns know no smaller one."""
         if not self.normal:
             return 0.0
-        return float(max(1e-12, 16.0 * x.shape[-1] * _rounding(x)))
+        return float(max(1e-12, 16.0 * x.shape[-1] * _value_rounding(x)))
 
     def _linearise(self, problem: Any, state: FitState, noise: float) -> FitState:
         """Form the linear model at the points, and propose the next steps."""
@@ -759,7 +759,7 @@ class LevenbergMarquardt:
         if not self.normal:
             return state
         numbers = state.numbers
-        _, deficient = state.model.covariance(_rounding(state.x))
+        _, deficient = state.model.covariance(_value_rounding(state.x))
         refused = deficient & (numbers.outcome == CONVERGED) & (numbers.cost > 0.0)
         outcome = np.where(refused, NO_MINIMUM, numbers.outcome)
         return state._replace(numbers=numbers._replace(outcome=outcome))
@@ -786,7 +786,7 @@ class LevenbergMarquardt:
         Of residuals that do not vanish, as of p of them in p parameters, J loses its rank at a minimum. What counts
         there is the second derivative of the cost along each such direction, which two evaluations give.
         """
-        numbers, eps = state.numbers, _rounding(state.raw)
+        numbers, eps = state.numbers, _value_rounding(state.raw)
         stopped = numbers.outcome[0] in {STALLED, NO_MINIMUM} and not numbers.met_nonfinite[0]
         if self.normal or len(numbers.cost) != 1 or not stopped:
             return state
@@ -816,7 +816,7 @@ class LevenbergMarquardt:
 
     def _settle(self, state: FitState) -> FitState:
         """End the problems that have converged, or that can go no further."""
-        numbers, proposal, eps = state.numbers, state.proposal, _rounding(state.raw)
+        numbers, proposal, eps = state.numbers, state.proposal, _value_rounding(state.raw)
         still = (proposal.offset <= self.max_offset(eps)) | (
             proposal.relative_step <= eps**RELATIVE_STEP_POWER
         )
@@ -937,13 +937,13 @@ def _as_host(x: Any) -> Any:
     return None if x is None else np.asarray(backends.to_numpy(x))
 
 
-def _rounding(x: Array) -> float:
+def _value_rounding(x: Array) -> float:
     return float(backends.namespace(x).finfo(x.dtype).eps)
 
 
 def _cost_noise(state: FitState) -> HostArray:
     """Return the rounding of the costs: that of the sum, and that of the residuals."""
-    cost, eps = state.numbers.cost, _rounding(state.raw)
+    cost, eps = state.numbers.cost, _value_rounding(state.raw)
     noise: HostArray = COST_NOISE_EPS * eps * cost + state.proposal.rounding * np.sqrt(2.0 * cost)
     return noise
 

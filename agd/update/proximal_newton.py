@@ -1,21 +1,22 @@
-"""Proximal Newton: a smooth loss plus a penalty that acts entry by entry, such as the L1 norm.
+"""Newton's method for a smooth function plus a separable penalty, such as the lasso, with the model on the host.
 
-At each point the loss is replaced by its quadratic model, whose Hessian is a (d, d) matrix, and the model plus
-the penalty is minimised on the host, without a pass over the data. `agd.run.select_solver` takes it for losses
-other than the squared one, whose model is exact and needs but one minimisation (`agd.run.semismooth_newton`).
+`PenalisedQuadratic` goes to its minimum by semismooth Newton steps on a matrix in memory: the squared loss by its
+moments (`agd.run.semismooth_newton`). `ProximalNewton` replaces another loss by its quadratic model at each point, and
+goes to the minimum of that, without a pass over the data. `ActiveSet` is a solver of the loop for the squared loss with
+few columns, whose moments give the Hessian.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from agd import backends
+from agd._tree import dot, tree_where
 from agd._typing import Array, HostArray, NotApplicable
-from agd.update.active_set import PenalisedQuadratic
 from agd.update.newton import (
     DIAGONAL_NOISE_EPS,
     MAX_TRIALS,
@@ -24,13 +25,419 @@ from agd.update.newton import (
     StepMemory,
     judge_trial,
 )
+from agd.update.proximal import (
+    FISTA,
+    CompositeFunction,
+    CompositePoint,
+    FistaState,
+    relative_step,
+    value_increase,
+)
 from agd.update.solver import Solver, read_columns
 
-__all__ = ["ProximalNewton"]
+__all__ = ["ActiveSet", "PenalisedQuadratic", "ProximalNewton", "StepRecord"]
 
 EPS64 = float(np.finfo(np.float64).eps)
+# The prox is differenced with half the digits: a derivative below the first is taken for 0, and a curvature
+# of the penalty (times the step) below the second.
+MIN_PROX_DERIVATIVE, MIN_SCALED_CURVATURE = 1e-3, 1e-6
+# Directions with less curvature, as a share of the largest, are treated as if they had this much.
+MIN_PIVOT_RATIO = 1e-12
+# Up to so many entries a face costs no more than a step, and is solved after each; of more only once in so
+# many evaluations while the free entries still change.
+MAX_SMALL_ENTRIES, EVALUATIONS_BETWEEN_TRIALS = 48, 20
+# Where rounding hides the change of the value, a point is taken if it lowers the residual to this share.
+MAX_RESIDUAL_RATIO = 0.5
+# How many steps `PenalisedQuadratic` takes, and to what share it halves one of them.
+MAX_STEPS, MIN_STEP_LENGTH = 100, 2.0**-12
+# The minimum of a face takes a linear system for each entry that meets a kink on the way: it is not sought of more
+# columns, unless so many steps of halved length have not led to the end.
+MAX_EXACT_COLUMNS, MAX_HALVED_STEPS = 128, 30
+# A point that is larger than the gradient at 0 by more lies along columns that are dependent: its value is rounding.
+MAX_GROWTH = 1e6
+# A short and a long difference by which the prox is differentiated.
+ROOT_EPS, SHARE = math.sqrt(float(np.finfo(np.float64).eps)), 2.0**-8
 # The residual of the model's minimum, as a share of the residual of the point that it is the model at.
 MAX_MODEL_RESIDUAL_RATIO = 1e-3
+
+
+@dataclass(frozen=True)
+class ActiveSet(Solver):
+    r"""A quadratic f plus a separable penalty h: `FISTA`, and after each of its steps the minimum of a face.
+
+    A step of the proximal gradient, z = prox_{a h}(x - a g), says which entries lie at a kink of h, 0 or
+    a bound. On the face where these stay, f + h is a quadratic, and its minimum is where ::
+
+        (H + h'')_FF d_F = -(g + h')_F,    F the entries that are free
+
+    Where z + d lies beyond a kink of an entry, the way ends there, the entry is held, and the rest is
+    solved for again. All this descends, and no face comes twice, so that the minimum is found in a few
+    steps however badly the columns are conditioned; which entries are free again is for the next step of
+    `FISTA` to say.
+
+    One problem on NumPy; the objective gives its Hessian, by ``hessian()``.
+
+    Notes
+    -----
+    Lawson and Hanson (1974), *Solving Least Squares Problems*, chapter 23; Lee, Battle, Raina and Ng (2006),
+    "Efficient sparse coding algorithms" (feature-sign search); Hager and Zhang (2006), "A new active set
+    algorithm for box constrained optimization", SIAM Journal on Optimization 17.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agd.gradient import LinearObjective, Moments, column_scaling
+    >>> from agd.gradient.quadratic import MomentObjective
+    >>> from agd.gradient.preconditioner import Preconditioned
+    >>> from agd.loss import L1
+    >>> from agd.run import Stop, run
+    >>> x = np.linspace(0.0, 1.0, 50)
+    >>> base = LinearObjective.of(x[:, None] ** np.arange(1, 7), np.sin(3.0 * x), penalty=L1(1e-4))
+    >>> moments = Moments.from_blocks(base.blocks)
+    >>> there = Preconditioned(MomentObjective.of_data(base, moments), column_scaling(base, moments))
+    >>> run(ActiveSet(), there, there.zeros(), Stop(grad_tol=1e-10)).nit < 20
+    True
+    """
+
+    handles_prox = True
+    rescaled = True
+
+    @property
+    def evaluations(self) -> int:
+        """The point of `FISTA` and the minimum of a face."""
+        return 2
+
+    @property
+    def name(self) -> str:
+        """What a result calls it."""
+        return "accelerated proximal gradient and faces"
+
+    def init(self, objective: Any, params: Any) -> FistaState:
+        """Begin as `FISTA` does."""
+        return FISTA().init(objective, params)
+
+    def step(self, objective: Any, params: Any, state: FistaState) -> tuple[Any, FistaState]:
+        """Take a step of `FISTA`, then go to the minimum of its face if that is lower."""
+        old_composite = CompositeFunction(objective, params, state.grad)
+        old_point, old_L = old_composite.current_point(state.value), state.L
+        params, state = FISTA().step(objective, params, state)
+        composite = CompositeFunction(objective, params, state.grad)
+        old, step = composite.current_point(state.value), 1.0 / state.L
+        partition = partition_entries(composite, old, step)
+        # Of many entries most are fixed one by one before the face is right: wait until it settles.
+        postponed = (
+            old.x.shape[0] > MAX_SMALL_ENTRIES
+            and int(state.progress.evaluations) % EVALUATIONS_BETWEEN_TRIALS > 0
+        )
+        if (
+            postponed
+            and (
+                partition.free != partition_entries(old_composite, old_point, 1.0 / old_L).free
+            ).any()
+        ):
+            return params, state
+        with np.errstate(all="ignore"):
+            x = solve_free(composite, objective.hessian(), old, partition)
+        new = composite.at(x.astype(old.x.dtype, copy=False))
+        new_value: HostArray = new.value
+        new_residual, residual = composite.proximal_step(new, step) - new.x, partition.x - old.x
+        (fista_change, _), (change, noise) = (
+            value_increase(composite, old_point, old),
+            value_increase(composite, old, new),
+        )
+        residual_falls = (change <= noise) & (
+            dot(new_residual, new_residual) <= MAX_RESIDUAL_RATIO**2 * dot(residual, residual)
+        )
+        improved = np.isfinite(new_value) & (
+            ((change < -noise) & (change <= fista_change)) | residual_falls
+        )
+        return self._accept_minimum(composite, old, new, improved, state)
+
+    @staticmethod
+    def _accept_minimum(
+        composite: CompositeFunction,
+        old: CompositePoint,
+        new: CompositePoint,
+        improved: HostArray,
+        state: FistaState,
+    ) -> tuple[Any, FistaState]:
+        """Go to the minimum of the face where it is better, and restart the momentum there."""
+        accepted, progress = tree_where(improved, new, old), state.progress
+        change: HostArray = relative_step(new.x, old.x)
+        t: HostArray = state.t
+        after = state._replace(
+            value=accepted.value,
+            grad=composite.unravel_grad(accepted.g),
+            progress=progress._replace(
+                evaluations=progress.evaluations + 1.0,
+                stalled=progress.stalled & ~improved,
+                relative_step=np.where(improved, change, progress.relative_step),
+            ),
+            extrapolated=tree_where(improved, new, state.extrapolated),
+            pending=state.pending & ~improved,
+            t=np.where(improved, 1.0, t).astype(t.dtype),
+        )
+        return composite.unravel(accepted.x), after
+
+
+class SeparableProx(Protocol):
+    """A penalty as its prox, in the coordinates of the vectors that it is given."""
+
+    def prox(self, x: HostArray, step: Any, /) -> HostArray:
+        """Return argmin_u penalty(u) + |u - x|² / (2 step)."""
+        ...
+
+
+class Partition(NamedTuple):
+    """A point, which of its entries are free, and the penalty's derivative and curvature there."""
+
+    x: HostArray
+    free: HostArray
+    slope: HostArray
+    curvature: HostArray
+    kinked: HostArray  # whether the penalty has a kink at 0
+
+
+def partition_entries(composite: SeparableProx, at: CompositePoint, step: HostArray) -> Partition:
+    """Return the point after a proximal gradient step, and the face on which it lies."""
+    forward_step = at.x - step * at.g
+    x = composite.prox(forward_step, step)
+    offset = np.finfo(x.dtype).eps ** 0.5 * max(
+        float(np.abs(forward_step).max()), np.finfo(x.dtype).tiny
+    )
+    signed_offset = np.where(forward_step < 0.0, -offset, offset)
+    # The derivative of the prox is 1 / (1 + a h'').
+    prox_derivative = (composite.prox(forward_step + signed_offset, step) - x) / signed_offset
+    free = prox_derivative > MIN_PROX_DERIVATIVE
+    penalty_curvature = np.where(free, 1.0 / np.where(free, prox_derivative, 1.0) - 1.0, 0.0)
+    penalty_curvature = (
+        np.where(np.abs(penalty_curvature) < MIN_SCALED_CURVATURE, 0.0, penalty_curvature) / step
+    )
+    kinked = composite.prox(np.zeros_like(x) + offset, step) == 0.0
+    return Partition(x, free, (forward_step - x) / step, penalty_curvature, kinked)
+
+
+def solve_free(
+    composite: SeparableProx, H: HostArray, at: CompositePoint, partition: Partition
+) -> HostArray:
+    """Minimise over the free entries; fix those that reach a kink on the way, and go on with the rest."""
+    x, free = partition.x.astype(np.float64), partition.free.copy()
+    slope = at.g + H @ (x - at.x) + partition.slope
+    for _ in range(len(x)):
+        free_indices = np.flatnonzero(free)
+        direction = np.zeros_like(x)
+        matrix = H[np.ix_(free_indices, free_indices)] + np.diag(partition.curvature[free_indices])
+        direction[free_indices] = -solve_symmetric(matrix, slope[free_indices])
+        # An entry stops at 0, where the penalty has a kink, or at the border of the penalty's set.
+        end: HostArray = composite.prox(x + direction, 0.0 * at.value)
+        end = np.where(partition.kinked & (x * end < 0.0), 0.0, end)
+        rounding = 8.0 * np.finfo(at.x.dtype).eps * (np.abs(x) + np.abs(direction))
+        leaves_face = np.abs(end - (x + direction)) > rounding
+        fraction = np.where(leaves_face, (end - x) / np.where(leaves_face, direction, 1.0), 1.0)
+        t = min(1.0, float(fraction.min()))
+        x = x + t * direction
+        slope = slope + t * (H @ direction + partition.curvature * direction)
+        if t >= 1.0:
+            break
+        reached_kink = leaves_face & (fraction <= t)
+        x, free = np.where(reached_kink, end, x), free & ~reached_kink
+    return x
+
+
+def solve_symmetric(matrix: HostArray, rhs: HostArray) -> HostArray:
+    """Solve a symmetric system; of a singular one go far along its null space, until a kink stops it."""
+    # LAPACK knows nothing wider than double; what that loses of wider numbers the next step corrects.
+    matrix, rhs = (part.astype(np.float64, copy=False) for part in (matrix, rhs))
+    max_curvature = np.max(np.diag(matrix), initial=0.0)
+    try:
+        pivots = np.diag(np.linalg.cholesky(matrix)) ** 2
+        if (pivots > MIN_PIVOT_RATIO * max_curvature).all():
+            return np.linalg.solve(matrix, rhs)
+    except np.linalg.LinAlgError:
+        pass
+    # By eigenvectors, so that a long step along one of them is no error along the others.
+    eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+    return eigenvectors @ (
+        (eigenvectors.T @ rhs)
+        / np.maximum(eigenvalues, MIN_PIVOT_RATIO * max_curvature + np.finfo(float).tiny)
+    )
+
+
+class StepRecord(NamedTuple):
+    """What the history says of a step: the value, the relative residual, and how far the params moved."""
+
+    value: float
+    size: float
+    moved: float
+
+
+class PenalisedQuadratic:
+    """The function v'Cv/2 - q'v + constant + penalty(D v), minimised on the host.
+
+    Parameters
+    ----------
+    C, q : numpy.ndarray, shapes (p, p), (p,)
+        The quadratic; C is positive semidefinite.
+    scale : numpy.ndarray, shape (p,)
+        The diagonal of D.
+    penalty : Penalty
+        It acts entry by entry.
+    constant : float
+        What the value adds.
+    """
+
+    def __init__(self, C: Any, q: Any, scale: Any, penalty: Any, constant: float = 0.0) -> None:
+        self.C, self.q, self.constant = C, q, constant
+        self.scale, self.square = scale, scale**2
+        self.penalty = penalty
+
+    def prox(self, v: Any, step: Any = 1.0) -> Any:
+        """Return argmin_u penalty(D u) + |u - v|² / (2 step)."""
+        point: Any = self.penalty.prox(self.scale * v, step * self.square)
+        return point / self.scale
+
+    def gradient(self, v: Any) -> Any:
+        """Return the gradient of the quadratic."""
+        return self.C @ v - self.q
+
+    def value(self, v: Any, g: Any) -> float:
+        """Return the function, where g is the gradient of the quadratic."""
+        return self.value_and_rounding(v, g)[0]
+
+    def value_and_rounding(self, v: Any, g: Any) -> tuple[float, float]:
+        """Return the function, where g is the gradient of the quadratic, and how much of it may be rounding."""
+        quadratic, penalty = (
+            0.5 * float(v @ (g - self.q)),
+            float(self.penalty.value(self.scale * v)),
+        )
+        size = abs(quadratic) + abs(penalty) + abs(self.constant)
+        return quadratic + penalty + self.constant, VALUE_NOISE_EPS * EPS64 * size
+
+    def minimise(
+        self, v: Any, tolerance: float, unit: float = 1.0, log: list[StepRecord] | None = None
+    ) -> tuple[Any, float]:
+        """Return the minimum, or the lowest point that was met, which is no higher than the first.
+
+        Parameters
+        ----------
+        v : numpy.ndarray, shape (p,)
+            The first point.
+        tolerance : float
+            The largest entry of v - prox(v - g, 1), in the unit, at which v is taken for the minimum.
+        unit : float
+            What the residual is a share of.
+        log : list of StepRecord, optional
+            A record of each point is added to it.
+
+        Returns
+        -------
+        v : numpy.ndarray, shape (p,)
+            The point.
+        size : float
+            The residual there, in the unit.
+
+        Notes
+        -----
+        Semismooth Newton steps, of which each solves for the entries that the prox leaves free, lead to the minimum
+        in a few steps or cycle. One that does not descend is taken back, and a step along a face, which is no
+        higher, takes its place. Qi and Sun (1993), "A nonsmooth version of Newton's method".
+        """
+        log = [] if log is None else log
+        least, lowest, best, best_size, moved = math.inf, v, math.inf, math.inf, 0.0
+        exact = False  # whether the last step went to the minimum of a face
+        for _ in range(MAX_STEPS):
+            g = self.gradient(v)
+            forward = v - g
+            z = self.prox(forward)
+            (value, noise), size = self.value_and_rounding(v, g), float(np.abs(v - z).max()) / unit
+            log.append(StepRecord(value, size, moved))
+            if size <= tolerance or not math.isfinite(size):
+                return (v, size) if size <= tolerance else (lowest, best_size)
+            # Where rounding hides a decrease, a residual that is half as large tells of it. A set may be left for
+            # a while, where the value is infinite.
+            descends = value < least - noise if math.isfinite(value) else size < best
+            descends |= value <= least + noise and size <= MAX_RESIDUAL_RATIO * best
+            if not descends and exact:
+                break
+            if descends and math.isfinite(value):
+                least, lowest, best_size = min(value, least), v, size
+            elif not descends:
+                v, g = lowest, self.gradient(lowest)
+            best = min(best, size)
+            few = len(v) <= MAX_EXACT_COLUMNS or len(log) > MAX_HALVED_STEPS
+            exact = few and not descends
+            if descends:
+                new = self._newton_point(v, g, forward, z, exact_face=few)
+            else:
+                new = self._face_point(v, g, exact=few)
+            moved = float(np.abs(self.scale * (new - v)).max())
+            moved /= float(np.abs(self.scale * new).max()) or 1.0
+            v = new
+        return lowest, best_size
+
+    def _face_point(self, v: Any, g: Any, *, exact: bool) -> Any:
+        """Return a point of the face that a proximal gradient step reaches: its minimum, or one that is lower."""
+        return self._face_minimum(v, g) if exact else self._face_step(v, g)
+
+    def _face_minimum(self, v: Any, g: Any) -> Any:
+        """Return the minimum over the entries that a proximal gradient step leaves free, which is no higher."""
+        step = self._gradient_step()
+        at = CompositePoint(v, g, step, step)
+        return solve_free(self, self.C, at, partition_entries(self, at, step))
+
+    def _gradient_step(self) -> Any:
+        return np.asarray(1.0 / float(np.add.reduce(np.abs(self.C), axis=1).max()))
+
+    def _face_step(self, v: Any, g: Any) -> Any:
+        """Return a point where the function is lower: along the face that a proximal gradient step reaches.
+
+        On the face the function is a quadratic, and Newton's direction leads to its minimum. Entries that would
+        cross a kink on the way there stay at it; the step is halved until the function falls.
+        """
+        step = self._gradient_step()
+        at = partition_entries(self, CompositePoint(v, g, step, step), step)
+        z, free = at.x, np.flatnonzero(at.free)
+        slope = (g + self.C @ (z - v) + at.slope)[free]
+        matrix = self.C[free[:, None], free]
+        matrix.flat[:: len(free) + 1] += at.curvature[free]
+        direction = np.zeros_like(z)
+        direction[free] = -solve_symmetric(matrix, slope)
+        value, length = self.value(z, self.gradient(z)), 1.0
+        while length > MIN_STEP_LENGTH:
+            end = self.prox(z + length * direction, 0.0)
+            end[at.kinked & (z * end < 0.0)] = 0.0
+            if self.value(end, self.gradient(end)) < value:
+                return end
+            length *= 0.5
+        return z
+
+    def _newton_point(self, v: Any, g: Any, forward: Any, z: Any, *, exact_face: bool) -> Any:
+        """Return the solution of the system over the entries that are at no kink at z = prox(forward).
+
+        Where the free columns are dependent, a point of the face is returned instead.
+        """
+        offset = np.copysign(ROOT_EPS * (float(np.abs(forward).max()) or 1.0), forward)
+        derivative = (self.prox(forward + offset) - z) / offset
+        free = np.flatnonzero(derivative > MIN_PROX_DERIVATIVE)
+        residual = (g + self.C @ (z - v) + forward - z)[free]
+        matrix = self.C[free[:, None], free]
+        derivative = derivative[free]
+        if (np.abs(1.0 - derivative) > MIN_SCALED_CURVATURE).any():
+            # A long difference is exact where the prox is linear, and the penalty a quadratic.
+            exact = ((self.prox(forward * (1.0 + SHARE)) - z) / (SHARE * forward))[free]
+            linear = np.abs(exact - derivative) < MIN_SCALED_CURVATURE
+            # The derivative of the prox is 1 / (1 + h'').
+            matrix.flat[:: len(free) + 1] += 1.0 / np.where(linear, exact, derivative) - 1.0
+        point = z.copy()
+        try:
+            point[free] -= np.linalg.solve(matrix, residual)
+        except np.linalg.LinAlgError:
+            return self._face_point(v, g, exact=exact_face)
+        scale = max(float(np.abs(z).max()), float(np.abs(self.q).max()))
+        dependent = not float(np.abs(point).max()) <= MAX_GROWTH * scale
+        if dependent:
+            return self._face_point(v, g, exact=exact_face)
+        return point
 
 
 class HostPoint(NamedTuple):
@@ -161,7 +568,7 @@ class ProximalNewton(Solver):
         NotApplicable
             Where value, gradient or Hessian are not finite.
         """
-        state = _evaluate(objective, params)
+        state = _evaluate_composite(objective, params)
         if not np.isfinite(state.value + state.grad_norm + state.largest):
             raise NotApplicable("the value, the gradient or the Hessian is not finite")
         return state
@@ -178,7 +585,7 @@ class ProximalNewton(Solver):
         for _ in range(MAX_TRIALS):
             minimum = old.model_minimum(penalty, damping + least_damping)
             trial = backends.to_device_of(minimum, params)
-            after = _evaluate(objective, trial, old.scale)
+            after = _evaluate_composite(objective, trial, old.scale)
             moved = float(np.abs(minimum - old.x).max()) / (after.size or 1.0)
             numbers = old.numbers(after.host)
             search = judge_trial(search, numbers, memory, VALUE_NOISE_EPS * eps, moved)
@@ -192,7 +599,7 @@ class ProximalNewton(Solver):
         return params, state._replace(progress=memory.progress, memory=memory)
 
 
-def _evaluate(objective: Any, params: Array, scale: HostArray | None = None) -> HessianState:
+def _evaluate_composite(objective: Any, params: Array, scale: HostArray | None = None) -> HessianState:
     """Return the state at a point, whose numbers are read together; the first of a run reads the scale too."""
     smooth, grad, hessian = objective.second_order(params)
     given = objective.preconditioner.inv_std if scale is None else None

@@ -11,7 +11,7 @@ import agd
 from agd.loss import L1, L2, Box, ElasticNet, NonNegative
 from agd.run.certificate import Certificate
 from agd.run.semismooth_newton import minimise
-from agd.update.active_set import PenalisedQuadratic
+from agd.update.proximal_newton import PenalisedQuadratic
 from helpers.property_testing import given, settings, st
 
 pytestmark = pytest.mark.backend("numpy")

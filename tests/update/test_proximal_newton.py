@@ -9,7 +9,7 @@ import pytest
 
 import agd
 from agd.loss import L1, Box, ElasticNet, NonNegative
-from agd.update.active_set import PenalisedQuadratic
+from agd.update.proximal_newton import PenalisedQuadratic
 
 PENALTIES = [L1(0.02), ElasticNet(0.05, 0.5), NonNegative(), Box(-0.1, 0.2)]
 LOSSES = ("log_loss", "poisson", "huber")
