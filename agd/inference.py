@@ -29,7 +29,7 @@ from agd._typing import Array, HostArray, Loss, Matrix, Params, Penalty
 from agd._validation import as_choice
 from agd.data.arrays import ArrayData, are_small_problems, map_small_problems
 from agd.data.base import ARITY, BaseData, tree_reduce
-from agd.data.matrix import backward, gram_matrix, map_entries, scale_rows
+from agd.data.matrix import map_entries, rough_centre, sum_rows_by_member, weighted_products
 from agd.gradient.cross_products import CENTRE_SAMPLE_ROWS, accumulator
 from agd.gradient.linear import MAX_COPIED_BLOCK_BYTES, linear_predictor
 from agd.gradient.qr import triangular_factor
@@ -143,7 +143,7 @@ def _block_sums(
     X, y, s, offset = _rows_and_targets(X, y, weight)
     xp, loss, dtype = backends.namespace(y), plan.loss, y.dtype
     coef, intercept = (xp.astype(x, dtype, copy=False) for x in (coef, intercept))
-    centre = _block_centre(X, coef, has_intercept=plan.has_intercept)
+    centre = rough_centre(X, coef, CENTRE_SAMPLE_ROWS, has_intercept=plan.has_intercept)
     z = linear_predictor(Params(coef, intercept), X) + offset
     slope, observed = loss.gradient(z, y), loss.hessian(z, y)
     expected = loss.hessian(z, loss.inverse_link(z)) if loss.has_deviance else observed
@@ -164,7 +164,7 @@ def _block_sums(
     )
     numbers = xp.stack([xp.sum(term, axis=-1) for term in sums], axis=-1)
     products = (
-        _weighted_products(X, centre, factor[name], has_intercept=plan.has_intercept)
+        weighted_products(X, centre, factor[name], has_intercept=plan.has_intercept)
         for name in plan.factors
     )
     return centre + 0.0 * coef, numbers, *products
@@ -186,38 +186,6 @@ def _rows_and_targets(
     y, s, offset = _targets(y, weight)
     X = map_entries(X, lambda x: backends.namespace(x).astype(x, y.dtype, copy=False))
     return X, y, s, offset
-
-
-def _block_centre(X: Matrix, coef: Array, *, has_intercept: bool) -> Array:
-    """Return the mean of some rows, shape (..., p); 0 for a sparse block, and without an intercept."""
-    xp, n = backends.namespace(coef), int(X.shape[-2])
-    if not has_intercept or n == 0 or backends.is_sparse(X):
-        return xp.zeros_like(coef)
-    return xp.mean(X[..., :: max(1, n // CENTRE_SAMPLE_ROWS), :], axis=-2)
-
-
-def _weighted_products(X: Matrix, centre: Array, v: Array, *, has_intercept: bool) -> Array:
-    """Return A' diag(v) A for A = [X - centre, 1], or A = X, shape (..., d, d)."""
-    xp = backends.namespace(v)
-    if backends.is_sparse(X):
-        if v.ndim > 1:
-            each = (
-                _weighted_products(X, centre, v[i, ...], has_intercept=has_intercept)
-                for i in range(v.shape[0])
-            )
-            return xp.stack(list(each))
-        signs = [xp.sqrt(xp.where(side > 0.0, side, 0.0 * side)) for side in (v, -v)]
-        above, below = (gram_matrix(scale_rows(X, root)) for root in signs)
-        gram, side, total = above - below, backward(X, v), xp.sum(v, axis=-1)
-        if not has_intercept:
-            return gram
-        right = xp.concat([side, total[..., None]], axis=-1)
-        upper = xp.concat([gram, side[..., :, None]], axis=-1)
-        return xp.concat([upper, right[..., None, :]], axis=-2)
-    A = X - centre[..., None, :]
-    if has_intercept:
-        A = xp.concat([A, xp.ones_like(A[..., :1])], axis=-1)
-    return xp.matmul(xp.matrix_transpose(A), A * v[..., None])
 
 
 def _translated(products: Any, shift: Any, *, has_intercept: bool) -> Any:
@@ -567,7 +535,9 @@ def _model_covariance(model: LinearModel, data: BaseData) -> Covariance:
     )  # fmt: skip
 
 
-def _invert_sums(sums: _HostSums, data: BaseData, loss: Loss, *, has_intercept: bool) -> _InverseInformation:
+def _invert_sums(
+    sums: _HostSums, data: BaseData, loss: Loss, *, has_intercept: bool
+) -> _InverseInformation:
     """Invert the first products of a pass; those of the squared loss by QR where their condition asks for it."""
 
     def factor(centre: HostArray, scale: HostArray) -> HostArray:
@@ -634,10 +604,6 @@ def _corrected_products(
 
 # ---- Clusters -----------------------------------------------------------------------------------------------
 
-MAX_MEMBERSHIP_BYTES = (
-    32 * 2**20
-)  # of the matrix that says which rows of a sparse block are in which cluster
-
 
 def _group_codes(groups: Any, data: BaseData) -> tuple[HostArray, int]:
     """Return the number of each row's cluster, and how many clusters there are."""
@@ -690,47 +656,13 @@ def _block_scores(
     X, y, s, offset = _rows_and_targets(X, y, weight)
     xp = backends.namespace(y)
     coef, intercept = (xp.astype(x, y.dtype, copy=False) for x in (coef, intercept))
-    centre = _block_centre(X, coef, has_intercept=has_intercept)
+    centre = rough_centre(X, coef, CENTRE_SAMPLE_ROWS, has_intercept=has_intercept)
     slope = loss.gradient(linear_predictor(Params(coef, intercept), X) + offset, y)
     slope = slope * s
     clusters, members = np.unique(codes, return_inverse=True)
-    if backends.is_sparse(X):
-        sums = _sparse_score_sums(X, slope, members, len(clusters), has_intercept=has_intercept)
-    else:
-        A = X - centre[..., None, :]
-        A = xp.concat([A, xp.ones_like(A[..., :1])], axis=-1) if has_intercept else A
-        sums = _sums_by_member(A * slope[..., None], members)
+    sums = sum_rows_by_member(X, centre, slope, members, has_intercept=has_intercept)
     host_centre, host_sums = (x.astype(float) for x in backends.read_together([centre, sums]))
     return host_centre, clusters, host_sums, len(codes)
-
-
-def _sums_by_member(rows: Array, members: HostArray) -> Array:
-    """Return the sums of the rows (..., n, d) of each member, numbered from 0, by sums of the rows in their order."""
-    xp, where = backends.namespace(rows), backends.device(rows)
-    order = np.argsort(members, kind="stable")
-    last = np.cumsum(np.bincount(members)) - 1
-    ordered, ends = (xp.asarray(x, device=where) for x in (order, last))
-    running = xp.cumulative_sum(xp.take(rows, ordered, axis=-2), axis=-2)
-    at_ends = xp.take(running, ends, axis=-2)
-    before = xp.concat([xp.zeros_like(at_ends[..., :1, :]), at_ends[..., :-1, :]], axis=-2)
-    return at_ends - before
-
-
-def _sparse_score_sums(
-    X: Matrix, slope: Array, members: HostArray, count: int, *, has_intercept: bool
-) -> Array:
-    """Return the same of a sparse block about 0, by products with the matrix of who is a member."""
-    xp, n = backends.namespace(slope), int(slope.shape[-1])
-    step = max(1, MAX_MEMBERSHIP_BYTES // max(1, 8 * n * math.prod(slope.shape[:-1])))
-    parts = []
-    for first in range(0, count, step):
-        chosen = np.arange(first, min(count, first + step))[:, None] == members
-        membership = backends.to_device_of(chosen.astype(float), slope) * slope[..., None, :]
-        sums = backward(X, membership, outputs=True)
-        if has_intercept:
-            sums = xp.concat([sums, xp.sum(membership, axis=-1, keepdims=True)], axis=-1)
-        parts.append(sums)
-    return xp.concat(parts, axis=-2)
 
 
 # ---- How well the model describes the data ------------------------------------------------------------------
@@ -900,7 +832,9 @@ def deviance(model: LinearModel, data: BaseData) -> HostArray:
     return _describe(model, data).sums.deviance
 
 
-def _log_likelihood(model: LinearModel, data: BaseData, fit: _FittedRows, dispersion: HostArray) -> Any:
+def _log_likelihood(
+    model: LinearModel, data: BaseData, fit: _FittedRows, dispersion: HostArray
+) -> Any:
     """Return the log likelihood; the normal distribution has the variance at which it is largest, as by least squares."""
     if model.loss.quadratic:
         dispersion = fit.sums.deviance / fit.sums.rows

@@ -268,7 +268,9 @@ class _BoundPair:
         self.lb, self.ub = low, high
 
 
-def _start_within_bounds(point: Tree, bounds: Any, batch: int) -> tuple[Tree, tuple[Tree, Tree] | None]:
+def _start_within_bounds(
+    point: Tree, bounds: Any, batch: int
+) -> tuple[Tree, tuple[Tree, Tree] | None]:
     """Check the first point's values and bring it within the bounds, with a warning if that moves it."""
     limits = None
     if bounds is not None:
@@ -290,7 +292,8 @@ def _start_within_bounds(point: Tree, bounds: Any, batch: int) -> tuple[Tree, tu
         xp = backends.namespace(x)
         return xp.minimum(xp.maximum(x, low), high)
 
-    return optree.tree_map(within, point, *limits), limits
+    tree: Any = point
+    return optree.tree_map(within, tree, *limits), limits
 
 
 def _is_open(side: Tree) -> bool:
@@ -367,7 +370,7 @@ class _Fit:
         self.name = "lm" if name in SCIPY_METHODS else name
         self.method = LevenbergMarquardt(
             acceleration=name == "lm-geodesic", undamped=name == "gauss-newton",
-            normal=count > MAX_TRIANGULAR_PROBLEMS and not self.row.chunked,
+            normal=count > MAX_TRIANGULAR_PROBLEMS and self.row.factors_batches,
         )  # fmt: skip
         self.criterion, self.start_time = stop.criterion(), time.monotonic()
         if any(isinstance(part, GradTol) and part.per_leaf for part in self.criterion.parts()):

@@ -228,6 +228,11 @@ class Backend:
         return _row_by_name, (self.name,)
 
     @property
+    def factors_batches(self) -> bool:
+        """Whether factorisations take a stack of matrices: not where these lie in chunks."""
+        return not self.chunked
+
+    @property
     def packs_reads(self) -> bool:
         """Whether several arrays are read sooner as one: not where the host has them, nor where chunks hold them."""
         return not (self.host_accessible or self.chunked)

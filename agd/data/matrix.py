@@ -7,11 +7,14 @@ entry: it is never made dense as a whole, and centring it is a formula.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from agd import backends
-from agd._typing import Array, Matrix
+from agd._typing import Array, HostArray, Matrix
 
 __all__ = [
     "backward",
@@ -23,16 +26,21 @@ __all__ = [
     "gram_matrix",
     "map_entries",
     "max_abs_columns",
+    "rough_centre",
     "scale_rows",
     "shift_entries",
     "slice_rows",
     "squared_row_norms",
     "stored_entries",
+    "sum_rows_by_member",
+    "weighted_products",
 ]
 
 # From this share of nonzeros, products of small dense blocks are faster than a sparse one (measured).
 MIN_DENSE_SHARE = 0.07
 MAX_DENSE_BLOCK_BYTES = 4 * 2**20
+# Of the matrix that says which rows of a sparse block belong to which member.
+MAX_MEMBERSHIP_BYTES = 32 * 2**20
 
 
 def forward(X: Matrix, w: Array, *, outputs: bool = False) -> Array:
@@ -216,3 +224,76 @@ def gram_matrix(X: Matrix) -> Array:
         block = slice_rows(X, i, min(i + rows, n)).toarray()
         product = product + block.T @ block
     return product
+
+
+def rough_centre(X: Matrix, coef: Array, rows: int, *, has_intercept: bool) -> Array:
+    """Return the mean of about so many rows, shape (..., p); 0 for a sparse block, and without an intercept."""
+    xp, n = backends.namespace(coef), int(X.shape[-2])
+    if not has_intercept or n == 0 or backends.is_sparse(X):
+        return xp.zeros_like(coef)
+    return xp.mean(X[..., :: max(1, n // rows), :], axis=-2)
+
+
+def weighted_products(X: Matrix, centre: Array, v: Array, *, has_intercept: bool) -> Array:
+    """Return A' diag(v) A for A = [X - centre, 1], or A = X, shape (..., d, d)."""
+    xp = backends.namespace(v)
+    if backends.is_sparse(X):
+        if v.ndim > 1:
+            each = (
+                weighted_products(X, centre, v[i, ...], has_intercept=has_intercept)
+                for i in range(v.shape[0])
+            )
+            return xp.stack(list(each))
+        signs = [xp.sqrt(xp.where(side > 0.0, side, 0.0 * side)) for side in (v, -v)]
+        above, below = (gram_matrix(scale_rows(X, root)) for root in signs)
+        gram, side, total = above - below, backward(X, v), xp.sum(v, axis=-1)
+        if not has_intercept:
+            return gram
+        right = xp.concat([side, total[..., None]], axis=-1)
+        upper = xp.concat([gram, side[..., :, None]], axis=-1)
+        return xp.concat([upper, right[..., None, :]], axis=-2)
+    A = X - centre[..., None, :]
+    if has_intercept:
+        A = xp.concat([A, xp.ones_like(A[..., :1])], axis=-1)
+    return xp.matmul(xp.matrix_transpose(A), A * v[..., None])
+
+
+def sum_rows_by_member(
+    X: Matrix, centre: Array, slope: Array, members: HostArray, *, has_intercept: bool
+) -> Array:
+    """Return the sums of slope [x - centre, 1] over the rows of each member, shape (..., members, d)."""
+    if backends.is_sparse(X):
+        count = int(members.max()) + 1 if len(members) else 0
+        return _sparse_sums_by_member(X, slope, members, count, has_intercept=has_intercept)
+    xp, A = backends.namespace(slope), X - centre[..., None, :]
+    A = xp.concat([A, xp.ones_like(A[..., :1])], axis=-1) if has_intercept else A
+    return _sums_by_member(A * slope[..., None], members)
+
+
+def _sums_by_member(rows: Array, members: HostArray) -> Array:
+    """Return the sums of the rows (..., n, d) of each member, numbered from 0, by sums of the rows in their order."""
+    xp, where = backends.namespace(rows), backends.device(rows)
+    order = np.argsort(members, kind="stable")
+    last = np.cumsum(np.bincount(members)) - 1
+    ordered, ends = (xp.asarray(x, device=where) for x in (order, last))
+    running = xp.cumulative_sum(xp.take(rows, ordered, axis=-2), axis=-2)
+    at_ends = xp.take(running, ends, axis=-2)
+    before = xp.concat([xp.zeros_like(at_ends[..., :1, :]), at_ends[..., :-1, :]], axis=-2)
+    return at_ends - before
+
+
+def _sparse_sums_by_member(
+    X: Matrix, slope: Array, members: HostArray, count: int, *, has_intercept: bool
+) -> Array:
+    """Return the same of a sparse block about 0, by products with the matrix of who is a member."""
+    xp, n = backends.namespace(slope), int(slope.shape[-1])
+    step = max(1, MAX_MEMBERSHIP_BYTES // max(1, 8 * n * math.prod(slope.shape[:-1])))
+    parts = []
+    for first in range(0, count, step):
+        chosen = np.arange(first, min(count, first + step))[:, None] == members
+        membership = backends.to_device_of(chosen.astype(float), slope) * slope[..., None, :]
+        sums = backward(X, membership, outputs=True)
+        if has_intercept:
+            sums = xp.concat([sums, xp.sum(membership, axis=-1, keepdims=True)], axis=-1)
+        parts.append(sums)
+    return xp.concat(parts, axis=-2)

@@ -94,7 +94,8 @@ def screen_block(
         empty = _EMPTY_REPORT + (math.inf,) * (MAX_CLASSES + 1) * _has_many_classes(loss)
         return xp.asarray(empty, dtype=X.dtype, device=backends.device(X))
     zero = xp.zeros((), dtype=y.dtype, device=backends.device(y))
-    weights: tuple[Any, Any, Any] = (zero + 1.0,) * 3
+    one: Any = zero + 1.0
+    weights: tuple[Any, Any, Any] = (one, one, one)
     if weight is not None:
         positive = xp.where(weight > 0.0, weight, xp.max(weight))
         weights = xp.sum(weight), xp.min(weight), xp.min(positive)

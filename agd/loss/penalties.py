@@ -457,7 +457,7 @@ def _with_singular_values(w: Array) -> Namespace:
         raise ValueError(
             f"NuclearNorm is a norm of matrices: w must have 2 axes or more, got shape {tuple(w.shape)}"
         )
-    if backends.of(w).chunked:
+    if not backends.of(w).factors_batches:
         raise NotImplementedError(
             "NuclearNorm needs the singular values of w, which an array in chunks cannot give: compute "
             "w first"

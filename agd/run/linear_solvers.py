@@ -478,7 +478,11 @@ class ReweightedLasso:
         """Minimise the objective of a linear fit; parameters and errors as of `LinearSolver.fit`."""
         penalty: Any = problem.penalty
         start = problem.start
-        touching = penalty.starting_penalty() if start is None else penalty.linearised(_params_on_host(start))
+        touching = (
+            penalty.starting_penalty()
+            if start is None
+            else penalty.linearised(_params_on_host(start))
+        )
         rounds, stable = list[Result](), False
         while not stable and len(rounds) < MAX_REWEIGHTINGS:
             one = problem.with_penalty(touching, problem.warm_start)

@@ -185,7 +185,7 @@ class TriangularModel(NamedTuple):
         """Factorise on the device; the host reads the triangle."""
         xp, p = backends.namespace(f), int(jacobian.shape[-1])
         whole = xp.concat([jacobian, f[..., None]], axis=-1)
-        if backends.of(whole).host_accessible or backends.of(whole).chunked:
+        if not backends.of(whole).packs_reads:
             factor: Any = np.linalg.qr(backends.to_numpy(whole), mode="r")
         else:
             factor = backends.to_numpy(xp.linalg.qr(whole, mode="reduced").R)

@@ -599,7 +599,9 @@ class ProximalNewton(Solver):
         return params, state._replace(progress=memory.progress, memory=memory)
 
 
-def _evaluate_composite(objective: Any, params: Array, scale: HostArray | None = None) -> HessianState:
+def _evaluate_composite(
+    objective: Any, params: Array, scale: HostArray | None = None
+) -> HessianState:
     """Return the state at a point, whose numbers are read together; the first of a run reads the scale too."""
     smooth, grad, hessian = objective.second_order(params)
     given = objective.preconditioner.inv_std if scale is None else None
