@@ -324,9 +324,8 @@ SEPARATION_WORDS = (
 
 
 NO_COUNT_WORDS = "all counts are 0, so the intercept falls without bound and no minimum exists"
-MAX_VALUE_WITHOUT_COUNTS = (
-    1e-2  # of a mean loss that is the mean of the predictions, where no row counts
-)
+# Where no row counts the mean loss is the mean of the predictions: the targets are summed where it is below this.
+MAX_VALUE_WITHOUT_COUNTS = 1e-3
 
 
 def _problems_without_counts(result: FitResult, objective: Any) -> Any:
