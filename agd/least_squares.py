@@ -984,6 +984,16 @@ def _first_parameters(p0: Any, y: Array, batch: int) -> Array:
     return first
 
 
+def _inverse_factor(covariance: Array) -> Array:
+    """Return the inverse of the factor L of a covariance L L', by the host where its rows lie in chunks."""
+    xp = backends.namespace(covariance)
+    if backends.of(covariance).factors_batches:
+        inverse: Array = xp.linalg.inv(xp.linalg.cholesky(covariance))
+        return inverse
+    factor = np.linalg.cholesky(backends.to_numpy(covariance))
+    return backends.to_device_of(np.linalg.inv(factor), covariance)
+
+
 def _inverse_sigma(sigma: Any, y: Array, batch: int) -> Array:
     """Return 1 / sigma, or the inverse of the factor L of a covariance L L'."""
     if not backends.is_array(sigma) or isinstance(sigma, np.ndarray):
@@ -991,8 +1001,12 @@ def _inverse_sigma(sigma: Any, y: Array, batch: int) -> Array:
     xp, n, shape = backends.namespace(sigma), int(y.shape[-1]), tuple(sigma.shape)
     sigma = xp.astype(sigma, y.dtype, copy=False)
     if shape == (n, n) and not batch:
-        whitening: Array = xp.linalg.inv(xp.linalg.cholesky(sigma))
-        return whitening
+        try:
+            return _inverse_factor(sigma)
+        except (np.linalg.LinAlgError, RuntimeError) as error:  # PyTorch raises an error of its own
+            raise ValueError(
+                f"sigma must be a positive definite matrix where it has shape {shape}: it has no Cholesky factor"
+            ) from error
     if shape not in {(), (1,), (n,), tuple(y.shape)}:
         also = f", ({n}, {n})" if not batch else f", {tuple(y.shape)}"
         raise ValueError(f"sigma must be a number or have shape ({n},){also}; got {shape}")

@@ -373,3 +373,9 @@ def test_an_iteration_of_a_batch_takes_few_operations() -> None:
             )
 
     assert (run(6) - run(3)) / 3.0 <= 60.0
+
+
+def test_a_covariance_that_is_not_positive_definite_is_named():
+    x = np.arange(3.0)
+    with pytest.raises(ValueError, match="sigma must be a positive definite matrix"):
+        agd.curve_fit(lambda x, a: a * x, x, x, [1.0], sigma=-np.eye(3))
