@@ -21,6 +21,7 @@ from agd.gradient.curvature import (
     HessianSpectrum,
     SecondOrder,
     as_float64,
+    hessian_from_gradients,
     hessian_from_values,
     rounding,
     second_order,
@@ -376,61 +377,86 @@ def newton_decrement(
     9e-06
     """
     layout, eps = TreeLayout.of(x, batch), rounding(x)
-    flat = layout.ravel(x)
+    like = layout.ravel(x)
     trees = (x, grad) if first is None else (x, grad, *first)
     parts = backends.read_together([layout.ravel(tree) for tree in trees])
     point, slope, start, first_slope = (parts * 2)[:4]
-    slope = slope.astype(np.float64)
     unit = _units_of_variables(point, start)
+    slope = unit * slope.astype(np.float64)
 
     def at(moved: Any) -> Tree:
-        return layout.unravel(backends.to_device_of(moved, flat))
+        return layout.unravel(backends.to_device_of(moved, like))
 
-    value = np.zeros(point.shape[:-1])
     if value_at is None:
-        h = eps ** (1.0 / 3.0) * unit
-        moves = [h * axis for axis in np.eye(point.shape[-1], dtype=point.dtype)]
-        rows = [
-            as_float64(layout.ravel(gradient_at(at(point + move))))
-            - as_float64(layout.ravel(gradient_at(at(point - move))))
-            for move in moves
-        ]
-        scale = unit / (2.0 * eps ** (1.0 / 3.0))
-        hessian = np.stack(rows, axis=-2) * scale[..., None, :]
-        most = np.max(np.abs(hessian), axis=(-1, -2))
-        noise, hidden = eps ** (2.0 / 3.0) * most, eps * most
+        scaled = _hessian_of_gradients(lambda v: layout.ravel(gradient_at(at(v))), point, unit, eps)
     else:
         value_function = value_at
-        hessian, value = hessian_from_values(
-            lambda moved: value_function(at(moved)), point, eps**0.25 * unit
-        )
-        hessian = hessian * unit[..., None] * unit[..., None, :]
-        noise = hidden = VALUE_NOISE * eps**0.5 * np.abs(value)
-    slope = unit * slope
-    finite = np.isfinite(hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
-    hessian = np.where(finite[..., None, None], hessian, 0.0)
-    largest = np.max(np.abs(hessian), axis=-1)
-    on_plateau = np.any((largest <= hidden[..., None]) & (slope != 0.0), axis=-1)
+        scaled = _hessian_of_values(lambda v: value_function(at(v)), point, unit, eps)
+    finite = np.isfinite(scaled.hessian).all(axis=(-1, -2)) & np.isfinite(slope).all(axis=-1)
+    hessian = np.where(finite[..., None, None], scaled.hessian, 0.0)
+    noise, largest = scaled.noise, np.max(np.abs(hessian), axis=-1)
+    on_plateau = np.any((largest <= scaled.hidden[..., None]) & (slope != 0.0), axis=-1)
     # A level bottom is a minimum. A plateau is far from where the run began.
-    flat = (largest <= noise[..., None]) & ((slope != 0.0) | (first_slope != 0.0))
+    level = (largest <= noise[..., None]) & ((slope != 0.0) | (first_slope != 0.0))
     grown = np.abs(point) > MAX_GROWTH * np.maximum(1.0, np.abs(start))
-    on_plateau = on_plateau | np.any(flat & grown, axis=-1)
-    if value_at is not None and np.any(
-        flat
-    ):  # or lies above the value where those variables are as they were
-        earlier = as_float64(value_at(at(np.where(flat, start, point))))
-        on_plateau = on_plateau | (np.any(flat, axis=-1) & (earlier < value - noise))
+    on_plateau = on_plateau | np.any(level & grown, axis=-1)
+    if value_at is not None and np.any(level):
+        # Or it lies above the value where those variables are as they were.
+        earlier = as_float64(value_at(at(np.where(level, start, point))))
+        on_plateau = on_plateau | (np.any(level, axis=-1) & (earlier < scaled.value - noise))
     values, vectors = np.linalg.eigh((hessian + np.swapaxes(hessian, -1, -2)) / 2.0)
     curvature = np.maximum(np.abs(values), noise[..., None])
     squares = np.sum(vectors * slope[..., None], axis=-2) ** 2
     decrement = 0.5 * np.sum(np.where(squares > 0.0, squares / curvature, 0.0), axis=-1)
     # What the error of the differences may turn negative is a hundredth of this.
-    share = eps ** (2.0 / 3.0 if value_at is None else 0.5)
-    uncertain = noise + share * np.max(np.abs(values), axis=-1)
+    uncertain = noise + scaled.share * np.max(np.abs(values), axis=-1)
     return (
         np.where(finite, np.where(on_plateau, np.inf, decrement), 0.0),
         finite & (values[..., 0] < -100.0 * uncertain),
     )
+
+
+class _ScaledHessian(NamedTuple):
+    """A Hessian by differences in units of the variables, and how far it can be relied upon.
+
+    Attributes
+    ----------
+    hessian : numpy.ndarray, shape (..., n, n)
+        U H U, with the units on the diagonal of U.
+    value : numpy.ndarray, shape (...)
+        f, where the differences are of values; else 0.
+    noise, hidden : numpy.ndarray, shape (...)
+        Its error; and the entry below which f does not hang on a variable.
+    share : float
+        The error relative to the largest curvature.
+    """
+
+    hessian: Any
+    value: Any
+    noise: Any
+    hidden: Any
+    share: float
+
+
+def _hessian_of_gradients(
+    gradient_at: Callable[[Any], Array], point: Any, unit: Any, eps: float
+) -> _ScaledHessian:
+    """Difference gradients, whose error is least at steps of eps^(1/3)."""
+    share = eps ** (2.0 / 3.0)
+    hessian = hessian_from_gradients(gradient_at, point, eps ** (1.0 / 3.0) * unit)
+    hessian = hessian * unit[..., None] * unit[..., None, :]
+    most = np.max(np.abs(hessian), axis=(-1, -2))
+    return _ScaledHessian(hessian, 0.0 * most, share * most, eps * most, share)
+
+
+def _hessian_of_values(
+    value_at: Callable[[Any], Array], point: Any, unit: Any, eps: float
+) -> _ScaledHessian:
+    """Difference values twice, whose error is least at steps of eps^(1/4)."""
+    hessian, value = hessian_from_values(value_at, point, eps**0.25 * unit)
+    hessian = hessian * unit[..., None] * unit[..., None, :]
+    noise = VALUE_NOISE * eps**0.5 * np.abs(value)
+    return _ScaledHessian(hessian, value, noise, noise, eps**0.5)
 
 
 # A second difference of values is uncertain by so many units of rounding of the value.

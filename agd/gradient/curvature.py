@@ -26,6 +26,7 @@ __all__ = [
     "Ritz",
     "SecondOrder",
     "directional_derivative",
+    "hessian_from_gradients",
     "hessian_from_values",
     "hessian_vector_product",
     "lanczos",
@@ -279,6 +280,30 @@ def _from_values(f: SecondOrder, layout: TreeLayout, like: Array) -> Any:
         return f.value(layout.unravel(backends.to_device_of(moved, like)))
 
     return hessian_from_values(value_at, point, h.astype(point.dtype))[0]
+
+
+def hessian_from_gradients(gradient_at: Callable[[Any], Array], point: Any, h: Any) -> Any:
+    """Form the Hessian from 2 n gradients, by central differences: row i is (g(+i) - g(-i)) / (2 h_i).
+
+    Parameters
+    ----------
+    gradient_at : callable
+        ``gradient_at(point)``: the gradients, an array (..., n).
+    point, h : numpy.ndarray, shape (..., n)
+        Where, and how far each entry is moved.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., n, n)
+        The Hessian, symmetric but for the error of the differences.
+    """
+    moves = [h * axis for axis in np.eye(point.shape[-1], dtype=point.dtype)]
+    gradients = [gradient_at(point + sign * move) for move in moves for sign in (1, -1)]
+    # The host reads all gradients at once.
+    read = [x.astype(np.float64) for x in backends.read_together(gradients)]
+    rows = [above - below for above, below in zip(read[::2], read[1::2], strict=True)]
+    hessian: Any = np.stack(rows, axis=-2) / (2.0 * h.astype(np.float64))[..., None]
+    return hessian
 
 
 def hessian_from_values(value_at: Callable[[Any], Array], point: Any, h: Any) -> tuple[Any, Any]:
