@@ -76,11 +76,6 @@ def explain(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]
     ValueError
         For values of X that are not finite, and for what the dtype cannot hold.
     """
-    result, warning = _explain_run(solution, problem)
-    return result, warning or _few_digits_warning(result, problem)
-
-
-def _explain_run(solution: Solution, problem: LinearProblem) -> tuple[FitResult, str]:
     result, plan, rank_warning, warning = solution
     if plan is None or rank_warning is None:
         return result, warning
@@ -90,84 +85,6 @@ def _explain_run(solution: Solution, problem: LinearProblem) -> tuple[FitResult,
     result = _explain_status(result, plan.objective, plan.method, screened.min_weight_share)
     check_range(result, plan.objective, plan.method, given=problem.start is not None)
     return rank_warning(result, plan)
-
-
-# Digits of the coefficients below which there is a warning, by the gradient and L/mu, in double and in single precision;
-# and those of the predictor, of which columns far from 0 take most.
-MIN_DIGITS_BY_GRADIENT, MIN_SINGLE_DIGITS, MIN_PREDICTOR_DIGITS = 4.0, 3.0, 2.0
-MIN_RESIDUAL = 1e-14  # a relative gradient below it is too small for any condition to matter
-MAX_SAMPLED_COLUMNS, MIN_SAMPLED_ROWS = 256, 1000
-
-
-def _few_digits_warning(result: FitResult, problem: LinearProblem) -> str:
-    """Return what to warn of where a fit that converged may lack digits; nothing where it has them.
-
-    The error is at most about the relative gradient times L/mu. In single precision rounding adds the condition of
-    the columns, of which a sample of the rows knows enough.
-    """
-    # A loss that is not smooth ends by its value, at the envelope's vanishing curvatures.
-    applies = problem.method is None and problem.loss.smooth and not problem.stop.tests_convergence
-    if not applies or not np.all(result.success):
-        return ""
-    kind, known = backends.dtype_name(result.coef.dtype), result.certificate
-    eps = float(np.finfo(kind).eps)
-    single = eps > np.finfo(np.float64).eps
-    residual: Any = np.asarray(known.grad_norm, dtype=float)
-    by_moments = (problem.solver or "").startswith("normal")  # which refines by the data
-    if not by_moments and np.any(residual > MIN_RESIDUAL):
-        condition = np.nan if known.condition is None else known.condition
-        with np.errstate(all="ignore"):
-            error = residual * np.where(np.isfinite(condition), condition, 0.0)
-        digits = -math.log10(max(float(np.max(error)), eps))
-        if digits < (MIN_SINGLE_DIGITS if single else MIN_DIGITS_BY_GRADIENT):
-            return _digits_words(f"L/mu is {float(np.nanmax(condition)):.2g}", digits)
-    X = problem.data.X
-    if not single or by_moments or not _is_sampled(problem):
-        return ""
-    condition, reach = _sampled_condition(result, problem)
-    digits, left = (-math.log10(max(eps * x, eps)) for x in (condition, reach))
-    if digits < MIN_SINGLE_DIGITS:
-        return _digits_words(f"the columns of X have condition number {condition:.2g}", digits)
-    if left < MIN_PREDICTOR_DIGITS:
-        return _digits_words(
-            f"the mean of a column of X is {reach:.2g} times its spread in {X.dtype}", left
-        )
-    return ""
-
-
-def _digits_words(cause: str, digits: float) -> str:
-    return (
-        f"{cause}, which leaves {max(digits, 0.0):.0f} digits of the coefficients or so: drop, shift or scale columns, "
-        f"or add a penalty such as agd.loss.L2(1e-3); single precision has fewer digits than float64"
-    )
-
-
-def _is_sampled(problem: LinearProblem) -> bool:
-    """Return whether the condition of the columns is measured: of one problem's rows that lie in NumPy arrays."""
-    X, traits = problem.data.X, problem.traits
-    plain = backends.of(X).threaded and not (traits.sparse or traits.lazy)
-    return plain and X.ndim == 2 and X.shape[1] <= MAX_SAMPLED_COLUMNS
-
-
-def _sampled_condition(result: FitResult, problem: LinearProblem) -> tuple[float, float]:
-    """Return the condition of the columns that have a coefficient, and how far from 0 in spreads one is."""
-    weight: Any = problem.data.weight
-    step = max(1, problem.data.X.shape[0] // max(MIN_SAMPLED_ROWS, 20 * problem.data.X.shape[1]))
-    rows = np.asarray(problem.data.X[::step, ...], dtype=np.float64)
-    if weight is not None and np.ndim(weight) == 1:
-        rows = rows[np.asarray(weight[::step]) > 0.0]
-    coef = np.asarray(result.coef)
-    rows = rows[:, np.any(coef.reshape(-1, coef.shape[-1]) != 0.0, axis=0)]
-    mean = np.mean(rows, axis=0) if problem.intercept and len(rows) else np.zeros(rows.shape[1])
-    centred = rows - mean
-    spread = np.sqrt(np.mean(centred * centred, axis=0)) if len(rows) else np.zeros(0)
-    if not len(spread) or not (spread > 0.0).all():
-        return 1.0, 1.0
-    centred = centred / spread
-    ridge = np.diag(ridge_strength(problem.penalty) / spread**2)
-    values = np.linalg.eigvalsh(centred.T @ centred / len(rows) + ridge)
-    least = max(float(values[0]), np.finfo(np.float64).eps * float(values[-1]))
-    return math.sqrt(float(values[-1]) / least), float(np.max(np.abs(mean) / spread))
 
 
 def name_interrupted_fit(interrupt: KeyboardInterrupt, problem: LinearProblem, labels: Any) -> None:
@@ -302,19 +219,25 @@ def _explain_status(
     separated = _separated_problems(result, objective, min_weight_share)
     if separated.any():
         return without_minimum(result, where=separated)
-    without_counts = _problems_without_counts(result, objective)
-    if without_counts.any():
-        return without_minimum(result, where=without_counts, words=NO_COUNT_WORDS)
     result = _mark_diverged(result, method)
     if np.any(result.status == Status.DIVERGED):
         return _explain_divergence(result, objective, method)
     if np.any(result.status == Status.MAX_ITER):
+        without_counts = _problems_without_counts(result, objective)
+        if without_counts.any():
+            return without_minimum(result, where=without_counts, words=NO_COUNT_WORDS)
         return _too_long(result, objective, method)
     result = explain_failed_search(result)
     if not result.loss.convex:
         note = f"; loss {result.loss.name!r} is not convex: another minimum may be lower"
         return replace(result, message=result.message + note)
-    return without_minimum(result, where=False, words=separation_message(result, objective))
+    words = separation_message(result, objective)
+    if words:
+        return without_minimum(result, where=False, words=words)
+    without_counts = _problems_without_counts(result, objective)
+    if not without_counts.any():
+        return result
+    return without_minimum(result, where=without_counts, words=NO_COUNT_WORDS)
 
 
 SEPARATION_WORDS = (
@@ -634,27 +557,17 @@ def explain_conditioning(
         return result, rank_deficiency(
             f"{n - missing} of {n}", intercept=intercept, subject=several, choice="the shortest"
         )
-    kind = backends.dtype_name(result.coef.dtype)
-    eps, worst = float(np.finfo(kind).eps), float(np.max(columns.condition))
-    single = eps > np.finfo(np.float64).eps
-    if not (columns.ill_conditioned or single):
+    if not columns.ill_conditioned:
         return result, ""
-    error = worst * eps
-    if (
-        single
-    ):  # moments of a batch square the condition; other losses end at a gradient above rounding
-        residual = float(np.max(result.certificate.grad_norm))
-        rounding = worst * eps if np.ndim(columns.condition) else eps
-        error = worst * (rounding if quadratic else max(eps, residual))
-    digits = -math.log10(max(error, eps))
+    worst = float(np.max(columns.condition))
     note = (
         f"the columns of X{several}, centred and scaled, have condition number {worst:.2g}: a change "
         f"in a last digit of X or y may change the coefficients by that factor"
     )
-    if columns.ill_conditioned:
-        result = replace(result, message=f"{result.message}; {note}")
-    enough = MIN_CORRECT_DIGITS if columns.ill_conditioned else MIN_SINGLE_DIGITS
-    if digits >= enough:
+    result = replace(result, message=f"{result.message}; {note}")
+    kind = backends.dtype_name(result.coef.dtype)
+    digits = -math.log10(worst * float(np.finfo(kind).eps))
+    if digits >= MIN_CORRECT_DIGITS:
         return result, ""
     return result, (
         f"{note}, which leaves {max(digits, 0.0):.0f} of their digits or so: drop columns, or add a penalty "

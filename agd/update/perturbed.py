@@ -128,9 +128,11 @@ class Perturbed(Solver):
     >>> import agd
     >>> def fun(x):  # a saddle at 0, minima at (0, 1) and (0, -1)
     ...     return 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 + 0.25 * x[1] ** 4
-    >>> agd.minimize(fun, np.asarray([1.0, 0.0]), jac=None, method="gd").x.round(3)
+    >>> def jac(x):
+    ...     return np.asarray([x[0], x[1] ** 3 - x[1]])
+    >>> agd.minimize(fun, np.asarray([1.0, 0.0]), jac=jac, method="gd").x.round(3)
     array([0., 0.])
-    >>> abs(agd.minimize(fun, np.asarray([1.0, 0.0]), method=agd.update.Perturbed()).x.round(3))
+    >>> abs(agd.minimize(fun, np.asarray([1.0, 0.0]), jac=jac, method=agd.update.Perturbed()).x.round(3))
     array([0., 1.])
     """
 

@@ -209,7 +209,6 @@ def test_badly_conditioned_columns_are_named_for_any_loss(loss):
     near = np.column_stack([X, X[:, 0] * (1.0 + 1e-12 * y)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", agd.ConvergenceWarning)
-        warnings.simplefilter("ignore", np.exceptions.RankWarning)  # few digits are left of them
         found = agd.fit(near, labels, loss=loss, penalty=L2(1e-24), stop=Stop(max_iter=50))
     named = re.search("condition number ([^:]+):", found.message)
     assert named
