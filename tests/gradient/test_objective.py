@@ -292,8 +292,8 @@ def test_under_jit_vmap_grad_and_scan():
         by_autodiff = jax.value_and_grad(lambda p, f=objective: f.value_and_grad(p)[0])(params)
         for got in (by_jit, by_autodiff):
             np.testing.assert_allclose(got[0], value, rtol=1e-12)
-            np.testing.assert_allclose(got[1].coef, grad.coef, rtol=1e-10)
-            np.testing.assert_allclose(got[1].intercept, grad.intercept, rtol=1e-10)
+            np.testing.assert_allclose(got[1].coef, grad.coef, rtol=1e-10, atol=1e-15)
+            np.testing.assert_allclose(got[1].intercept, grad.intercept, rtol=1e-10, atol=1e-15)
         many = jax.vmap(objective.value_and_grad)(Params(jnp.stack([params.coef] * 2), jnp.ones(2)))
         assert many[1].coef.shape == (2, 3)
 
