@@ -39,6 +39,7 @@ from agd.loss._stable import soft_threshold
 __all__ = [
     "BaseLoss",
     "BasePenalty",
+    "JointTermsLoss",
     "MoreauEnvelope",
     "OffsetLoss",
     "PenaltySum",
@@ -317,6 +318,29 @@ class BaseLoss(abc.ABC):
     def sum_and_slope(self, z: NativeArray, y: NativeArray) -> tuple[NativeArray, NativeArray]:
         """Return the sum and dl/dz: the earlier name of `sum_and_gradient`."""
         return self.sum_and_gradient(z, y)
+
+
+class JointTermsLoss(BaseLoss):
+    """A loss whose value and derivatives come from the same terms: a subclass has `value_gradient_and_hessian`."""
+
+    def value(self, z: Array, y: Array) -> Array:
+        """Return the loss, element by element."""
+        value: Array = self.value_gradient_and_hessian(z, y)[0]
+        return value
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Return dl/dz, element by element."""
+        gradient: Array = self.value_gradient_and_hessian(z, y)[1]
+        return gradient
+
+    def hessian(self, z: Array, y: Array) -> Array:
+        """Return d²l/dz², element by element."""
+        hessian: Array = self.value_gradient_and_hessian(z, y)[2]
+        return hessian
+
+    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
+        """Return both, from the same terms."""
+        return self.value_gradient_and_hessian(z, y)[:2]
 
 
 @dataclass(frozen=True)

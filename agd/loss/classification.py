@@ -21,12 +21,12 @@ from agd.loss._stable import (
     sum_of_log1p,
     times_log,
 )
-from agd.loss.base import BaseLoss
+from agd.loss.base import BaseLoss, JointTermsLoss
 
 __all__ = ["Binomial", "Hinge", "Logistic", "ModifiedHuber", "Softmax", "SquaredHinge"]
 
 
-class BernoulliFamily(BaseLoss):
+class BernoulliFamily(JointTermsLoss):
     """The negative log likelihood of a share y in [0, 1], -y log p - (1 - y) log(1 - p), whose p a link makes of z.
 
     It is convex in z with each of the links.
@@ -42,22 +42,6 @@ class BernoulliFamily(BaseLoss):
         link = as_link(self.link, PROBABILITY_LINKS)
         bound = {"logit": 0.25, "probit": 1.0}.get(link)
         vars(self).update(link=link, curvature_bound=bound, curvature=bound)
-
-    def value(self, z: Array, y: Array) -> Array:
-        """Return the loss, element by element."""
-        return self.value_gradient_and_hessian(z, y)[0]
-
-    def gradient(self, z: Array, y: Array) -> Array:
-        """Return dl/dz, element by element."""
-        return self.value_gradient_and_hessian(z, y)[1]
-
-    def hessian(self, z: Array, y: Array) -> Array:
-        """Return d²l/dz², element by element."""
-        return self.value_gradient_and_hessian(z, y)[2]
-
-    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return both, from the same terms."""
-        return self.value_gradient_and_hessian(z, y)[:2]
 
     def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return all three, from terms that neither overflow nor cancel."""

@@ -11,12 +11,12 @@ from agd._typing import Array
 from agd._validation import as_positive, as_real
 from agd.backends import namespace
 from agd.loss._stable import as_link, log_gamma, logistic_terms, times_log
-from agd.loss.base import BaseLoss
+from agd.loss.base import JointTermsLoss
 
 __all__ = ["Gamma", "InverseGaussian", "NegativeBinomial", "Poisson", "Tweedie"]
 
 
-class MeanFamily(BaseLoss):
+class MeanFamily(JointTermsLoss):
     """The negative log likelihood of a distribution by its mean, which a link makes of z.
 
     A subclass defines `_log_link_terms`, where the mean is exp(z), and `_mean_terms`, the loss and its derivatives
@@ -59,22 +59,6 @@ class MeanFamily(BaseLoss):
     @abc.abstractmethod
     def _mean_terms(self, mean: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return the loss and its first and second derivative in the mean."""
-
-    def value(self, z: Array, y: Array) -> Array:
-        """Return the loss, element by element."""
-        return self.value_gradient_and_hessian(z, y)[0]
-
-    def gradient(self, z: Array, y: Array) -> Array:
-        """Return dl/dz, element by element."""
-        return self.value_gradient_and_hessian(z, y)[1]
-
-    def hessian(self, z: Array, y: Array) -> Array:
-        """Return d²l/dz², element by element."""
-        return self.value_gradient_and_hessian(z, y)[2]
-
-    def value_and_gradient(self, z: Array, y: Array) -> tuple[Array, Array]:
-        """Return both, from the same terms."""
-        return self.value_gradient_and_hessian(z, y)[:2]
 
     def value_gradient_and_hessian(self, z: Array, y: Array) -> tuple[Array, Array, Array]:
         """Return all three, from the same terms; where the mean would not be above 0 the loss is infinite."""
